@@ -1,0 +1,6 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# Make ./configure from configure.ac. Run once after a clone, then ./configure && make.
+set -e
+cd "$(dirname "$0")"
+exec autoreconf --install --force --warnings=all,no-obsolete

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: BSD-2-Clause
+libpd_la_SOURCES += \
+	src/libpalladium/base/assert.h \
+	src/libpalladium/base/atomic.h \
+	src/libpalladium/base/clock.c src/libpalladium/base/clock.h \
+	src/libpalladium/base/compiler.h \
+	src/libpalladium/base/list.h \
+	src/libpalladium/base/lock.c src/libpalladium/base/lock.h \
+	src/libpalladium/base/log.c src/libpalladium/base/log.h \
+	src/libpalladium/base/sys.h

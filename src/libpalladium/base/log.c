@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The log: levels, destination, one write per line.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "base/sys.h"
+
+#define PD_LOG_LINE_MAX 1000
+
+int pd_log_level_now = PD_LOG_INFO;
+static int pd_log_fd = 2;
+static int pd_log_details;
+static bool pd_log_colours;
+
+static const struct {
+	const char *name, *label, *colour;
+} pd_log_levels[] = {
+	[PD_LOG_NONE] = {"none", "", ""},
+	[PD_LOG_PANIC] = {"panic", "PANIC", "\033[1;31m"},
+	[PD_LOG_ERROR] = {"error", "ERROR", "\033[31m"},
+	[PD_LOG_WARN] = {"warn", "WARNING", "\033[33m"},
+	[PD_LOG_INFO] = {"info", "INFO", ""},
+	[PD_LOG_DETAILS] = {"details", "DETAILS", ""},
+	[PD_LOG_DEBUG] = {"debug", "DEBUG", "\033[2m"},
+	[PD_LOG_FINE] = {"fine", "FINE", "\033[2m"},
+	[PD_LOG_FINER] = {"finer", "FINER", "\033[2m"},
+};
+_Static_assert(PD_ARRAY_SIZE(pd_log_levels) == PD_LOG_LEVEL_COUNT, "one row per level");
+
+void pd_log_set_level(enum pd_log_level level)
+{
+	pd_store_relaxed(&pd_log_level_now, (int)level);
+}
+
+void pd_log_set_details(int details, bool colours)
+{
+	pd_log_details = details;
+	pd_log_colours = colours;
+}
+
+/* Copy `path` to `out` (of `size` bytes) with "%d" replaced by the process id. Returns 0 or -ENAMETOOLONG. */
+static int pd_log_expand_path(const char *path, char *out, size_t size)
+{
+	const char *mark = strstr(path, "%d");
+	int n;
+
+	if (mark)
+		n = snprintf(out, size, "%.*s%d%s", (int)(mark - path), path, (int)pd_sys_getpid(),
+			     mark + 2);
+	else
+		n = snprintf(out, size, "%s", path);
+	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
+}
+
+int pd_log_set_file(const char *path)
+{
+	char name[4096];
+	int fd = 2, old, ret;
+
+	if (path && *path) {
+		ret = pd_log_expand_path(path, name, sizeof(name));
+		if (ret < 0)
+			return ret;
+		fd = pd_sys_open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd < 0)
+			return fd;
+	}
+	old = pd_exchange(&pd_log_fd, fd);
+	if (old > 2)
+		pd_sys_close(old);
+	return 0;
+}
+
+const char *pd_log_level_name(enum pd_log_level level)
+{
+	return (unsigned)level < PD_LOG_LEVEL_COUNT ? pd_log_levels[level].name : "?";
+}
+
+int pd_log_level_parse(const char *name)
+{
+	if (!strcasecmp(name, "all"))
+		return PD_LOG_FINER;
+	for (int i = 0; i < PD_LOG_LEVEL_COUNT; i++)
+		if (!strcasecmp(name, pd_log_levels[i].name))
+			return i;
+	return -EINVAL;
+}
+
+/* What stands before the text of a line; returns its length. */
+static int pd_log_prefix(char *line, size_t size, enum pd_log_level level, const char *module)
+{
+	char details[64] = "";
+	struct timespec now;
+
+	if (pd_log_details >= 2) {
+		clock_gettime(CLOCK_REALTIME, &now);
+		snprintf(details, sizeof(details), " %lld.%06ld pid %d tid %d:",
+			 (long long)now.tv_sec, now.tv_nsec / 1000, (int)pd_sys_getpid(),
+			 (int)pd_sys_gettid());
+	} else if (pd_log_details == 1) {
+		snprintf(details, sizeof(details), " pid %d tid %d:", (int)pd_sys_getpid(),
+			 (int)pd_sys_gettid());
+	}
+	return snprintf(line, size, "%sPALLADIUM %s:%s %s: ",
+			pd_log_colours ? pd_log_levels[level].colour : "",
+			pd_log_levels[level].label, details, module);
+}
+
+void pd_log_write(enum pd_log_level level, const char *module, const char *fmt, ...)
+{
+	static const char colour_off[] = "\033[0m";
+	char line[PD_LOG_LINE_MAX + sizeof(colour_off)];
+	int saved = errno, n, m;
+	va_list ap;
+
+	n = pd_log_prefix(line, PD_LOG_LINE_MAX - 1, level, module);
+	va_start(ap, fmt);
+	m = vsnprintf(line + n, (size_t)(PD_LOG_LINE_MAX - 1 - n), fmt, ap);
+	va_end(ap);
+	n = pd_min(n + pd_max(m, 0), PD_LOG_LINE_MAX - 2);
+	if (pd_log_colours && *pd_log_levels[level].colour) {
+		memcpy(line + n, colour_off, sizeof(colour_off) - 1);
+		n += (int)sizeof(colour_off) - 1;
+	}
+	line[n++] = '\n';
+	pd_sys_write(pd_load_relaxed(&pd_log_fd), line, (size_t)n);
+	errno = saved;
+}
+
+bool pd_log_allowed(struct pd_log_limit *limit)
+{
+	struct timespec now;
+	uint64_t second;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	second = (uint64_t)now.tv_sec + 1;
+	/* Races between threads cost a line more or less, never correctness. */
+	if (pd_exchange(&limit->second, second) != second)
+		pd_store_relaxed(&limit->lines, 0);
+	if (pd_fetch_add(&limit->lines, 1) < PD_LOG_BURST)
+		return true;
+	pd_fetch_add(&limit->dropped, 1);
+	return false;
+}
+
+const char *pd_strerror(int err)
+{
+	const char *text = strerrordesc_np(err < 0 ? -err : err);
+
+	return text ? text : "unknown error";
+}
+
+#ifdef PD_ENABLE_ASSERT
+void pd_assert_failed(const char *file, int line, const char *what)
+{
+	pd_log_write(PD_LOG_PANIC, "assert", "%s:%d: %s", file, line, what);
+	__builtin_trap();
+}
+#endif

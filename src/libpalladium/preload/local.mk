@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-2-Clause
+libpalladium_la_SOURCES += src/libpalladium/preload/init.c

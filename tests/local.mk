@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Unit tests are cmocka programs that speak TAP; each module's block stands by itself.
+TEST_EXTENSIONS = .tap .sh
+TAP_LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
+SH_LOG_DRIVER = $(TAP_LOG_DRIVER)
+LOG_DRIVER = $(TAP_LOG_DRIVER)
+AM_TESTS_ENVIRONMENT = CMOCKA_MESSAGE_OUTPUT=TAP; export CMOCKA_MESSAGE_OUTPUT; \
+	srcdir='$(abs_top_srcdir)'; export srcdir; builddir='$(abs_top_builddir)'; export builddir;
+
+PD_UNIT_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+PD_UNIT_LIBS = libpd.la $(CMOCKA_LIBS)
+
+# --- base ----------------------------------------------------------------------------------
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/base/test_base
+TESTS += tests/unit/base/test_base
+endif
+tests_unit_base_test_base_SOURCES = tests/unit/base/test_base.c
+tests_unit_base_test_base_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_base_test_base_LDADD = $(PD_UNIT_LIBS)

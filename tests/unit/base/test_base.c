@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* base/: lists, locks, log levels, error texts. */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/lock.h"
+#include "base/log.h"
+#include "base/sys.h"
+
+struct item {
+	int value;
+	struct pd_list node;
+};
+
+static void test_list_keeps_order_and_survives_removal(void **state)
+{
+	struct item items[4], *pos, *tmp;
+	struct pd_list head;
+	int sum = 0, last = -1;
+
+	pd_list_init(&head);
+	assert_true(pd_list_empty(&head));
+	for (int i = 0; i < 4; i++) {
+		items[i].value = i;
+		pd_list_add_tail(&head, &items[i].node);
+	}
+	pd_list_for_each(pos, &head, node) {
+		assert_true(pos->value > last);
+		last = pos->value;
+	}
+	pd_list_for_each_safe(pos, tmp, &head, node) {
+		if (pos->value % 2)
+			pd_list_del(&pos->node);
+	}
+	pd_list_for_each(pos, &head, node)
+		sum += pos->value;
+	assert_int_equal(sum, 2);
+	pd_list_del(&items[1].node); /* a second time: harmless */
+	assert_int_equal(pd_list_entry(head.next, struct item, node)->value, 0);
+}
+
+struct shared {
+	struct pd_lock lock;
+	uint64_t count; /* plain: only the lock protects it */
+};
+
+static void *add_many(void *arg)
+{
+	struct shared *s = arg;
+
+	for (int i = 0; i < 20000; i++) {
+		pd_lock(&s->lock);
+		s->count++;
+		pd_unlock(&s->lock);
+	}
+	return NULL;
+}
+
+static void test_lock_excludes(void **state)
+{
+	struct shared s = {.lock = PD_LOCK_INIT(PD_RANK_LEAF)};
+	pthread_t threads[4];
+
+	for (size_t i = 0; i < PD_ARRAY_SIZE(threads); i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, add_many, &s), 0);
+	for (size_t i = 0; i < PD_ARRAY_SIZE(threads); i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(s.count, 80000);
+	assert_true(pd_trylock(&s.lock));
+	assert_false(pd_trylock(&s.lock));
+	pd_unlock(&s.lock);
+}
+
+static void test_log_levels(void **state)
+{
+	for (int i = 0; i < PD_LOG_LEVEL_COUNT; i++)
+		assert_int_equal(pd_log_level_parse(pd_log_level_name(i)), i);
+	assert_int_equal(pd_log_level_parse("all"), PD_LOG_FINER);
+	assert_int_equal(pd_log_level_parse("loud"), -EINVAL);
+	assert_string_equal(pd_strerror(-ENOENT), pd_strerror(ENOENT));
+	assert_string_equal(pd_strerror(-99999), "unknown error");
+}
+
+static void test_log_file_gets_whole_lines_and_keeps_errno(void **state)
+{
+	char path[] = "/tmp/pd-test-log-XXXXXX", buf[4096], longer[2048];
+	int fd = mkstemp(path);
+	ssize_t n;
+
+	assert_true(fd >= 0);
+	assert_int_equal(pd_log_set_file(path), 0);
+	errno = 1234;
+	pd_warn("test", "a line with %d", 42);
+	memset(longer, 'x', sizeof(longer) - 1);
+	longer[sizeof(longer) - 1] = 0;
+	pd_warn("test", "%s", longer);
+	pd_debug("test", "not wanted at this level");
+	assert_int_equal(errno, 1234);
+	assert_int_equal(pd_log_set_file(NULL), 0);
+	n = read(fd, buf, sizeof(buf) - 1);
+	assert_true(n > 0);
+	buf[n] = 0;
+	assert_non_null(strstr(buf, "PALLADIUM WARNING: test: a line with 42\n"));
+	assert_null(strstr(buf, "not wanted"));
+	assert_int_equal(buf[n - 1], '\n');
+	assert_true(n < 1200);
+	close(fd);
+	unlink(path);
+}
+
+static void test_log_limit_counts_what_it_drops(void **state)
+{
+	struct pd_log_limit limit = {0};
+	unsigned allowed = 0;
+
+	for (int i = 0; i < 1000; i++)
+		allowed += pd_log_allowed(&limit);
+	assert_true(allowed >= PD_LOG_BURST && allowed <= 3 * PD_LOG_BURST);
+	assert_int_equal(allowed + limit.dropped, 1000);
+}
+
+static void test_sys_returns_errors_and_leaves_errno(void **state)
+{
+	errno = 77;
+	assert_int_equal(pd_sys_close(-1), -EBADF);
+	assert_true(pd_sys_is_error(pd_sys_mmap(NULL, 0, 0, 0, -1, 0)));
+	assert_int_equal(errno, 77);
+	assert_int_equal(pd_sys_getpid(), getpid());
+}
+
+static void test_clock_moves(void **state)
+{
+	uint64_t a = pd_clock_ns(), b = pd_clock_ns();
+
+	assert_true(b >= a);
+	assert_true(pd_clock_cycles_per_us() > 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_list_keeps_order_and_survives_removal),
+		cmocka_unit_test(test_lock_excludes),
+		cmocka_unit_test(test_log_levels),
+		cmocka_unit_test(test_log_file_gets_whole_lines_and_keeps_errno),
+		cmocka_unit_test(test_log_limit_counts_what_it_drops),
+		cmocka_unit_test(test_sys_returns_errors_and_leaves_errno),
+		cmocka_unit_test(test_clock_moves),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

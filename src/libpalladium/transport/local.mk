@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: BSD-2-Clause
+libpd_la_SOURCES += src/libpalladium/transport/transport.h

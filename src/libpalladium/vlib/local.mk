@@ -1,1 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
+libpd_la_SOURCES += \
+	src/libpalladium/vlib/buffer.h \
+	src/libpalladium/vlib/lane.c src/libpalladium/vlib/lane.h \
+	src/libpalladium/vlib/progress.h

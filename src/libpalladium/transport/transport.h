@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Ports and transports: how frames leave the process.
+ *
+ * A port is a virtual Ethernet interface. Its transport makes and moves its lanes; the socket layer
+ * sees lanes and link state only. A transport is a folder, a line of defs/transports.def and a
+ * pd_transport_ops whose every slot is filled.
+ */
+#ifndef PD_TRANSPORT_TRANSPORT_H
+#define PD_TRANSPORT_TRANSPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/config.h"
+#include "vlib/lane.h"
+
+#define PD_PORTS_MAX  64
+#define PD_QUEUES_MAX 10
+/* Ifindexes of ports start here, far above what a kernel gives out. */
+#define PD_IFINDEX_BASE 0x70640000u
+
+struct pd_port;
+
+enum pd_port_state {
+	PD_PORT_CLOSED,     /* not used yet */
+	PD_PORT_CONNECTING, /* opened; no peer, or still negotiating */
+	PD_PORT_UP,         /* frames can move */
+	PD_PORT_DOWN,       /* the peer went away or was refused; connecting again */
+	PD_PORT_STATES
+};
+
+enum pd_transport_cap {
+	PD_CAP_SIDECAR = 1 << 0,   /* carries the 48 bytes */
+	PD_CAP_RECONNECT = 1 << 1, /* the peer may come and go */
+};
+
+struct pd_transport_ops {
+	const char *name; /* as configuration spells it: "vhost-user" */
+	uint32_t caps;    /* enum pd_transport_cap */
+	/*
+	 * Begin: make port->lanes (all of them, down) and whatever finds the peer. pd_control held.
+	 * Must not wait for the peer. Returns 0 or -errno; on an error nothing is left behind.
+	 */
+	int (*open)(struct pd_port *port);
+	/* End: every lane down, peer told, lanes freed. pd_control held, no data-path call is or
+	 * will be running. */
+	void (*close)(struct pd_port *port);
+	/* The forked child drops what it inherited (descriptors, mappings) without telling the
+	 * peer. */
+	void (*abandon)(struct pd_port *port);
+};
+
+struct pd_port {
+	char name[16];
+	uint16_t index;   /* in pd_ports */
+	uint32_t ifindex; /* what programs see */
+	uint8_t mac[6];
+	uint32_t mtu; /* bytes behind the Ethernet header */
+	const struct pd_port_config *config;
+	const struct pd_transport_ops *transport;
+	uint32_t state; /* enum pd_port_state; written under pd_control, read anywhere */
+	unsigned
+		n_lanes; /* as configured; lanes of queues that the peer did not enable stay down */
+	struct pd_lane *lanes[PD_QUEUES_MAX];
+	struct pd_ctr_block *ctr;
+	void *priv; /* the transport's */
+	void *sock; /* the socket layer's */
+};
+
+/* All ports, by index; filled from the configuration at start, opened on first use. */
+extern struct pd_port pd_ports[PD_PORTS_MAX];
+extern unsigned pd_port_count;
+
+/* Take the ports of a configuration (borrowed, must live on). Control path. Returns 0 or -errno. */
+int pd_ports_init(const struct pd_config *config);
+
+struct pd_port *pd_port_by_name(const char *name);
+struct pd_port *pd_port_by_ifindex(uint32_t ifindex);
+
+/* First use: start the progress thread, open the counters, call the transport. Idempotent. Takes
+ * pd_control. */
+int pd_port_open(struct pd_port *port);
+/* Close one port / all (at exit). Takes pd_control. */
+void pd_port_close(struct pd_port *port);
+void pd_ports_close_all(void);
+/* In a forked child. */
+void pd_ports_after_fork(void);
+
+/*
+ * A transport tells of its port: `state`, and a reason of a few words for logs and statistics
+ * ("peer closed the connection", "memory region 2 wraps"). pd_control held, no lane lock held. Logs
+ * once per change.
+ */
+void pd_port_set_state(struct pd_port *port, enum pd_port_state state, const char *reason);
+
+/* The socket layer asks to be told of changes of link state; called under pd_control. One listener.
+ */
+extern void (*pd_port_on_state)(struct pd_port *port, enum pd_port_state state);
+
+/* Make the counter blocks of a lane and initialise it; for transports. */
+void pd_port_lane_init(struct pd_port *port, struct pd_lane *lane, const struct pd_lane_ops *ops,
+		       uint16_t queue);
+
+#endif /* PD_TRANSPORT_TRANSPORT_H */

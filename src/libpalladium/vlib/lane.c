@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The generic half of a lane: link changes and the sleepers' protocol (the theory stands in
+ * lane.h).
+ */
+#include "base/sys.h"
+#include "vlib/lane.h"
+
+void pd_lane_init(struct pd_lane *lane, const struct pd_lane_ops *ops, uint16_t port,
+		  uint16_t queue, struct pd_ctr_block *const ctr[PD_DIRS])
+{
+	static const enum pd_lock_rank ranks[PD_DIRS] = {PD_RANK_LANE_RX, PD_RANK_LANE_TX};
+
+	lane->ops = ops;
+	lane->port = port;
+	lane->queue = queue;
+	for (int dir = 0; dir < PD_DIRS; dir++) {
+		struct pd_lane_side *side = &lane->side[dir];
+
+		pd_lock_init(&side->lock, ranks[dir]);
+		side->up = false;
+		side->link = 0;
+		side->cursor = 0;
+		side->event_fd = -1;
+		pd_list_init(&side->waiters);
+		side->ctr = ctr[dir];
+	}
+}
+
+void pd_lane_set_link(struct pd_lane *lane, enum pd_dir dir, bool up, int event_fd, uint32_t cursor)
+{
+	struct pd_lane_side *side = &lane->side[dir];
+
+	side->up = up;
+	side->event_fd = event_fd;
+	side->cursor = cursor;
+	side->link++;
+	pd_lane_ring(lane, dir, true);
+}
+
+void pd_lane_ring(struct pd_lane *lane, enum pd_dir dir, bool all)
+{
+	struct pd_lane_side *side = &lane->side[dir];
+	static const uint64_t one = 1;
+	struct pd_lane_waiter *w;
+	uint32_t now;
+
+	if (pd_list_empty(&side->waiters))
+		return;
+	now = side->up ? lane->ops->position(lane, dir) : side->cursor;
+	pd_list_for_each (w, &side->waiters, node) {
+		if (!all && w->seen == now)
+			continue;
+		w->seen = now;
+		pd_sys_write(w->wake_fd, &one, sizeof(one));
+	}
+}
+
+bool pd_lane_sleep(struct pd_lane *lane, enum pd_dir dir, struct pd_lane_waiter *w)
+{
+	struct pd_lane_side *side = &lane->side[dir];
+
+	if (side->up && lane->ops->arm(lane, dir, w->seen))
+		return false;
+	pd_list_add_tail(&side->waiters, &w->node);
+	return true;
+}
+
+void pd_lane_wake(struct pd_lane *lane, enum pd_dir dir, struct pd_lane_waiter *w, bool notified)
+{
+	struct pd_lane_side *side = &lane->side[dir];
+
+	pd_list_del(&w->node);
+	if (!side->up)
+		return;
+	if (notified)
+		lane->ops->drain(lane, dir);
+	if (pd_list_empty(&side->waiters)) {
+		lane->ops->disarm(lane, dir);
+		return;
+	}
+	if (!notified)
+		return;
+	/* The notification that was drained was everybody's: tell the others, and ask for the next
+	 * one. */
+	for (;;) {
+		uint32_t now = lane->ops->position(lane, dir);
+
+		pd_lane_ring(lane, dir, false);
+		if (!lane->ops->arm(lane, dir, now))
+			return;
+	}
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The progress thread: what no caller is there to do.
+ *
+ * One thread per process, started by the first port. It polls descriptors and timers and runs their
+ * callbacks with pd_control held, so whatever control state a callback touches needs no lock of its
+ * own; program threads that touch control state take pd_control too. All signals are blocked in it.
+ * Callbacks never block.
+ */
+#ifndef PD_VLIB_PROGRESS_H
+#define PD_VLIB_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/lock.h"
+
+/* Guards all control state: ports, connections, listeners. Rank PD_RANK_CONTROL. */
+extern struct pd_lock pd_control;
+
+/* A descriptor that the progress thread polls. Owned by the caller, who keeps it until
+ * pd_progress_del. */
+struct pd_progress_fd {
+	int fd;
+	uint32_t events; /* EPOLLIN, EPOLLOUT: level-triggered */
+	/* `revents` as epoll gives them. May delete this or any other entry. */
+	void (*fn)(struct pd_progress_fd *entry, uint32_t revents);
+	bool active; /* private */
+};
+
+/* A one-shot timer. Owned by the caller. */
+struct pd_progress_timer {
+	struct pd_list node;
+	uint64_t deadline_ns;
+	void (*fn)(struct pd_progress_timer *timer);
+};
+
+/* Start the thread if it does not run. pd_control held. Returns 0 or -errno. */
+int pd_progress_start(void);
+
+/* End the thread and wait for it (at exit); pd_control not held. */
+void pd_progress_stop(void);
+
+/* Forget the parent's thread, in a forked child: entries and timers are dropped, nothing is closed
+ * but the epoll. */
+void pd_progress_after_fork(void);
+
+/* Poll entry->fd for entry->events. pd_control held. Returns 0 or -errno. */
+int pd_progress_add(struct pd_progress_fd *entry);
+/* Change what an entry is polled for. pd_control held. */
+int pd_progress_mod(struct pd_progress_fd *entry, uint32_t events);
+/* Stop polling; the callback is not running and will not run afterwards. Does not close. pd_control
+ * held. */
+void pd_progress_del(struct pd_progress_fd *entry);
+
+/* (Re)arm a timer `after_ns` from now. pd_control held. */
+void pd_progress_timer_set(struct pd_progress_timer *timer, uint64_t after_ns);
+/* Cancel a timer, armed or not (initialise with pd_list_init(&timer->node)). pd_control held. */
+void pd_progress_timer_cancel(struct pd_progress_timer *timer);
+
+/*
+ * Have the progress thread run `work->fn` soon. Any thread, any lock of a lower rank than LEAF may
+ * be held; never allocates; posting what is already posted does nothing. The data path uses it to
+ * report a broken ring.
+ */
+struct pd_progress_work {
+	struct pd_progress_work *next; /* private */
+	uint32_t posted;               /* private */
+	void (*fn)(struct pd_progress_work *work);
+};
+void pd_progress_post(struct pd_progress_work *work);
+
+/* One round by the caller, for tests and single-threaded tools: wait up to `timeout_ms`, run what
+ * is due. */
+int pd_progress_run_once(int timeout_ms);
+
+#endif /* PD_VLIB_PROGRESS_H */

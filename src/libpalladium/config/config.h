@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The configuration: ports and rules, from libpalladium.conf and PALLADIUM_PORTS.
+ *
+ * pd_config_load reads both once, on the control path. What it returns is never written again, so
+ * any thread may read it without a lock until pd_config_free. A mistake never stops the reading: it
+ * is handed to a callback as file:line:column with what was expected, and the default stands.
+ *
+ * The other names here (parse, read, finish) are the steps of pd_config_load, for tests and tools
+ * that collect diagnostics instead of logging them.
+ */
+#ifndef PD_CONFIG_CONFIG_H
+#define PD_CONFIG_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+
+#define PD_CONF_PORTS_MAX       64
+#define PD_CONF_NAME_MAX        16 /* IFNAMSIZ: the terminating NUL included */
+#define PD_CONF_TRANSPORT_MAX   16
+#define PD_CONF_PATH_MAX        108 /* sizeof(sockaddr_un.sun_path) */
+#define PD_CONF_PEER_MAX        64
+#define PD_CONF_ADDRESSES_MAX   16
+#define PD_CONF_OPTIONS_MAX     8
+#define PD_CONF_OPTION_KEY_MAX  24
+#define PD_CONF_OPTION_TEXT_MAX 104
+#define PD_CONF_QUEUES_MAX      10
+#define PD_CONF_RING_MIN        2
+#define PD_CONF_RING_MAX        32768
+#define PD_CONF_RING_DEFAULT    256
+#define PD_CONF_MTU_MIN         68
+#define PD_CONF_MTU_DEFAULT     1500
+#define PD_CONF_MTU_MAX         12226 /* MTU + 14 octets of Ethernet header <= 12,240 */
+#define PD_CONF_FILE_BYTES_MAX  (1u << 20)
+
+enum pd_conf_mode {
+	PD_CONF_MODE_CONNECT,
+	PD_CONF_MODE_LISTEN,
+};
+
+enum pd_conf_side {
+	PD_CONF_BACKEND,
+	PD_CONF_FRONTEND,
+};
+
+/* Same values as metadata's enum pd_dialect; sock/ asserts it. */
+enum pd_conf_dialect {
+	PD_CONF_DIALECT_AVIP,
+	PD_CONF_DIALECT_VIRTIO,
+};
+
+/* Where something stands: `file` lives as long as the configuration. */
+struct pd_conf_place {
+	const char *file; /* a path, or "PALLADIUM_PORTS" */
+	uint32_t line;    /* from 1; 0: nowhere (a port made for its partner) */
+	uint32_t column;  /* from 1, in bytes */
+};
+
+struct pd_conf_address {
+	uint8_t family;     /* AF_INET or AF_INET6 */
+	uint8_t prefix_len; /* 0..32 or 0..128 */
+	uint8_t addr[16];   /* network order; IPv4 in the first four */
+};
+
+/* A key=value that belongs to one transport alone; that transport checks the value. */
+struct pd_conf_option {
+	char key[PD_CONF_OPTION_KEY_MAX];
+	char text[PD_CONF_OPTION_TEXT_MAX];
+	struct pd_conf_place place;
+};
+
+struct pd_port_config {
+	char name[PD_CONF_NAME_MAX];
+	char transport[PD_CONF_TRANSPORT_MAX]; /* "vhost-user", "loop", "verbs" */
+	char path[PD_CONF_PATH_MAX];           /* the socket of a vhost-user port, else "" */
+	char peer[PD_CONF_PEER_MAX];           /* the other port of a loop pair, else "" */
+	enum pd_conf_mode mode;
+	enum pd_conf_side role;
+	enum pd_conf_dialect dialect;
+	uint8_t mac[6];
+	bool mac_set; /* false: mac was derived from name and path, the same at every start */
+	uint32_t mtu; /* octets of payload behind the 14 of the Ethernet header */
+	uint32_t queues;
+	uint32_t ring; /* descriptors of a ring that we make: a power of two */
+	uint32_t address_count;
+	struct pd_conf_address addresses[PD_CONF_ADDRESSES_MAX];
+	struct pd_conf_address gateway4, gateway6; /* family 0: none */
+	uint32_t option_count;
+	struct pd_conf_option options[PD_CONF_OPTIONS_MAX];
+	struct pd_conf_place place;
+};
+
+/* The order of the words is that of pd_conf_role_name. */
+enum pd_conf_role {
+	PD_ROLE_TCP_SERVER,   /* first: the local address it listens on */
+	PD_ROLE_TCP_CLIENT,   /* first: remote, second: local */
+	PD_ROLE_UDP_SENDER,   /* first: remote */
+	PD_ROLE_UDP_RECEIVER, /* first: local (or the multicast group) */
+	PD_ROLE_UDP_CONNECT,  /* first: remote, second: local */
+	PD_ROLE_PACKET,       /* port name and ethertype */
+	PD_ROLE_COUNT
+};
+
+enum pd_conf_use {
+	PD_USE_OS,
+	PD_USE_PALLADIUM,
+};
+
+/* One A:P of a rule. */
+struct pd_conf_pattern {
+	struct pd_conf_address net; /* family 0: `*`, any address of any family */
+	uint16_t port_low, port_high;
+};
+
+struct pd_conf_rule {
+	enum pd_conf_role role;
+	enum pd_conf_use use;
+	bool has_second;
+	struct pd_conf_pattern first, second;
+	char port_glob[PD_CONF_NAME_MAX]; /* role packet */
+	int32_t ethertype;                /* role packet; host order, -1: any */
+	struct pd_conf_place place;
+};
+
+struct pd_conf_group {
+	char *program; /* glob on the program's short name */
+	char *id;      /* glob on PALLADIUM_APPLICATION_ID */
+	struct pd_conf_place place;
+	uint32_t rule_count;
+	struct pd_conf_rule *rules;
+};
+
+struct pd_config {
+	uint32_t port_count;
+	struct pd_port_config ports[PD_CONF_PORTS_MAX];
+	uint32_t group_count;
+	struct pd_conf_group *groups;
+	int log_level;        /* enum pd_log_level of the file's `log` line, -1: none */
+	char log_file[4096];  /* of the file's `log` line, "": standard error */
+	uint32_t error_count; /* mistakes found so far */
+	uint32_t warning_count;
+	uint32_t file_count; /* names that places refer to */
+	char **files;
+};
+
+/* --- reading ------------------------------------------------------------------------------- */
+
+/*
+ * Read PALLADIUM_CONFIG_FILE (or the default file) and PALLADIUM_PORTS into a new configuration,
+ * and log what is wrong with them. The variables must have been read (pd_vars_load). Control path.
+ * The caller owns *out. Returns 0 (also when there were mistakes) or -ENOMEM; *out is written on
+ * success only.
+ */
+int pd_config_load(struct pd_config **out);
+
+/* Free a configuration and all that it points to; NULL is allowed. */
+void pd_config_free(struct pd_config *cfg);
+
+enum pd_conf_severity {
+	PD_CONF_ERROR,   /* something was not understood; its default stands */
+	PD_CONF_WARNING, /* understood, but it does less than it seems to */
+	PD_CONF_DETAIL,  /* worth knowing when one looks */
+};
+
+/* Told about each mistake in turn. `place` and `text` are the caller's: copy what is kept. */
+typedef void (*pd_conf_message_fn)(void *ctx, enum pd_conf_severity severity,
+				   const struct pd_conf_place *place, const char *text);
+
+/* An empty configuration, or NULL when there is no memory. */
+struct pd_config *pd_config_new(void);
+
+/*
+ * Add what `text` (`len` bytes, any bytes) says to `cfg`; `name` names it in messages and is
+ * copied. Returns 0 or -ENOMEM: mistakes go to `message` and are counted in cfg->error_count.
+ */
+int pd_config_parse(struct pd_config *cfg, const char *name, const char *text, size_t len,
+		    pd_conf_message_fn message, void *ctx);
+
+/* The same for text in the form of PALLADIUM_PORTS:
+ * `pd0=vhost-user:/run/s,mode=listen;pd1=loop:pd2`. */
+int pd_config_parse_ports(struct pd_config *cfg, const char *name, const char *text, size_t len,
+			  pd_conf_message_fn message, void *ctx);
+
+/* The same for the file at `path`. Returns 0, -EFBIG above 1 MiB, or what opening or reading gave.
+ */
+int pd_config_read_file(struct pd_config *cfg, const char *path, pd_conf_message_fn message,
+			void *ctx);
+
+/*
+ * What can be said only at the end: makes the partners of loop ports, gives MAC addresses to ports
+ * without one, and warns about ports that lack something and about groups and rules that nothing
+ * can reach.
+ */
+void pd_config_finish(struct pd_config *cfg, pd_conf_message_fn message, void *ctx);
+
+/* --- asking -------------------------------------------------------------------------------- */
+
+/* The port of that name, or NULL. */
+const struct pd_port_config *pd_config_port(const struct pd_config *cfg, const char *name);
+
+/* The text of a transport's own key, or NULL. */
+const char *pd_port_config_option(const struct pd_port_config *port, const char *key);
+
+/* One end of a socket as a rule sees it. */
+struct pd_conf_endpoint {
+	uint8_t family; /* AF_INET or AF_INET6 */
+	uint8_t addr[16];
+	uint16_t port; /* host order */
+};
+
+struct pd_conf_decision {
+	enum pd_conf_use use;
+	const struct pd_conf_group *group; /* the group that applied, or NULL */
+	const struct pd_conf_rule *rule;   /* the line that decided, or NULL: no line, so offload */
+};
+
+/*
+ * Who serves a socket of `role`: the first group whose globs match `program` (short name) and
+ * `app_id`, in it the first line of the role that matches. `second` may be NULL (then only lines
+ * without a second part, or with a `*:*` there, match). Any thread, no lock, no allocation.
+ */
+void pd_conf_match(const struct pd_config *cfg, const char *program, const char *app_id,
+		   enum pd_conf_role role, const struct pd_conf_endpoint *first,
+		   const struct pd_conf_endpoint *second, struct pd_conf_decision *decision);
+
+/* The same for a packet socket; `ethertype` in host order, ETH_P_ALL (3) matches a `*` only. */
+void pd_conf_match_packet(const struct pd_config *cfg, const char *program, const char *app_id,
+			  const char *port_name, uint16_t ethertype,
+			  struct pd_conf_decision *decision);
+
+/* "tcp_server" ... "packet". */
+const char *pd_conf_role_name(enum pd_conf_role role);
+
+#endif /* PD_CONFIG_CONFIG_H */

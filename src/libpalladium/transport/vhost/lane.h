@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Lanes of the vhost transport: two virtqueues, their notifications, and the lane operations over
+ * them.
+ *
+ * The control side (connection and roles) makes a lane once per queue pair, gives it to
+ * pd_port_lane_init with pd_vhost_lane_ops, and then moves each side up and down as the peer says.
+ * Which ring is which: PD_RX is the ring that frames come from (the guest's transmit queue for a
+ * back-end, its receive queue for a front-end), PD_TX the other.
+ *
+ * Locking: every pd_vhost_lane_* function below is control path and is called with pd_control and,
+ * unless it says otherwise, the lock of the side (lane.side[dir].lock) held. A memory table is
+ * borrowed as long as a side is up; to swap it hold the locks of both sides of every lane that uses
+ * it, call pd_vhost_lane_remap for each side that is up, and free the old one afterwards.
+ *
+ * A peer that breaks a ring makes the lane post `broken`; its function runs in the progress thread
+ * with pd_control held and finds the reason with pd_vhost_lane_broken.
+ */
+#ifndef PD_TRANSPORT_VHOST_LANE_H
+#define PD_TRANSPORT_VHOST_LANE_H
+
+#include "virtio/vq.h"
+#include "vlib/lane.h"
+#include "vlib/progress.h"
+
+enum pd_vhost_role { PD_VHOST_DEVICE, PD_VHOST_DRIVER, PD_VHOST_ROLES };
+enum pd_vhost_dialect { PD_VHOST_AVIP, PD_VHOST_VIRTIO, PD_VHOST_DIALECTS };
+
+/* Buffer headers of a lane: a burst of frames in one piece and some in several. */
+#define PD_VHOST_LANE_HEADERS 512
+
+struct pd_vhost_lane {
+	struct pd_lane lane;
+	struct pd_vq vq[PD_DIRS];
+	int signal_fd[PD_DIRS]; /* eventfd that tells the peer; -1: it polls. Borrowed. */
+	enum pd_vhost_role role;
+	enum pd_vhost_dialect dialect;
+	struct pd_progress_work *broken;
+	struct pd_buffer_pool *pool;                      /* headers of external buffers */
+	struct pd_buffer *headers[PD_VHOST_LANE_HEADERS]; /* all of them, ours for good */
+	struct pd_vq_counts told[PD_DIRS];                /* counts as last published */
+};
+
+/* The operations for a role and a dialect; they stay the same as long as the lane lives. */
+const struct pd_lane_ops *pd_vhost_lane_ops(enum pd_vhost_role role, enum pd_vhost_dialect dialect);
+
+/*
+ * Set up our part of a lane, in zeroed memory: allocates its buffer headers. No lock. `broken` is
+ * borrowed for the lane's life. The generic part (lane->lane) is pd_port_lane_init's. Returns 0,
+ * -ENOMEM or -ENOSPC.
+ */
+int pd_vhost_lane_init(struct pd_vhost_lane *lane, enum pd_vhost_role role,
+		       enum pd_vhost_dialect dialect, struct pd_progress_work *broken);
+
+/* Undo it. Both sides are down. No lock. */
+void pd_vhost_lane_fini(struct pd_vhost_lane *lane);
+
+/*
+ * Bring one side up on a ring. `mem`: the device role's table; NULL for the driver role.
+ * `notify_fd`: the eventfd that the peer rings (kick for a device, call for a driver),
+ * non-blocking, or -1; `signal_fd`: the eventfd that rings the peer, non-blocking, or -1. Both stay
+ * the caller's, to be closed after pd_vhost_lane_down or _set_*. `resume`, driver role: the side
+ * was up before on this very memory and the peer has come back (pd_vhost_lane_resume_base told it
+ * where to begin). Rings the peer once, as it may have missed something. Returns 0, or -EINVAL,
+ * -ENOMEM (the side stays down).
+ */
+int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct pd_vq_layout *layout,
+		     const struct pd_mem_table *mem, int notify_fd, int signal_fd, bool resume);
+
+/*
+ * Take one side down; harmless when it is. Returns the value for GET_VRING_BASE (0 for a side that
+ * never was up).
+ */
+uint16_t pd_vhost_lane_down(struct pd_vhost_lane *lane, enum pd_dir dir);
+
+/*
+ * Driver role, side down: make ready to carry on in the same memory with a new peer. Returns the
+ * value for SET_VRING_BASE, or -ENETDOWN when the side must start anew (_up with resume false).
+ */
+int pd_vhost_lane_resume_base(struct pd_vhost_lane *lane, enum pd_dir dir);
+
+/* The memory table changed under a side that is up: the same ring at new places. 0 or -EINVAL. */
+int pd_vhost_lane_remap(struct pd_vhost_lane *lane, enum pd_dir dir,
+			const struct pd_vq_layout *layout, const struct pd_mem_table *mem);
+
+/* Another eventfd to ring the peer; rings it once. Harmless when the side is down. */
+void pd_vhost_lane_set_signal(struct pd_vhost_lane *lane, enum pd_dir dir, int signal_fd);
+
+/* Another eventfd that the peer rings; wakes every sleeper. Harmless when the side is down. */
+void pd_vhost_lane_set_notify(struct pd_vhost_lane *lane, enum pd_dir dir, int notify_fd);
+
+/* Why the ring of a side is broken, or NULL. */
+static inline const char *pd_vhost_lane_broken(const struct pd_vhost_lane *lane, enum pd_dir dir)
+{
+	return lane->vq[dir].broken;
+}
+
+#endif /* PD_TRANSPORT_VHOST_LANE_H */

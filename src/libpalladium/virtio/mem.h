@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The memory table: where the guest's memory stands in this process.
+ *
+ * A front-end shares its memory in regions. Each has three addresses: the guest's (descriptors hold
+ * those), the front-end's own (ring addresses are given in those), and where we have mapped it. The
+ * control side builds a table, sorted by guest address; the data path only reads it, with the
+ * lane's locks held, so that the control side may swap it while it holds them. A descriptor comes
+ * from the peer: nothing is assumed of an address or a length, and no sum here can overflow.
+ */
+#ifndef PD_VIRTIO_MEM_H
+#define PD_VIRTIO_MEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include "base/compiler.h"
+
+/* As many as the vhost-user specification lets a slot number name. */
+#define PD_MEM_REGIONS_MAX 509
+
+struct pd_mem_region {
+	uint64_t guest_addr; /* guest-physical address of its first byte */
+	uint64_t size;       /* bytes, not 0; guest_addr + size does not overflow */
+	uint64_t user_addr;  /* its address in the front-end's process */
+	uint8_t *host;       /* its address in this process */
+};
+
+struct pd_mem_table {
+	uint32_t n;
+	struct pd_mem_region region[PD_MEM_REGIONS_MAX]; /* by guest_addr, none overlapping */
+};
+
+/*
+ * Put a region in its place. Control path. Returns 0; -EINVAL for size 0, a missing mapping or an
+ * address that wraps; -EEXIST when it overlaps another in guest or front-end addresses; -ENOSPC.
+ */
+int pd_mem_add(struct pd_mem_table *table, const struct pd_mem_region *region);
+
+/*
+ * Take out the region that starts at `guest_addr` and `user_addr` with `size` bytes. Control path.
+ * Returns 0 with the region in *out (may be NULL), or -ENOENT.
+ */
+int pd_mem_del(struct pd_mem_table *table, uint64_t guest_addr, uint64_t user_addr, uint64_t size,
+	       struct pd_mem_region *out);
+
+/*
+ * The front-end address `user_addr` with `len` bytes behind it, all in one region: our pointer, or
+ * NULL. For ring addresses. Control path.
+ */
+void *pd_mem_translate_user(const struct pd_mem_table *table, uint64_t user_addr, uint64_t len);
+
+/* The region that holds `gpa`, or NULL; *hint is updated. Out of line: the cache did not hold it.
+ */
+const struct pd_mem_region *pd_mem_find(const struct pd_mem_table *table, uint32_t *hint,
+					uint64_t gpa);
+
+/*
+ * Where `gpa` stands and in *run how many bytes follow it within its region; NULL when no region
+ * holds it. `hint` is the caller's cache of the region that was hit last (any value).
+ */
+static PD_ALWAYS_INLINE uint8_t *pd_mem_at(const struct pd_mem_table *table, uint32_t *hint,
+					   uint64_t gpa, uint64_t *run)
+{
+	const struct pd_mem_region *r = &table->region[*hint];
+	uint64_t off;
+
+	if (pd_unlikely(*hint >= table->n || gpa - r->guest_addr >= r->size)) {
+		r = pd_mem_find(table, hint, gpa);
+		if (!r)
+			return NULL;
+	}
+	off = gpa - r->guest_addr;
+	*run = r->size - off;
+	return r->host + off;
+}
+
+/* `len` bytes at `gpa` that stand in one region: our pointer, or NULL. */
+static PD_ALWAYS_INLINE uint8_t *pd_mem_translate(const struct pd_mem_table *table, uint32_t *hint,
+						  uint64_t gpa, uint64_t len)
+{
+	uint64_t run;
+	uint8_t *p = pd_mem_at(table, hint, gpa, &run);
+
+	return p && len <= run ? p : NULL;
+}
+
+#endif /* PD_VIRTIO_MEM_H */

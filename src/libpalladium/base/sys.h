@@ -83,6 +83,33 @@ static inline int pd_sys_open(const char *path, int flags, mode_t mode)
 	return (int)PD_SYS_4(SYS_openat, -100 /* AT_FDCWD */, path, flags, mode);
 }
 
+/* The same, `path` seen from the directory `dirfd`. */
+static inline int pd_sys_openat(int dirfd, const char *path, int flags, mode_t mode)
+{
+	return (int)PD_SYS_4(SYS_openat, dirfd, path, flags, mode);
+}
+
+static inline int pd_sys_mkdirat(int dirfd, const char *path, mode_t mode)
+{
+	return (int)PD_SYS_3(SYS_mkdirat, dirfd, path, mode);
+}
+
+static inline int pd_sys_unlinkat(int dirfd, const char *path, int flags)
+{
+	return (int)PD_SYS_3(SYS_unlinkat, dirfd, path, flags);
+}
+
+/* Directory entries as the kernel lays them out (struct dirent64); 0 at the end. */
+static inline ssize_t pd_sys_getdents(int fd, void *buf, size_t n)
+{
+	return PD_SYS_3(SYS_getdents64, fd, buf, n);
+}
+
+static inline ssize_t pd_sys_pwrite(int fd, const void *buf, size_t n, off_t off)
+{
+	return PD_SYS_4(SYS_pwrite64, fd, buf, n, off);
+}
+
 static inline int pd_sys_close(int fd)
 {
 	return (int)PD_SYS_1(SYS_close, fd);
@@ -128,6 +155,12 @@ static inline void *pd_sys_mmap(void *addr, size_t len, int prot, int flags, int
 static inline int pd_sys_is_error(const void *p)
 {
 	return (uintptr_t)p >= (uintptr_t)-4095;
+}
+
+/* Move a mapping of `len` bytes onto `to`, replacing what is there; `to` or an error as for mmap. */
+static inline void *pd_sys_mremap_to(void *from, size_t len, void *to)
+{
+	return (void *)PD_SYS_5(SYS_mremap, from, len, len, 3 /* MREMAP_MAYMOVE|MREMAP_FIXED */, to);
 }
 
 static inline int pd_sys_munmap(void *addr, size_t len)
@@ -242,6 +275,21 @@ static inline int pd_sys_timerfd_create(int clock, int flags)
 static inline int pd_sys_futex(uint32_t *word, int op, uint32_t val, const struct timespec *ts)
 {
 	return (int)PD_SYS_6(SYS_futex, word, op, val, ts, NULL, 0);
+}
+
+static inline int pd_sys_kill(pid_t pid, int sig)
+{
+	return (int)PD_SYS_2(SYS_kill, pid, sig);
+}
+
+static inline uid_t pd_sys_geteuid(void)
+{
+	return (uid_t)PD_SYS_0(SYS_geteuid);
+}
+
+static inline ssize_t pd_sys_getrandom(void *buf, size_t n, unsigned flags)
+{
+	return PD_SYS_3(SYS_getrandom, buf, n, flags);
 }
 
 static inline pid_t pd_sys_getpid(void)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
 libpd_la_SOURCES += \
-	src/libpalladium/vlib/buffer.h \
+	src/libpalladium/vlib/buffer.c src/libpalladium/vlib/buffer.h \
 	src/libpalladium/vlib/lane.c src/libpalladium/vlib/lane.h \
-	src/libpalladium/vlib/progress.h
+	src/libpalladium/vlib/progress.c src/libpalladium/vlib/progress.h

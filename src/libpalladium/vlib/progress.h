@@ -26,7 +26,8 @@ struct pd_progress_fd {
 	uint32_t events; /* EPOLLIN, EPOLLOUT: level-triggered */
 	/* `revents` as epoll gives them. May delete this or any other entry. */
 	void (*fn)(struct pd_progress_fd *entry, uint32_t revents);
-	bool active; /* private */
+	bool active;   /* private */
+	uint32_t slot; /* private */
 };
 
 /* A one-shot timer. Owned by the caller. */
@@ -39,11 +40,29 @@ struct pd_progress_timer {
 /* Start the thread if it does not run. pd_control held. Returns 0 or -errno. */
 int pd_progress_start(void);
 
+/*
+ * Where the thread may run, as PALLADIUM_INTERNAL_THREAD_AFFINITY and _CPUSET spell it: a
+ * hexadecimal mask ("0x6"), a list ("1,2,8-11"), or "-1" for anywhere; the path of a cpuset
+ * directory, or "" for none. Takes effect when the thread starts. Return 0 or -EINVAL /
+ * -ENAMETOOLONG.
+ */
+int pd_progress_set_affinity(const char *cpus);
+int pd_progress_set_cpuset(const char *path);
+
+/* True in the progress thread itself. */
+bool pd_progress_is_self(void);
+
+/* Manual: pd_progress_start starts no thread; the caller turns pd_progress_run_once. For tests. */
+void pd_progress_set_manual(bool manual);
+
 /* End the thread and wait for it (at exit); pd_control not held. */
 void pd_progress_stop(void);
 
-/* Forget the parent's thread, in a forked child: entries and timers are dropped, nothing is closed
- * but the epoll. */
+/*
+ * Forget the parent's thread, in a forked child: entries, timers and posted work are dropped,
+ * nothing is closed but the epoll and its wake descriptor. Who forks holds pd_control across the
+ * fork, so that control state is whole in the child, and releases it on both sides afterwards.
+ */
 void pd_progress_after_fork(void);
 
 /* Poll entry->fd for entry->events. pd_control held. Returns 0 or -errno. */
@@ -71,8 +90,11 @@ struct pd_progress_work {
 };
 void pd_progress_post(struct pd_progress_work *work);
 
-/* One round by the caller, for tests and single-threaded tools: wait up to `timeout_ms`, run what
- * is due. */
+/*
+ * One round by the caller, for tests and single-threaded tools, when the thread does not run: wait
+ * up to `timeout_ms` (-1: for ever), run what is due. pd_control not held. Returns how many
+ * callbacks ran, or -errno.
+ */
 int pd_progress_run_once(int timeout_ms);
 
 #endif /* PD_VLIB_PROGRESS_H */

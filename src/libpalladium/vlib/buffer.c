@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Buffer pools.
+ *
+ * One stretch of address space is reserved at the first pool and never moves; pools are cut from
+ * it, lowest gap first, and only what a pool occupies is made accessible (mprotect), so the
+ * reservation costs neither memory nor commit charge. A stretch that the host's limits refuse
+ * (RLIMIT_AS) is halved until it fits.
+ *
+ * pd_buffer_map_lock guards which pool stands where (control path); each pool's own lock guards its
+ * stack of free indices and is taken once per batch. Both are leaves and never held together.
+ *
+ * After fork the memory is the child's own copy, as all private memory; a pool lock that another
+ * thread of the parent held at that moment belongs to a port that the child abandons.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/sys.h"
+#include "vlib/buffer.h"
+
+#define PD_STRETCH_MAX_BYTES (16ull << 30)
+#define PD_STRETCH_MIN_BYTES (64ull << 20)
+#define PD_BUFFER_POOLS_MAX  4096
+#define PD_BUFFER_PAGE_BYTES \
+	4096u /* pools are cut at this grain; x86-64 and aarch64 both allow it */
+#define PD_BUFFER_SHIFT 6
+/* Indices gathered before a pool's lock is taken. */
+#define PD_BUFFER_BATCH 256
+
+_Static_assert((1 << PD_BUFFER_SHIFT) == PD_CACHE_LINE, "an index counts cache lines");
+_Static_assert((PD_STRETCH_MAX_BYTES >> PD_BUFFER_SHIFT) < PD_BUFFER_NONE, "every index fits");
+
+uint8_t *pd_buffer_base;
+
+static struct pd_lock pd_buffer_map_lock = PD_LOCK_INIT(PD_RANK_LEAF);
+static uint64_t pd_stretch_bytes;
+static struct pd_buffer_pool *pd_buffer_pools[PD_BUFFER_POOLS_MAX]; /* by id */
+/* What is occupied, in order of address. */
+static struct {
+	uint64_t start, end;
+	uint16_t pool;
+} pd_buffer_map[PD_BUFFER_POOLS_MAX];
+static unsigned pd_buffer_map_count;
+
+/* The size of the grain: the system's page. */
+static uint64_t pd_buffer_page(void)
+{
+	static uint64_t page;
+
+	if (!page) {
+		long n = sysconf(_SC_PAGESIZE);
+
+		page = n > 0 ? (uint64_t)n : PD_BUFFER_PAGE_BYTES;
+	}
+	return page;
+}
+
+/* Reserve the stretch, once. Map lock held. Returns 0 or -ENOMEM. */
+static int pd_buffer_reserve(void)
+{
+	if (pd_buffer_base)
+		return 0;
+	for (uint64_t size = PD_STRETCH_MAX_BYTES; size >= PD_STRETCH_MIN_BYTES; size /= 2) {
+		void *p = pd_sys_mmap(NULL, size, PROT_NONE,
+				      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+		if (pd_sys_is_error(p))
+			continue;
+		pd_sys_madvise(p, size, MADV_DONTDUMP);
+		pd_buffer_base = p;
+		pd_stretch_bytes = size;
+		return 0;
+	}
+	return -ENOMEM;
+}
+
+/*
+ * Find `bytes` (a multiple of the page) that no pool occupies and enter them for pool `id`. Map
+ * lock held. Returns 0 with the offset in *start, or -ENOSPC.
+ */
+static int pd_buffer_map_insert(uint16_t id, uint64_t bytes, uint64_t *start)
+{
+	uint64_t from = 0;
+	unsigned at;
+
+	for (at = 0; at < pd_buffer_map_count; at++) {
+		if (pd_buffer_map[at].start - from >= bytes)
+			break;
+		from = pd_buffer_map[at].end;
+	}
+	if (pd_stretch_bytes - from < bytes)
+		return -ENOSPC;
+	memmove(&pd_buffer_map[at + 1], &pd_buffer_map[at],
+		(pd_buffer_map_count - at) * sizeof(pd_buffer_map[0]));
+	pd_buffer_map[at].start = from;
+	pd_buffer_map[at].end = from + bytes;
+	pd_buffer_map[at].pool = id;
+	pd_buffer_map_count++;
+	*start = from;
+	return 0;
+}
+
+/* Take the entry of pool `id` out of the map and make its memory inaccessible. Map lock held. */
+static void pd_buffer_map_remove(uint16_t id)
+{
+	for (unsigned at = 0; at < pd_buffer_map_count; at++) {
+		if (pd_buffer_map[at].pool != id)
+			continue;
+		uint8_t *p = pd_buffer_base + pd_buffer_map[at].start;
+		uint64_t bytes = pd_buffer_map[at].end - pd_buffer_map[at].start;
+
+		pd_sys_madvise(p, bytes, MADV_DONTNEED);
+		pd_sys_mprotect(p, bytes, PROT_NONE);
+		memmove(&pd_buffer_map[at], &pd_buffer_map[at + 1],
+			(pd_buffer_map_count - at - 1) * sizeof(pd_buffer_map[0]));
+		pd_buffer_map_count--;
+		return;
+	}
+}
+
+/*
+ * Give `pool` an id and `bytes` of accessible memory. Takes the map lock. Returns 0 with the offset
+ * in *start, or -ENOMEM or -ENOSPC.
+ */
+static int pd_buffer_pool_place(struct pd_buffer_pool *pool, uint64_t bytes, uint64_t *start)
+{
+	unsigned id;
+	int ret;
+
+	pd_lock(&pd_buffer_map_lock);
+	ret = pd_buffer_reserve();
+	if (ret)
+		goto out;
+	ret = -ENOSPC;
+	for (id = 0; id < PD_BUFFER_POOLS_MAX && pd_buffer_pools[id]; id++)
+		;
+	if (id == PD_BUFFER_POOLS_MAX)
+		goto out;
+	ret = pd_buffer_map_insert((uint16_t)id, bytes, start);
+	if (ret)
+		goto out;
+	if (pd_sys_mprotect(pd_buffer_base + *start, bytes, PROT_READ | PROT_WRITE) < 0) {
+		pd_buffer_map_remove((uint16_t)id);
+		ret = -ENOMEM;
+		goto out;
+	}
+	pool->id = (uint16_t)id;
+	pd_store_release(&pd_buffer_pools[id], pool);
+out:
+	pd_unlock(&pd_buffer_map_lock);
+	return ret;
+}
+
+struct pd_buffer_pool *pd_buffer_pool_create(const char *name, uint32_t count, uint32_t data_bytes,
+					     int *err)
+{
+	uint64_t stride, bytes, start, page = pd_buffer_page();
+	struct pd_buffer_pool *pool;
+
+	*err = -ENOMEM;
+	pool = calloc(1, sizeof(*pool));
+	if (!pool)
+		return NULL;
+	pool->free = malloc(((size_t)count + !count) * sizeof(*pool->free));
+	if (!pool->free)
+		goto err_pool;
+	pd_lock_init(&pool->lock, PD_RANK_LEAF);
+	pool->name = name;
+	pool->data_bytes = data_bytes;
+	pool->count = pool->free_count = count;
+
+	stride = sizeof(struct pd_buffer) +
+		 (((uint64_t)data_bytes + PD_CACHE_LINE - 1) & ~(uint64_t)(PD_CACHE_LINE - 1));
+	bytes = stride * pd_max(count, 1u);
+	bytes = (bytes + page - 1) & ~(page - 1);
+	*err = pd_buffer_pool_place(pool, bytes, &start);
+	if (*err)
+		goto err_free;
+	/* The top of the stack is the first buffer, so that a fresh pool is used in order of
+	 * address.
+	 */
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t index = (uint32_t)((start + i * stride) >> PD_BUFFER_SHIFT);
+		struct pd_buffer *b = pd_buffer_get(index);
+
+		b->index = index;
+		b->pool = pool->id;
+		b->next = PD_BUFFER_NONE;
+		pool->free[count - 1 - i] = index;
+	}
+	return pool;
+
+err_free:
+	free(pool->free);
+err_pool:
+	free(pool);
+	return NULL;
+}
+
+void pd_buffer_pool_destroy(struct pd_buffer_pool *pool)
+{
+	if (!pool)
+		return;
+	pd_assert(pool->free_count == pool->count);
+	pd_lock(&pd_buffer_map_lock);
+	pd_buffer_map_remove(pool->id);
+	pd_store_release(&pd_buffer_pools[pool->id], NULL);
+	pd_unlock(&pd_buffer_map_lock);
+	free(pool->free);
+	free(pool);
+}
+
+unsigned pd_buffer_alloc(struct pd_buffer_pool *pool, uint32_t *out, unsigned n)
+{
+	uint32_t left;
+
+	pd_lock(&pool->lock);
+	n = pd_min(n, pool->free_count);
+	left = pool->free_count -= n;
+	for (unsigned i = 0; i < n; i++)
+		out[i] = pool->free[left + n - 1 - i];
+	pd_unlock(&pool->lock);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct pd_buffer *b = pd_buffer_get(out[i]);
+
+		pd_assert(b->refs == 0);
+		b->data = pool->data_bytes ? (uint8_t *)(b + 1) : NULL;
+		b->len = 0;
+		b->total_len = 0;
+		b->next = PD_BUFFER_NONE;
+		b->flags = 0;
+		b->rx_port = 0;
+		b->tx_port = 0;
+		b->trace = 0;
+		pd_store_relaxed(&b->refs, 1);
+	}
+	return n;
+}
+
+/* Put `n` free buffers back on the stack of the pool `id`. */
+static void pd_buffer_give_back(uint16_t id, const uint32_t *indices, unsigned n)
+{
+	/* Whoever holds a buffer of the pool keeps the pool alive: no lock for the table. */
+	struct pd_buffer_pool *pool = pd_load_acquire(&pd_buffer_pools[id]);
+
+	pd_assert(pool);
+	pd_lock(&pool->lock);
+	pd_assert(pool->free_count + n <= pool->count);
+	memcpy(&pool->free[pool->free_count], indices, n * sizeof(*indices));
+	pool->free_count += n;
+	pd_unlock(&pool->lock);
+}
+
+/* True when this was the last reference of the chain that starts at `b`. */
+static inline bool pd_buffer_unref(struct pd_buffer *b)
+{
+	pd_assert(pd_load_relaxed(&b->refs) > 0);
+	/* A sole holder needs no atomic subtraction. Pairs with the fetch_sub of the holder before.
+	 */
+	return pd_load_acquire(&b->refs) == 1 || pd_fetch_sub(&b->refs, 1) == 1;
+}
+
+void pd_buffer_free(const uint32_t *indices, unsigned n)
+{
+	uint32_t batch[PD_BUFFER_BATCH];
+	unsigned held = 0;
+	uint16_t pool = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		uint32_t index = indices[i];
+
+		if (!pd_buffer_unref(pd_buffer_get(index)))
+			continue;
+		while (index != PD_BUFFER_NONE) {
+			struct pd_buffer *b = pd_buffer_get(index);
+
+			if (held && (b->pool != pool || held == PD_BUFFER_BATCH)) {
+				pd_buffer_give_back(pool, batch, held);
+				held = 0;
+			}
+			pool = b->pool;
+			batch[held++] = index;
+			pd_store_relaxed(&b->refs, 0);
+			index = b->next;
+		}
+	}
+	if (held)
+		pd_buffer_give_back(pool, batch, held);
+}
+
+uint32_t pd_buffer_copy_out(const struct pd_buffer *b, uint32_t offset, void *out, uint32_t len)
+{
+	uint32_t done = 0;
+
+	for (;;) {
+		if (offset < b->len) {
+			uint32_t part = pd_min(b->len - offset, len - done);
+
+			memcpy((uint8_t *)out + done, b->data + offset, part);
+			done += part;
+			offset = 0;
+		} else {
+			offset -= b->len;
+		}
+		if (done == len || b->next == PD_BUFFER_NONE)
+			return done;
+		b = pd_buffer_get(b->next);
+	}
+}

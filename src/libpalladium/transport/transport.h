@@ -12,10 +12,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/atomic.h"
 #include "config/config.h"
 #include "vlib/lane.h"
 
-#define PD_PORTS_MAX  64
+#define PD_PORTS_MAX 64
 #define PD_QUEUES_MAX 10
 /* Ifindexes of ports start here, far above what a kernel gives out. */
 #define PD_IFINDEX_BASE 0x70640000u
@@ -81,10 +82,39 @@ struct pd_port *pd_port_by_ifindex(uint32_t ifindex);
 /* First use: start the progress thread, open the counters, call the transport. Idempotent. Takes
  * pd_control. */
 int pd_port_open(struct pd_port *port);
-/* Close one port / all (at exit). Takes pd_control. */
+/* Close one port / all (at exit); their leases end. Takes pd_control. */
 void pd_port_close(struct pd_port *port);
 void pd_ports_close_all(void);
-/* In a forked child. */
+
+/*
+ * Who owns a port after fork.
+ *
+ * A page shared by all who descend from one process names, per port, the process that moves its frames.
+ * The first data-path use takes the lease: from nobody, or from a process that is gone. Opening alone
+ * does not, so a server that binds and then forks hands its port to the child that first uses it: the
+ * parent is told, and lets its connection go. Whoever does not own a port treats it as down and
+ * touches none of its lanes. The lease ends with pd_port_close, or with the process however it ends.
+ */
+extern const uint64_t *pd_lease_words; /* private: one word per port; NULL before the first open */
+extern uint64_t pd_lease_self;         /* private: this process as such a word */
+bool pd_port_lease_take_slow(struct pd_port *port);
+
+/*
+ * True if this process owns `port` now; opens it if need be (after fork the child's transport was
+ * abandoned, so that means connecting anew). No lock may be held. Two loads when the answer is yes.
+ */
+static inline bool pd_port_lease_take(struct pd_port *port)
+{
+	const uint64_t *words = pd_load_acquire(&pd_lease_words);
+
+	return (pd_likely(words) && pd_load_relaxed(&words[port->index]) == pd_lease_self) ||
+	       pd_port_lease_take_slow(port);
+}
+
+/*
+ * In a forked child: forget what the parent had open, without telling any peer, and forget its
+ * progress thread. Who forks holds pd_control across the fork (progress.h).
+ */
 void pd_ports_after_fork(void);
 
 /*

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The table of ports: which there are, when they open, what state they are in, who owns them.
+ *
+ * The table is filled once from the configuration and does not move. Names, ifindexes, MAC and MTU are
+ * constant from then on, so lookups take no lock. State changes happen under pd_control and are read
+ * anywhere.
+ *
+ * The lease (transport.h): a word of the shared page is the owner's process id in the upper half and
+ * the low bits of its start time in the lower, so that a reused process id is not taken for the owner.
+ * Taking is one compare-and-swap. An eventfd, shared like the page, tells a process that opened a port
+ * without using it that somebody else has taken it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#include "base/internal_fd.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "transport/transport.h"
+#include "vlib/progress.h"
+
+#define PD_TRANSPORT(ops) extern const struct pd_transport_ops ops;
+#include "defs/transports.def"
+#undef PD_TRANSPORT
+
+/* What descendants share. */
+struct pd_lease_page {
+	uint64_t owner[PD_PORTS_MAX]; /* 0: nobody */
+};
+
+struct pd_port pd_ports[PD_PORTS_MAX];
+unsigned pd_port_count;
+void (*pd_port_on_state)(struct pd_port *port, enum pd_port_state state);
+const uint64_t *pd_lease_words;
+uint64_t pd_lease_self;
+
+static struct pd_lease_page *pd_lease;
+static void pd_lease_on_event(struct pd_progress_fd *entry, uint32_t revents);
+static struct pd_progress_fd pd_lease_event = {
+	/* Edge-triggered, since every process of the family polls it and nobody may empty it. */
+	.fd = -1,
+	.events = EPOLLIN | EPOLLET,
+	.fn = pd_lease_on_event};
+
+static const char *const pd_port_state_names[] = {
+	[PD_PORT_CLOSED] = "closed",
+	[PD_PORT_CONNECTING] = "waiting for its peer",
+	[PD_PORT_UP] = "up",
+	[PD_PORT_DOWN] = "down",
+};
+_Static_assert(PD_ARRAY_SIZE(pd_port_state_names) == PD_PORT_STATES, "one name per state");
+
+/* --- the transport of a port whose transport is not there ---------------------------------- */
+
+/* Refuse to open. */
+static int pd_transport_none_open(struct pd_port *port)
+{
+	(void)port;
+	return -EPROTONOSUPPORT;
+}
+
+/* Nothing was opened. */
+static void pd_transport_none_close(struct pd_port *port)
+{
+	(void)port;
+}
+
+static const struct pd_transport_ops pd_transport_none = {
+	.name = "none",
+	.open = pd_transport_none_open,
+	.close = pd_transport_none_close,
+	.abandon = pd_transport_none_close,
+};
+
+/* The last row is the end of the table. */
+static const struct pd_transport_ops *const pd_transports[] = {
+#define PD_TRANSPORT(ops) &ops,
+#include "defs/transports.def"
+#undef PD_TRANSPORT
+	&pd_transport_none,
+};
+
+/* The transport that calls itself `name`, or the one that refuses. */
+static const struct pd_transport_ops *pd_transport_by_name(const char *name)
+{
+	for (size_t i = 0; i + 1 < PD_ARRAY_SIZE(pd_transports); i++)
+		if (!strcmp(pd_transports[i]->name, name))
+			return pd_transports[i];
+	return &pd_transport_none;
+}
+
+/* --- the table ----------------------------------------------------------------------------- */
+
+int pd_ports_init(const struct pd_config *config)
+{
+	if (config->port_count > PD_PORTS_MAX)
+		return -E2BIG;
+	for (unsigned i = 0; i < config->port_count; i++) {
+		const struct pd_port_config *pc = &config->ports[i];
+		struct pd_port *port = &pd_ports[i];
+
+		memset(port, 0, sizeof(*port));
+		_Static_assert(sizeof(port->name) == sizeof(pc->name), "names are of one length");
+		memcpy(port->name, pc->name, sizeof(port->name));
+		port->index = (uint16_t)i;
+		port->ifindex = PD_IFINDEX_BASE + i;
+		memcpy(port->mac, pc->mac, sizeof(port->mac));
+		port->mtu = pc->mtu;
+		port->config = pc;
+		port->n_lanes = pd_min(pc->queues, (uint32_t)PD_QUEUES_MAX);
+		port->transport = pd_transport_by_name(pc->transport);
+		if (port->transport == &pd_transport_none)
+			pd_err("port", "%s: there is no transport \"%s\" in this build", port->name,
+			       pc->transport);
+	}
+	pd_port_count = config->port_count;
+	return 0;
+}
+
+struct pd_port *pd_port_by_name(const char *name)
+{
+	for (unsigned i = 0; i < pd_port_count; i++)
+		if (!strcmp(pd_ports[i].name, name))
+			return &pd_ports[i];
+	return NULL;
+}
+
+struct pd_port *pd_port_by_ifindex(uint32_t ifindex)
+{
+	uint32_t i = ifindex - PD_IFINDEX_BASE;
+
+	return i < pd_port_count ? &pd_ports[i] : NULL;
+}
+
+void pd_port_set_state(struct pd_port *port, enum pd_port_state state, const char *reason)
+{
+	if (port->state == state)
+		return;
+	pd_store_release(&port->state, (uint32_t)state);
+	pd_log(state == PD_PORT_DOWN ? PD_LOG_WARN : PD_LOG_INFO, "port", "%s is %s%s%s",
+	       port->name, pd_port_state_names[state], reason && *reason ? ": " : "",
+	       reason ? reason : "");
+	if (pd_port_on_state)
+		pd_port_on_state(port, state);
+}
+
+void pd_port_lane_init(struct pd_port *port, struct pd_lane *lane, const struct pd_lane_ops *ops,
+		       uint16_t queue)
+{
+	struct pd_ctr_block *ctr[PD_DIRS] = {NULL, NULL};
+
+	pd_lane_init(lane, ops, port->index, queue, ctr);
+	port->lanes[queue] = lane;
+}
+
+/* --- the lease ----------------------------------------------------------------------------- */
+
+/*
+ * Read state and start time of process `pid` from /proc. Returns 0 with *start, -ESRCH when it is gone
+ * or a zombie, or another -errno when it cannot be told.
+ */
+static int pd_process_start_time(pid_t pid, uint32_t *start)
+{
+	char path[32], text[512], *p;
+	int fd, n, field;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return fd == -ENOENT ? -ESRCH : fd;
+	n = (int)pd_sys_read(fd, text, sizeof(text) - 1);
+	pd_sys_close(fd);
+	if (n <= 0)
+		return n == 0 ? -EIO : n;
+	text[n] = 0;
+	/* The name in parentheses may hold anything; state is field 3, start time field 22. */
+	p = strrchr(text, ')');
+	if (!p || p[1] != ' ')
+		return -EIO;
+	p += 2;
+	if (*p == 'Z' || *p == 'X')
+		return -ESRCH;
+	for (field = 3; field < 22 && p; field++) {
+		p = strchr(p, ' ');
+		p = p ? p + 1 : NULL;
+	}
+	if (!p)
+		return -EIO;
+	*start = (uint32_t)strtoull(p, NULL, 10);
+	return 0;
+}
+
+/* True when the process that `word` names still runs. */
+static bool pd_lease_owner_lives(uint64_t word)
+{
+	pid_t pid = (pid_t)(word >> 32);
+	uint32_t start = 0;
+	int ret = pd_process_start_time(pid, &start);
+
+	if (ret == 0)
+		return start == (uint32_t)word;
+	if (ret != -ESRCH)
+		return true; /* it cannot be told: two owners would be worse than none */
+	/* No such directory: gone, unless there is no /proc at all. */
+	return PD_SYS_2(SYS_kill, pid, 0) != -ESRCH &&
+	       pd_process_start_time(pd_sys_getpid(), &start) != 0;
+}
+
+/* This process as a word of the page. */
+static uint64_t pd_lease_make_self(void)
+{
+	pid_t pid = pd_sys_getpid();
+	uint32_t start = 0;
+
+	pd_process_start_time(pid, &start);
+	return (uint64_t)pid << 32 | start;
+}
+
+/* Make the page and its eventfd, once in a family of processes. pd_control held. Returns 0 or
+ * -errno. */
+static int pd_lease_setup(void)
+{
+	void *page;
+	int fd;
+
+	if (!pd_lease_self)
+		pd_lease_self = pd_lease_make_self();
+	if (pd_lease)
+		return 0;
+	fd = pd_internal_fd(pd_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	if (fd < 0)
+		return fd;
+	page = pd_sys_mmap(NULL, sizeof(*pd_lease), PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (pd_sys_is_error(page)) {
+		pd_sys_close(fd);
+		return (int)(intptr_t)page;
+	}
+	pd_lease = page;
+	pd_lease_event.fd = fd;
+	pd_store_release(&pd_lease_words, pd_lease->owner);
+	return 0;
+}
+
+/* --- opening and closing ------------------------------------------------------------------- */
+
+/* pd_port_open with pd_control held. */
+static int pd_port_open_locked(struct pd_port *port)
+{
+	int ret;
+
+	if (port->state != PD_PORT_CLOSED)
+		return 0;
+	ret = pd_progress_start();
+	if (ret < 0)
+		goto err;
+	ret = pd_lease_setup();
+	if (ret < 0)
+		goto err;
+	if (!pd_lease_event.active) {
+		ret = pd_progress_add(&pd_lease_event);
+		if (ret < 0)
+			goto err;
+	}
+	pd_store_release(&port->state, (uint32_t)PD_PORT_CONNECTING);
+	ret = port->transport->open(port);
+	if (ret == 0)
+		return 0;
+	pd_store_release(&port->state, (uint32_t)PD_PORT_CLOSED);
+err:
+	pd_log_ratelimited(PD_LOG_ERROR, "port", "%s cannot be opened: %s", port->name,
+			   pd_strerror(ret));
+	return ret;
+}
+
+int pd_port_open(struct pd_port *port)
+{
+	int ret;
+
+	if (pd_load_acquire(&port->state) != PD_PORT_CLOSED)
+		return 0;
+	pd_lock(&pd_control);
+	ret = pd_port_open_locked(port);
+	pd_unlock(&pd_control);
+	return ret;
+}
+
+/* pd_port_close with pd_control held. */
+static void pd_port_close_locked(struct pd_port *port, const char *reason)
+{
+	uint64_t self = pd_lease_self;
+
+	if (port->state != PD_PORT_CLOSED) {
+		port->transport->close(port);
+		memset(port->lanes, 0, sizeof(port->lanes));
+		pd_port_set_state(port, PD_PORT_CLOSED, reason);
+	}
+	if (pd_lease)
+		pd_cas(&pd_lease->owner[port->index], &self, 0);
+}
+
+void pd_port_close(struct pd_port *port)
+{
+	pd_lock(&pd_control);
+	pd_port_close_locked(port, NULL);
+	pd_unlock(&pd_control);
+}
+
+void pd_ports_close_all(void)
+{
+	pd_lock(&pd_control);
+	for (unsigned i = 0; i < pd_port_count; i++)
+		pd_port_close_locked(&pd_ports[i], NULL);
+	pd_unlock(&pd_control);
+}
+
+/*
+ * Somebody has taken a lease: close the ports that this process opened and another one uses. Nobody
+ * here is inside one of their lanes: that would have needed the lease.
+ */
+static void pd_lease_on_event(struct pd_progress_fd *entry, uint32_t revents)
+{
+	(void)entry;
+	(void)revents;
+	for (unsigned i = 0; i < pd_port_count; i++) {
+		struct pd_port *port = &pd_ports[i];
+		uint64_t owner = pd_load_acquire(&pd_lease->owner[i]);
+
+		if (port->state != PD_PORT_CLOSED && owner && owner != pd_lease_self)
+			pd_port_close_locked(port, "another process of the family uses it");
+	}
+}
+
+bool pd_port_lease_take_slow(struct pd_port *port)
+{
+	static const uint64_t one = 1;
+	uint64_t owner;
+	bool taken = false;
+
+	pd_lock(&pd_control);
+	if (pd_lease_setup() < 0)
+		goto out;
+	owner = pd_load_acquire(&pd_lease->owner[port->index]);
+	if (owner != pd_lease_self) {
+		if (owner && pd_lease_owner_lives(owner))
+			goto out;
+		if (!pd_cas(&pd_lease->owner[port->index], &owner, pd_lease_self))
+			goto out;
+		pd_sys_write(pd_lease_event.fd, &one, sizeof(one));
+	}
+	taken = pd_port_open_locked(port) == 0;
+	if (!taken) {
+		owner = pd_lease_self;
+		pd_cas(&pd_lease->owner[port->index], &owner, 0);
+	}
+out:
+	pd_unlock(&pd_control);
+	return taken;
+}
+
+void pd_ports_after_fork(void)
+{
+	pd_progress_after_fork();
+	pd_lease_self = 0;
+	for (unsigned i = 0; i < pd_port_count; i++) {
+		struct pd_port *port = &pd_ports[i];
+
+		if (port->state == PD_PORT_CLOSED)
+			continue;
+		port->transport->abandon(port);
+		memset(port->lanes, 0, sizeof(port->lanes));
+		port->state = PD_PORT_CLOSED;
+	}
+	pd_lease_self = pd_lease_make_self();
+}

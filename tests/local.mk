@@ -10,6 +10,8 @@ AM_TESTS_ENVIRONMENT = CMOCKA_MESSAGE_OUTPUT=TAP; export CMOCKA_MESSAGE_OUTPUT; 
 PD_UNIT_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 PD_UNIT_LIBS = libpd.la $(CMOCKA_LIBS)
 
+include tests/unit/config/local.mk
+
 # --- base ----------------------------------------------------------------------------------
 if HAVE_CMOCKA
 check_PROGRAMS += tests/unit/base/test_base

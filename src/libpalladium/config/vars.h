@@ -19,7 +19,7 @@
 #	define PD_SYSCONFDIR "/etc"
 #endif
 
-/* Values of enum variables that code asks for by name; vars.c asserts that vars.def agrees. */
+/* Values of enum variables that code asks for by name; a test holds vars.def to them. */
 enum { PD_METADATA_CMSG, PD_METADATA_INLINE };
 enum { PD_SEND_WHEN_DOWN_ERROR, PD_SEND_WHEN_DOWN_WAIT };
 enum { PD_BACKPRESSURE_DROP, PD_BACKPRESSURE_PORT };
@@ -50,7 +50,6 @@ enum pd_var_type {
 /* A row of vars.def. */
 struct pd_var_desc {
 	const char *name; /* "PALLADIUM_RX_POLL" */
-	const char *section;
 	enum pd_var_type type;
 	uint32_t offset;                  /* of the field in struct pd_vars */
 	int64_t default_number, min, max; /* of a string: max is its largest size, NUL included */

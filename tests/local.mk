@@ -32,3 +32,19 @@ tests_unit_vlib_test_buffer_LDADD = $(PD_UNIT_LIBS)
 tests_unit_vlib_test_progress_SOURCES = tests/unit/vlib/test_progress.c
 tests_unit_vlib_test_progress_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vlib_test_progress_LDADD = $(PD_UNIT_LIBS)
+# --- every header alone --------------------------------------------------------------------
+TESTS += tests/check_headers.sh
+EXTRA_DIST += tests/check_headers.sh
+
+# --- metadata ------------------------------------------------------------------------------
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/metadata/test_metadata
+TESTS += tests/unit/metadata/test_metadata
+endif
+tests_unit_metadata_test_metadata_SOURCES = tests/unit/metadata/test_metadata.c
+tests_unit_metadata_test_metadata_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_metadata_test_metadata_LDADD = $(PD_UNIT_LIBS)
+
+# --- palladium_decode ----------------------------------------------------------------------
+TESTS += tests/decode/decode.sh
+EXTRA_DIST += tests/decode/decode.sh tests/decode/test_decode.py tests/decode/golden.txt

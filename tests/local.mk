@@ -48,3 +48,6 @@ tests_unit_metadata_test_metadata_LDADD = $(PD_UNIT_LIBS)
 # --- palladium_decode ----------------------------------------------------------------------
 TESTS += tests/decode/decode.sh
 EXTRA_DIST += tests/decode/decode.sh tests/decode/test_decode.py tests/decode/golden.txt
+
+# --- the tables, the layers, the preload ---------------------------------------------------
+include tests/preload/local.mk

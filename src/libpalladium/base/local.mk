@@ -5,6 +5,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/base/clock.c src/libpalladium/base/clock.h \
 	src/libpalladium/base/compiler.h \
 	src/libpalladium/base/internal_fd.c src/libpalladium/base/internal_fd.h \
+	src/libpalladium/base/lib.c src/libpalladium/base/lib.h \
 	src/libpalladium/base/list.h \
 	src/libpalladium/base/lock.c src/libpalladium/base/lock.h \
 	src/libpalladium/base/log.c src/libpalladium/base/log.h \

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# --- the tables and the layers -------------------------------------------------------------
+dist_check_SCRIPTS = tests/check_symbols.sh tests/check_layers.sh
+TESTS += tests/check_symbols.sh tests/check_layers.sh
+tests/check_symbols.log: libpalladium.la libpd.la
+
+# --- preload -------------------------------------------------------------------------------
+# Compiling signatures.cc is the test.
+check_LIBRARIES = tests/preload/libsignatures.a
+tests_preload_libsignatures_a_SOURCES = tests/preload/signatures.cc
+
+# Every tracked source is as clang-format 14 writes it.
+CLANG_FORMAT = clang-format-14
+.PHONY: format-check format
+format-check:
+	cd $(srcdir) && git ls-files '*.c' '*.h' | xargs $(CLANG_FORMAT) --dry-run -Werror
+format:
+	cd $(srcdir) && git ls-files '*.c' '*.h' | xargs $(CLANG_FORMAT) -i

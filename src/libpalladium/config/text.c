@@ -165,7 +165,7 @@ static bool pd_text_next_word(const char **pos, const char **name, size_t *len, 
 bool pd_text_word(const char *words, const char *text, size_t len, int64_t *out)
 {
 	const char *name;
-	int64_t number;
+	int64_t number = 0;
 	size_t n;
 
 	while (pd_text_next_word(&words, &name, &n, &number))
@@ -177,7 +177,7 @@ bool pd_text_word(const char *words, const char *text, size_t len, int64_t *out)
 const char *pd_text_word_of(const char *words, int64_t number, size_t *len)
 {
 	const char *name;
-	int64_t found;
+	int64_t found = 0;
 
 	while (pd_text_next_word(&words, &name, len, &found))
 		if (found == number)

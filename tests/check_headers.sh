@@ -18,7 +18,7 @@ try() {
 		echo "ok $n - $name"
 	else
 		echo "not ok $n - $name"
-		echo "$errors" | sed 's/^/# /'
+		printf '%s\n' "$errors" | sed 's/^/# /'
 	fi
 }
 

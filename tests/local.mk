@@ -5,7 +5,8 @@ TAP_LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-dr
 SH_LOG_DRIVER = $(TAP_LOG_DRIVER)
 LOG_DRIVER = $(TAP_LOG_DRIVER)
 AM_TESTS_ENVIRONMENT = CMOCKA_MESSAGE_OUTPUT=TAP; export CMOCKA_MESSAGE_OUTPUT; \
-	srcdir='$(abs_top_srcdir)'; export srcdir; builddir='$(abs_top_builddir)'; export builddir;
+	srcdir='$(abs_top_srcdir)'; export srcdir; builddir='$(abs_top_builddir)'; export builddir; \
+	CC='$(CC)'; CXX='$(CXX)'; export CC CXX;
 
 PD_UNIT_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 PD_UNIT_LIBS = libpd.la $(CMOCKA_LIBS)

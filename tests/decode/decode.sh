@@ -3,7 +3,8 @@
 # The pytest files of this folder as one TAP test; skipped where pytest is not installed.
 here=$(cd "$(dirname "$0")" && pwd) || exit 99
 PD_BUILD=${PD_BUILD:-${builddir:-.}}
-export PD_BUILD
+PYTHONDONTWRITEBYTECODE=1 # the source may be read-only
+export PD_BUILD PYTHONDONTWRITEBYTECODE
 for py in pytest-3 pytest; do
 	if command -v $py >/dev/null 2>&1; then
 		echo "1..1"
@@ -12,7 +13,7 @@ for py in pytest-3 pytest; do
 		else
 			echo "not ok 1 - palladium_decode"
 		fi
-		echo "$out" | sed 's/^/# /'
+		printf '%s\n' "$out" | sed 's/^/# /'
 		exit 0
 	fi
 done

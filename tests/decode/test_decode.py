@@ -450,3 +450,66 @@ def test_full_disk_is_an_error():
     with open("/dev/full", "wb") as full:
         p = subprocess.run([str(TOOL), "00" * 48], stdout=full, stderr=subprocess.PIPE, timeout=60)
     assert p.returncode == 1 and b"No space left" in p.stderr
+
+
+LIBRARY = BUILD / ".libs/libpalladium.so"
+
+
+def preload(command, stdin=b""):
+    """Run `command` with and without the library; both outputs. Skips in sanitizer builds."""
+    if b"libasan" in LIBRARY.read_bytes() or b"libtsan" in LIBRARY.read_bytes():
+        pytest.skip("a sanitizer's library would have to be preloaded first")
+    with_it = subprocess.run(command, input=stdin, capture_output=True, timeout=60,
+                             env={**os.environ, "LD_PRELOAD": str(LIBRARY)})
+    without = subprocess.run(command, input=stdin, capture_output=True, timeout=60)
+    return with_it.stdout.decode(), without.stdout.decode()
+
+
+def test_function_found_with_dlsym():
+    data, _, _ = CASES["data_frame"]
+    program = f"""
+import ctypes, errno
+lib = ctypes.CDLL(None, use_errno=True)
+try:
+    decode = lib.palladium_decode
+except AttributeError:
+    print("none", end="")
+    raise SystemExit
+data, out = bytes.fromhex("{data.hex()}"), ctypes.create_string_buffer(4096)
+call = lambda n, room, form: decode(data, ctypes.c_size_t(n), out, ctypes.c_size_t(room), form)
+assert call(47, 4096, 0) == -1 and ctypes.get_errno() == errno.EINVAL
+assert call(48, 4096, 2) == -1 and ctypes.get_errno() == errno.EINVAL
+n = call(48, 4096, 1)
+assert n == len(out.value)
+assert call(48, 10, 1) == n and len(out.value) == 9
+assert decode(data, ctypes.c_size_t(48), None, ctypes.c_size_t(0), 1) == n
+assert call(60, 4096, 0) == len(out.value)
+print(out.value.decode(), end="")
+"""
+    with_it, without = preload(["python3", "-c", program])
+    assert with_it == golden["data_frame"][1]
+    assert without == "none"
+
+
+def test_weak_declarations(tmp_path):
+    source = tmp_path / "weak.c"
+    source.write_text("""
+#define PALLADIUM_WEAK
+#include <stdio.h>
+#include <palladium_extra.h>
+int main(void)
+{
+	struct avip_mdata_t md = {.mrg_num_buffers = 1, .pd = {.metadata_type = PALLADIUM_IFG, .ifg = 12}};
+	char text[4096];
+
+	if (!palladium_decode || palladium_decode(&md, sizeof(md), text, sizeof(text), PALLADIUM_TEXT) < 0)
+		return puts("none") < 0;
+	return fputs(text, stdout) < 0;
+}
+""")
+    program = tmp_path / "weak"
+    subprocess.run([*os.environ.get("CC", "cc").split(), "-O2", "-fPIE", "-pie", "-Wall", "-Werror",
+                    f"-I{HERE.parent.parent}/include", str(source), "-o", str(program)], check=True)
+    with_it, without = preload([str(program)])
+    assert "ifg: 12 octets" in with_it.splitlines()
+    assert without == "none\n"

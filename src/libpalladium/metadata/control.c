@@ -88,8 +88,7 @@ int pd_control_parse(const struct pd_sidecar *s, struct pd_control *out)
 	}
 	if (flags & PALLADIUM_ET)
 		out->emulator_time = md->pd.emulator_time;
-	if (flags & (PALLADIUM_PORT_ID | PALLADIUM_PORT_NAME))
-		out->queues = md->pd_control.xtor_queues;
+	out->queues = md->pd_control.xtor_queues;
 	if (flags & PALLADIUM_NEW_CONFIG) {
 		out->flow_control_mode = md->pd_config.flow_control_mode;
 		out->pfc_queues = md->pd_config.pfc.queues;

@@ -42,7 +42,7 @@ void pd_control_build_time(struct pd_sidecar *s, uint64_t emulator_time);
 void pd_control_build_new_config(struct pd_sidecar *s, uint8_t flow_control_mode, uint8_t queues,
 				 const uint8_t map[MAX_PFC_QUEUES]);
 
-/* A control message taken apart: the fields whose flag is set, the others zero. */
+/* A control message taken apart: the fields whose flag is set, the others zero; queues as it came. */
 struct pd_control {
 	uint64_t flags; /* metadata_type, unknown bits included */
 	struct {
@@ -53,7 +53,7 @@ struct pd_control {
 	char port_name[PD_PORT_NAME_BYTES + 1]; /* NUL-terminated, not made printable */
 	uint64_t tx_first_ts, tx_last_ts;
 	uint64_t emulator_time;
-	uint8_t queues; /* of PORT_ID and PORT_NAME */
+	uint8_t queues; /* no flag of its own; usual beside PORT_ID and PORT_NAME */
 	uint8_t flow_control_mode, pfc_queues, pfc_map[MAX_PFC_QUEUES];
 };
 

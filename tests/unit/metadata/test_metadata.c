@@ -188,6 +188,9 @@ static void test_control_messages_go_there_and_back(void **state)
 	assert_true(c.flags == PALLADIUM_LINE_SPEED);
 	assert_int_equal(c.line_speed, 800000);
 	assert_int_equal(c.queues, 0);
+	s.avip.pd_control.xtor_queues = 9;
+	assert_int_equal(pd_control_parse(&s, &c), 0);
+	assert_int_equal(c.queues, 9);
 
 	pd_control_build_tx_duration(&s, 1, UINT64_MAX);
 	assert_int_equal(pd_control_parse(&s, &c), 0);

@@ -52,3 +52,11 @@ EXTRA_DIST += tests/decode/decode.sh tests/decode/test_decode.py tests/decode/go
 
 # --- the tables, the layers, the preload ---------------------------------------------------
 include tests/preload/local.mk
+# --- contract ------------------------------------------------------------------------------
+if HAVE_CMOCKA
+check_PROGRAMS += tests/contract/contract
+TESTS += tests/contract/contract
+endif
+tests_contract_contract_SOURCES = tests/contract/contract.c
+tests_contract_contract_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_contract_contract_LDADD = $(PD_UNIT_LIBS)

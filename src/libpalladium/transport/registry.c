@@ -20,9 +20,12 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
+#include "base/clock.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "config/vars.h"
+#include "counters/counters.h"
 #include "transport/transport.h"
 #include "vlib/progress.h"
 
@@ -48,6 +51,12 @@ static struct pd_progress_fd pd_lease_event = {
 	.fd = -1,
 	.events = EPOLLIN | EPOLLET,
 	.fn = pd_lease_on_event};
+
+/* Blocks of lanes, kept here so that no transport has to give them back. */
+static struct pd_ctr_block *pd_lane_ctr[PD_PORTS_MAX][PD_QUEUES_MAX];
+static void pd_port_on_publish(struct pd_progress_timer *timer);
+static struct pd_progress_timer pd_publish_timer = {.node = PD_LIST_INIT(pd_publish_timer.node),
+						    .fn = pd_port_on_publish};
 
 static const char *const pd_port_state_names[] = {
 	[PD_PORT_CLOSED] = "closed",
@@ -139,6 +148,24 @@ struct pd_port *pd_port_by_ifindex(uint32_t ifindex)
 	return i < pd_port_count ? &pd_ports[i] : NULL;
 }
 
+/* Write a change of state into the port's counters. pd_control held. */
+static void pd_port_count_state(struct pd_port *port, enum pd_port_state state, const char *reason)
+{
+	bool was_up = pd_ctr_get(port->ctr, PD_CTR_PORT_LINK) != 0;
+
+	if (state == PD_PORT_UP) {
+		if (pd_ctr_get(port->ctr, PD_CTR_PORT_CONNECTS))
+			pd_ctr_count(port->ctr, PD_CTR_PORT_RECONNECTS, 1);
+		pd_ctr_count(port->ctr, PD_CTR_PORT_CONNECTS, 1);
+	} else if (was_up) {
+		pd_ctr_count(port->ctr, PD_CTR_PORT_DISCONNECTS, 1);
+	}
+	pd_ctr_gauge(port->ctr, PD_CTR_PORT_LINK, state == PD_PORT_UP);
+	pd_ctr_gauge(port->ctr, PD_CTR_PORT_LAST_CHANGE_NS, pd_clock_ns());
+	pd_ctr_text(port->ctr, PD_CTR_TEXT_STATE, "%s", pd_port_state_names[state]);
+	pd_ctr_text(port->ctr, PD_CTR_TEXT_REASON, "%s", reason ? reason : "");
+}
+
 void pd_port_set_state(struct pd_port *port, enum pd_port_state state, const char *reason)
 {
 	if (port->state == state)
@@ -147,6 +174,8 @@ void pd_port_set_state(struct pd_port *port, enum pd_port_state state, const cha
 	pd_log(state == PD_PORT_DOWN ? PD_LOG_WARN : PD_LOG_INFO, "port", "%s is %s%s%s",
 	       port->name, pd_port_state_names[state], reason && *reason ? ": " : "",
 	       reason ? reason : "");
+	if (port->ctr)
+		pd_port_count_state(port, state, reason);
 	if (pd_port_on_state)
 		pd_port_on_state(port, state);
 }
@@ -154,10 +183,53 @@ void pd_port_set_state(struct pd_port *port, enum pd_port_state state, const cha
 void pd_port_lane_init(struct pd_port *port, struct pd_lane *lane, const struct pd_lane_ops *ops,
 		       uint16_t queue)
 {
-	struct pd_ctr_block *ctr[PD_DIRS] = {NULL, NULL};
+	struct pd_ctr_block *ctr[PD_DIRS], **slot = &pd_lane_ctr[port->index][queue];
+	char name[sizeof(port->name) + 8];
 
+	if (!*slot) {
+		snprintf(name, sizeof(name), "%s/%u", port->name, queue);
+		*slot = pd_ctr_alloc(PD_CTR_LANE, queue, port->index, name);
+	}
+	ctr[PD_RX] = ctr[PD_TX] = *slot;
 	pd_lane_init(lane, ops, port->index, queue, ctr);
 	port->lanes[queue] = lane;
+}
+
+/* Once a second: bring the published sums up to date. */
+static void pd_port_on_publish(struct pd_progress_timer *timer)
+{
+	pd_ctr_publish();
+	pd_progress_timer_set(timer, PD_NS_PER_SEC);
+}
+
+/* Open the counters and make the port's block. What fails leaves private counters. pd_control held. */
+static void pd_port_count_open(struct pd_port *port)
+{
+	const char *dir =
+		pd_vars_is_set(&pd_vars, &pd_vars.stats_shmem_dir) ? pd_vars.stats_shmem_dir : NULL;
+
+	pd_ctr_open(dir, (unsigned)pd_min(pd_vars.stats_fd_num, PD_CTR_SOCKETS_MAX));
+	if (pd_list_empty(&pd_publish_timer.node) && pd_ctr_path())
+		pd_progress_timer_set(&pd_publish_timer, PD_NS_PER_SEC);
+	if (port->ctr)
+		return;
+	port->ctr = pd_ctr_alloc(PD_CTR_PORT, port->index, PD_SHM_NONE, port->name);
+	pd_ctr_text(port->ctr, PD_CTR_TEXT_KIND, "%s", port->transport->name);
+	pd_ctr_text(port->ctr, PD_CTR_TEXT_PATH, "%s",
+		    *port->config->path ? port->config->path : port->config->peer);
+	pd_ctr_gauge(port->ctr, PD_CTR_PORT_MTU, port->mtu);
+	pd_ctr_gauge(port->ctr, PD_CTR_PORT_QUEUES, port->n_lanes);
+}
+
+/* Forget the lanes of a port whose transport has let them go. */
+static void pd_port_forget_lanes(struct pd_port *port)
+{
+	memset(port->lanes, 0, sizeof(port->lanes));
+	for (unsigned q = 0; q < PD_QUEUES_MAX; q++) {
+		if (pd_lane_ctr[port->index][q])
+			pd_ctr_free(pd_lane_ctr[port->index][q]);
+		pd_lane_ctr[port->index][q] = NULL;
+	}
 }
 
 /* --- the lease ----------------------------------------------------------------------------- */
@@ -269,10 +341,14 @@ static int pd_port_open_locked(struct pd_port *port)
 		if (ret < 0)
 			goto err;
 	}
+	pd_port_count_open(port);
 	pd_store_release(&port->state, (uint32_t)PD_PORT_CONNECTING);
+	pd_ctr_text(port->ctr, PD_CTR_TEXT_STATE, "%s", pd_port_state_names[PD_PORT_CONNECTING]);
 	ret = port->transport->open(port);
 	if (ret == 0)
 		return 0;
+	pd_port_forget_lanes(port);
+	pd_ctr_gauge(port->ctr, PD_CTR_PORT_LAST_ERROR, (uint64_t)-ret);
 	pd_store_release(&port->state, (uint32_t)PD_PORT_CLOSED);
 err:
 	pd_log_ratelimited(PD_LOG_ERROR, "port", "%s cannot be opened: %s", port->name,
@@ -299,7 +375,7 @@ static void pd_port_close_locked(struct pd_port *port, const char *reason)
 
 	if (port->state != PD_PORT_CLOSED) {
 		port->transport->close(port);
-		memset(port->lanes, 0, sizeof(port->lanes));
+		pd_port_forget_lanes(port);
 		pd_port_set_state(port, PD_PORT_CLOSED, reason);
 	}
 	if (pd_lease)
@@ -375,7 +451,7 @@ void pd_ports_after_fork(void)
 		if (port->state == PD_PORT_CLOSED)
 			continue;
 		port->transport->abandon(port);
-		memset(port->lanes, 0, sizeof(port->lanes));
+		pd_port_forget_lanes(port);
 		port->state = PD_PORT_CLOSED;
 	}
 	pd_lease_self = pd_lease_make_self();

@@ -20,6 +20,10 @@
  * that merely consumes neither drains nor disarms while anybody is linked, so it owes the sleepers
  * nothing.
  *
+ * `seen` is the position that the sleeper based its decision on, never one read later: who found the
+ * side not ready sleeps from `cursor`; who was refused by tx sleeps from the position it read before
+ * tx; who wants news only sleeps from the position it last reported.
+ *
  * A change of the link (up, down, a new event_fd) rings every waiter, whatever it has seen.
  */
 #ifndef PD_VLIB_LANE_H
@@ -60,7 +64,8 @@ struct pd_lane_ops {
 	/*
 	 * Copy up to `n` frames out, in order. Returns how many were taken: fewer than `n` when the
 	 * ring is full (then `position` has not moved past what was seen); if the first cannot be
-	 * taken, 0 when room may come, -EMSGSIZE when this frame can never fit, -ENETDOWN as in rx.
+	 * taken, 0 when room may come (sleep from the position read *before* this call, or room
+	 * that came since goes unnoticed), -EMSGSIZE when this frame can never fit, -ENETDOWN as in rx.
 	 * Nothing is published before tx_flush.
 	 */
 	int (*tx)(struct pd_lane *lane, struct pd_buffer *const *bufs, unsigned n);

@@ -22,17 +22,9 @@ tests_unit_base_test_base_SOURCES = tests/unit/base/test_base.c
 tests_unit_base_test_base_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_base_test_base_LDADD = $(PD_UNIT_LIBS)
 
-# --- vlib ----------------------------------------------------------------------------------
-if HAVE_CMOCKA
-check_PROGRAMS += tests/unit/vlib/test_buffer tests/unit/vlib/test_progress
-TESTS += tests/unit/vlib/test_buffer tests/unit/vlib/test_progress
-endif
-tests_unit_vlib_test_buffer_SOURCES = tests/unit/vlib/test_buffer.c
-tests_unit_vlib_test_buffer_CFLAGS = $(PD_UNIT_CFLAGS)
-tests_unit_vlib_test_buffer_LDADD = $(PD_UNIT_LIBS)
-tests_unit_vlib_test_progress_SOURCES = tests/unit/vlib/test_progress.c
-tests_unit_vlib_test_progress_CFLAGS = $(PD_UNIT_CFLAGS)
-tests_unit_vlib_test_progress_LDADD = $(PD_UNIT_LIBS)
+include tests/unit/vlib/local.mk
+include tests/contract/local.mk
+
 # --- every header alone --------------------------------------------------------------------
 TESTS += tests/check_headers.sh
 EXTRA_DIST += tests/check_headers.sh
@@ -52,11 +44,3 @@ EXTRA_DIST += tests/decode/decode.sh tests/decode/test_decode.py tests/decode/go
 
 # --- the tables, the layers, the preload ---------------------------------------------------
 include tests/preload/local.mk
-# --- contract ------------------------------------------------------------------------------
-if HAVE_CMOCKA
-check_PROGRAMS += tests/contract/contract
-TESTS += tests/contract/contract
-endif
-tests_contract_contract_SOURCES = tests/contract/contract.c
-tests_contract_contract_CFLAGS = $(PD_UNIT_CFLAGS)
-tests_contract_contract_LDADD = $(PD_UNIT_LIBS)

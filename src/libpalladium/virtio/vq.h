@@ -35,8 +35,8 @@ struct pd_buffer;
 #define PD_VQ_SIZE_MAX 32768
 
 /* Header lengths: legacy virtio-net, virtio-net with MRG_RXBUF or VERSION_1, the sidecar. */
-#define PD_VQ_HDR_LEGACY  10
-#define PD_VQ_HDR_NET     12
+#define PD_VQ_HDR_LEGACY 10
+#define PD_VQ_HDR_NET 12
 #define PD_VQ_HDR_SIDECAR 48
 
 /* The smallest buffer of the driver role: a header stands in one piece. */
@@ -83,21 +83,22 @@ struct pd_vq_counts {
 	uint64_t drop_malformed; /* frames dropped: shorter than their header, bad chain */
 	uint64_t drop_too_long;  /* frames dropped or refused: longer than the largest, or than the
 				  * peer's buffer */
+	uint64_t hits;           /* times rx found frames */
+	uint64_t misses;         /* times it found none */
 	uint64_t ring_full;      /* times tx found no room */
 };
 
-/* A buffer of a frame as split.h reads it off a chain: one run of bytes in our address space. */
-struct pd_vq_seg {
-	uint8_t *p;
-	uint32_t len;
-};
-
-/* One frame that rx showed: how many entries behind `next` it and all before it take. */
+/* One frame that the last rx showed. */
 struct pd_vq_shown {
 	uint32_t bytes; /* frame bytes */
-	uint16_t end;
-	uint16_t head; /* entry's descriptor; indexed by entry, not by frame */
+	uint16_t end;   /* entries that it and those before it take */
+	uint16_t control;
 };
+
+/* The most frames that one call moves, as PD_VECTOR_MAX of vlib/lane.h. */
+#define PD_VQ_FRAMES_MAX 256
+/* The most entries that one rx walks: the most buffer headers that it may be given. */
+#define PD_VQ_WALK_MAX 512
 
 /* Driver role: what we know of each descriptor of ours, in private memory. */
 struct pd_vq_slot {
@@ -123,32 +124,40 @@ struct pd_vq {
 	bool version_1;
 	bool receive; /* driver role: see pd_vq_layout */
 	bool armed;   /* no EVENT_IDX: our no-notification flag is clear */
-	/* Indices, all free-running modulo 2^16. */
+	/* Indices, free-running modulo 2^16. */
 	bool signalled_valid;
 	uint16_t signalled; /* our index at the last test whether to notify */
 	uint16_t peer_idx;  /* the peer's index as last loaded */
 	uint16_t next;      /* next entry of the peer's to consume */
 	uint16_t own_idx;   /* our index as last published */
 	uint16_t staged;    /* entries written behind own_idx, not published yet */
-	/* How many more entries than `next` are needed before anything can move (at least 1): see
-	 * pd_vq_*_position. */
-	uint16_t need;
-	/* What the last rx showed. */
-	uint16_t n_shown;  /* frames */
-	uint16_t n_walked; /* entries behind `next` that they and dropped ones take */
-	struct pd_vq_shown *shown;
+	/*
+	 * The lane's cursor: entries consumed, modulo 2^32, so that `next` is its low half; for a
+	 * driver's transmit ring, descriptors taken.
+	 */
+	uint32_t cursor;
+	/*
+	 * How many entries (driver's transmit ring: free descriptors) it takes until anything can
+	 * move: 1, or more while a frame waits for them. With fewer the side is not ready.
+	 */
+	uint32_t need;
 	const char *broken; /* why the peer's ring cannot be used any more, or NULL */
 	struct pd_vq_counts counts;
+	/* What the last rx showed and has not been consumed. */
+	uint16_t n_shown;          /* frames */
+	uint16_t n_walked;         /* entries that they take */
+	struct pd_vq_shown *shown; /* PD_VQ_FRAMES_MAX */
+	uint16_t *walked;          /* heads of those entries, PD_VQ_WALK_MAX */
+	uint8_t *bounce;           /* device: a frame in too many pieces is copied here */
 	/* Driver role. */
 	struct pd_vq_slot *slots;
-	uint16_t *free;     /* circular: descriptors that nobody holds, oldest first */
-	uint32_t free_head; /* taken from here, free-running */
-	uint32_t free_tail; /* given back here; position of the transmit side */
+	uint16_t *free;     /* transmit: circular, descriptors that nobody holds, oldest first */
+	uint32_t free_tail; /* transmit: descriptors given back, plus the ring's size */
+	uint32_t held;      /* chains made available and not consumed or taken back */
+	uint32_t seq;
 	uint8_t *buffers;
 	uint64_t buffers_gpa;
 	uint32_t buf_bytes;
-	uint32_t seq;
-	uint8_t *bounce; /* device receive: a frame in too many pieces is copied here */
 };
 
 /* 0 when a ring can be run so, else -EINVAL with the reason in *why: size, alignment, header. */

@@ -36,6 +36,7 @@ struct pd_vhost_lane {
 	enum pd_vhost_role role;
 	enum pd_vhost_dialect dialect;
 	struct pd_progress_work *broken;
+	bool reported[PD_DIRS];                           /* the break of this ring was posted */
 	struct pd_buffer_pool *pool;                      /* headers of external buffers */
 	struct pd_buffer *headers[PD_VHOST_LANE_HEADERS]; /* all of them, ours for good */
 	struct pd_vq_counts told[PD_DIRS];                /* counts as last published */

@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The vhost transport's lanes. The rings' code is inline over role and dialect; this file makes one
+ * set of lane operations of it per combination, and adds what the rings leave to their caller: the
+ * notification's system call, the counters, and the report of a broken ring.
+ */
+#include <string.h>
+
+#include "base/sys.h"
+#include "counters/counters.h"
+#include "transport/vhost/lane.h"
+#include "virtio/driver.h"
+#include "vlib/buffer.h"
+
+_Static_assert(PD_VQ_FRAMES_MAX == PD_VECTOR_MAX, "the rings take the engine's vector");
+
+static struct pd_vhost_lane *from_lane(struct pd_lane *lane)
+{
+	return pd_container_of(lane, struct pd_vhost_lane, lane);
+}
+
+/* --- what every operation ends with ---------------------------------------------------------- */
+
+/* Ring the peer. A full counter is as good as one that was written: it is readable. */
+static void ring_peer(struct pd_vhost_lane *lane, enum pd_dir dir)
+{
+	static const uint64_t one = 1;
+
+	if (lane->signal_fd[dir] >= 0)
+		pd_sys_write(lane->signal_fd[dir], &one, sizeof(one));
+}
+
+/* Have the control side take the port down; once. */
+static PD_NOINLINE PD_COLD void report_broken(struct pd_vhost_lane *lane, enum pd_dir dir)
+{
+	if (lane->reported[dir] || !lane->vq[dir].broken)
+		return;
+	lane->reported[dir] = true;
+	if (lane->broken)
+		pd_progress_post(lane->broken);
+}
+
+/* Which counter of a side shows which count of a queue. */
+struct count_map {
+	uint16_t offset; /* in struct pd_vq_counts */
+	uint16_t ctr;    /* enum pd_ctr_word */
+};
+#define MAP(field, word)                                                 \
+	{                                                                \
+		offsetof(struct pd_vq_counts, field), PD_CTR_LANE_##word \
+	}
+static const struct count_map rare_counts[PD_DIRS][4] = {
+	[PD_RX] = {MAP(control, RX_CONTROL), MAP(desc_errors, RX_DESC_ERRORS),
+		   MAP(drop_malformed, RX_DROP_MALFORMED), MAP(drop_too_long, RX_DROP_TOO_LONG)},
+	[PD_TX] = {MAP(control, TX_CONTROL), MAP(desc_errors, TX_DESC_ERRORS),
+		   MAP(ring_full, TX_RING_FULL), MAP(drop_too_long, TX_DROP_TOO_LONG)},
+};
+#undef MAP
+
+/* Add to the side's counters what its queue counted since the last time. One update per burst. */
+static PD_ALWAYS_INLINE void publish_counts(struct pd_vhost_lane *lane, enum pd_dir dir)
+{
+	struct pd_ctr_block *ctr = lane->lane.side[dir].ctr;
+	const struct pd_vq_counts *now = &lane->vq[dir].counts;
+	struct pd_vq_counts *told = &lane->told[dir];
+	const bool rx = dir == PD_RX;
+	uint64_t notified = now->notified - told->notified;
+	uint64_t quiet = now->batches - told->batches - notified;
+
+	pd_ctr_begin(ctr, rx ? PD_CTR_LANE_RX : PD_CTR_LANE_TX);
+	pd_ctr_add(ctr, rx ? PD_CTR_LANE_RX_FRAMES : PD_CTR_LANE_TX_FRAMES,
+		   now->frames - told->frames);
+	pd_ctr_add(ctr, rx ? PD_CTR_LANE_RX_BYTES : PD_CTR_LANE_TX_BYTES, now->bytes - told->bytes);
+	pd_ctr_add(ctr, rx ? PD_CTR_LANE_RX_BATCHES : PD_CTR_LANE_TX_BATCHES,
+		   now->batches - told->batches);
+	if (notified)
+		pd_ctr_add(ctr, rx ? PD_CTR_LANE_RX_KICKS : PD_CTR_LANE_TX_KICKS, notified);
+	if (rx && now->misses != told->misses)
+		pd_ctr_add(ctr, PD_CTR_LANE_RX_POLL_MISS, now->misses - told->misses);
+	if (rx && now->hits != told->hits)
+		pd_ctr_add(ctr, PD_CTR_LANE_RX_POLL_HIT, now->hits - told->hits);
+	if (quiet)
+		pd_ctr_add(ctr,
+			   rx ? PD_CTR_LANE_RX_KICKS_SUPPRESSED : PD_CTR_LANE_TX_KICKS_SUPPRESSED,
+			   quiet);
+	if (pd_unlikely((now->control ^ told->control) | (now->desc_errors ^ told->desc_errors) |
+			(now->drop_malformed ^ told->drop_malformed) |
+			(now->drop_too_long ^ told->drop_too_long) |
+			(now->ring_full ^ told->ring_full)))
+		for (unsigned i = 0; i < PD_ARRAY_SIZE(rare_counts[0]); i++) {
+			size_t at = rare_counts[dir][i].offset / sizeof(uint64_t);
+
+			pd_ctr_add(ctr, rare_counts[dir][i].ctr,
+				   ((const uint64_t *)now)[at] - ((const uint64_t *)told)[at]);
+		}
+	pd_ctr_end(ctr, rx ? PD_CTR_LANE_RX : PD_CTR_LANE_TX);
+	*told = *now;
+}
+
+/* Count one event of a side. */
+static void count_event(struct pd_vhost_lane *lane, enum pd_dir dir, enum pd_ctr_word ctr)
+{
+	enum pd_ctr_word side = dir == PD_RX ? PD_CTR_LANE_RX : PD_CTR_LANE_TX;
+
+	pd_ctr_begin(lane->lane.side[dir].ctr, side);
+	pd_ctr_add(lane->lane.side[dir].ctr, ctr, 1);
+	pd_ctr_end(lane->lane.side[dir].ctr, side);
+}
+
+/* --- operations, inline over role and dialect ------------------------------------------------ */
+
+static PD_ALWAYS_INLINE int do_rx(struct pd_lane *pl, struct pd_buffer **bufs, unsigned n,
+				  enum pd_vhost_role role, bool avip)
+{
+	struct pd_vhost_lane *lane = from_lane(pl);
+	const struct pd_vq_headers headers = {lane->headers, PD_VHOST_LANE_HEADERS};
+	struct pd_vq *vq = &lane->vq[PD_RX];
+	bool notify;
+	int got;
+
+	if (role == PD_VHOST_DEVICE)
+		got = pd_device_rx(vq, avip, &headers, pl->port, bufs, n, &notify);
+	else
+		got = pd_driver_rx(vq, avip, &headers, pl->port, bufs, n, &notify);
+	pl->side[PD_RX].cursor = vq->cursor; /* bad chains were consumed */
+	if (pd_unlikely(notify))
+		ring_peer(lane, PD_RX);
+	if (pd_likely(got > 0)) {
+		vq->counts.hits++;
+		return got;
+	}
+	if (got < 0)
+		report_broken(lane, PD_RX);
+	vq->counts.misses++;
+	publish_counts(lane, PD_RX);
+	return got;
+}
+
+static PD_ALWAYS_INLINE void do_rx_done(struct pd_lane *pl, unsigned n, enum pd_vhost_role role)
+{
+	struct pd_vhost_lane *lane = from_lane(pl);
+	struct pd_vq *vq = &lane->vq[PD_RX];
+	bool notify = role == PD_VHOST_DEVICE ? pd_device_rx_done(vq, n) : pd_driver_rx_done(vq, n);
+
+	pl->side[PD_RX].cursor = vq->cursor;
+	if (notify)
+		ring_peer(lane, PD_RX);
+	publish_counts(lane, PD_RX);
+}
+
+static PD_ALWAYS_INLINE int do_tx(struct pd_lane *pl, struct pd_buffer *const *bufs, unsigned n,
+				  enum pd_vhost_role role, bool avip)
+{
+	struct pd_vhost_lane *lane = from_lane(pl);
+	struct pd_vq *vq = &lane->vq[PD_TX];
+	int taken = role == PD_VHOST_DEVICE ? pd_device_tx(vq, avip, bufs, n)
+					    : pd_driver_tx(vq, avip, bufs, n);
+
+	pl->side[PD_TX].cursor = vq->cursor;
+	if (pd_unlikely(vq->broken))
+		report_broken(lane, PD_TX);
+	if (pd_unlikely(taken <= 0))
+		publish_counts(lane, PD_TX);
+	return taken;
+}
+
+static PD_ALWAYS_INLINE void do_tx_flush(struct pd_lane *pl, enum pd_vhost_role role)
+{
+	struct pd_vhost_lane *lane = from_lane(pl);
+	struct pd_vq *vq = &lane->vq[PD_TX];
+	bool notify = role == PD_VHOST_DEVICE ? pd_device_flush(vq) : pd_driver_flush(vq);
+
+	if (notify)
+		ring_peer(lane, PD_TX);
+	publish_counts(lane, PD_TX);
+}
+
+static PD_ALWAYS_INLINE uint32_t do_position(struct pd_lane *pl, enum pd_dir dir,
+					     enum pd_vhost_role role)
+{
+	struct pd_vhost_lane *lane = from_lane(pl);
+	struct pd_vq *vq = &lane->vq[dir];
+	uint32_t at = role == PD_VHOST_DEVICE ? pd_device_position(vq) : pd_driver_position(vq);
+
+	if (pd_unlikely(vq->broken))
+		report_broken(lane, dir);
+	return at;
+}
+
+static PD_ALWAYS_INLINE bool do_arm(struct pd_lane *pl, enum pd_dir dir, uint32_t seen,
+				    enum pd_vhost_role role)
+{
+	struct pd_vhost_lane *lane = from_lane(pl);
+	struct pd_vq *vq = &lane->vq[dir];
+	bool left = role == PD_VHOST_DEVICE ? pd_device_arm(vq, seen) : pd_driver_arm(vq, seen);
+
+	if (dir == PD_RX)
+		count_event(lane, dir, PD_CTR_LANE_RX_ARMS);
+	if (pd_unlikely(vq->broken))
+		report_broken(lane, dir);
+	return left;
+}
+
+static PD_ALWAYS_INLINE void do_disarm(struct pd_lane *pl, enum pd_dir dir, enum pd_vhost_role role)
+{
+	struct pd_vq *vq = &from_lane(pl)->vq[dir];
+
+	if (role == PD_VHOST_DEVICE)
+		pd_device_disarm(vq);
+	else
+		pd_driver_disarm(vq);
+}
+
+/* Make event_fd unreadable; the same for every role. */
+static void drain(struct pd_lane *pl, enum pd_dir dir)
+{
+	uint64_t count;
+
+	if (pl->side[dir].event_fd < 0)
+		return;
+	pd_sys_read(pl->side[dir].event_fd, &count, sizeof(count));
+	count_event(from_lane(pl), dir,
+		    dir == PD_RX ? PD_CTR_LANE_RX_WAKEUPS : PD_CTR_LANE_TX_WAKEUPS);
+}
+
+/* The operations of one role in one dialect, under the name `name`_ops. */
+#define LANE_OPS(name, role, avip)                                                            \
+	static int name##_rx(struct pd_lane *lane, struct pd_buffer **bufs, unsigned n)       \
+	{                                                                                     \
+		return do_rx(lane, bufs, n, role, avip);                                      \
+	}                                                                                     \
+	static void name##_rx_done(struct pd_lane *lane, unsigned n)                          \
+	{                                                                                     \
+		do_rx_done(lane, n, role);                                                    \
+	}                                                                                     \
+	static int name##_tx(struct pd_lane *lane, struct pd_buffer *const *bufs, unsigned n) \
+	{                                                                                     \
+		return do_tx(lane, bufs, n, role, avip);                                      \
+	}                                                                                     \
+	static void name##_tx_flush(struct pd_lane *lane)                                     \
+	{                                                                                     \
+		do_tx_flush(lane, role);                                                      \
+	}                                                                                     \
+	static uint32_t name##_position(struct pd_lane *lane, enum pd_dir dir)                \
+	{                                                                                     \
+		return do_position(lane, dir, role);                                          \
+	}                                                                                     \
+	static bool name##_arm(struct pd_lane *lane, enum pd_dir dir, uint32_t seen)          \
+	{                                                                                     \
+		return do_arm(lane, dir, seen, role);                                         \
+	}                                                                                     \
+	static void name##_disarm(struct pd_lane *lane, enum pd_dir dir)                      \
+	{                                                                                     \
+		do_disarm(lane, dir, role);                                                   \
+	}                                                                                     \
+	static const struct pd_lane_ops name##_ops = {                                        \
+		name##_rx,       name##_rx_done, name##_tx,     name##_tx_flush,              \
+		name##_position, name##_arm,     name##_disarm, drain,                        \
+	};
+
+LANE_OPS(device_avip, PD_VHOST_DEVICE, true)
+LANE_OPS(device_virtio, PD_VHOST_DEVICE, false)
+LANE_OPS(driver_avip, PD_VHOST_DRIVER, true)
+LANE_OPS(driver_virtio, PD_VHOST_DRIVER, false)
+
+const struct pd_lane_ops *pd_vhost_lane_ops(enum pd_vhost_role role, enum pd_vhost_dialect dialect)
+{
+	static const struct pd_lane_ops *const ops[PD_VHOST_ROLES][PD_VHOST_DIALECTS] = {
+		[PD_VHOST_DEVICE] = {[PD_VHOST_AVIP] = &device_avip_ops,
+				     [PD_VHOST_VIRTIO] = &device_virtio_ops},
+		[PD_VHOST_DRIVER] = {[PD_VHOST_AVIP] = &driver_avip_ops,
+				     [PD_VHOST_VIRTIO] = &driver_virtio_ops},
+	};
+
+	return ops[role][dialect];
+}
+
+/* --- control side ---------------------------------------------------------------------------- */
+
+int pd_vhost_lane_init(struct pd_vhost_lane *lane, enum pd_vhost_role role,
+		       enum pd_vhost_dialect dialect, struct pd_progress_work *broken)
+{
+	uint32_t indices[PD_VHOST_LANE_HEADERS];
+	int err;
+
+	lane->role = role;
+	lane->dialect = dialect;
+	lane->broken = broken;
+	lane->signal_fd[PD_RX] = lane->signal_fd[PD_TX] = -1;
+	lane->pool = pd_buffer_pool_create("lane", PD_VHOST_LANE_HEADERS, 0, &err);
+	if (!lane->pool)
+		return err;
+	pd_buffer_alloc(lane->pool, indices, PD_VHOST_LANE_HEADERS);
+	for (unsigned i = 0; i < PD_VHOST_LANE_HEADERS; i++)
+		lane->headers[i] = pd_buffer_get(indices[i]);
+	return 0;
+}
+
+void pd_vhost_lane_fini(struct pd_vhost_lane *lane)
+{
+	uint32_t indices[PD_VHOST_LANE_HEADERS];
+
+	for (int dir = 0; dir < PD_DIRS; dir++)
+		pd_vq_fini(&lane->vq[dir]);
+	if (!lane->pool)
+		return;
+	for (unsigned i = 0; i < PD_VHOST_LANE_HEADERS; i++) {
+		/* A show may have left them chained. */
+		lane->headers[i]->next = PD_BUFFER_NONE;
+		lane->headers[i]->refs = 1;
+		indices[i] = lane->headers[i]->index;
+	}
+	pd_buffer_free(indices, PD_VHOST_LANE_HEADERS);
+	pd_buffer_pool_destroy(lane->pool);
+	lane->pool = NULL;
+}
+
+int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct pd_vq_layout *layout,
+		     const struct pd_mem_table *mem, int notify_fd, int signal_fd, bool resume)
+{
+	struct pd_vq *vq = &lane->vq[dir];
+	int err = 0;
+
+	pd_assert(!lane->lane.side[dir].up);
+	if ((layout->hdr_bytes == PD_VQ_HDR_SIDECAR) != (lane->dialect == PD_VHOST_AVIP))
+		return -EINVAL;
+	if (!resume) {
+		pd_vq_fini(vq);
+		err = lane->role == PD_VHOST_DEVICE ? pd_vq_init_device(vq, layout, mem)
+						    : pd_vq_init_driver(vq, layout);
+		memset(&lane->told[dir], 0, sizeof(lane->told[dir]));
+	}
+	if (err)
+		return err;
+	vq->signalled_valid = false;
+	lane->reported[dir] = false;
+	lane->signal_fd[dir] = signal_fd;
+	ring_peer(lane, dir);
+	pd_lane_set_link(&lane->lane, dir, true, notify_fd, vq->cursor);
+	return 0;
+}
+
+uint16_t pd_vhost_lane_down(struct pd_vhost_lane *lane, enum pd_dir dir)
+{
+	struct pd_vq *vq = &lane->vq[dir];
+	uint16_t base = pd_vq_base(vq);
+
+	lane->signal_fd[dir] = -1;
+	if (!lane->lane.side[dir].up)
+		return base;
+	publish_counts(lane, dir);
+	pd_lane_set_link(&lane->lane, dir, false, -1, vq->cursor);
+	return base;
+}
+
+int pd_vhost_lane_resume_base(struct pd_vhost_lane *lane, enum pd_dir dir)
+{
+	pd_assert(!lane->lane.side[dir].up);
+	return lane->role == PD_VHOST_DRIVER ? pd_vq_resume_driver(&lane->vq[dir]) : -ENETDOWN;
+}
+
+int pd_vhost_lane_remap(struct pd_vhost_lane *lane, enum pd_dir dir,
+			const struct pd_vq_layout *layout, const struct pd_mem_table *mem)
+{
+	struct pd_vq *vq = &lane->vq[dir];
+	const char *why;
+
+	if (pd_vq_layout_check(layout, &why) || layout->size != vq->mask + 1)
+		return -EINVAL;
+	vq->desc = layout->desc;
+	vq->avail = layout->avail;
+	vq->used = layout->used;
+	vq->mem = mem;
+	vq->n_shown = 0;
+	return 0;
+}
+
+void pd_vhost_lane_set_signal(struct pd_vhost_lane *lane, enum pd_dir dir, int signal_fd)
+{
+	if (!lane->lane.side[dir].up)
+		return;
+	lane->signal_fd[dir] = signal_fd;
+	lane->vq[dir].signalled_valid = false;
+	ring_peer(lane, dir);
+}
+
+void pd_vhost_lane_set_notify(struct pd_vhost_lane *lane, enum pd_dir dir, int notify_fd)
+{
+	struct pd_lane_side *side = &lane->lane.side[dir];
+
+	if (side->up)
+		pd_lane_set_link(&lane->lane, dir, true, notify_fd, side->cursor);
+}

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The device's data path where a frame or its chain is in several pieces. */
+#include "virtio/device.h"
+
+/* Count a chain that is handed back unread, and why. */
+static enum pd_device_chain bad_chain(struct pd_vq *vq, uint64_t *reason)
+{
+	(*reason)++;
+	return PD_CHAIN_BAD;
+}
+
+/*
+ * Read the header off the front of a chain into `hdr`. What the last run holds behind it stays in
+ * *rest. Returns 1, 0 when the chain is shorter, or an error of pd_split_walk_next.
+ */
+static int read_header(struct pd_vq *vq, struct pd_split_walk *walk, uint8_t *hdr, uint32_t n,
+		       struct pd_split_run *rest)
+{
+	uint32_t got = 0;
+
+	while (got < n) {
+		int more = pd_split_walk_next(vq, walk, rest);
+		uint32_t part;
+
+		if (more <= 0)
+			return more;
+		part = pd_min(rest->len, n - got);
+		memcpy(hdr + got, rest->p, part);
+		got += part;
+		rest->p += part;
+		rest->len -= part;
+	}
+	return 1;
+}
+
+/* Move the frame's runs so far to the bounce buffer and make them one. */
+static void bounce(struct pd_vq *vq, struct pd_split_run *runs, unsigned *n)
+{
+	uint8_t *p = vq->bounce;
+
+	for (unsigned i = 0; i < *n; i++) {
+		pd_copy(p, runs[i].p, runs[i].len);
+		p += runs[i].len;
+	}
+	runs[0].p = vq->bounce;
+	runs[0].len = (uint32_t)(p - vq->bounce);
+	*n = 1;
+}
+
+/*
+ * Collect what follows the header: runs[0..*n), one already there when *n is 1. Returns 0 with
+ * *total, or an error of the walk, -EMSGSIZE, -EAGAIN when the bounce buffer is needed and taken.
+ */
+static int collect(struct pd_vq *vq, struct pd_split_walk *walk, struct pd_device_burst *burst,
+		   struct pd_split_run *runs, unsigned *n, uint32_t *total)
+{
+	bool bounced = false;
+	uint64_t sum = *n ? runs[0].len : 0;
+	struct pd_split_run run;
+	int more;
+
+	while (sum <= PD_FRAME_MAX_BYTES && (more = pd_split_walk_next(vq, walk, &run)) > 0) {
+		sum += run.len;
+		if (sum > PD_FRAME_MAX_BYTES)
+			break;
+		if (!bounced && *n == PD_DEVICE_PIECES_MAX) {
+			if (burst->bounced)
+				return -EAGAIN;
+			bounce(vq, runs, n);
+			bounced = burst->bounced = true;
+		}
+		if (bounced) {
+			pd_copy(runs[0].p + runs[0].len, run.p, run.len);
+			runs[0].len += run.len;
+		} else {
+			runs[(*n)++] = run;
+		}
+	}
+	if (sum > PD_FRAME_MAX_BYTES)
+		return -EMSGSIZE;
+	*total = (uint32_t)sum;
+	return more;
+}
+
+/* Let a chain of headers refer to the runs; at least one header, so that a control frame has one. */
+static struct pd_buffer *build(struct pd_device_burst *burst, const struct pd_split_run *runs,
+			       unsigned n)
+{
+	struct pd_buffer *const *bufs = &burst->headers->bufs[burst->used];
+
+	pd_vq_buffer_set(bufs[0], runs[0].p, n ? runs[0].len : 0);
+	for (unsigned i = 1; i < n; i++) {
+		pd_vq_buffer_set(bufs[i], runs[i].p, runs[i].len);
+		bufs[i - 1]->next = bufs[i]->index;
+	}
+	burst->used += n ? n : 1;
+	return bufs[0];
+}
+
+enum pd_device_chain pd_device_show(struct pd_vq *vq, const struct pd_split_desc *first,
+				    uint32_t hdr_bytes, struct pd_device_burst *burst,
+				    struct pd_buffer **out)
+{
+	struct pd_split_run runs[PD_DEVICE_PIECES_MAX] = {{NULL, 0}};
+	uint8_t hdr[PD_VQ_HDR_SIDECAR];
+	struct pd_split_walk walk;
+	uint32_t total = 0;
+	unsigned n;
+	int err;
+
+	pd_split_walk_start(vq, &walk, first, false);
+	err = read_header(vq, &walk, hdr, hdr_bytes, &runs[0]);
+	if (!err) {
+		burst->walked += walk.walked;
+		return bad_chain(vq, &vq->counts.drop_malformed);
+	}
+	n = runs[0].len ? 1 : 0;
+	if (err > 0)
+		err = collect(vq, &walk, burst, runs, &n, &total);
+	burst->walked += walk.walked;
+	switch (err) {
+	case 0:
+		break;
+	case -ENETDOWN:
+		return PD_CHAIN_BROKEN;
+	case -EAGAIN:
+		return PD_CHAIN_LATER;
+	case -EMSGSIZE:
+		return bad_chain(vq, &vq->counts.drop_too_long);
+	default:
+		vq->counts.desc_errors++;
+		return bad_chain(vq, &vq->counts.drop_malformed);
+	}
+	/* Without a sidecar, a header alone says nothing. */
+	if (!total && hdr_bytes != PD_VQ_HDR_SIDECAR)
+		return bad_chain(vq, &vq->counts.drop_malformed);
+	if (burst->used + n > burst->headers->n || burst->used == burst->headers->n)
+		return PD_CHAIN_LATER;
+	*out = build(burst, runs, n);
+	(*out)->total_len = total;
+	if (hdr_bytes == PD_VQ_HDR_SIDECAR)
+		memcpy((*out)->sidecar, hdr, PD_VQ_HDR_SIDECAR);
+	return PD_CHAIN_SHOWN;
+}
+
+/* --- transmit -------------------------------------------------------------------------------- */
+
+/* A frame on its way into chains: header first, then the pieces. */
+struct fill {
+	uint8_t hdr[PD_VQ_HDR_SIDECAR];
+	uint32_t hdr_bytes;
+	uint32_t hdr_done;
+	const struct pd_buffer *b; /* piece to copy from, and what of it is copied */
+	uint32_t b_done;
+	uint32_t left;  /* bytes of header and frame that are not written yet */
+	uint32_t nb_at; /* where num_buffers stands in the header */
+	uint8_t *nb[2]; /* where its two bytes were written */
+};
+
+/* Begin with the frame at `b`. */
+static void fill_start(struct fill *f, const struct pd_buffer *b, uint32_t hdr_bytes)
+{
+	pd_vq_header_write(f->hdr, b, hdr_bytes, hdr_bytes == PD_VQ_HDR_SIDECAR, 1);
+	f->hdr_bytes = hdr_bytes;
+	f->hdr_done = 0;
+	f->b = b;
+	f->b_done = 0;
+	f->left = hdr_bytes + b->total_len;
+	f->nb_at = hdr_bytes == PD_VQ_HDR_SIDECAR ? 0 : PD_VQ_HDR_LEGACY;
+	f->nb[0] = f->nb[1] = NULL;
+}
+
+/* Write up to `room` bytes to `p`; returns how many. */
+static uint32_t fill_run(struct fill *f, uint8_t *p, uint32_t room)
+{
+	uint32_t done = 0;
+
+	while (done < room && f->left) {
+		uint32_t n;
+
+		if (f->hdr_done < f->hdr_bytes) {
+			n = pd_min(room - done, f->hdr_bytes - f->hdr_done);
+			memcpy(p + done, f->hdr + f->hdr_done, n);
+			for (unsigned i = 0; i < 2; i++)
+				if (f->nb_at + i - f->hdr_done < n)
+					f->nb[i] = p + done + (f->nb_at + i - f->hdr_done);
+			f->hdr_done += n;
+		} else if (f->b_done == f->b->len) {
+			f->b = pd_buffer_get(f->b->next);
+			f->b_done = 0;
+			continue;
+		} else {
+			n = pd_min(room - done, f->b->len - f->b_done);
+			pd_copy(p + done, f->b->data + f->b_done, n);
+			f->b_done += n;
+		}
+		done += n;
+		f->left -= n;
+	}
+	return done;
+}
+
+/*
+ * Write into the chain that starts with `first` until it or the frame ends. *filled: bytes written.
+ * Returns the number of descriptors walked or -ENETDOWN: a receive ring that holds anything but
+ * room to write is broken.
+ */
+static int fill_chain(struct pd_vq *vq, struct fill *f, const struct pd_split_desc *first,
+		      uint32_t *filled)
+{
+	struct pd_split_walk walk;
+	struct pd_split_run run;
+	int more = 1;
+
+	*filled = 0;
+	pd_split_walk_start(vq, &walk, first, true);
+	while (f->left && (more = pd_split_walk_next(vq, &walk, &run)) > 0)
+		*filled += fill_run(f, run.p, run.len);
+	if (more == -EFAULT) {
+		vq->counts.desc_errors++;
+		return pd_vq_break(vq, "a receive descriptor is not writable memory");
+	}
+	if (more < 0)
+		return more;
+	if (!*filled)
+		return pd_vq_break(vq, "a receive chain has no room");
+	return (int)walk.walked;
+}
+
+/* The ring ended `chains` into a frame. Returns 0 when more may come, -EMSGSIZE when the peer has
+ * no descriptor left that it could add. */
+static int out_of_room(struct pd_vq *vq, unsigned chains, uint32_t descs)
+{
+	if (chains > vq->mask || descs > vq->mask) {
+		vq->counts.drop_too_long++;
+		return -EMSGSIZE;
+	}
+	vq->counts.ring_full++;
+	vq->need = chains + 1;
+	return 0;
+}
+
+int pd_device_fill(struct pd_vq *vq, struct pd_split_block *block, const struct pd_buffer *b,
+		   uint32_t hdr_bytes)
+{
+	const uint16_t staged = vq->staged;
+	struct pd_split_block one;
+	unsigned chains = 0;
+	uint32_t descs = 0;
+	uint16_t count;
+	struct fill f;
+	int ret;
+
+	fill_start(&f, b, hdr_bytes);
+	while (f.left) {
+		const struct pd_split_block *in = block;
+		unsigned i = block->at + chains;
+		uint32_t filled;
+
+		if (i >= block->n) {
+			ret = pd_device_avail(vq, chains + 1);
+			if (ret >= 0 && (unsigned)ret <= chains)
+				ret = out_of_room(vq, chains, descs);
+			else if (ret > 0)
+				ret = pd_split_block_load(vq, &one, (uint16_t)(vq->next + chains),
+							  1, true)
+					      ?: 1;
+			if (ret <= 0)
+				goto err_rollback;
+			in = &one;
+			i = 0;
+		}
+		ret = fill_chain(vq, &f, &in->desc[i], &filled);
+		if (ret < 0)
+			goto err_rollback;
+		descs += (uint32_t)ret;
+		pd_split_used_stage(vq, in->head[i], filled);
+		chains++;
+		if (f.left && !vq->mergeable) {
+			vq->counts.drop_too_long++;
+			ret = -EMSGSIZE;
+			goto err_rollback;
+		}
+	}
+	count = (uint16_t)chains;
+	if (f.nb[0] && count != 1) {
+		*f.nb[0] = (uint8_t)count;
+		*f.nb[1] = (uint8_t)(count >> 8);
+	}
+	vq->next += count;
+	vq->cursor += count;
+	block->at = pd_min(block->at + chains, block->n);
+	return 1;
+
+err_rollback:
+	vq->staged = staged;
+	return ret;
+}

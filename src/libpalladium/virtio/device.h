@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The device's data path: frames out of and into the driver's buffers (virtio 1.2, 5.1.6).
+ *
+ * The functions are inline over the dialect: `avip` is a constant where they are used, and with it
+ * the header's length and where num_buffers stands in it. The common case (a frame in one piece, a
+ * chain of one descriptor that holds it) is straight-line code; anything else goes through the
+ * walk, with the same checks.
+ *
+ * Receive: chains from the driver's transmit ring are shown as external buffers and stay in the
+ * ring until rx_done; the sidecar alone is copied. A chain that is no frame (shorter than the
+ * header, too long, bad address or direction) is handed back, counted, as soon as it stands first.
+ *
+ * Transmit: a frame fills the chains it needs and is staged; flush publishes. With mergeable
+ * buffers every chain but the last is filled. If the ring ends before the frame does, its staged
+ * elements are forgotten: what was written into buffers that the driver still has not got back
+ * means nothing.
+ */
+#ifndef PD_VIRTIO_DEVICE_H
+#define PD_VIRTIO_DEVICE_H
+
+#include <linux/virtio_net.h>
+
+#include "virtio/copy.h"
+#include "virtio/split.h"
+#include "vlib/buffer.h"
+
+/* Buffer headers that rx may use. */
+struct pd_vq_headers {
+	struct pd_buffer *const *bufs;
+	unsigned n; /* PD_VQ_FRAMES_MAX to PD_VQ_WALK_MAX */
+};
+
+/* A frame in more pieces than this is copied into one. */
+#define PD_DEVICE_PIECES_MAX 20
+/* Descriptors that one rx walks before it lets the caller go, however broken the chains are. */
+#define PD_DEVICE_WALK_BUDGET 65536
+
+static PD_ALWAYS_INLINE uint32_t pd_vq_hdr_bytes(const struct pd_vq *vq, bool avip)
+{
+	return avip ? PD_VQ_HDR_SIDECAR : vq->hdr_bytes;
+}
+
+/* Entries that are there to consume; looks at the peer's index when fewer than `want` are known. */
+static PD_ALWAYS_INLINE int pd_device_avail(struct pd_vq *vq, unsigned want)
+{
+	unsigned known = (uint16_t)(vq->peer_idx - vq->next);
+
+	if (known >= want)
+		return (int)known;
+	return pd_split_peer_refresh(vq, &vq->avail->idx, vq->mask + 1);
+}
+
+/* Position of the lane's side; see vlib/lane.h. A broken ring is never ready. */
+static PD_ALWAYS_INLINE uint32_t pd_device_position(struct pd_vq *vq)
+{
+	int n = vq->broken ? -ENETDOWN : pd_split_peer_refresh(vq, &vq->avail->idx, vq->mask + 1);
+
+	return n < (int)vq->need ? vq->cursor : vq->cursor + (uint32_t)n;
+}
+
+/* Ask for a notification when the position leaves `seen`; true when it has. */
+static PD_ALWAYS_INLINE bool pd_device_arm(struct pd_vq *vq, uint32_t seen)
+{
+	uint16_t at = (uint16_t)(seen == vq->cursor ? seen + vq->need - 1 : seen);
+
+	if (vq->broken)
+		return false;
+	pd_split_ask(vq, pd_split_avail_event(vq), &vq->used->flags, at);
+	return pd_device_position(vq) != seen;
+}
+
+static PD_ALWAYS_INLINE void pd_device_disarm(struct pd_vq *vq)
+{
+	pd_split_ask_not(vq, &vq->used->flags);
+}
+
+/* Publish what is staged; true when the driver is to be told. */
+static PD_ALWAYS_INLINE bool pd_device_flush(struct pd_vq *vq)
+{
+	if (!vq->staged)
+		return false;
+	pd_split_publish(vq, &vq->used->idx);
+	return pd_split_must_notify(vq, pd_split_used_event(vq), &vq->avail->flags);
+}
+
+/* --- receive --------------------------------------------------------------------------------- */
+
+/* Make `b` stand for `len` bytes at `p` of a peer's. */
+static PD_ALWAYS_INLINE void pd_vq_buffer_set(struct pd_buffer *b, uint8_t *p, uint32_t len)
+{
+	b->data = p;
+	b->len = len;
+	b->next = PD_BUFFER_NONE;
+	b->flags = PD_BUFFER_EXTERNAL;
+}
+
+/* Finish the first buffer of a frame of `total` bytes, whose header is in b->sidecar. */
+static PD_ALWAYS_INLINE void pd_vq_frame_set(struct pd_vq *vq, struct pd_buffer *b, uint32_t total,
+					     uint16_t port, bool avip)
+{
+	struct pd_vq_shown *shown = &vq->shown[vq->n_shown];
+
+	b->total_len = total;
+	b->rx_port = port;
+	b->refs = 1;
+	b->trace = 0;
+	shown->control = 0;
+	if (avip) {
+		b->flags |= PD_BUFFER_SIDECAR;
+		/* Padding behind a control message (metadata.md, the seed's peer needs a byte) is no
+		 * frame. */
+		if (pd_unlikely(!total || (b->sidecar[2] & 1))) {
+			b->flags |= PD_BUFFER_CONTROL;
+			b->total_len = 0;
+			b->len = 0;
+			b->next = PD_BUFFER_NONE;
+			shown->control = 1;
+			total = 0;
+		}
+	}
+	shown->bytes = total;
+}
+
+/* What became of a chain that was not the common case. */
+enum pd_device_chain { PD_CHAIN_SHOWN, PD_CHAIN_BAD, PD_CHAIN_LATER, PD_CHAIN_BROKEN };
+
+/* What one rx has used up. */
+struct pd_device_burst {
+	const struct pd_vq_headers *headers;
+	unsigned used;   /* headers */
+	uint32_t walked; /* descriptors, beyond the first of each chain */
+	bool bounced;    /* the bounce buffer holds a frame */
+};
+
+/*
+ * Show the chain that starts with `first` as a frame in *out. PD_CHAIN_LATER: there are no headers
+ * left for it, or the bounce buffer is taken.
+ */
+enum pd_device_chain pd_device_show(struct pd_vq *vq, const struct pd_split_desc *first,
+				    uint32_t hdr_bytes, struct pd_device_burst *burst,
+				    struct pd_buffer **out);
+
+/*
+ * Show up to `n` frames; the lane's rx. Sets *notify when dropped chains were handed back and the
+ * driver wants to know. Returns the count or -ENETDOWN.
+ */
+static PD_ALWAYS_INLINE int pd_device_rx(struct pd_vq *vq, bool avip,
+					 const struct pd_vq_headers *headers, uint16_t port,
+					 struct pd_buffer **bufs, unsigned n, bool *notify)
+{
+	const uint32_t hdr = pd_vq_hdr_bytes(vq, avip);
+	struct pd_device_burst burst = {.headers = headers};
+	struct pd_split_block block;
+	unsigned shown;
+	int ready;
+
+	*notify = false;
+	vq->n_shown = 0;
+	if (pd_unlikely(vq->broken))
+		return -ENETDOWN;
+	ready = pd_device_avail(vq, n);
+	if (ready <= 0)
+		return ready;
+	n = pd_min(n, (unsigned)ready);
+	block.n = block.at = 0;
+	while ((shown = vq->n_shown) < n) {
+		enum pd_device_chain chain = PD_CHAIN_SHOWN;
+		const struct pd_split_desc *d;
+		struct pd_buffer *b;
+		unsigned i;
+
+		if (block.at == block.n &&
+		    pd_split_block_load(vq, &block, (uint16_t)(vq->next + shown),
+					pd_min(n - shown, (unsigned)PD_SPLIT_BLOCK), false))
+			return -ENETDOWN;
+		i = block.at;
+		d = &block.desc[i];
+		if (pd_likely(!d->flags && block.p[i] && d->len >= hdr + !avip &&
+			      d->len - hdr <= PD_FRAME_MAX_BYTES && burst.used < headers->n)) {
+			b = headers->bufs[burst.used++];
+			pd_vq_buffer_set(b, block.p[i] + hdr, d->len - hdr);
+			if (avip)
+				memcpy(b->sidecar, block.p[i], PD_VQ_HDR_SIDECAR);
+			b->total_len = b->len;
+		} else {
+			chain = pd_device_show(vq, d, hdr, &burst, &b);
+		}
+		if (pd_likely(chain == PD_CHAIN_SHOWN)) {
+			pd_vq_frame_set(vq, b, b->total_len, port, avip);
+			vq->walked[shown] = block.head[i];
+			bufs[shown] = b;
+			vq->n_shown++;
+			block.at++;
+			continue;
+		}
+		if (chain == PD_CHAIN_BROKEN) {
+			vq->n_shown = 0;
+			return -ENETDOWN;
+		}
+		/* A bad chain behind a frame waits until it stands first. */
+		if (shown || chain == PD_CHAIN_LATER)
+			break;
+		pd_split_used_stage(vq, block.head[i], 0);
+		vq->next++;
+		vq->cursor++;
+		block.at++;
+		n = pd_min(n, (unsigned)(uint16_t)(vq->peer_idx - vq->next));
+		burst.used = 0;
+		burst.bounced = false;
+		if (burst.walked > PD_DEVICE_WALK_BUDGET)
+			break;
+	}
+	if (pd_unlikely(vq->staged))
+		*notify = pd_device_flush(vq);
+	return (int)vq->n_shown;
+}
+
+/* Consume the first `n` shown frames; true when the driver is to be told. */
+static PD_ALWAYS_INLINE bool pd_device_rx_done(struct pd_vq *vq, unsigned n)
+{
+	uint64_t bytes = 0, control = 0;
+
+	pd_assert(n <= vq->n_shown);
+	n = pd_min(n, (unsigned)vq->n_shown);
+	for (unsigned i = 0; i < n; i++) {
+		bytes += vq->shown[i].bytes;
+		control += vq->shown[i].control;
+		pd_split_used_stage(vq, vq->walked[i], 0);
+	}
+	vq->n_shown = 0;
+	vq->next += n;
+	vq->cursor += n;
+	vq->counts.frames += n;
+	vq->counts.bytes += bytes;
+	vq->counts.control += control;
+	return pd_device_flush(vq);
+}
+
+/* --- transmit -------------------------------------------------------------------------------- */
+
+/* Write a header in one piece at `p`, with `num_buffers` where it has the field. */
+static PD_ALWAYS_INLINE void pd_vq_header_write(uint8_t *restrict p, const struct pd_buffer *b,
+						uint32_t hdr_bytes, bool avip, uint16_t num_buffers)
+{
+	if (avip) {
+		if (pd_likely(b->flags & PD_BUFFER_SIDECAR))
+			memcpy(p, b->sidecar, PD_VQ_HDR_SIDECAR);
+		else
+			memset(p, 0, PD_VQ_HDR_SIDECAR);
+		memcpy(p, &num_buffers, 2);
+	} else {
+		memset(p, 0, PD_VQ_HDR_LEGACY);
+		if (hdr_bytes == PD_VQ_HDR_NET)
+			memcpy(p + PD_VQ_HDR_LEGACY, &num_buffers, 2);
+	}
+}
+
+/* Copy the bytes of a frame, in however many pieces, to one place. */
+static PD_ALWAYS_INLINE void pd_vq_frame_gather(uint8_t *restrict p, const struct pd_buffer *b)
+{
+	for (;;) {
+		pd_copy(p, b->data, b->len);
+		if (pd_likely(b->next == PD_BUFFER_NONE))
+			return;
+		p += b->len;
+		b = pd_buffer_get(b->next);
+	}
+}
+
+/* Can this frame be carried at all? */
+static PD_ALWAYS_INLINE bool pd_vq_frame_fits(const struct pd_buffer *b, bool avip)
+{
+	return pd_likely(b->total_len <= PD_FRAME_MAX_BYTES && (b->total_len || avip));
+}
+
+/*
+ * Fill one frame into the chains that start with the block's entry: the general case. Advances next
+ * and stages. Returns 1; 0 when the ring ends first; -EMSGSIZE; -ENETDOWN. Nothing is staged unless
+ * it returns 1.
+ */
+int pd_device_fill(struct pd_vq *vq, struct pd_split_block *block, const struct pd_buffer *b,
+		   uint32_t hdr_bytes);
+
+/* Copy up to `n` frames out; the lane's tx. */
+static PD_ALWAYS_INLINE int pd_device_tx(struct pd_vq *vq, bool avip, struct pd_buffer *const *bufs,
+					 unsigned n)
+{
+	const uint32_t hdr = pd_vq_hdr_bytes(vq, avip);
+	struct pd_split_block block;
+	uint64_t bytes = 0;
+	unsigned taken = 0;
+	int ready, err = 0;
+
+	if (pd_unlikely(vq->broken))
+		return -ENETDOWN;
+	ready = pd_device_avail(vq, n);
+	if (pd_unlikely(ready < 0))
+		return ready;
+	block.n = block.at = 0;
+	for (; taken < n; taken++) {
+		const struct pd_buffer *b = bufs[taken];
+		uint32_t total = hdr + b->total_len;
+		unsigned i, look;
+
+		if (block.at == block.n) {
+			ready = (uint16_t)(vq->peer_idx - vq->next);
+			if (!ready) {
+				vq->counts.ring_full++;
+				vq->need = 1;
+				break;
+			}
+			look = pd_min(n - taken, (unsigned)ready);
+			err = pd_split_block_load(vq, &block, vq->next,
+						  pd_min(look, (unsigned)PD_SPLIT_BLOCK), true);
+			if (err)
+				break;
+		}
+		i = block.at;
+		if (!pd_vq_frame_fits(b, avip)) {
+			vq->counts.drop_too_long++;
+			err = -EMSGSIZE;
+			break;
+		}
+		if (pd_likely(block.p[i] && block.desc[i].flags == VRING_DESC_F_WRITE &&
+			      block.desc[i].len >= total)) {
+			pd_vq_header_write(block.p[i], b, hdr, avip, 1);
+			pd_vq_frame_gather(block.p[i] + hdr, b);
+			pd_split_used_stage(vq, block.head[i], total);
+			vq->next++;
+			vq->cursor++;
+			block.at++;
+		} else {
+			int filled = pd_device_fill(vq, &block, b, hdr);
+
+			if (filled <= 0) {
+				err = filled;
+				break;
+			}
+		}
+		bytes += b->total_len;
+		vq->counts.control += !b->total_len;
+		vq->need = 1;
+	}
+	vq->counts.frames += taken;
+	vq->counts.bytes += bytes;
+	return taken ? (int)taken : err;
+}
+
+#endif /* PD_VIRTIO_DEVICE_H */

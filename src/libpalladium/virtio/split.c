@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The split ring's slower half: chains of several descriptors, indirect tables. */
+#include <string.h>
+
+#include "virtio/split.h"
+
+/* A word of peer memory at any alignment; volatile, so that it is loaded once. */
+typedef volatile uint64_t __attribute__((aligned(1), may_alias)) unaligned_u64;
+
+/*
+ * Read the descriptor at entry `i` of the indirect table that `w` is in. The table stands where the
+ * peer says: at any alignment, across regions. Returns 0, or -EFAULT when it is not in the table.
+ */
+static int read_indirect(struct pd_vq *vq, const struct pd_split_walk *w, uint32_t i,
+			 struct pd_split_desc *out)
+{
+	uint64_t addr = w->table + 16 * (uint64_t)i;
+	const uint8_t *p = pd_mem_translate(vq->mem, &vq->mem_hint, addr, 16);
+	uint8_t copy[16];
+	uint64_t run;
+
+	if (addr < w->table)
+		return -EFAULT;
+	if (pd_likely(p && !((uintptr_t)p & 15))) {
+		*out = pd_split_desc_load((const struct vring_desc *)(const void *)p);
+		return 0;
+	}
+	if (p) {
+		((uint64_t *)(void *)out)[0] = ((const unaligned_u64 *)(const void *)p)[0];
+		((uint64_t *)(void *)out)[1] = ((const unaligned_u64 *)(const void *)p)[1];
+		return 0;
+	}
+	for (unsigned b = 0; b < 16; b++) {
+		p = pd_mem_at(vq->mem, &vq->mem_hint, addr + b, &run);
+		if (!p || addr + b < addr)
+			return -EFAULT;
+		copy[b] = *(const volatile uint8_t *)p;
+	}
+	memcpy(out, copy, 16);
+	return 0;
+}
+
+/* Go into the indirect table that the current descriptor names. */
+static int enter_indirect(struct pd_vq *vq, struct pd_split_walk *w)
+{
+	uint32_t n = w->desc.len / 16;
+
+	if (!vq->indirect)
+		return pd_vq_break(vq, "an indirect descriptor, which was not negotiated");
+	if (w->table_n)
+		return pd_vq_break(vq, "an indirect descriptor within an indirect table");
+	if (w->desc.flags & VRING_DESC_F_NEXT)
+		return pd_vq_break(vq, "an indirect descriptor that is not the chain's last");
+	if (!n || w->desc.len % 16 || n > PD_SPLIT_INDIRECT_MAX)
+		return pd_vq_break(vq, "an indirect table of a bad length");
+	w->table = w->desc.addr;
+	w->table_n = n;
+	w->left = n - 1;
+	w->walked++;
+	return read_indirect(vq, w, 0, &w->desc);
+}
+
+/* Go to the descriptor that follows: 1, 0 at the end, -EFAULT, -ENETDOWN. */
+static int step(struct pd_vq *vq, struct pd_split_walk *w)
+{
+	uint16_t next = w->desc.next;
+	int err = 0;
+
+	if (!(w->desc.flags & VRING_DESC_F_NEXT))
+		return 0;
+	if (!w->left--)
+		return pd_vq_break(vq, "a descriptor chain is a loop");
+	if (next >= (w->table_n ? w->table_n : vq->mask + 1))
+		return pd_vq_break(vq, "a descriptor's next names no descriptor");
+	w->walked++;
+	if (w->table_n)
+		err = read_indirect(vq, w, next, &w->desc);
+	else
+		w->desc = pd_split_desc_load(&vq->desc[next]);
+	return err ? err : 1;
+}
+
+int pd_split_walk_next(struct pd_vq *vq, struct pd_split_walk *w, struct pd_split_run *run)
+{
+	for (;;) {
+		uint64_t room;
+		int more;
+
+		if (!w->open) {
+			if (pd_unlikely(w->desc.flags & VRING_DESC_F_INDIRECT)) {
+				int err = enter_indirect(vq, w);
+
+				if (err)
+					return err;
+				continue;
+			}
+			if (!(w->desc.flags & VRING_DESC_F_WRITE) == w->write)
+				return -EFAULT;
+			w->addr = w->desc.addr;
+			w->len = w->desc.len;
+			w->open = true;
+			if (w->len && w->addr + (w->len - 1) < w->addr)
+				return -EFAULT;
+		}
+		if (w->len) {
+			run->p = pd_mem_at(vq->mem, &vq->mem_hint, w->addr, &room);
+			if (!run->p)
+				return -EFAULT;
+			run->len = (uint32_t)pd_min((uint64_t)w->len, room);
+			w->addr += run->len;
+			w->len -= run->len;
+			return 1;
+		}
+		more = step(vq, w);
+		if (more <= 0)
+			return more;
+		w->open = false;
+	}
+}

@@ -1,2 +1,3 @@
 # SPDX-License-Identifier: BSD-2-Clause
 dist_man_MANS += doc/palladium_decode.1
+dist_man_MANS += doc/palladium_stats.1

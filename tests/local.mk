@@ -12,6 +12,8 @@ PD_UNIT_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 PD_UNIT_LIBS = libpd.la $(CMOCKA_LIBS)
 
 include tests/unit/config/local.mk
+include tests/unit/counters/local.mk
+include tests/stats/local.mk
 
 # --- base ----------------------------------------------------------------------------------
 if HAVE_CMOCKA

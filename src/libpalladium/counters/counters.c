@@ -274,10 +274,8 @@ int pd_ctr_open(const char *dir, unsigned sockets)
 	void *map;
 
 	pd_lock(&pd_ctr.lock);
-	if (pd_ctr.shared || (dir && !*dir))
-		goto out;
 	ret = pd_ctr_region_make(sockets);
-	if (ret < 0)
+	if (ret < 0 || pd_ctr.shared || (dir && !*dir))
 		goto out;
 	pd_ctr_file_self(&self);
 	h = pd_ctr_header();

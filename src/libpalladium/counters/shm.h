@@ -36,7 +36,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PD_SHM_MAGIC 0x3130535441534450ull /* "PDSTAT01" in a little-endian dump */
+#define PD_SHM_MAGIC 0x3130544154534450ull /* "PDSTAT01" in a little-endian dump */
 #define PD_SHM_MAJOR 1                     /* a reader refuses another major */
 #define PD_SHM_MINOR 0                     /* fields appended since the major */
 

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Finding the statistics files.
+ *
+ * They stand in DIR/palladium-UID/. Only directories and files that belong to that UID, that are no links and
+ * that nobody else can enter or read are looked at; and only our own, unless we are root.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "find.h"
+
+/* Read the file at `path` as a text into `text`. Returns its length or -1. */
+static ssize_t pd_stats_slurp(const char *path, char *text, size_t bytes)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return -1;
+	n = read(fd, text, bytes - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	return n;
+}
+
+/* False when the memory map of `pid` can be read and holds no file called like `path`'s last part. */
+static bool pd_stats_maps_file(uint32_t pid, const char *path)
+{
+	const char *base = strrchr(path, '/');
+	char name[64], *line = NULL;
+	size_t size = 0;
+	bool found = false;
+	FILE *maps;
+
+	snprintf(name, sizeof(name), "/proc/%u/maps", pid);
+	maps = fopen(name, "re");
+	if (!maps)
+		return true;
+	errno = 0;
+	while (!found && getline(&line, &size, maps) > 0)
+		found = strstr(line, base ? base : path) != NULL;
+	found = found || ferror(maps);
+	fclose(maps);
+	free(line);
+	return found;
+}
+
+enum pd_stats_life pd_stats_life_of(const struct pd_shm_owner *owner, const char *path)
+{
+	char name[64], text[1024], *state;
+	struct stat st;
+	uint64_t start;
+
+	if (stat("/proc/self/ns/pid", &st) == 0 && owner->pidns && st.st_ino != owner->pidns)
+		return PD_STATS_FOREIGN;
+	if (kill((pid_t)owner->pid, 0) < 0 && errno == ESRCH)
+		return PD_STATS_DEAD;
+	snprintf(name, sizeof(name), "/proc/%u/stat", owner->pid);
+	if (pd_stats_slurp(name, text, sizeof(text)) <= 0)
+		return PD_STATS_ALIVE;
+	start = pd_shm_start_ticks(text);
+	if (start && owner->start_ticks && start != owner->start_ticks)
+		return PD_STATS_DEAD;
+	state = strrchr(text, ')');
+	if (state && (!strncmp(state, ") Z", 3) || !strncmp(state, ") X", 3)))
+		return PD_STATS_DEAD;
+	return path && !pd_stats_maps_file(owner->pid, path) ? PD_STATS_DEAD : PD_STATS_ALIVE;
+}
+
+/* Say on standard error why `dir`/`name` is left alone. */
+static void pd_stats_refuse(struct pd_stats_list *list, const char *dir, const char *name,
+			    const char *why)
+{
+	fprintf(stderr, "palladium_stats: %s/%s: refused: %s\n", dir, name, why);
+	list->refused++;
+}
+
+/* Add a file that was opened and checked to the list. */
+static void pd_stats_list_add(struct pd_stats_list *list, const struct pd_stats_found *found)
+{
+	struct pd_stats_found **items = realloc(list->items, (list->count + 1) * sizeof(*items));
+	struct pd_stats_found *copy = malloc(sizeof(*copy));
+
+	if (!items || !copy) {
+		fprintf(stderr, "palladium_stats: out of memory\n");
+		exit(1);
+	}
+	*copy = *found;
+	list->items = items;
+	list->items[list->count++] = copy;
+}
+
+/* Look at one file of the directory `dirfd` (whose path is `dir`), which belongs to `uid`. */
+static void pd_stats_file_look(struct pd_stats_list *list, int dirfd, const char *dir,
+			       const char *name, uid_t uid, bool clean)
+{
+	struct pd_stats_found found = {.uid = uid};
+	struct pd_shm_owner owner;
+	struct stat st;
+	int fd, ret;
+
+	if (pd_shm_name_parse(name, &owner))
+		return;
+	fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0) {
+		if (errno != ENOENT)
+			pd_stats_refuse(list, dir, name,
+					errno == ELOOP ? "a symbolic link" : strerror(errno));
+		return;
+	}
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != uid || st.st_mode & 077) {
+		pd_stats_refuse(list, dir, name,
+				"not a file of mode 0600 that belongs to the directory's owner");
+		close(fd);
+		return;
+	}
+	if (snprintf(found.path, sizeof(found.path), "%s/%s", dir, name) >=
+	    (int)sizeof(found.path)) {
+		close(fd);
+		return;
+	}
+	found.life = pd_stats_life_of(&owner, NULL);
+	ret = pd_stats_file_open(fd, &owner, &found.file);
+	if (!ret && found.life == PD_STATS_ALIVE)
+		found.life = pd_stats_life_of(&owner, found.path);
+	if (found.life != PD_STATS_DEAD && !ret) {
+		pd_stats_list_add(list, &found);
+		return;
+	}
+	if (ret == -EPROTO && found.life != PD_STATS_DEAD)
+		pd_stats_refuse(list, dir, name, "written by another major version of the library");
+	else if (ret == -EBADMSG && found.life != PD_STATS_DEAD)
+		pd_stats_refuse(list, dir, name, "damaged");
+	if (!ret)
+		pd_stats_file_close(&found.file);
+	else
+		close(fd);
+	if (found.life == PD_STATS_DEAD && clean && uid == geteuid())
+		unlinkat(dirfd, name, 0);
+}
+
+/* Look into BASE/palladium-UID. `basefd` is closed by the caller. */
+static void pd_stats_dir_look(struct pd_stats_list *list, int basefd, const char *base,
+			      const char *name, uid_t uid, bool clean)
+{
+	char path[PATH_MAX];
+	struct dirent *d;
+	struct stat st;
+	DIR *dir;
+	int fd;
+
+	fd = openat(basefd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0) {
+		if (errno != ENOENT)
+			pd_stats_refuse(list, base, name,
+					errno == ENOTDIR || errno == ELOOP ? "not a directory"
+									   : strerror(errno));
+		return;
+	}
+	if (fstat(fd, &st) < 0 || st.st_uid != uid || st.st_mode & 077) {
+		pd_stats_refuse(
+			list, base, name,
+			"not a directory of mode 0700 that belongs to the user in its name");
+		close(fd);
+		return;
+	}
+	dir = fdopendir(fd);
+	if (!dir) {
+		close(fd);
+		return;
+	}
+	snprintf(path, sizeof(path), "%s/%s", base, name);
+	while ((d = readdir(dir)))
+		pd_stats_file_look(list, fd, path, d->d_name, uid, clean);
+	closedir(dir);
+}
+
+/* Look below one DIR: our own subdirectory, or everybody's when we are root. */
+static void pd_stats_base_look(struct pd_stats_list *list, const char *base, bool clean)
+{
+	int fd = open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const size_t prefix = sizeof(PD_SHM_DIR_PREFIX) - 1;
+	struct dirent *d;
+	char own[64], *end;
+	unsigned long uid;
+	DIR *dir;
+
+	if (fd < 0)
+		return;
+	snprintf(own, sizeof(own), PD_SHM_DIR_PREFIX "%u", (unsigned)geteuid());
+	if (geteuid()) {
+		pd_stats_dir_look(list, fd, base, own, geteuid(), clean);
+		close(fd);
+		return;
+	}
+	dir = fdopendir(fd);
+	if (!dir) {
+		close(fd);
+		return;
+	}
+	while ((d = readdir(dir))) {
+		if (strncmp(d->d_name, PD_SHM_DIR_PREFIX, prefix) || !d->d_name[prefix])
+			continue;
+		uid = strtoul(d->d_name + prefix, &end, 10);
+		if (!*end && uid < UINT32_MAX)
+			pd_stats_dir_look(list, fd, base, d->d_name, (uid_t)uid, clean);
+	}
+	closedir(dir);
+}
+
+void pd_stats_find(const char *dir, bool clean, struct pd_stats_list *out)
+{
+	char run[64];
+	const char *places[] = {PD_SHM_DIR_FIRST, getenv("XDG_RUNTIME_DIR"), run, PD_SHM_DIR_LAST};
+	struct stat seen[4], st;
+	unsigned n = 0, i;
+
+	*out = (struct pd_stats_list){0};
+	if (dir) {
+		pd_stats_base_look(out, dir, clean);
+		return;
+	}
+	snprintf(run, sizeof(run), "/run/user/%u", (unsigned)geteuid());
+	for (size_t p = 0; p < sizeof(places) / sizeof(places[0]); p++) {
+		if (!places[p] || stat(places[p], &st) < 0)
+			continue;
+		for (i = 0; i < n; i++)
+			if (seen[i].st_dev == st.st_dev && seen[i].st_ino == st.st_ino)
+				break;
+		if (i < n)
+			continue;
+		seen[n++] = st;
+		pd_stats_base_look(out, places[p], clean);
+	}
+}
+
+void pd_stats_list_free(struct pd_stats_list *list)
+{
+	for (size_t i = 0; i < list->count; i++) {
+		pd_stats_file_close(&list->items[i]->file);
+		free(list->items[i]);
+	}
+	free(list->items);
+	*list = (struct pd_stats_list){0};
+}

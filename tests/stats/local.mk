@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+check_PROGRAMS += tests/stats/publisher
+tests_stats_publisher_SOURCES = tests/stats/publisher.c
+tests_stats_publisher_LDADD = libpd.la
+TESTS += tests/stats/stats.sh
+EXTRA_DIST += tests/stats/stats.sh tests/stats/test_stats.py

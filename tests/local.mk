@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Unit tests are cmocka programs that speak TAP; each module's block stands by itself.
-TEST_EXTENSIONS = .tap .sh
+TEST_EXTENSIONS = .tap .sh .py
 TAP_LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
 SH_LOG_DRIVER = $(TAP_LOG_DRIVER)
+PY_LOG_DRIVER = $(TAP_LOG_DRIVER)
+PY_LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/lab/pytap
 LOG_DRIVER = $(TAP_LOG_DRIVER)
 AM_TESTS_ENVIRONMENT = CMOCKA_MESSAGE_OUTPUT=TAP; export CMOCKA_MESSAGE_OUTPUT; \
 	srcdir='$(abs_top_srcdir)'; export srcdir; builddir='$(abs_top_builddir)'; export builddir; \
+	PD_BUILD='$(abs_top_builddir)'; export PD_BUILD; \
 	CC='$(CC)'; CXX='$(CXX)'; export CC CXX;
 
 PD_UNIT_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
@@ -56,3 +59,5 @@ endif
 tests_unit_virtio_test_rings_SOURCES = tests/unit/virtio/test_rings.c tests/unit/virtio/ring_util.h
 tests_unit_virtio_test_rings_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_virtio_test_rings_LDADD = $(PD_UNIT_LIBS)
+# --- the lab -------------------------------------------------------------------------------
+include tests/lab/local.mk

@@ -16,3 +16,15 @@ format-check:
 	cd $(srcdir) && git ls-files '*.c' '*.h' | xargs $(CLANG_FORMAT) --dry-run -Werror
 format:
 	cd $(srcdir) && git ls-files '*.c' '*.h' | xargs $(CLANG_FORMAT) -i
+
+# test_preload contains preload/ itself, so the calls that it makes are the wrappers.
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/sock/test_fd tests/unit/preload/test_preload
+TESTS += tests/unit/sock/test_fd tests/unit/preload/test_preload
+endif
+tests_unit_sock_test_fd_SOURCES = tests/unit/sock/test_fd.c
+tests_unit_sock_test_fd_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_sock_test_fd_LDADD = $(PD_UNIT_LIBS)
+tests_unit_preload_test_preload_SOURCES = tests/unit/preload/test_preload.c $(libpalladium_la_SOURCES)
+tests_unit_preload_test_preload_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_preload_test_preload_LDADD = $(PD_UNIT_LIBS)

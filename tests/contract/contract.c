@@ -39,6 +39,21 @@ struct link {
 static const struct link links[] = {
 	{.name = "loop", .transport = "loop", .mrg_is_one = true, .ring = 256},
 	{.name = "loop, two slots", .transport = "loop", .mrg_is_one = true, .ring = 2},
+	{.name = "vhost: back-end connects, front-end listens",
+	 .transport = "vhost-user",
+	 .mode = {PD_CONF_MODE_CONNECT, PD_CONF_MODE_LISTEN},
+	 .role = {PD_CONF_BACKEND, PD_CONF_FRONTEND},
+	 .ring = 256},
+	{.name = "vhost: back-end listens, front-end connects",
+	 .transport = "vhost-user",
+	 .mode = {PD_CONF_MODE_LISTEN, PD_CONF_MODE_CONNECT},
+	 .role = {PD_CONF_BACKEND, PD_CONF_FRONTEND},
+	 .ring = 256},
+	{.name = "vhost, ring of 1024",
+	 .transport = "vhost-user",
+	 .mode = {PD_CONF_MODE_LISTEN, PD_CONF_MODE_CONNECT},
+	 .role = {PD_CONF_BACKEND, PD_CONF_FRONTEND},
+	 .ring = 1024},
 };
 
 #define TABLE_BYTES (PD_FRAME_MAX_BYTES + 8192)
@@ -142,6 +157,7 @@ static void sidecar_of(uint32_t seq, uint8_t *out)
 		x ^= x << 5;
 		out[i] = (uint8_t)x;
 	}
+	out[2] &= 0xfe; /* bit 0 of generic_flags: a control frame, which has no bytes */
 	memcpy(out + 40, &seq, sizeof(seq));
 }
 

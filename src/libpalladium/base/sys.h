@@ -135,6 +135,29 @@ static inline int pd_sys_fstat(int fd, struct stat *st)
 	return (int)PD_SYS_2(SYS_fstat, fd, st);
 }
 
+static inline int pd_sys_fchmod(int fd, mode_t mode)
+{
+	return (int)PD_SYS_2(SYS_fchmod, fd, mode);
+}
+
+/* What stands at `path` itself, a symbolic link not followed. */
+static inline int pd_sys_lstat(const char *path, struct stat *st)
+{
+	return (int)PD_SYS_4(SYS_newfstatat, -100 /* AT_FDCWD */, path, st,
+			     0x100 /* AT_SYMLINK_NOFOLLOW */);
+}
+
+/* Returns the length of the link, which is not terminated. */
+static inline ssize_t pd_sys_readlink(const char *path, char *buf, size_t n)
+{
+	return PD_SYS_4(SYS_readlinkat, -100 /* AT_FDCWD */, path, buf, n);
+}
+
+static inline int pd_sys_flock(int fd, int op)
+{
+	return (int)PD_SYS_2(SYS_flock, fd, op);
+}
+
 static inline int pd_sys_ftruncate(int fd, off_t len)
 {
 	return (int)PD_SYS_2(SYS_ftruncate, fd, len);

@@ -3,3 +3,14 @@ libpd_la_SOURCES += src/libpalladium/transport/loop/loop.c
 libpd_la_SOURCES += src/libpalladium/transport/registry.c src/libpalladium/transport/transport.h
 EXTRA_DIST += src/libpalladium/defs/transports.def
 libpd_la_SOURCES += src/libpalladium/transport/vhost/lane.c src/libpalladium/transport/vhost/lane.h
+libpd_la_SOURCES += \
+	src/libpalladium/transport/vhost/area.c src/libpalladium/transport/vhost/area.h \
+	src/libpalladium/transport/vhost/backend.c src/libpalladium/transport/vhost/backend.h \
+	src/libpalladium/transport/vhost/conn.c src/libpalladium/transport/vhost/conn.h \
+	src/libpalladium/transport/vhost/dial.c src/libpalladium/transport/vhost/dial.h \
+	src/libpalladium/transport/vhost/eventfd.c src/libpalladium/transport/vhost/eventfd.h \
+	src/libpalladium/transport/vhost/frontend.c src/libpalladium/transport/vhost/frontend.h \
+	src/libpalladium/transport/vhost/map.c src/libpalladium/transport/vhost/map.h \
+	src/libpalladium/transport/vhost/wire.c src/libpalladium/transport/vhost/wire.h \
+	src/libpalladium/transport/vhost/role.h \
+	src/libpalladium/transport/vhost/vhost.c

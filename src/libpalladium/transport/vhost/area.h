@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Memory of ours that a back-end maps: one file, one region.
+ */
+#ifndef PD_TRANSPORT_VHOST_AREA_H
+#define PD_TRANSPORT_VHOST_AREA_H
+
+#include <stdint.h>
+
+/* Where the region begins for the peer, both as guest and as front-end address. */
+#define PD_VHOST_AREA_ADDR (1ull << 32)
+
+struct pd_vhost_area {
+	int fd; /* -1: none */
+	uint8_t *base;
+	uint64_t bytes;
+};
+
+/* Make an area of at least `bytes`, all zero. Returns 0 or -errno. */
+int pd_vhost_area_make(struct pd_vhost_area *area, uint64_t bytes);
+
+/* Unmap and close; harmless on an area that is none. */
+void pd_vhost_area_free(struct pd_vhost_area *area);
+
+/* What the peer calls a place in the area. */
+static inline uint64_t pd_vhost_area_addr(const struct pd_vhost_area *area, const void *p)
+{
+	return PD_VHOST_AREA_ADDR + (uint64_t)((const uint8_t *)p - area->base);
+}
+
+#endif /* PD_TRANSPORT_VHOST_AREA_H */

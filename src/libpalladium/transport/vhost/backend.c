@@ -1,0 +1,753 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The back-end role.
+ *
+ * The peer's messages fill in the state of its rings in whatever order it likes: QEMU enables rings
+ * before it says its features, DPDK hands over call descriptors before anything else, some never
+ * say SET_OWNER. So no message handler starts anything. Each records what it was told; then
+ * backend_settle looks at every ring and moves the lane's side up or down to where the state says
+ * it belongs. A ring runs when features, memory, size, addresses and kick are there and it is
+ * enabled; GET_VRING_BASE takes the kick away, which stops it.
+ *
+ * Where a ring begins. Everything is completed in order and no descriptor outlives a call, so what
+ * we have consumed is what used->idx says, and every start, after whatever stop, is at used->idx
+ * (vq.h). That is what makes the death of either side harmless: a frame is copied out before
+ * used->idx covers it, and a front-end that comes back, with a base of 0 or none at all, finds us
+ * where used->idx stands.
+ *
+ * Refusals. A message that is well formed but says something wrong is answered with an error if the
+ * peer asked for an acknowledgement, and ends the connection if not, as there is no other way to
+ * tell it (specification, "Communication"). Syntax errors always end it.
+ *
+ * Memory. A new table is mapped whole before the old one goes; each running side is moved over
+ * under its lock, so no data-path call ever sees half of a change, and then the old mappings are
+ * removed. Descriptors of regions are closed as soon as they are mapped.
+ */
+#include "transport/vhost/backend.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+#include <linux/virtio_ring.h>
+
+#include "base/log.h"
+#include "base/sys.h"
+#include "transport/vhost/eventfd.h"
+
+#define BIT(n) (1ull << (n))
+
+#define PROTOCOL_FEATURES                                                          \
+	(BIT(PD_VHOST_PF_MQ) | BIT(PD_VHOST_PF_REPLY_ACK) | BIT(PD_VHOST_PF_MTU) | \
+	 BIT(PD_VHOST_PF_RESET_DEVICE) | BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS) |    \
+	 BIT(PD_VHOST_PF_STATUS))
+
+/* What every dialect has. With a sidecar neither offloads nor packed rings (metadata.md, 6). */
+#define FEATURES                                                                          \
+	(BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_NET_F_MTU) | BIT(VIRTIO_F_ANY_LAYOUT) | \
+	 BIT(VIRTIO_RING_F_INDIRECT_DESC) | BIT(VIRTIO_RING_F_EVENT_IDX) |                \
+	 BIT(PD_VHOST_F_PROTOCOL_FEATURES) | BIT(VIRTIO_F_VERSION_1))
+
+static struct pd_vhost_backend *backend_of(struct pd_vhost_role_base *role)
+{
+	return pd_container_of(role, struct pd_vhost_backend, role);
+}
+
+static unsigned n_rings(const struct pd_vhost_backend *be)
+{
+	return 2 * be->role.n_lanes;
+}
+
+/* The lane of ring `i`. */
+static struct pd_vhost_lane *ring_lane(struct pd_vhost_backend *be, unsigned i)
+{
+	return &be->role.lanes[i / 2];
+}
+
+/* The lane's side of ring `i`: the peer's even rings receive what we send. */
+static enum pd_dir ring_dir(unsigned i)
+{
+	return i & 1 ? PD_RX : PD_TX;
+}
+
+/* Write a reason with details into the back-end's buffer, and return it. */
+static const char *PD_PRINTF(2, 3) reasonf(struct pd_vhost_backend *be, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(be->reason, sizeof(be->reason), fmt, ap);
+	va_end(ap);
+	return be->reason;
+}
+
+/* Close *fd if it is one. */
+static void fd_drop(int *fd)
+{
+	if (*fd >= 0)
+		pd_sys_close(*fd);
+	*fd = -1;
+}
+
+/* --- rings and lanes ----------------------------------------------------------------------- */
+
+/* Where ring `i` stands in `map`. Returns NULL with *layout filled, or why it cannot be run. */
+static const char *ring_layout(struct pd_vhost_backend *be, unsigned i,
+			       const struct pd_vhost_map *map, struct pd_vq_layout *layout)
+{
+	const struct pd_vhost_ring *ring = &be->ring[i];
+	const struct pd_mem_table *table = &map->table;
+	const char *why;
+
+	memset(layout, 0, sizeof(*layout));
+	layout->size = ring->num;
+	layout->features = be->features;
+	layout->base = ring->base;
+	if (be->role.config->dialect == PD_CONF_DIALECT_AVIP)
+		layout->hdr_bytes = PD_VQ_HDR_SIDECAR;
+	else if (be->features & (BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_F_VERSION_1)))
+		layout->hdr_bytes = PD_VQ_HDR_NET;
+	else
+		layout->hdr_bytes = PD_VQ_HDR_LEGACY;
+	layout->desc = pd_mem_translate_user(table, ring->addr.desc, pd_vq_desc_bytes(ring->num));
+	layout->avail =
+		pd_mem_translate_user(table, ring->addr.avail, pd_vq_avail_bytes(ring->num));
+	layout->used = pd_mem_translate_user(table, ring->addr.used, pd_vq_used_bytes(ring->num));
+	if (!layout->desc || !layout->avail || !layout->used)
+		return reasonf(be, "ring %u does not stand in one memory region", i);
+	if (pd_vq_layout_check(layout, &why))
+		return reasonf(be, "ring %u: %s", i, why);
+	return NULL;
+}
+
+/* Take the lane's side of ring `i` down, if it is up. */
+static void ring_down(struct pd_vhost_backend *be, unsigned i)
+{
+	struct pd_vhost_lane *lane = ring_lane(be, i);
+	struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
+
+	if (!be->ring[i].up)
+		return;
+	pd_lock(&side->lock);
+	be->ring[i].base = pd_vhost_lane_down(lane, ring_dir(i));
+	pd_unlock(&side->lock);
+	be->ring[i].up = false;
+}
+
+/* Bring the lane's side of ring `i` up. Returns NULL or why it cannot be run. */
+static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
+{
+	struct pd_vhost_ring *ring = &be->ring[i];
+	struct pd_vhost_lane *lane = ring_lane(be, i);
+	struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
+	struct pd_vq_layout layout;
+	const char *why;
+	int err;
+
+	why = ring_layout(be, i, be->map, &layout);
+	if (why)
+		return why;
+	pd_lock(&side->lock);
+	err = pd_vhost_lane_up(lane, ring_dir(i), &layout, &be->map->table, ring->kick_fd,
+			       ring->call_fd, false);
+	pd_unlock(&side->lock);
+	if (err)
+		return reasonf(be, "ring %u: %s", i, pd_strerror(err));
+	ring->up = true;
+	pd_debug("vhost", "%s: ring %u runs, %u descriptors", be->role.name, i, ring->num);
+	return NULL;
+}
+
+/* True when everything that ring `i` needs to run has been said. */
+static bool ring_started(const struct pd_vhost_backend *be, unsigned i)
+{
+	const struct pd_vhost_ring *ring = &be->ring[i];
+
+	return be->features_set && be->map && ring->num && ring->addr_set && ring->kick_set;
+}
+
+/* True when ring `i` is enabled. Without protocol features there is no message for it. */
+static bool ring_enabled(const struct pd_vhost_backend *be, unsigned i)
+{
+	return be->ring[i].enabled || !(be->features & BIT(PD_VHOST_F_PROTOCOL_FEATURES));
+}
+
+/* True when some queue pair can move frames both ways. */
+static bool backend_moves(const struct pd_vhost_backend *be)
+{
+	for (unsigned q = 0; q < be->role.n_lanes; q++) {
+		if (be->ring[2 * q].up && be->ring[2 * q + 1].up)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Bring every lane to where the state of its rings says it belongs, and tell the port. Returns NULL
+ * or what is wrong with a ring.
+ */
+static const char *backend_settle(struct pd_vhost_backend *be)
+{
+	bool moved = backend_moves(be);
+	const char *why = NULL;
+
+	for (unsigned i = 0; i < n_rings(be); i++) {
+		bool want = ring_started(be, i) && ring_enabled(be, i);
+
+		if (!want)
+			ring_down(be, i);
+		else if (!be->ring[i].up && !why)
+			why = ring_up(be, i);
+	}
+	if (why)
+		return why;
+	if (backend_moves(be) && !moved)
+		be->role.up(&be->role);
+	else if (!backend_moves(be) && moved)
+		be->role.stopped(&be->role, "the peer stopped its rings");
+	return NULL;
+}
+
+/* Every ring down and as at the beginning. */
+static void backend_reset_rings(struct pd_vhost_backend *be)
+{
+	for (unsigned i = 0; i < n_rings(be); i++) {
+		struct pd_vhost_ring *ring = &be->ring[i];
+
+		ring_down(be, i);
+		fd_drop(&ring->kick_fd);
+		fd_drop(&ring->call_fd);
+		memset(ring, 0, sizeof(*ring));
+		ring->kick_fd = ring->call_fd = -1;
+	}
+}
+
+/* As before the first message. */
+static void backend_reset(struct pd_vhost_backend *be)
+{
+	backend_reset_rings(be);
+	pd_vhost_map_free(be->map);
+	be->map = NULL;
+	be->features = be->protocol_features = 0;
+	be->features_set = false;
+	be->status = 0;
+}
+
+/*
+ * Move to the memory of `map`: running sides first, each under its lock. Sides whose ring is no
+ * longer there go down. Returns the old map, which nobody uses any more.
+ */
+static struct pd_vhost_map *backend_swap_map(struct pd_vhost_backend *be, struct pd_vhost_map *map)
+{
+	struct pd_vhost_map *old = be->map;
+
+	for (unsigned i = 0; i < n_rings(be); i++) {
+		struct pd_vhost_lane *lane = ring_lane(be, i);
+		enum pd_dir dir = ring_dir(i);
+		struct pd_lane_side *side = &lane->lane.side[dir];
+		struct pd_vq_layout layout;
+		int err;
+
+		if (!be->ring[i].up)
+			continue;
+		if (ring_layout(be, i, map, &layout)) {
+			ring_down(be, i);
+			continue;
+		}
+		pd_lock(&side->lock);
+		err = pd_vhost_lane_remap(lane, dir, &layout, &map->table);
+		pd_unlock(&side->lock);
+		if (err)
+			ring_down(be, i);
+	}
+	be->map = map;
+	return old;
+}
+
+/* --- messages ------------------------------------------------------------------------------ */
+
+/*
+ * A handler: does what `msg` says. The syntax was checked; ring indices were not. Returns NULL, or
+ * why it is refused; then nothing changed. `ring` is the ring it names, of those messages that do.
+ */
+typedef const char *handler_fn(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+			       struct pd_vhost_ring *ring);
+
+/* Answer `msg` with `size` bytes of its own payload. */
+static const char *reply(struct pd_vhost_backend *be, struct pd_vhost_msg *msg, uint32_t size)
+{
+	struct pd_vhost_header hdr = {
+		.request = msg->hdr.request,
+		.flags = PD_VHOST_VERSION | PD_VHOST_REPLY,
+		.size = size,
+	};
+
+	return pd_vhost_conn_send(&be->conn, &hdr, &msg->payload, NULL, 0);
+}
+
+/* Answer `msg` with a number. */
+static const char *reply_u64(struct pd_vhost_backend *be, struct pd_vhost_msg *msg, uint64_t value)
+{
+	msg->payload.u64 = value;
+	return reply(be, msg, sizeof(value));
+}
+
+static const char *on_get_features(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				   struct pd_vhost_ring *ring)
+{
+	return reply_u64(be, msg, be->offered);
+}
+
+static const char *on_set_features(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				   struct pd_vhost_ring *ring)
+{
+	uint64_t features = msg->payload.u64;
+
+	if (features & ~be->offered)
+		return reasonf(be, "features that were not offered: 0x%llx",
+			       (unsigned long long)(features & ~be->offered));
+	if (be->features_set && features == be->features)
+		return NULL;
+	for (unsigned i = 0; i < n_rings(be); i++) {
+		if (be->ring[i].up)
+			return "other features while a ring runs";
+	}
+	be->features = features;
+	be->features_set = true;
+	return NULL;
+}
+
+static const char *on_set_owner(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				struct pd_vhost_ring *ring)
+{
+	return NULL;
+}
+
+/* Obsolete; the specification says to disable the rings or to ignore it. */
+static const char *on_reset_owner(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				  struct pd_vhost_ring *ring)
+{
+	for (unsigned i = 0; i < n_rings(be); i++)
+		be->ring[i].enabled = false;
+	return NULL;
+}
+
+static const char *on_reset_device(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				   struct pd_vhost_ring *ring)
+{
+	bool moved = backend_moves(be);
+
+	backend_reset_rings(be);
+	be->features_set = false;
+	be->features = 0;
+	be->status = 0;
+	if (moved)
+		be->role.stopped(&be->role, "the peer reset the device");
+	return NULL;
+}
+
+static const char *on_set_mem_table(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				    struct pd_vhost_ring *ring)
+{
+	const struct pd_vhost_memory *memory = &msg->payload.memory;
+	struct pd_vhost_map *map;
+
+	if (!memory->n_regions)
+		return "a memory table without regions";
+	map = pd_vhost_map_new();
+	if (!map)
+		return "no memory";
+	for (uint32_t i = 0; i < memory->n_regions; i++) {
+		const char *why = pd_vhost_map_add(map, &memory->regions[i], msg->fds[i]);
+
+		if (!why)
+			continue;
+		pd_vhost_map_free(map);
+		return reasonf(be, "%s (region %u)", why, i);
+	}
+	pd_vhost_map_free(backend_swap_map(be, map));
+	return NULL;
+}
+
+static const char *on_get_max_mem_slots(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+					struct pd_vhost_ring *ring)
+{
+	return reply_u64(be, msg, PD_VHOST_SLOTS_MAX);
+}
+
+static const char *on_add_mem_reg(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				  struct pd_vhost_ring *ring)
+{
+	struct pd_vhost_map *map = be->map ? pd_vhost_map_copy(be->map) : pd_vhost_map_new();
+	const char *why = "no memory";
+
+	if (map)
+		why = pd_vhost_map_add(map, &msg->payload.region.region, msg->fds[0]);
+	if (why) {
+		pd_vhost_map_forget(map);
+		return why;
+	}
+	pd_vhost_map_forget(backend_swap_map(be, map));
+	return NULL;
+}
+
+static const char *on_rem_mem_reg(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				  struct pd_vhost_ring *ring)
+{
+	struct pd_vhost_map *map = be->map ? pd_vhost_map_copy(be->map) : NULL;
+	struct pd_vhost_mapping gone;
+	const char *why;
+
+	if (!map)
+		return "no such memory region";
+	why = pd_vhost_map_del(map, &msg->payload.region.region, &gone);
+	if (why) {
+		pd_vhost_map_forget(map);
+		return why;
+	}
+	pd_vhost_map_forget(backend_swap_map(be, map));
+	pd_vhost_mapping_unmap(&gone);
+	return NULL;
+}
+
+static const char *on_set_vring_num(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				    struct pd_vhost_ring *ring)
+{
+	uint32_t num = msg->payload.state.num;
+
+	if (num < PD_VQ_SIZE_MIN || num > PD_VQ_SIZE_MAX || (num & (num - 1)))
+		return reasonf(be, "a ring of %u descriptors", num);
+	if (ring->up && num != ring->num)
+		return "another size for a ring that runs";
+	ring->num = num;
+	return NULL;
+}
+
+static const char *on_set_vring_addr(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				     struct pd_vhost_ring *ring)
+{
+	const struct pd_vhost_vring_addr *addr = &msg->payload.addr;
+
+	/* QEMU repeats the addresses of running rings when only the log flag changes. */
+	if (ring->up && (addr->desc != ring->addr.desc || addr->used != ring->addr.used ||
+			 addr->avail != ring->addr.avail))
+		ring_down(be, (unsigned)(ring - be->ring));
+	ring->addr = *addr;
+	ring->addr_set = true;
+	return NULL;
+}
+
+static const char *on_set_vring_base(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				     struct pd_vhost_ring *ring)
+{
+	if (msg->payload.state.num > UINT16_MAX)
+		return reasonf(be, "a ring base of %u", msg->payload.state.num);
+	if (!ring->up)
+		ring->base = (uint16_t)msg->payload.state.num;
+	return NULL;
+}
+
+static const char *on_get_vring_base(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				     struct pd_vhost_ring *ring)
+{
+	ring_down(be, (unsigned)(ring - be->ring));
+	ring->kick_set = false;
+	fd_drop(&ring->kick_fd);
+	msg->payload.state.num = ring->base;
+	return reply(be, msg, sizeof(msg->payload.state));
+}
+
+/* Take the eventfd of a KICK or CALL into *fd, -1 when none comes. Returns NULL or a refusal. */
+static const char *take_eventfd(struct pd_vhost_msg *msg, int *fd)
+{
+	*fd = -1;
+	if (msg->payload.u64 & PD_VHOST_VRING_NOFD)
+		return NULL;
+	if (pd_vhost_eventfd_adopt(msg->fds[0]))
+		return "a descriptor that is not an eventfd";
+	*fd = pd_vhost_msg_take_fd(msg);
+	return NULL;
+}
+
+static const char *on_set_vring_kick(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				     struct pd_vhost_ring *ring)
+{
+	unsigned i = (unsigned)(ring - be->ring);
+	struct pd_vhost_lane *lane = ring_lane(be, i);
+	struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
+	int fd;
+	const char *why = take_eventfd(msg, &fd);
+
+	if (why)
+		return why;
+	if (ring->up) {
+		pd_lock(&side->lock);
+		pd_vhost_lane_set_notify(lane, ring_dir(i), fd);
+		pd_unlock(&side->lock);
+	}
+	fd_drop(&ring->kick_fd);
+	ring->kick_fd = fd;
+	ring->kick_set = true;
+	return NULL;
+}
+
+static const char *on_set_vring_call(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				     struct pd_vhost_ring *ring)
+{
+	unsigned i = (unsigned)(ring - be->ring);
+	struct pd_vhost_lane *lane = ring_lane(be, i);
+	struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
+	int fd;
+	const char *why = take_eventfd(msg, &fd);
+
+	if (why)
+		return why;
+	if (ring->up) {
+		pd_lock(&side->lock);
+		pd_vhost_lane_set_signal(lane, ring_dir(i), fd);
+		pd_unlock(&side->lock);
+	}
+	fd_drop(&ring->call_fd);
+	ring->call_fd = fd;
+	return NULL;
+}
+
+/* Errors are told by ending the connection; the descriptor is not kept. */
+static const char *on_set_vring_err(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				    struct pd_vhost_ring *ring)
+{
+	return NULL;
+}
+
+static const char *on_get_protocol_features(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+					    struct pd_vhost_ring *ring)
+{
+	return reply_u64(be, msg, PROTOCOL_FEATURES);
+}
+
+static const char *on_set_protocol_features(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+					    struct pd_vhost_ring *ring)
+{
+	uint64_t features = msg->payload.u64;
+
+	if (features & ~PROTOCOL_FEATURES)
+		return reasonf(be, "protocol features that were not offered: 0x%llx",
+			       (unsigned long long)(features & ~PROTOCOL_FEATURES));
+	be->protocol_features = features;
+	return NULL;
+}
+
+/* For a network device this counts queue pairs. */
+static const char *on_get_queue_num(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				    struct pd_vhost_ring *ring)
+{
+	return reply_u64(be, msg, be->role.n_lanes);
+}
+
+static const char *on_set_vring_enable(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				       struct pd_vhost_ring *ring)
+{
+	if (msg->payload.state.num > 1)
+		return "neither enable nor disable";
+	ring->enabled = msg->payload.state.num;
+	return NULL;
+}
+
+/* The peer's MTU; frames of the port's own MTU must fit it, larger ones never leave us. */
+static const char *on_net_set_mtu(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				  struct pd_vhost_ring *ring)
+{
+	if (msg->payload.u64 < PD_CONF_MTU_MIN || msg->payload.u64 > UINT16_MAX)
+		return "an MTU that no Ethernet has";
+	if (msg->payload.u64 != be->role.config->mtu)
+		pd_info("vhost", "%s: the peer's MTU is %u, this port's is %u", be->role.name,
+			(unsigned)msg->payload.u64, be->role.config->mtu);
+	return NULL;
+}
+
+static const char *on_set_status(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				 struct pd_vhost_ring *ring)
+{
+	if (msg->payload.u64 > UINT8_MAX)
+		return "a device status of more than eight bits";
+	be->status = (uint8_t)msg->payload.u64;
+	return NULL;
+}
+
+static const char *on_get_status(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				 struct pd_vhost_ring *ring)
+{
+	return reply_u64(be, msg, be->status);
+}
+
+/* How a message names its ring. */
+enum ring_ref { RING_NONE, RING_STATE, RING_ADDR, RING_U64 };
+
+/* By enum pd_vhost_request; what has no handler is refused. */
+static const struct {
+	handler_fn *fn;
+	enum ring_ref ring;
+} handlers[PD_VHOST_REQUESTS] = {
+	[PD_VHOST_GET_FEATURES] = {on_get_features, RING_NONE},
+	[PD_VHOST_SET_FEATURES] = {on_set_features, RING_NONE},
+	[PD_VHOST_SET_OWNER] = {on_set_owner, RING_NONE},
+	[PD_VHOST_RESET_OWNER] = {on_reset_owner, RING_NONE},
+	[PD_VHOST_SET_MEM_TABLE] = {on_set_mem_table, RING_NONE},
+	[PD_VHOST_SET_VRING_NUM] = {on_set_vring_num, RING_STATE},
+	[PD_VHOST_SET_VRING_ADDR] = {on_set_vring_addr, RING_ADDR},
+	[PD_VHOST_SET_VRING_BASE] = {on_set_vring_base, RING_STATE},
+	[PD_VHOST_GET_VRING_BASE] = {on_get_vring_base, RING_STATE},
+	[PD_VHOST_SET_VRING_KICK] = {on_set_vring_kick, RING_U64},
+	[PD_VHOST_SET_VRING_CALL] = {on_set_vring_call, RING_U64},
+	[PD_VHOST_SET_VRING_ERR] = {on_set_vring_err, RING_U64},
+	[PD_VHOST_GET_PROTOCOL_FEATURES] = {on_get_protocol_features, RING_NONE},
+	[PD_VHOST_SET_PROTOCOL_FEATURES] = {on_set_protocol_features, RING_NONE},
+	[PD_VHOST_GET_QUEUE_NUM] = {on_get_queue_num, RING_NONE},
+	[PD_VHOST_SET_VRING_ENABLE] = {on_set_vring_enable, RING_STATE},
+	[PD_VHOST_NET_SET_MTU] = {on_net_set_mtu, RING_NONE},
+	[PD_VHOST_RESET_DEVICE] = {on_reset_device, RING_NONE},
+	[PD_VHOST_GET_MAX_MEM_SLOTS] = {on_get_max_mem_slots, RING_NONE},
+	[PD_VHOST_ADD_MEM_REG] = {on_add_mem_reg, RING_NONE},
+	[PD_VHOST_REM_MEM_REG] = {on_rem_mem_reg, RING_NONE},
+	[PD_VHOST_SET_STATUS] = {on_set_status, RING_NONE},
+	[PD_VHOST_GET_STATUS] = {on_get_status, RING_NONE},
+};
+
+/* Find the ring that `msg` names, in *ring. Returns NULL or why there is none. */
+static const char *find_ring(struct pd_vhost_backend *be, const struct pd_vhost_msg *msg,
+			     enum ring_ref ref, struct pd_vhost_ring **ring)
+{
+	uint64_t i = ref == RING_STATE  ? msg->payload.state.index
+		     : ref == RING_ADDR ? msg->payload.addr.index
+					: msg->payload.u64 & PD_VHOST_VRING_INDEX_MASK;
+
+	*ring = NULL;
+	if (ref == RING_NONE)
+		return NULL;
+	if (i >= n_rings(be))
+		return reasonf(be, "ring %llu, where there are %u", (unsigned long long)i,
+			       n_rings(be));
+	*ring = &be->ring[i];
+	return NULL;
+}
+
+/* Carry out one message. Returns NULL or why it is refused. */
+static const char *dispatch(struct pd_vhost_backend *be, struct pd_vhost_msg *msg)
+{
+	const struct pd_vhost_kind *kind = &pd_vhost_kinds[msg->hdr.request];
+	struct pd_vhost_ring *ring;
+	const char *why;
+
+	if (!handlers[msg->hdr.request].fn ||
+	    (kind->feature >= 0 && !(PROTOCOL_FEATURES & BIT(kind->feature))))
+		return "we do not offer this";
+	why = find_ring(be, msg, handlers[msg->hdr.request].ring, &ring);
+	if (!why)
+		why = handlers[msg->hdr.request].fn(be, msg, ring);
+	return why ? why : backend_settle(be);
+}
+
+/* A message arrived. Returns NULL or why the connection must end. */
+static const char *backend_message(struct pd_vhost_conn *conn, struct pd_vhost_msg *msg)
+{
+	struct pd_vhost_backend *be = pd_container_of(conn, struct pd_vhost_backend, conn);
+	const char *name = pd_vhost_request_name(msg->hdr.request);
+	bool ack = (msg->hdr.flags & PD_VHOST_NEED_REPLY) &&
+		   (be->protocol_features & BIT(PD_VHOST_PF_REPLY_ACK)) &&
+		   pd_vhost_kinds[msg->hdr.request].answer == PD_VHOST_ANSWER_NONE;
+	char detail[sizeof(be->reason)];
+	const char *why;
+
+	why = pd_vhost_check_request(msg);
+	if (why)
+		return reasonf(be, "%s: %s", name, why);
+	pd_trace("vhost", "%s: %s", be->role.name, name);
+	why = dispatch(be, msg);
+	if (!why)
+		return ack ? reply_u64(be, msg, 0) : NULL;
+	if (why == be->reason) {
+		memcpy(detail, be->reason, sizeof(detail));
+		why = detail;
+	}
+	if (!ack)
+		return reasonf(be, "%s refused: %.80s", name, why);
+	pd_log_ratelimited(PD_LOG_WARN, "vhost", "%s: %s refused: %s", be->role.name, name, why);
+	return reply_u64(be, msg, 1);
+}
+
+/* The connection ended. */
+static void backend_ended(struct pd_vhost_conn *conn, const char *reason)
+{
+	struct pd_vhost_backend *be = pd_container_of(conn, struct pd_vhost_backend, conn);
+
+	backend_reset(be);
+	be->role.lost(&be->role, reason, strncmp(reason, "the peer closed", 15) != 0);
+}
+
+static const struct pd_vhost_conn_ops backend_conn_ops = {
+	.message = backend_message,
+	.ended = backend_ended,
+};
+
+/* --- the role ------------------------------------------------------------------------------ */
+
+static int backend_init(struct pd_vhost_role_base *role)
+{
+	struct pd_vhost_backend *be = backend_of(role);
+
+	pd_vhost_conn_init(&be->conn, &backend_conn_ops, false);
+	be->offered = FEATURES;
+	if (role->n_lanes > 1)
+		be->offered |= BIT(VIRTIO_NET_F_MQ);
+	for (unsigned i = 0; i < n_rings(be); i++)
+		be->ring[i].kick_fd = be->ring[i].call_fd = -1;
+	return 0;
+}
+
+static int backend_connected(struct pd_vhost_role_base *role, int fd)
+{
+	return pd_vhost_conn_open(&backend_of(role)->conn, fd);
+}
+
+/* A ring is broken: the peer goes, and comes back with a fresh one if it can. */
+static void backend_broken(struct pd_vhost_role_base *role)
+{
+	struct pd_vhost_backend *be = backend_of(role);
+
+	for (unsigned i = 0; i < n_rings(be); i++) {
+		const char *why = NULL;
+		struct pd_lane_side *side = &ring_lane(be, i)->lane.side[ring_dir(i)];
+
+		if (!be->ring[i].up)
+			continue;
+		pd_lock(&side->lock);
+		why = pd_vhost_lane_broken(ring_lane(be, i), ring_dir(i));
+		pd_unlock(&side->lock);
+		if (!why)
+			continue;
+		reasonf(be, "ring %u: %s", i, why);
+		pd_vhost_conn_close(&be->conn);
+		backend_reset(be);
+		role->lost(role, be->reason, true);
+		return;
+	}
+}
+
+static void backend_fini(struct pd_vhost_role_base *role, bool abandon)
+{
+	struct pd_vhost_backend *be = backend_of(role);
+
+	pd_vhost_conn_close(&be->conn);
+	backend_reset(be);
+}
+
+const struct pd_vhost_role_ops pd_vhost_backend_ops = {
+	.bytes = sizeof(struct pd_vhost_backend),
+	.lane_role = PD_VHOST_DEVICE,
+	.init = backend_init,
+	.connected = backend_connected,
+	.broken = backend_broken,
+	.fini = backend_fini,
+};

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The back-end role: the peer owns the memory and the rings, we process them.
+ *
+ * Lives as long as its port. Everything runs under pd_control; no lane lock may be held on entry.
+ */
+#ifndef PD_TRANSPORT_VHOST_BACKEND_H
+#define PD_TRANSPORT_VHOST_BACKEND_H
+
+#include "transport/vhost/conn.h"
+#include "transport/vhost/lane.h"
+#include "transport/vhost/map.h"
+#include "transport/vhost/role.h"
+
+/* One virtqueue as the peer describes it. */
+struct pd_vhost_ring {
+	uint32_t num; /* 0: not set */
+	uint16_t base;
+	bool addr_set;
+	bool kick_set; /* started: SET_VRING_KICK came, GET_VRING_BASE has not */
+	bool enabled;  /* SET_VRING_ENABLE */
+	bool up;       /* the lane's side runs on it */
+	struct pd_vhost_vring_addr addr;
+	int kick_fd, call_fd; /* -1: none */
+};
+
+struct pd_vhost_backend {
+	struct pd_vhost_role_base role;
+	struct pd_vhost_conn conn;
+	uint64_t offered; /* features */
+	uint64_t features;
+	bool features_set;
+	uint64_t protocol_features;
+	uint8_t status;
+	struct pd_vhost_map *map; /* NULL: no memory yet */
+	struct pd_vhost_ring ring[2 * PD_QUEUES_MAX];
+	char reason[128]; /* of a refusal, with its details */
+};
+
+extern const struct pd_vhost_role_ops pd_vhost_backend_ops;
+
+#endif /* PD_TRANSPORT_VHOST_BACKEND_H */

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Framing over a Unix stream socket.
+ *
+ * A stream has no message boundaries, so a message may arrive in any number of pieces, or several
+ * in one. We ask the kernel for the 12 header bytes first and then for exactly the payload, and so
+ * never read into the next message, whose descriptors would otherwise come too early. The kernel
+ * ties descriptors to the first byte they were sent with; a front-end sends them with the first
+ * byte of a message. Descriptors that arrive with the header are collected, wherever it was split;
+ * descriptors inside a payload belong to nothing and end the connection.
+ *
+ * The room we give for ancillary data is that of eight descriptors: a peer that sends more has the
+ * rest closed by the kernel, which says so (MSG_CTRUNC), as it does when this process has no free
+ * numbers left. Both end the connection.
+ */
+#include "transport/vhost/conn.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/assert.h"
+#include "base/internal_fd.h"
+#include "base/log.h"
+#include "base/sys.h"
+
+#define HDR_BYTES sizeof(struct pd_vhost_header)
+
+/* Messages handled in one go, so that no peer keeps the progress thread to itself. */
+#define MESSAGES_PER_TURN 32
+
+static const char peer_closed[] = "the peer closed the connection";
+
+static void conn_io(struct pd_progress_fd *io, uint32_t revents);
+
+void pd_vhost_conn_init(struct pd_vhost_conn *conn, const struct pd_vhost_conn_ops *ops,
+			bool replies)
+{
+	memset(conn, 0, sizeof(*conn));
+	conn->ops = ops;
+	conn->replies = replies;
+	conn->io.fd = -1;
+	conn->io.fn = conn_io;
+	memset(conn->in.fds, -1, sizeof(conn->in.fds));
+}
+
+int pd_vhost_conn_open(struct pd_vhost_conn *conn, int fd)
+{
+	int err;
+
+	pd_assert(conn->io.fd < 0);
+	conn->in_bytes = 0;
+	conn->out_first = conn->out_count = conn->out_bytes = 0;
+	conn->io.fd = fd;
+	conn->io.events = EPOLLIN;
+	err = pd_progress_add(&conn->io);
+	if (err) {
+		pd_sys_close(fd);
+		conn->io.fd = -1;
+	}
+	return err;
+}
+
+void pd_vhost_conn_close(struct pd_vhost_conn *conn)
+{
+	if (conn->io.fd < 0)
+		return;
+	pd_progress_del(&conn->io);
+	pd_sys_close(conn->io.fd);
+	conn->io.fd = -1;
+	pd_vhost_msg_close_fds(&conn->in);
+}
+
+/* Close and tell the role why. `reason` must not stand in the connection. */
+static void conn_end(struct pd_vhost_conn *conn, const char *reason)
+{
+	pd_vhost_conn_close(conn);
+	conn->ops->ended(conn, reason);
+}
+
+/*
+ * Take the descriptors out of what recvmsg gave into conn->in. `wanted`: they may come now.
+ * Returns NULL or what is wrong; then they are closed.
+ */
+static const char *collect_fds(struct pd_vhost_conn *conn, struct msghdr *mh, bool wanted)
+{
+	struct pd_vhost_msg *in = &conn->in;
+	const char *wrong = NULL;
+	struct cmsghdr *c;
+
+	for (c = CMSG_FIRSTHDR(mh); c; c = CMSG_NXTHDR(mh, c)) {
+		uint32_t n;
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (uint32_t i = 0; i < n; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+			if (wanted && in->n_fds < PD_VHOST_FDS_MAX) {
+				in->fds[in->n_fds++] = pd_internal_fd(fd);
+				continue;
+			}
+			pd_sys_close(fd);
+			wrong = wanted ? "too many file descriptors"
+				       : "file descriptors inside a message";
+		}
+	}
+	if (mh->msg_flags & MSG_CTRUNC)
+		wrong = in->n_fds == PD_VHOST_FDS_MAX
+				? "too many file descriptors"
+				: "file descriptors were lost: too many, or none free here";
+	return wrong;
+}
+
+/*
+ * Read up to `n` bytes of the current message to `to`. Returns how many came, 0 when none are there
+ * yet, or -1 with *reason set.
+ */
+static int conn_read(struct pd_vhost_conn *conn, void *to, size_t n, const char **reason)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(PD_VHOST_FDS_MAX * sizeof(int))];
+	} control;
+	struct iovec iov = {to, n};
+	struct msghdr mh = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.bytes,
+		.msg_controllen = sizeof(control.bytes),
+	};
+	ssize_t got;
+
+	do
+		got = pd_sys_recvmsg(conn->io.fd, &mh, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	while (got == -EINTR);
+	if (got == -EAGAIN)
+		return 0;
+	if (got <= 0) {
+		*reason = got < 0 && got != -ECONNRESET ? pd_strerror((int)got)
+			  : conn->in_bytes ? "the peer closed the connection inside a message"
+					   : peer_closed;
+		return -1;
+	}
+	*reason = collect_fds(conn, &mh, conn->in_bytes < HDR_BYTES);
+	return *reason ? -1 : (int)got;
+}
+
+/*
+ * Bring the current message forward. Returns true when it is whole; else *reason says why the
+ * connection must end, or is NULL when the rest is still to come.
+ */
+static bool conn_fill(struct pd_vhost_conn *conn, const char **reason)
+{
+	struct pd_vhost_msg *in = &conn->in;
+	int got;
+
+	*reason = NULL;
+	while (conn->in_bytes < HDR_BYTES) {
+		got = conn_read(conn, (char *)&in->hdr + conn->in_bytes, HDR_BYTES - conn->in_bytes,
+				reason);
+		if (got <= 0)
+			return false;
+		conn->in_bytes += (uint32_t)got;
+		if (conn->in_bytes < HDR_BYTES)
+			continue;
+		*reason = pd_vhost_check_header(&in->hdr, conn->replies);
+		if (*reason)
+			return false;
+		memset(&in->payload, 0, sizeof(in->payload));
+	}
+	while (conn->in_bytes < HDR_BYTES + in->hdr.size) {
+		uint32_t at = conn->in_bytes - HDR_BYTES;
+
+		got = conn_read(conn, in->payload.bytes + at, in->hdr.size - at, reason);
+		if (got <= 0)
+			return false;
+		conn->in_bytes += (uint32_t)got;
+	}
+	return true;
+}
+
+/* Send what waits, as far as the socket takes it. Returns NULL or why the connection must end. */
+static const char *conn_flush(struct pd_vhost_conn *conn)
+{
+	while (conn->out_count) {
+		struct pd_vhost_out *out = &conn->out[conn->out_first];
+		uint32_t head = pd_min(conn->out_bytes, (uint32_t)HDR_BYTES);
+		uint32_t body = conn->out_bytes - head;
+		struct iovec iov[2] = {
+			{(char *)&out->hdr + head, HDR_BYTES - head},
+			{out->payload.bytes + body, out->hdr.size - body},
+		};
+		union {
+			struct cmsghdr align;
+			char bytes[CMSG_SPACE(PD_VHOST_FDS_MAX * sizeof(int))];
+		} control;
+		struct msghdr mh = {.msg_iov = iov, .msg_iovlen = 2};
+		ssize_t sent;
+
+		if (out->n_fds && !conn->out_bytes) {
+			struct cmsghdr *c = &control.align;
+
+			memset(&control, 0, sizeof(control));
+			c->cmsg_level = SOL_SOCKET;
+			c->cmsg_type = SCM_RIGHTS;
+			c->cmsg_len = CMSG_LEN(out->n_fds * sizeof(int));
+			memcpy(CMSG_DATA(c), out->fds, out->n_fds * sizeof(int));
+			mh.msg_control = control.bytes;
+			mh.msg_controllen = CMSG_SPACE(out->n_fds * sizeof(int));
+		}
+		do
+			sent = pd_sys_sendmsg(conn->io.fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+		while (sent == -EINTR);
+		if (sent == -EAGAIN)
+			break;
+		if (sent < 0)
+			return sent == -EPIPE || sent == -ECONNRESET ? peer_closed
+								     : pd_strerror((int)sent);
+		conn->out_bytes += (uint32_t)sent;
+		if (conn->out_bytes < HDR_BYTES + out->hdr.size)
+			continue;
+		conn->out_bytes = 0;
+		conn->out_first = (conn->out_first + 1) % PD_VHOST_OUT_MAX;
+		conn->out_count--;
+	}
+	pd_progress_mod(&conn->io, conn->out_count ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	return NULL;
+}
+
+const char *pd_vhost_conn_send(struct pd_vhost_conn *conn, const struct pd_vhost_header *hdr,
+			       const void *payload, const int *fds, uint32_t n_fds)
+{
+	struct pd_vhost_out *out;
+
+	pd_assert(hdr->size <= sizeof(out->payload) && n_fds <= PD_VHOST_FDS_MAX);
+	if (conn->out_count == PD_VHOST_OUT_MAX)
+		return "the peer does not read its replies";
+	out = &conn->out[(conn->out_first + conn->out_count++) % PD_VHOST_OUT_MAX];
+	out->hdr = *hdr;
+	if (hdr->size)
+		memcpy(out->payload.bytes, payload, hdr->size);
+	out->n_fds = n_fds;
+	if (n_fds)
+		memcpy(out->fds, fds, n_fds * sizeof(int));
+	return conn_flush(conn);
+}
+
+/* The socket is readable, writable or gone. */
+static void conn_io(struct pd_progress_fd *io, uint32_t revents)
+{
+	struct pd_vhost_conn *conn = pd_container_of(io, struct pd_vhost_conn, io);
+	const char *reason = NULL;
+
+	if (revents & EPOLLOUT) {
+		reason = conn_flush(conn);
+		if (!reason && conn->ops->drained && pd_vhost_conn_room(conn))
+			reason = conn->ops->drained(conn);
+	}
+	for (int i = 0; !reason && i < MESSAGES_PER_TURN; i++) {
+		if (!conn_fill(conn, &reason))
+			break;
+		reason = conn->ops->message(conn, &conn->in);
+		pd_vhost_msg_close_fds(&conn->in);
+		conn->in_bytes = 0;
+	}
+	if (reason)
+		conn_end(conn, reason);
+}

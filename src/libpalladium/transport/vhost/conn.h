@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One vhost-user connection: bytes and descriptors to messages, and back.
+ *
+ * Nothing blocks. What has arrived of a message waits in `in`; what the socket did not take waits
+ * in a bounded queue. Everything runs under pd_control. A connection that ended has closed its
+ * socket and every descriptor that came with a message nobody took.
+ */
+#ifndef PD_TRANSPORT_VHOST_CONN_H
+#define PD_TRANSPORT_VHOST_CONN_H
+
+#include <stdbool.h>
+
+#include "transport/vhost/wire.h"
+#include "vlib/progress.h"
+
+/* Messages that may wait for the socket to take them. A peer that lets more pile up is cut off. */
+#define PD_VHOST_OUT_MAX 32
+
+struct pd_vhost_conn;
+
+struct pd_vhost_conn_ops {
+	/*
+	 * A message whose header was checked (pd_vhost_check_header). Descriptors that are still in
+	 * it afterwards are closed. Returns NULL, or why the connection must end. Must not close
+	 * the connection itself.
+	 */
+	const char *(*message)(struct pd_vhost_conn *conn, struct pd_vhost_msg *msg);
+	/* There is room for messages again; NULL if nobody waits for that. Returns as `message`. */
+	const char *(*drained)(struct pd_vhost_conn *conn);
+	/*
+	 * The connection ended by itself, `reason` says why (valid during the call). The socket is
+	 * closed already; the connection may be opened again from here.
+	 */
+	void (*ended)(struct pd_vhost_conn *conn, const char *reason);
+};
+
+struct pd_vhost_out {
+	struct pd_vhost_header hdr;
+	uint32_t n_fds;
+	union {
+		uint8_t bytes[sizeof(struct pd_vhost_memory)];
+		uint64_t align;
+	} payload;
+	int fds[PD_VHOST_FDS_MAX]; /* the sender's, who keeps them open until the connection ends */
+};
+
+struct pd_vhost_conn {
+	const struct pd_vhost_conn_ops *ops;
+	bool replies; /* what arrives are replies: we are the front-end */
+	struct pd_progress_fd io;
+	struct pd_vhost_msg in;
+	uint32_t in_bytes; /* of header and payload that are there */
+	uint32_t out_first, out_count;
+	uint32_t out_bytes; /* of the first message that are gone */
+	struct pd_vhost_out out[PD_VHOST_OUT_MAX];
+};
+
+/* A connection that is not open. `replies`: see above. */
+void pd_vhost_conn_init(struct pd_vhost_conn *conn, const struct pd_vhost_conn_ops *ops,
+			bool replies);
+
+/* Begin on the connected stream socket `fd`, which is taken. Returns 0 or -errno (fd closed). */
+int pd_vhost_conn_open(struct pd_vhost_conn *conn, int fd);
+
+/* End, quietly. Harmless when it is not open. */
+void pd_vhost_conn_close(struct pd_vhost_conn *conn);
+
+static inline bool pd_vhost_conn_is_open(const struct pd_vhost_conn *conn)
+{
+	return conn->io.fd >= 0;
+}
+
+/* How many more messages pd_vhost_conn_send takes now. */
+static inline uint32_t pd_vhost_conn_room(const struct pd_vhost_conn *conn)
+{
+	return PD_VHOST_OUT_MAX - conn->out_count;
+}
+
+/*
+ * Send a message: `hdr`, its payload of hdr->size bytes, and `n_fds` descriptors, which are
+ * borrowed until the connection ends. Returns NULL, or why the connection must end: the caller
+ * returns that from its message callback, or closes the connection.
+ */
+const char *pd_vhost_conn_send(struct pd_vhost_conn *conn, const struct pd_vhost_header *hdr,
+			       const void *payload, const int *fds, uint32_t n_fds);
+
+#endif /* PD_TRANSPORT_VHOST_CONN_H */

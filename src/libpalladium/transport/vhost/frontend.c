@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The front-end role.
+ *
+ * The start sequence is a table: each row is one message, sent once or once per ring, if the peer
+ * has what it needs. Rows that have an answer stop the sequence until it is there; nothing blocks.
+ * The last row is a question whose answer proves that the peer has taken in everything before it,
+ * with or without REPLY_ACK; then the lanes come up.
+ *
+ * The death of the back-end. Rings and buffers stay as they are, with the eventfds and the file.
+ * What it had published as used is ours: frames to receive, buffers to send from. What it had not is
+ * made available again, in the first order, to whoever connects next, who is told to begin where
+ * used->idx stands (pd_vq_resume_driver). So a frame that send took is lost only with this process,
+ * and one that was used is never shown twice. Only if the peer left a ring broken, or negotiated
+ * features say otherwise, everything begins anew in a new file, which the old peer does not have.
+ */
+#include "transport/vhost/frontend.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+#include <linux/virtio_ring.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "transport/vhost/eventfd.h"
+
+#define BIT(n) (1ull << (n))
+
+/* What we make use of; the rest of what a peer offers is left alone. */
+#define PROTOCOL_FEATURES \
+	(BIT(PD_VHOST_PF_MQ) | BIT(PD_VHOST_PF_REPLY_ACK) | BIT(PD_VHOST_PF_STATUS))
+#define FEATURES                                                                                 \
+	(BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_F_ANY_LAYOUT) | BIT(VIRTIO_RING_F_EVENT_IDX) | \
+	 BIT(PD_VHOST_F_PROTOCOL_FEATURES) | BIT(VIRTIO_F_VERSION_1))
+
+/* Device status bits of virtio 1.2, 2.1. */
+#define STATUS_FEATURES_OK \
+	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK)
+#define STATUS_DRIVER_OK (STATUS_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK)
+
+/* How long closing waits for the peer to take the frames that were sent. */
+#define LINGER_NS (200 * PD_NS_PER_MS)
+
+static struct pd_vhost_frontend *frontend_of(struct pd_vhost_role_base *role)
+{
+	return pd_container_of(role, struct pd_vhost_frontend, role);
+}
+
+/* The lane of ring `i`. */
+static struct pd_vhost_lane *ring_lane(struct pd_vhost_frontend *fe, unsigned i)
+{
+	return &fe->role.lanes[i / 2];
+}
+
+/* The lane's side of ring `i`: we receive on even rings. */
+static enum pd_dir ring_dir(unsigned i)
+{
+	return i & 1 ? PD_TX : PD_RX;
+}
+
+/* Write a reason with details, and return it. */
+static const char *PD_PRINTF(2, 3) reasonf(struct pd_vhost_frontend *fe, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(fe->reason, sizeof(fe->reason), fmt, ap);
+	va_end(ap);
+	return fe->reason;
+}
+
+/* --- memory and lanes ---------------------------------------------------------------------- */
+
+/* Bytes of one buffer: a frame of the port's MTU with a VLAN tag and its header, at least 2 KiB. */
+static uint32_t buffer_bytes(const struct pd_port_config *config)
+{
+	uint32_t bytes = PD_VQ_HDR_SIDECAR + 14 + 4 + config->mtu;
+
+	return pd_max((bytes + 63) & ~63u, 2048u);
+}
+
+/* New memory for all rings; none of them is up. Returns 0 or -errno (then the old one is gone). */
+static int area_renew(struct pd_vhost_frontend *fe)
+{
+	const struct pd_port_config *config = fe->role.config;
+	uint32_t buf_bytes = buffer_bytes(config);
+	uint64_t each = (pd_vq_driver_area_bytes(config->ring, buf_bytes) + 4095) & ~4095ull;
+	int err;
+
+	pd_vhost_area_free(&fe->area);
+	err = pd_vhost_area_make(&fe->area, 2 * fe->role.n_lanes * each);
+	if (err)
+		return err;
+	for (unsigned i = 0; i < 2 * fe->role.n_lanes; i++) {
+		struct pd_vhost_own_ring *ring = &fe->ring[i];
+		uint8_t *at = fe->area.base + i * each;
+
+		ring->layout = (struct pd_vq_layout){.size = config->ring, .buf_bytes = buf_bytes};
+		ring->layout.receive = ring_dir(i) == PD_RX;
+		pd_vq_driver_place(&ring->layout, at, pd_vhost_area_addr(&fe->area, at));
+		ring->base = 0;
+		ring->used = false;
+	}
+	return 0;
+}
+
+/* Find where each ring carries on. Returns 0, or -ENETDOWN when one cannot. */
+static int rings_resume(struct pd_vhost_frontend *fe)
+{
+	for (unsigned i = 0; i < 2 * fe->role.n_lanes; i++) {
+		struct pd_vhost_own_ring *ring = &fe->ring[i];
+		struct pd_vhost_lane *lane = ring_lane(fe, i);
+		struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
+		int base;
+
+		if (!ring->used)
+			continue;
+		pd_lock(&side->lock);
+		base = pd_vhost_lane_resume_base(lane, ring_dir(i));
+		pd_unlock(&side->lock);
+		if (base < 0)
+			return base;
+		ring->base = (uint16_t)base;
+	}
+	return 0;
+}
+
+/* Every side down. */
+static void rings_down(struct pd_vhost_frontend *fe)
+{
+	for (unsigned i = 0; i < 2 * fe->role.n_lanes; i++) {
+		struct pd_vhost_lane *lane = ring_lane(fe, i);
+		struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
+
+		if (!fe->ring[i].up)
+			continue;
+		pd_lock(&side->lock);
+		pd_vhost_lane_down(lane, ring_dir(i));
+		pd_unlock(&side->lock);
+		fe->ring[i].up = false;
+	}
+}
+
+/* The peer is ready: every side of the agreed queues up. Returns NULL or what went wrong. */
+static const char *rings_up(struct pd_vhost_frontend *fe)
+{
+	for (unsigned i = 0; i < 2 * fe->n_lanes; i++) {
+		struct pd_vhost_own_ring *ring = &fe->ring[i];
+		struct pd_vhost_lane *lane = ring_lane(fe, i);
+		struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
+		int err;
+
+		pd_lock(&side->lock);
+		err = pd_vhost_lane_up(lane, ring_dir(i), &ring->layout, NULL, ring->call_fd,
+				       ring->kick_fd, ring->used);
+		pd_unlock(&side->lock);
+		if (err)
+			return reasonf(fe, "ring %u: %s", i, pd_strerror(err));
+		ring->up = ring->used = true;
+	}
+	fe->role.up(&fe->role);
+	return NULL;
+}
+
+/* --- the start sequence -------------------------------------------------------------------- */
+
+/* A message that is being made, with descriptors of ours. */
+struct outgoing {
+	union pd_vhost_payload *payload;
+	int fds[PD_VHOST_FDS_MAX];
+	uint32_t n_fds;
+};
+
+/* Fill in the payload of a row for ring `i` (0 for rows without one). */
+typedef void fill_fn(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out);
+/* Take in the answer to a row. Returns NULL or why the connection must end. */
+typedef const char *answer_fn(struct pd_vhost_frontend *fe, uint64_t value);
+
+static void fill_features(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->payload->u64 = fe->features;
+}
+
+static void fill_protocol_features(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->payload->u64 = fe->protocol_features;
+}
+
+static void fill_features_ok(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->payload->u64 = STATUS_FEATURES_OK;
+}
+
+static void fill_driver_ok(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->payload->u64 = STATUS_DRIVER_OK;
+}
+
+static void fill_memory(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->payload->memory.n_regions = 1;
+	out->payload->memory.regions[0] = (struct pd_vhost_region){
+		.gpa = PD_VHOST_AREA_ADDR,
+		.size = fe->area.bytes,
+		.uaddr = PD_VHOST_AREA_ADDR,
+	};
+	out->fds[out->n_fds++] = fe->area.fd;
+}
+
+static void fill_num(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->payload->state = (struct pd_vhost_vring_state){i, fe->ring[i].layout.size};
+}
+
+static void fill_base(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->payload->state = (struct pd_vhost_vring_state){i, fe->ring[i].base};
+}
+
+static void fill_addr(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	const struct pd_vq_layout *layout = &fe->ring[i].layout;
+
+	out->payload->addr = (struct pd_vhost_vring_addr){
+		.index = i,
+		.desc = pd_vhost_area_addr(&fe->area, layout->desc),
+		.used = pd_vhost_area_addr(&fe->area, layout->used),
+		.avail = pd_vhost_area_addr(&fe->area, layout->avail),
+	};
+}
+
+static void fill_call(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->payload->u64 = i;
+	out->fds[out->n_fds++] = fe->ring[i].call_fd;
+}
+
+static void fill_kick(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->payload->u64 = i;
+	out->fds[out->n_fds++] = fe->ring[i].kick_fd;
+}
+
+static void fill_enable(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->payload->state = (struct pd_vhost_vring_state){i, 1};
+}
+
+/* The peer's features: choose from them. */
+static const char *answer_features(struct pd_vhost_frontend *fe, uint64_t value)
+{
+	uint64_t features = value & FEATURES;
+
+	fe->offered = value;
+	if (fe->ring[0].used && features != fe->features) {
+		int err;
+
+		pd_warn("vhost",
+			"%s: the peer came back with other features (0x%llx, before "
+			"0x%llx): what it had not taken is lost",
+			fe->role.name, (unsigned long long)features,
+			(unsigned long long)fe->features);
+		err = area_renew(fe);
+		if (err)
+			return reasonf(fe, "no memory for the rings: %s", pd_strerror(err));
+	}
+	fe->features = features;
+	for (unsigned i = 0; i < 2 * fe->role.n_lanes; i++) {
+		struct pd_vq_layout *layout = &fe->ring[i].layout;
+
+		layout->features = features;
+		layout->hdr_bytes =
+			fe->role.config->dialect == PD_CONF_DIALECT_AVIP ? PD_VQ_HDR_SIDECAR
+			: features & (BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_F_VERSION_1))
+				? PD_VQ_HDR_NET
+				: PD_VQ_HDR_LEGACY;
+	}
+	return NULL;
+}
+
+static const char *answer_protocol_features(struct pd_vhost_frontend *fe, uint64_t value)
+{
+	fe->protocol_features = value & PROTOCOL_FEATURES;
+	return NULL;
+}
+
+static const char *answer_queue_num(struct pd_vhost_frontend *fe, uint64_t value)
+{
+	if (!value)
+		return "the peer has no queues";
+	if (value < fe->role.n_lanes)
+		pd_warn("vhost", "%s: the peer has %u queue pairs only, of %u", fe->role.name,
+			(unsigned)value, fe->role.n_lanes);
+	fe->n_lanes = (unsigned)pd_min((uint64_t)fe->role.n_lanes, value);
+	return NULL;
+}
+
+/* The peer answers, so it has taken in everything: go. */
+static const char *answer_ready(struct pd_vhost_frontend *fe, uint64_t value)
+{
+	return rings_up(fe);
+}
+
+/* What a row needs of the peer. */
+enum need { NEED_NONE, NEED_PROTOCOL, NEED_MQ, NEED_STATUS };
+
+/* The order is that of QEMU and DPDK, with calls before kicks: a kick may start the ring. */
+static const struct {
+	uint32_t request;
+	enum need need;
+	bool per_ring;
+	fill_fn *fill;
+	answer_fn *answer; /* of requests that have a reply of their own */
+} steps[] = {
+	{PD_VHOST_GET_FEATURES, NEED_NONE, false, NULL, answer_features},
+	{PD_VHOST_GET_PROTOCOL_FEATURES, NEED_PROTOCOL, false, NULL, answer_protocol_features},
+	{PD_VHOST_SET_PROTOCOL_FEATURES, NEED_PROTOCOL, false, fill_protocol_features, NULL},
+	{PD_VHOST_GET_QUEUE_NUM, NEED_MQ, false, NULL, answer_queue_num},
+	{PD_VHOST_SET_OWNER, NEED_NONE, false, NULL, NULL},
+	{PD_VHOST_SET_FEATURES, NEED_NONE, false, fill_features, NULL},
+	{PD_VHOST_SET_STATUS, NEED_STATUS, false, fill_features_ok, NULL},
+	{PD_VHOST_SET_MEM_TABLE, NEED_NONE, false, fill_memory, NULL},
+	{PD_VHOST_SET_VRING_NUM, NEED_NONE, true, fill_num, NULL},
+	{PD_VHOST_SET_VRING_BASE, NEED_NONE, true, fill_base, NULL},
+	{PD_VHOST_SET_VRING_ADDR, NEED_NONE, true, fill_addr, NULL},
+	{PD_VHOST_SET_VRING_CALL, NEED_NONE, true, fill_call, NULL},
+	{PD_VHOST_SET_VRING_KICK, NEED_NONE, true, fill_kick, NULL},
+	{PD_VHOST_SET_VRING_ENABLE, NEED_PROTOCOL, true, fill_enable, NULL},
+	{PD_VHOST_SET_STATUS, NEED_STATUS, false, fill_driver_ok, NULL},
+	{PD_VHOST_GET_FEATURES, NEED_NONE, false, NULL, answer_ready},
+};
+
+/* True when the peer has what row `step` needs. */
+static bool step_wanted(const struct pd_vhost_frontend *fe, unsigned step)
+{
+	switch (steps[step].need) {
+	case NEED_PROTOCOL:
+		return fe->offered & BIT(PD_VHOST_F_PROTOCOL_FEATURES);
+	case NEED_MQ:
+		return fe->protocol_features & BIT(PD_VHOST_PF_MQ);
+	case NEED_STATUS:
+		return fe->protocol_features & BIT(PD_VHOST_PF_STATUS);
+	default:
+		return true;
+	}
+}
+
+/* Send row `step` for ring `i`. Returns NULL or why the connection must end. */
+static const char *step_send(struct pd_vhost_frontend *fe, unsigned step, unsigned i)
+{
+	static const uint32_t bytes[PD_VHOST_SIZES] = {
+		[PD_VHOST_SIZE_U64] = sizeof(uint64_t),
+		[PD_VHOST_SIZE_STATE] = sizeof(struct pd_vhost_vring_state),
+		[PD_VHOST_SIZE_ADDR] = sizeof(struct pd_vhost_vring_addr),
+		[PD_VHOST_SIZE_MEMORY] = offsetof(struct pd_vhost_memory, regions[1]),
+	};
+	const struct pd_vhost_kind *kind = &pd_vhost_kinds[steps[step].request];
+	union pd_vhost_payload payload;
+	struct outgoing out = {.payload = &payload};
+	struct pd_vhost_header hdr = {
+		.request = steps[step].request,
+		.flags = PD_VHOST_VERSION,
+		.size = bytes[kind->size],
+	};
+
+	memset(&payload, 0, sizeof(payload));
+	if (steps[step].fill)
+		steps[step].fill(fe, i, &out);
+	if (steps[step].answer) {
+		fe->awaited = hdr.request;
+		fe->awaiting_ack = false;
+	} else if (hdr.request == PD_VHOST_SET_MEM_TABLE &&
+		   (fe->protocol_features & BIT(PD_VHOST_PF_REPLY_ACK))) {
+		hdr.flags |= PD_VHOST_NEED_REPLY;
+		fe->awaited = hdr.request;
+		fe->awaiting_ack = true;
+	}
+	pd_trace("vhost", "%s: send %s", fe->role.name, kind->name);
+	return pd_vhost_conn_send(&fe->conn, &hdr, &payload, out.fds, out.n_fds);
+}
+
+/* Send rows until an answer is due, the socket is full, or all are sent. Returns as step_send. */
+static const char *steps_run(struct pd_vhost_frontend *fe)
+{
+	const char *why = NULL;
+
+	while (!why && !fe->awaited && fe->step < PD_ARRAY_SIZE(steps)) {
+		unsigned step = fe->step, i = fe->at_ring;
+
+		if (!pd_vhost_conn_room(&fe->conn))
+			return NULL;
+		if (!step_wanted(fe, step)) {
+			fe->step++;
+			continue;
+		}
+		if (!steps[step].per_ring || i + 1 == 2 * fe->n_lanes) {
+			/* A row with an answer stays the current one until that is there. */
+			fe->step += !steps[step].answer;
+			fe->at_ring = 0;
+		} else {
+			fe->at_ring++;
+		}
+		why = step_send(fe, step, i);
+	}
+	return why;
+}
+
+/* An answer arrived. Returns NULL or why the connection must end. */
+static const char *frontend_message(struct pd_vhost_conn *conn, struct pd_vhost_msg *msg)
+{
+	struct pd_vhost_frontend *fe = pd_container_of(conn, struct pd_vhost_frontend, conn);
+	const char *name = pd_vhost_request_name(msg->hdr.request);
+	const char *why;
+	bool ack = fe->awaiting_ack;
+
+	if (!fe->awaited)
+		return reasonf(fe, "%s: an answer that was not asked for", name);
+	why = pd_vhost_check_reply(msg, fe->awaited);
+	if (why)
+		return reasonf(fe, "%s: %s", name, why);
+	fe->awaited = 0;
+	if (ack && msg->payload.u64)
+		return reasonf(fe, "%s: the peer refused it", name);
+	if (!ack)
+		why = steps[fe->step++].answer(fe, msg->payload.u64);
+	return why ? why : steps_run(fe);
+}
+
+static const char *frontend_drained(struct pd_vhost_conn *conn)
+{
+	return steps_run(pd_container_of(conn, struct pd_vhost_frontend, conn));
+}
+
+/* The connection is over, however that came. */
+static void frontend_lost(struct pd_vhost_frontend *fe, const char *reason, bool fault)
+{
+	rings_down(fe);
+	fe->role.lost(&fe->role, reason, fault);
+}
+
+static void frontend_ended(struct pd_vhost_conn *conn, const char *reason)
+{
+	struct pd_vhost_frontend *fe = pd_container_of(conn, struct pd_vhost_frontend, conn);
+
+	frontend_lost(fe, reason, strncmp(reason, "the peer closed", 15) != 0);
+}
+
+static const struct pd_vhost_conn_ops frontend_conn_ops = {
+	.message = frontend_message,
+	.drained = frontend_drained,
+	.ended = frontend_ended,
+};
+
+/* --- the role ------------------------------------------------------------------------------ */
+
+/* Close the eventfds of all rings. */
+static void eventfds_close(struct pd_vhost_frontend *fe)
+{
+	for (unsigned i = 0; i < PD_ARRAY_SIZE(fe->ring); i++) {
+		if (fe->ring[i].kick_fd >= 0)
+			pd_sys_close(fe->ring[i].kick_fd);
+		if (fe->ring[i].call_fd >= 0)
+			pd_sys_close(fe->ring[i].call_fd);
+		fe->ring[i].kick_fd = fe->ring[i].call_fd = -1;
+	}
+}
+
+static int frontend_init(struct pd_vhost_role_base *role)
+{
+	struct pd_vhost_frontend *fe = frontend_of(role);
+	int err = 0;
+
+	pd_vhost_conn_init(&fe->conn, &frontend_conn_ops, true);
+	fe->area.fd = -1;
+	for (unsigned i = 0; i < PD_ARRAY_SIZE(fe->ring); i++)
+		fe->ring[i].kick_fd = fe->ring[i].call_fd = -1;
+	for (unsigned i = 0; !err && i < 2 * role->n_lanes; i++) {
+		fe->ring[i].kick_fd = pd_vhost_eventfd_make();
+		fe->ring[i].call_fd = pd_vhost_eventfd_make();
+		err = fe->ring[i].kick_fd < 0   ? fe->ring[i].kick_fd
+		      : fe->ring[i].call_fd < 0 ? fe->ring[i].call_fd
+						: 0;
+	}
+	if (!err)
+		err = area_renew(fe);
+	if (err)
+		eventfds_close(fe);
+	return err;
+}
+
+static int frontend_connected(struct pd_vhost_role_base *role, int fd)
+{
+	struct pd_vhost_frontend *fe = frontend_of(role);
+	const char *why;
+	int err;
+
+	fe->protocol_features = 0;
+	fe->offered = 0;
+	fe->n_lanes = role->n_lanes;
+	fe->step = fe->at_ring = fe->awaited = 0;
+	err = pd_vhost_conn_open(&fe->conn, fd);
+	if (err)
+		return err;
+	if (fe->area.fd < 0 || rings_resume(fe))
+		err = area_renew(fe);
+	why = err ? "no memory for the rings" : steps_run(fe);
+	if (why) {
+		pd_vhost_conn_close(&fe->conn);
+		frontend_lost(fe, why, false);
+	}
+	return 0;
+}
+
+static void frontend_broken(struct pd_vhost_role_base *role)
+{
+	struct pd_vhost_frontend *fe = frontend_of(role);
+
+	for (unsigned i = 0; i < 2 * role->n_lanes; i++) {
+		struct pd_vhost_lane *lane = ring_lane(fe, i);
+		struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
+		const char *why;
+
+		if (!fe->ring[i].up)
+			continue;
+		pd_lock(&side->lock);
+		why = pd_vhost_lane_broken(lane, ring_dir(i));
+		pd_unlock(&side->lock);
+		if (!why)
+			continue;
+		reasonf(fe, "ring %u: %s", i, why);
+		pd_vhost_conn_close(&fe->conn);
+		frontend_lost(fe, fe->reason, true);
+		return;
+	}
+}
+
+/*
+ * Give the peer a moment to take what was sent: it unmaps the rings when we close, and a program
+ * that sends and exits would lose its last frames.
+ */
+static void frontend_linger(struct pd_vhost_frontend *fe)
+{
+	static const struct timespec pause = {.tv_nsec = 1000000};
+	uint64_t until = pd_clock_ns() + LINGER_NS;
+
+	for (unsigned i = 1; i < 2 * fe->n_lanes; i += 2) {
+		const struct pd_vq *vq = &ring_lane(fe, i)->vq[PD_TX];
+
+		while (fe->ring[i].up && !vq->broken &&
+		       pd_load_acquire(&vq->used->idx) != vq->own_idx && pd_clock_ns() < until)
+			nanosleep(&pause, NULL);
+	}
+}
+
+static void frontend_fini(struct pd_vhost_role_base *role, bool abandon)
+{
+	struct pd_vhost_frontend *fe = frontend_of(role);
+
+	if (!abandon && pd_vhost_conn_is_open(&fe->conn))
+		frontend_linger(fe);
+	pd_vhost_conn_close(&fe->conn);
+	rings_down(fe);
+	eventfds_close(fe);
+	pd_vhost_area_free(&fe->area);
+}
+
+const struct pd_vhost_role_ops pd_vhost_frontend_ops = {
+	.bytes = sizeof(struct pd_vhost_frontend),
+	.lane_role = PD_VHOST_DRIVER,
+	.init = frontend_init,
+	.connected = frontend_connected,
+	.broken = frontend_broken,
+	.fini = frontend_fini,
+};

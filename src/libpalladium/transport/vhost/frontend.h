@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The front-end role: the memory and the rings are ours, the peer processes them.
+ *
+ * Lives as long as its port. Everything runs under pd_control; no lane lock may be held on entry.
+ */
+#ifndef PD_TRANSPORT_VHOST_FRONTEND_H
+#define PD_TRANSPORT_VHOST_FRONTEND_H
+
+#include "transport/vhost/area.h"
+#include "transport/vhost/conn.h"
+#include "transport/vhost/lane.h"
+#include "transport/vhost/role.h"
+
+/* One virtqueue of ours. */
+struct pd_vhost_own_ring {
+	struct pd_vq_layout layout; /* places in the area */
+	uint16_t base;              /* for SET_VRING_BASE */
+	bool used;                  /* was up before in this area: carry on */
+	bool up;
+	int kick_fd, call_fd; /* ours, for the port's life */
+};
+
+struct pd_vhost_frontend {
+	struct pd_vhost_role_base role;
+	struct pd_vhost_conn conn;
+	struct pd_vhost_area area;
+	struct pd_vhost_own_ring ring[2 * PD_QUEUES_MAX];
+	/* What the peer said. */
+	uint64_t offered, features, protocol_features;
+	unsigned n_lanes; /* those the peer has queues for */
+	/* Where the start sequence stands. */
+	unsigned step;    /* index of the next row */
+	unsigned at_ring; /* within a row that is sent once per ring */
+	uint32_t awaited; /* request whose answer is due, or 0 */
+	bool awaiting_ack;
+	char reason[128];
+};
+
+extern const struct pd_vhost_role_ops pd_vhost_frontend_ops;
+
+#endif /* PD_TRANSPORT_VHOST_FRONTEND_H */

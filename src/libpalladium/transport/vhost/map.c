@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Mapping the regions of a memory table.
+ *
+ * A region is `size` bytes at `mmap_offset` of its file. We map from the offset rounded down to the
+ * file's block (a page, or a huge page on hugetlbfs) to the end rounded up, since hugetlbfs takes
+ * no other unit. The file must be a regular one (memfd, tmpfs and hugetlbfs files are) and hold the
+ * region now; that it is cut shorter later cannot be known here. The mapping stays out of core
+ * dumps: it may be gigabytes of somebody else's memory.
+ */
+#include "transport/vhost/map.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "base/sys.h"
+
+struct pd_vhost_map *pd_vhost_map_new(void)
+{
+	return calloc(1, sizeof(struct pd_vhost_map));
+}
+
+struct pd_vhost_map *pd_vhost_map_copy(const struct pd_vhost_map *map)
+{
+	struct pd_vhost_map *copy = malloc(sizeof(*copy));
+
+	if (copy)
+		*copy = *map;
+	return copy;
+}
+
+void pd_vhost_map_forget(struct pd_vhost_map *map)
+{
+	free(map);
+}
+
+void pd_vhost_mapping_unmap(const struct pd_vhost_mapping *mapping)
+{
+	pd_sys_munmap(mapping->base, mapping->len);
+}
+
+void pd_vhost_map_free(struct pd_vhost_map *map)
+{
+	if (!map)
+		return;
+	for (uint32_t i = 0; i < map->n; i++)
+		pd_vhost_mapping_unmap(&map->mapping[i]);
+	free(map);
+}
+
+/*
+ * The stretch of the file `fd` to map for `region`: *from and *len. Returns NULL or why the file
+ * cannot hold the region.
+ */
+static const char *region_stretch(const struct pd_vhost_region *region, int fd, uint64_t *from,
+				  uint64_t *len)
+{
+	struct stat st;
+	uint64_t block, end, file_end;
+
+	if (!region->size)
+		return "a memory region of size 0";
+	if (region->gpa + region->size < region->size ||
+	    region->uaddr + region->size < region->size)
+		return "a memory region whose addresses wrap";
+	if (__builtin_add_overflow(region->mmap_offset, region->size, &end) || end > INT64_MAX / 2)
+		return "a memory region whose file offset wraps";
+	if (pd_sys_fstat(fd, &st) || !S_ISREG(st.st_mode))
+		return "a memory region that is no file";
+	if (end > (uint64_t)st.st_size)
+		return "a memory region that its file is too short for";
+	block = (uint64_t)st.st_blksize;
+	if (block < 4096 || (block & (block - 1)))
+		block = 4096;
+	*from = region->mmap_offset & ~(block - 1);
+	file_end = (end + block - 1) & ~(block - 1);
+	*len = file_end - *from;
+	return NULL;
+}
+
+const char *pd_vhost_map_add(struct pd_vhost_map *map, const struct pd_vhost_region *region, int fd)
+{
+	struct pd_mem_region entry = {
+		.guest_addr = region->gpa,
+		.size = region->size,
+		.user_addr = region->uaddr,
+	};
+	struct pd_vhost_mapping mapping;
+	uint64_t from;
+	const char *wrong;
+
+	if (map->n == PD_VHOST_SLOTS_MAX)
+		return "too many memory regions";
+	wrong = region_stretch(region, fd, &from, &mapping.len);
+	if (wrong)
+		return wrong;
+	mapping.base = pd_sys_mmap(NULL, mapping.len, PROT_READ | PROT_WRITE,
+				   MAP_SHARED | MAP_NORESERVE, fd, (off_t)from);
+	if (pd_sys_is_error(mapping.base)) {
+		pd_debug("vhost", "mmap of %llu bytes at %llu: %s", (unsigned long long)mapping.len,
+			 (unsigned long long)from, pd_strerror((int)(intptr_t)mapping.base));
+		return "a memory region that cannot be mapped";
+	}
+	pd_sys_madvise(mapping.base, mapping.len, MADV_DONTDUMP);
+	mapping.host = entry.host = (uint8_t *)mapping.base + (region->mmap_offset - from);
+	if (pd_mem_add(&map->table, &entry)) {
+		pd_vhost_mapping_unmap(&mapping);
+		return "a memory region that overlaps another";
+	}
+	map->mapping[map->n++] = mapping;
+	return NULL;
+}
+
+const char *pd_vhost_map_del(struct pd_vhost_map *map, const struct pd_vhost_region *region,
+			     struct pd_vhost_mapping *gone)
+{
+	struct pd_mem_region entry;
+
+	if (pd_mem_del(&map->table, region->gpa, region->uaddr, region->size, &entry))
+		return "no such memory region";
+	for (uint32_t i = 0; i < map->n; i++) {
+		if (map->mapping[i].host != entry.host)
+			continue;
+		*gone = map->mapping[i];
+		map->mapping[i] = map->mapping[--map->n];
+		return NULL;
+	}
+	pd_assert(!"every region has its mapping");
+	return "no such memory region";
+}

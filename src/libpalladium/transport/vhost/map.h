@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The peer's memory in our address space (back-end role): mappings and the table that the rings use.
+ *
+ * A table is built whole, aside from the one in use, and swapped in by the role when every lane has
+ * been moved over. Regions come from the peer: nothing is mapped that the file does not hold, that
+ * wraps or that overlaps.
+ */
+#ifndef PD_TRANSPORT_VHOST_MAP_H
+#define PD_TRANSPORT_VHOST_MAP_H
+
+#include "transport/vhost/wire.h"
+#include "virtio/mem.h"
+
+/* Regions that a peer may add one by one: what GET_MAX_MEM_SLOTS answers. */
+#define PD_VHOST_SLOTS_MAX 64
+
+/* One region's mapping; `base` and `len` as munmap wants them. */
+struct pd_vhost_mapping {
+	void *base;
+	uint64_t len;
+	uint8_t *host; /* the region's first byte, as in the table */
+};
+
+struct pd_vhost_map {
+	struct pd_mem_table table;
+	uint32_t n;
+	struct pd_vhost_mapping mapping[PD_VHOST_SLOTS_MAX];
+};
+
+/* An empty map, or NULL when there is no memory. */
+struct pd_vhost_map *pd_vhost_map_new(void);
+
+/* A second map of the same mappings, to add to or remove from; NULL when there is no memory. */
+struct pd_vhost_map *pd_vhost_map_copy(const struct pd_vhost_map *map);
+
+/*
+ * Map a region of the file `fd` (borrowed) and enter it. Returns NULL, or a few words about why
+ * not; then nothing changed.
+ */
+const char *pd_vhost_map_add(struct pd_vhost_map *map, const struct pd_vhost_region *region,
+			     int fd);
+
+/*
+ * Take a region out; the mapping is handed to *gone, to be unmapped when nobody uses it. Returns
+ * NULL or why not.
+ */
+const char *pd_vhost_map_del(struct pd_vhost_map *map, const struct pd_vhost_region *region,
+			     struct pd_vhost_mapping *gone);
+
+/* Unmap one mapping. */
+void pd_vhost_mapping_unmap(const struct pd_vhost_mapping *mapping);
+
+/* Free a copy, or what was copied: its mappings belong to the other. NULL is allowed. */
+void pd_vhost_map_forget(struct pd_vhost_map *map);
+
+/* Unmap everything and free; NULL is allowed. */
+void pd_vhost_map_free(struct pd_vhost_map *map);
+
+#endif /* PD_TRANSPORT_VHOST_MAP_H */

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The vhost-user transport: a port, its role, its lanes, and finding the peer.
+ *
+ *   wire      message layouts and syntax
+ *   conn      one connection: bytes and descriptors to messages
+ *   dial      connecting, listening, trying again
+ *   map       the peer's memory, mapped        (back-end)
+ *   area      our memory, shared               (front-end)
+ *   backend   what the messages mean: the peer has the memory
+ *   frontend  the same from the other end: we have it
+ *   lane      the data path over virtio/
+ *
+ * Everything here runs under pd_control. The data path meets it at the locks of the lanes' sides,
+ * which the roles hold while they move a side up or down, and through one posted work item, by
+ * which a lane says that the peer broke its ring.
+ *
+ * States. A port is down from the first failure to find its peer until frames can move. Peers that
+ * come and go without getting that far change nothing and are logged at a limited rate.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "transport/transport.h"
+#include "transport/vhost/backend.h"
+#include "transport/vhost/dial.h"
+#include "transport/vhost/frontend.h"
+
+struct pd_vhost_port {
+	struct pd_port *port;
+	struct pd_vhost_dial dial;
+	struct pd_vhost_role_base *role; /* the structure of its kind */
+	struct pd_vhost_lane lanes[];
+};
+
+_Static_assert((int)PD_VHOST_AVIP == PD_CONF_DIALECT_AVIP &&
+		       (int)PD_VHOST_VIRTIO == PD_CONF_DIALECT_VIRTIO,
+	       "lanes and configuration name the dialects alike");
+
+/*
+ * What lanes post when their ring is broken, one per port. They outlive the ports, since posted work
+ * cannot be taken back.
+ */
+static struct pd_progress_work broken_work[PD_PORTS_MAX];
+static struct pd_vhost_port *broken_port[PD_PORTS_MAX]; /* NULL: closed by now */
+
+static struct pd_vhost_port *port_of(struct pd_vhost_role_base *role)
+{
+	return pd_container_of(role->lanes, struct pd_vhost_port, lanes[0]);
+}
+
+/* --- what the role tells ------------------------------------------------------------------- */
+
+/* Frames can move. */
+static void port_up(struct pd_vhost_role_base *role)
+{
+	struct pd_vhost_port *vp = port_of(role);
+
+	pd_vhost_dial_settled(&vp->dial);
+	pd_port_set_state(vp->port, PD_PORT_UP, NULL);
+}
+
+/* The peer is there, but frames cannot move now. */
+static void port_stopped(struct pd_vhost_role_base *role, const char *reason)
+{
+	pd_port_set_state(port_of(role)->port, PD_PORT_DOWN, reason);
+}
+
+/* The connection is over. */
+static void port_lost(struct pd_vhost_role_base *role, const char *reason, bool fault)
+{
+	struct pd_vhost_port *vp = port_of(role);
+
+	if (vp->port->state == PD_PORT_UP)
+		pd_port_set_state(vp->port, PD_PORT_DOWN, reason);
+	else
+		pd_log_ratelimited(fault ? PD_LOG_WARN : PD_LOG_DEBUG, "vhost", "%s: %s",
+				   role->name, reason);
+	pd_vhost_dial_again(&vp->dial);
+}
+
+/* --- what the dial tells ------------------------------------------------------------------- */
+
+/* There is a peer. */
+static void port_connected(struct pd_vhost_dial *dial, int fd)
+{
+	struct pd_vhost_port *vp = pd_container_of(dial, struct pd_vhost_port, dial);
+	int err;
+
+	pd_debug("vhost", "%s: connected by %s", vp->port->name, dial->path);
+	err = vp->role->ops->connected(vp->role, fd);
+	if (err)
+		port_lost(vp->role, pd_strerror(err), true);
+}
+
+/* There is none. */
+static void port_trouble(struct pd_vhost_dial *dial, const char *reason)
+{
+	struct pd_vhost_port *vp = pd_container_of(dial, struct pd_vhost_port, dial);
+	char text[200];
+
+	snprintf(text, sizeof(text), "cannot %s %s: %s; trying on",
+		 dial->listens ? "listen on" : "connect to", dial->path, reason);
+	if (vp->port->state == PD_PORT_DOWN)
+		pd_log_ratelimited(PD_LOG_WARN, "vhost", "%s: %s", vp->port->name, text);
+	else
+		pd_port_set_state(vp->port, PD_PORT_DOWN, text);
+}
+
+/* A lane found its ring broken. */
+static void port_broken(struct pd_progress_work *work)
+{
+	struct pd_vhost_port *vp = broken_port[work - broken_work];
+
+	if (vp)
+		vp->role->ops->broken(vp->role);
+}
+
+/* --- the transport's operations ------------------------------------------------------------ */
+
+/* Make the lanes, all down. Returns 0 or -errno with none left behind. */
+static int port_make_lanes(struct pd_vhost_port *vp, enum pd_vhost_role role)
+{
+	struct pd_port *port = vp->port;
+	enum pd_vhost_dialect dialect = (enum pd_vhost_dialect)port->config->dialect;
+
+	for (unsigned q = 0; q < port->n_lanes; q++) {
+		int err =
+			pd_vhost_lane_init(&vp->lanes[q], role, dialect, &broken_work[port->index]);
+
+		if (err) {
+			while (q)
+				pd_vhost_lane_fini(&vp->lanes[--q]);
+			return err;
+		}
+		pd_port_lane_init(port, &vp->lanes[q].lane, pd_vhost_lane_ops(role, dialect),
+				  (uint16_t)q);
+	}
+	return 0;
+}
+
+/* Free what vhost_open made, but the role's content. */
+static void port_free(struct pd_vhost_port *vp)
+{
+	struct pd_port *port = vp->port;
+
+	for (unsigned q = 0; q < port->n_lanes; q++) {
+		port->lanes[q] = NULL;
+		pd_vhost_lane_fini(&vp->lanes[q]);
+	}
+	port->priv = NULL;
+	broken_port[port->index] = NULL;
+	free(vp->role);
+	free(vp);
+}
+
+static int vhost_open(struct pd_port *port)
+{
+	const struct pd_vhost_role_ops *ops = port->config->role == PD_CONF_BACKEND
+						      ? &pd_vhost_backend_ops
+						      : &pd_vhost_frontend_ops;
+	size_t bytes = sizeof(struct pd_vhost_port) + port->n_lanes * sizeof(struct pd_vhost_lane);
+	struct pd_vhost_port *vp;
+	int err = -ENOMEM;
+
+	vp = aligned_alloc(PD_CACHE_LINE, (bytes + PD_CACHE_LINE - 1) & ~(PD_CACHE_LINE - 1ul));
+	if (!vp)
+		return -ENOMEM;
+	memset(vp, 0, bytes);
+	vp->port = port;
+	broken_work[port->index].fn = port_broken;
+	broken_port[port->index] = vp;
+	vp->dial.path = port->config->path;
+	vp->dial.listens = port->config->mode == PD_CONF_MODE_LISTEN;
+	vp->dial.order = port->index;
+	vp->dial.connected = port_connected;
+	vp->dial.trouble = port_trouble;
+	vp->role = calloc(1, ops->bytes);
+	if (!vp->role)
+		goto err_port;
+	*vp->role = (struct pd_vhost_role_base){
+		.ops = ops,
+		.config = port->config,
+		.name = port->name,
+		.n_lanes = port->n_lanes,
+		.lanes = vp->lanes,
+		.up = port_up,
+		.stopped = port_stopped,
+		.lost = port_lost,
+	};
+	err = port_make_lanes(vp, ops->lane_role);
+	if (err)
+		goto err_role;
+	err = ops->init(vp->role);
+	if (err)
+		goto err_lanes;
+	err = pd_vhost_dial_start(&vp->dial);
+	if (err)
+		goto err_init;
+	port->priv = vp;
+	return 0;
+
+err_init:
+	ops->fini(vp->role, false);
+err_lanes:
+	port_free(vp);
+	return err;
+err_role:
+	free(vp->role);
+err_port:
+	broken_port[port->index] = NULL;
+	free(vp);
+	return err;
+}
+
+/* Close, or in a forked child abandon. */
+static void port_end(struct pd_port *port, bool abandon)
+{
+	struct pd_vhost_port *vp = port->priv;
+
+	pd_vhost_dial_stop(&vp->dial, abandon);
+	vp->role->ops->fini(vp->role, abandon);
+	port_free(vp);
+}
+
+static void vhost_close(struct pd_port *port)
+{
+	port_end(port, false);
+}
+
+static void vhost_abandon(struct pd_port *port)
+{
+	port_end(port, true);
+}
+
+const struct pd_transport_ops pd_vhost_ops = {
+	.name = "vhost-user",
+	.caps = PD_CAP_SIDECAR | PD_CAP_RECONNECT,
+	.open = vhost_open,
+	.close = vhost_close,
+	.abandon = vhost_abandon,
+};

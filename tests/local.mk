@@ -29,6 +29,7 @@ tests_unit_base_test_base_LDADD = $(PD_UNIT_LIBS)
 
 include tests/unit/vlib/local.mk
 include tests/contract/local.mk
+include tests/model/local.mk
 
 # --- every header alone --------------------------------------------------------------------
 TESTS += tests/check_headers.sh

@@ -56,12 +56,33 @@ void pd_lane_ring(struct pd_lane *lane, enum pd_dir dir, bool all)
 	}
 }
 
+/*
+ * Tell the waiters of everything up to now and arm the side for what comes next. Returns the position
+ * that is armed. The side is up, its lock is held.
+ */
+static uint32_t pd_lane_tell(struct pd_lane *lane, enum pd_dir dir)
+{
+	for (;;) {
+		uint32_t now = lane->ops->position(lane, dir);
+
+		pd_lane_ring(lane, dir, false);
+		if (!lane->ops->arm(lane, dir, now))
+			return now;
+	}
+}
+
 bool pd_lane_sleep(struct pd_lane *lane, enum pd_dir dir, struct pd_lane_waiter *w)
 {
 	struct pd_lane_side *side = &lane->side[dir];
 
-	if (side->up && lane->ops->arm(lane, dir, w->seen))
+	if (side->up && pd_list_empty(&side->waiters)) {
+		if (lane->ops->arm(lane, dir, w->seen))
+			return false;
+	} else if (side->up && pd_lane_tell(lane, dir) != w->seen) {
+		/* Arming here replaced what the others had asked for, and the peer may have published
+		 * since without having looked: so the others were told first. */
 		return false;
+	}
 	pd_list_add_tail(&side->waiters, &w->node);
 	return true;
 }
@@ -75,19 +96,9 @@ void pd_lane_wake(struct pd_lane *lane, enum pd_dir dir, struct pd_lane_waiter *
 		return;
 	if (notified)
 		lane->ops->drain(lane, dir);
-	if (pd_list_empty(&side->waiters)) {
+	/* The notification that was drained was everybody's. */
+	if (pd_list_empty(&side->waiters))
 		lane->ops->disarm(lane, dir);
-		return;
-	}
-	if (!notified)
-		return;
-	/* The notification that was drained was everybody's: tell the others, and ask for the next
-	 * one. */
-	for (;;) {
-		uint32_t now = lane->ops->position(lane, dir);
-
-		pd_lane_ring(lane, dir, false);
-		if (!lane->ops->arm(lane, dir, now))
-			return;
-	}
+	else if (notified)
+		pd_lane_tell(lane, dir);
 }

@@ -20,6 +20,9 @@
  * that merely consumes neither drains nor disarms while anybody is linked, so it owes the sleepers
  * nothing.
  *
+ * There is one armed position per side and arming replaces it, so whoever arms while others sleep tells
+ * them first of what they have not seen: the peer may have published and not yet looked.
+ *
  * `seen` is the position that the sleeper based its decision on, never one read later: who found the
  * side not ready sleeps from `cursor`; who was refused by tx sleeps from the position it read before
  * tx; who wants news only sleeps from the position it last reported.

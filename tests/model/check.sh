@@ -1,0 +1,80 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# Check the models with spin, as TAP: the protocol as it is must hold, and each deliberate fault must be
+# found, or the check is worth nothing. `check.sh full` adds the large configurations (minutes, up to
+# MODEL_MB of memory, default 3000).
+dir=$(cd "$(dirname "$0")" && pwd)
+cc=${CC:-cc}
+full=${1:-small}
+mb=${MODEL_MB:-3000}
+[ "$full" = full ] || mb=1000
+command -v spin >/dev/null || { echo "1..0 # SKIP spin is not installed"; exit 0; }
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT INT TERM
+cd "$work" || exit 1
+n=0 failed=0
+
+# run NAME holds|breaks DEFINES...: one configuration.
+run() {
+	name=$1 want=$2
+	shift 2
+	n=$((n + 1))
+	rm -f pan* ./*.trail
+	# One search with progress labels checks the assertions, what is lost, and cycles without progress.
+	if ! spin -a "$@" "$dir/waiting.pml" >spin.log 2>&1 ||
+		! $cc -O1 -w -DNP -DCOLLAPSE -DNOFAIR -DMEMLIM="$mb" -o pan pan.c >cc.log 2>&1; then
+		cat spin.log cc.log | sed 's/^/# /'
+		verdict=broken
+	else
+		./pan -l -m1000000 >pan.log 2>&1
+		if grep -q 'errors: 0' pan.log && ! grep -q -e 'max search depth too small' -e 'out of memory' \
+			-e 'reached -DMEMLIM' pan.log; then
+			verdict=holds
+		elif grep -q -e 'assertion violated' -e 'non-progress cycle (' pan.log; then
+			verdict=breaks
+		else
+			verdict=unknown
+		fi
+		grep -e 'states, stored' -e 'assertion violated' -e 'non-progress cycle (' pan.log |
+			sed 's/^/# /'
+	fi
+	if [ "$verdict" = "$want" ]; then
+		echo "ok $n - $name: $want"
+	else
+		echo "not ok $n - $name: $verdict, not $want"
+		failed=1
+		spin -t -p "$@" "$dir/waiting.pml" 2>/dev/null | tail -60 | sed 's/^/# /'
+	fi
+}
+
+run "event index" holds -DLEVELS=1 -DEDGES=1 -DPUBLISH=2
+run "flag" holds -DLEVELS=1 -DEDGES=1 -DPUBLISH=2 -DEVENT_IDX=0
+run "three sleepers" holds -DLEVELS=1 -DEDGES=2 -DPUBLISH=1
+run "the link goes and comes" holds -DLEVELS=1 -DEDGES=1 -DPUBLISH=1 -DBOUNCES=1
+run "a new sleeper does not tell the older" breaks -DLEVELS=1 -DEDGES=1 -DBREAK=1
+run "who drains does not ring" breaks -DLEVELS=1 -DEDGES=1 -DBREAK=2
+run "no second look after arming" breaks -DLEVELS=1 -DEDGES=0 -DBREAK=5
+run "told over and over" breaks -DLEVELS=1 -DEDGES=1 -DBREAK=6
+if [ "$full" = full ]; then
+	run "who drains does not arm" breaks -DLEVELS=1 -DEDGES=1 -DBREAK=3
+	run "a change of the link rings nobody" breaks -DLEVELS=1 -DEDGES=1 -DBOUNCES=1 -DBREAK=4
+	run "seen is read late" breaks -DLEVELS=1 -DEDGES=1 -DBREAK=7
+	for idx in 1 0; do
+		run "two that consume, $idx" holds -DLEVELS=2 -DEDGES=0 -DPUBLISH=2 -DEVENT_IDX=$idx
+		run "two that consume, one edge, $idx" holds -DLEVELS=2 -DEDGES=1 -DPUBLISH=1 \
+			-DEVENT_IDX=$idx
+		run "one that gives up, $idx" holds -DLEVELS=1 -DEDGES=0 -DPASSERS=1 -DPUBLISH=2 \
+			-DEVENT_IDX=$idx
+		run "edge and one that gives up, $idx" holds -DLEVELS=1 -DEDGES=1 -DPASSERS=1 -DPASSES=1 \
+			-DPUBLISH=1 -DEVENT_IDX=$idx
+		run "one that never sleeps, $idx" holds -DLEVELS=1 -DEDGES=1 -DLOOKS=2 -DPUBLISH=2 \
+			-DEVENT_IDX=$idx
+		run "four frames, $idx" holds -DLEVELS=1 -DEDGES=1 -DPUBLISH=4 -DEVENT_IDX=$idx
+		run "three sleepers, two bursts, $idx" holds -DLEVELS=1 -DEDGES=2 -DPUBLISH=2 \
+			-DEVENT_IDX=$idx
+		run "the link twice, $idx" holds -DLEVELS=1 -DEDGES=1 -DPUBLISH=2 -DBOUNCES=2 \
+			-DEVENT_IDX=$idx
+	done
+fi
+echo "1..$n"
+exit $failed

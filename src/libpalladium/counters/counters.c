@@ -92,12 +92,12 @@ static const struct {
 };
 _Static_assert(PD_ARRAY_SIZE(pd_ctr_texts) == PD_CTR_TEXT_COUNT, "one row per text");
 
-/* An object without a block in the region. */
+/* An object without a block in the region; made with a cache line's alignment. */
 struct pd_ctr_stray {
 	union {
-		struct pd_ctr_block block; /* first: a pointer to it is one to the stray */
+		struct pd_ctr_block block;
 		char bytes[PD_CTR_BLOCK_BYTES_MAX];
-	} PD_CACHE_ALIGNED;
+	};
 	struct pd_list node;
 };
 
@@ -442,10 +442,12 @@ void pd_ctr_publish(void)
 /* A block in the heap for an object that finds none in the region; lock held. Never NULL. */
 static struct pd_ctr_block *pd_ctr_stray_make(unsigned group)
 {
-	struct pd_ctr_stray *s = aligned_alloc(PD_CACHE_LINE, sizeof(*s));
+	struct pd_ctr_stray *s;
+	void *mem;
 
-	if (!s)
+	if (posix_memalign(&mem, PD_CACHE_LINE, sizeof(*s)))
 		return &pd_ctr_sink.block;
+	s = mem;
 	memset(s, 0, sizeof(*s));
 	pd_list_add_tail(&pd_ctr.strays, &s->node);
 	return &s->block;

@@ -62,7 +62,7 @@ static void test_nothing_set_gives_the_defaults(void **state)
 	assert_int_equal(vars.tracelevel, PD_LOG_INFO);
 	assert_int_equal(vars.rx_bytes_min, 65536);
 	assert_true(vars.offloaded_sockets);
-	assert_string_equal(vars.stats_shmem_dir, "/tmp/");
+	assert_string_equal(vars.stats_shmem_dir, "/dev/shm");
 	assert_string_equal(vars.ports, "");
 	assert_int_equal(pd_vars.rx_poll, PD_POLL_ADAPTIVE); /* also before any reading */
 	assert_string_equal(pd_vars.config_file, vars.config_file);

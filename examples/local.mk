@@ -12,3 +12,6 @@ examples_generator_LDFLAGS = $(AM_LDFLAGS) -pie
 examples_sniffer_SOURCES = examples/sniffer.c examples/example.h
 examples_sniffer_CFLAGS = $(PD_EXAMPLE_CFLAGS)
 examples_sniffer_LDFLAGS = $(AM_LDFLAGS) -pie
+
+noinst_PROGRAMS += examples/responder
+examples_responder_SOURCES = examples/responder.c

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # The lab and its own tests: pytest files, run by tests/lab/pytap.
-TESTS += tests/lab/test_peer.py tests/lab/test_testpmd.py tests/lab/test_guest.py
-EXTRA_DIST += tests/conftest.py tests/lab/pytap tests/lab/__init__.py tests/lab/tap.py \
+TESTS += tests/lab/test_peer.py tests/lab/test_testpmd.py tests/lab/test_guest.py tests/lab/test_ns.py
+TESTS += tests/contrib/test_startvm.py
+EXTRA_DIST += contrib/vlm-vm/startvm contrib/vlm-vm/README.txt \
+	tests/contrib/test_startvm.py tests/contrib/startvm.txt tests/conftest.py tests/lab/pytap tests/lab/__init__.py tests/lab/tap.py \
 	tests/lab/wire.py tests/lab/ring.py tests/lab/vhostpeer.py tests/lab/avip.py \
-	tests/lab/frames.py tests/lab/proc.py tests/lab/testpmd.py tests/lab/guest.py \
-	tests/lab/test_peer.py tests/lab/test_testpmd.py tests/lab/test_guest.py
+	tests/lab/frames.py tests/lab/proc.py tests/lab/ns.py tests/lab/testpmd.py tests/lab/guest.py \
+	tests/lab/test_peer.py tests/lab/test_testpmd.py tests/lab/test_guest.py tests/lab/test_ns.py

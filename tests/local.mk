@@ -51,14 +51,6 @@ EXTRA_DIST += tests/decode/decode.sh tests/decode/test_decode.py tests/decode/go
 # --- the tables, the layers, the preload ---------------------------------------------------
 include tests/preload/local.mk
 
-# --- virtio --------------------------------------------------------------------------------
-VIRTIO_TESTS = tests/unit/virtio/test_rings
-if HAVE_CMOCKA
-check_PROGRAMS += $(VIRTIO_TESTS)
-TESTS += $(VIRTIO_TESTS)
-endif
-tests_unit_virtio_test_rings_SOURCES = tests/unit/virtio/test_rings.c tests/unit/virtio/ring_util.h
-tests_unit_virtio_test_rings_CFLAGS = $(PD_UNIT_CFLAGS)
-tests_unit_virtio_test_rings_LDADD = $(PD_UNIT_LIBS)
+include tests/unit/virtio/local.mk
 # --- the lab -------------------------------------------------------------------------------
 include tests/lab/local.mk

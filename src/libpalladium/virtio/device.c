@@ -2,13 +2,6 @@
 /* The device's data path where a frame or its chain is in several pieces. */
 #include "virtio/device.h"
 
-/* Count a chain that is handed back unread, and why. */
-static enum pd_device_chain bad_chain(struct pd_vq *vq, uint64_t *reason)
-{
-	(*reason)++;
-	return PD_CHAIN_BAD;
-}
-
 /*
  * Read the header off the front of a chain into `hdr`. What the last run holds behind it stays in
  * *rest. Returns 1, 0 when the chain is shorter, or an error of pd_split_walk_next.
@@ -112,7 +105,7 @@ enum pd_device_chain pd_device_show(struct pd_vq *vq, const struct pd_split_desc
 	err = read_header(vq, &walk, hdr, hdr_bytes, &runs[0]);
 	if (!err) {
 		burst->walked += walk.walked;
-		return bad_chain(vq, &vq->counts.drop_malformed);
+		return PD_CHAIN_SHORT;
 	}
 	n = runs[0].len ? 1 : 0;
 	if (err > 0)
@@ -126,14 +119,13 @@ enum pd_device_chain pd_device_show(struct pd_vq *vq, const struct pd_split_desc
 	case -EAGAIN:
 		return PD_CHAIN_LATER;
 	case -EMSGSIZE:
-		return bad_chain(vq, &vq->counts.drop_too_long);
+		return PD_CHAIN_LONG;
 	default:
-		vq->counts.desc_errors++;
-		return bad_chain(vq, &vq->counts.drop_malformed);
+		return PD_CHAIN_BAD;
 	}
 	/* Without a sidecar, a header alone says nothing. */
 	if (!total && hdr_bytes != PD_VQ_HDR_SIDECAR)
-		return bad_chain(vq, &vq->counts.drop_malformed);
+		return PD_CHAIN_SHORT;
 	if (burst->used + n > burst->headers->n || burst->used == burst->headers->n)
 		return PD_CHAIN_LATER;
 	*out = build(burst, runs, n);

@@ -123,7 +123,14 @@ static PD_ALWAYS_INLINE void pd_vq_frame_set(struct pd_vq *vq, struct pd_buffer 
 }
 
 /* What became of a chain that was not the common case. */
-enum pd_device_chain { PD_CHAIN_SHOWN, PD_CHAIN_BAD, PD_CHAIN_LATER, PD_CHAIN_BROKEN };
+enum pd_device_chain {
+	PD_CHAIN_SHOWN,
+	PD_CHAIN_SHORT,  /* not even a header, or nothing behind one that says nothing */
+	PD_CHAIN_LONG,   /* longer than the largest frame */
+	PD_CHAIN_BAD,    /* a descriptor's address or direction */
+	PD_CHAIN_LATER,  /* no headers left for it, or the bounce buffer is taken */
+	PD_CHAIN_BROKEN, /* the ring is */
+};
 
 /* What one rx has used up. */
 struct pd_device_burst {
@@ -134,8 +141,8 @@ struct pd_device_burst {
 };
 
 /*
- * Show the chain that starts with `first` as a frame in *out. PD_CHAIN_LATER: there are no headers
- * left for it, or the bounce buffer is taken.
+ * Show the chain that starts with `first` as a frame in *out. Counts nothing: a bad chain may be
+ * looked at more than once.
  */
 enum pd_device_chain pd_device_show(struct pd_vq *vq, const struct pd_split_desc *first,
 				    uint32_t hdr_bytes, struct pd_device_burst *burst,
@@ -201,6 +208,9 @@ static PD_ALWAYS_INLINE int pd_device_rx(struct pd_vq *vq, bool avip,
 		/* A bad chain behind a frame waits until it stands first. */
 		if (shown || chain == PD_CHAIN_LATER)
 			break;
+		vq->counts.desc_errors += chain == PD_CHAIN_BAD;
+		vq->counts.drop_too_long += chain == PD_CHAIN_LONG;
+		vq->counts.drop_malformed += chain != PD_CHAIN_LONG;
 		pd_split_used_stage(vq, block.head[i], 0);
 		vq->next++;
 		vq->cursor++;

@@ -133,7 +133,7 @@ static PD_ALWAYS_INLINE unsigned num_buffers(const struct pd_vq *vq, const uint8
 	return n ? n : 1;
 }
 
-enum { FRAME_SHOWN, FRAME_BAD, FRAME_LATER };
+enum { FRAME_SHOWN, FRAME_SHORT, FRAME_LONG, FRAME_LATER };
 
 /*
  * Walk the frame that stands next and show it in bufs[0], using its headers (`n` are left).
@@ -150,10 +150,8 @@ static PD_ALWAYS_INLINE int show_frame(struct pd_vq *vq, bool avip, struct pd_bu
 	*needed = 1;
 	if (walk_element(vq, &p, &len))
 		return -ENETDOWN;
-	if (pd_unlikely(len < hdr)) {
-		vq->counts.drop_malformed++;
-		return FRAME_BAD;
-	}
+	if (pd_unlikely(len < hdr))
+		return FRAME_SHORT;
 	if (avip)
 		memcpy(b->sidecar, p, PD_VQ_HDR_SIDECAR);
 	else
@@ -172,14 +170,10 @@ static PD_ALWAYS_INLINE int show_frame(struct pd_vq *vq, bool avip, struct pd_bu
 		pd_vq_buffer_set(bufs[i], p, len);
 		bufs[i - 1]->next = bufs[i]->index;
 	}
-	if (pd_unlikely(total > PD_FRAME_MAX_BYTES)) {
-		vq->counts.drop_too_long++;
-		return FRAME_BAD;
-	}
-	if (pd_unlikely(!total && !avip)) {
-		vq->counts.drop_malformed++;
-		return FRAME_BAD;
-	}
+	if (pd_unlikely(total > PD_FRAME_MAX_BYTES))
+		return FRAME_LONG;
+	if (pd_unlikely(!total && !avip))
+		return FRAME_SHORT;
 	b->total_len = total;
 	return FRAME_SHOWN;
 }
@@ -239,6 +233,8 @@ static PD_ALWAYS_INLINE int rx(struct pd_vq *vq, bool avip, const struct pd_vq_h
 				vq->need = needed;
 			break;
 		}
+		vq->counts.drop_too_long += ret == FRAME_LONG;
+		vq->counts.drop_malformed += ret == FRAME_SHORT;
 		pd_driver_recycle(vq, vq->n_walked);
 		ready = (uint16_t)(vq->peer_idx - vq->next);
 	}

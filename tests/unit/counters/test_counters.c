@@ -93,7 +93,13 @@ static void test_blocks_work_before_the_file_and_stay_where_they_are(void **stat
 	again = pd_ctr_alloc(PD_CTR_LANE, 4, 0, "pd0/4");
 	assert_ptr_equal(again, b);
 	assert_int_equal(pd_ctr_get(again, PD_CTR_LANE_RX_FRAMES), 0);
+	/* a hole before blocks in use is filled */
+	b = pd_ctr_alloc(PD_CTR_LANE, 5, 0, "pd0/5");
+	assert_ptr_not_equal(b, again);
 	pd_ctr_free(again);
+	assert_ptr_equal(pd_ctr_alloc(PD_CTR_LANE, 6, 0, "pd0/6"), again);
+	pd_ctr_free(again);
+	pd_ctr_free(b);
 	munmap((void *)(uintptr_t)map, bytes);
 }
 

@@ -18,23 +18,23 @@
 
 #include "base/compiler.h"
 
-#define PD_CONF_PORTS_MAX       64
-#define PD_CONF_NAME_MAX        16 /* IFNAMSIZ: the terminating NUL included */
-#define PD_CONF_TRANSPORT_MAX   16
-#define PD_CONF_PATH_MAX        108 /* sizeof(sockaddr_un.sun_path) */
-#define PD_CONF_PEER_MAX        64
-#define PD_CONF_ADDRESSES_MAX   16
-#define PD_CONF_OPTIONS_MAX     8
-#define PD_CONF_OPTION_KEY_MAX  24
+#define PD_CONF_PORTS_MAX 64
+#define PD_CONF_NAME_MAX 16 /* IFNAMSIZ: the terminating NUL included */
+#define PD_CONF_TRANSPORT_MAX 16
+#define PD_CONF_PATH_MAX 108 /* sizeof(sockaddr_un.sun_path) */
+#define PD_CONF_PEER_MAX 64
+#define PD_CONF_ADDRESSES_MAX 16
+#define PD_CONF_OPTIONS_MAX 8
+#define PD_CONF_OPTION_KEY_MAX 24
 #define PD_CONF_OPTION_TEXT_MAX 104
-#define PD_CONF_QUEUES_MAX      10
-#define PD_CONF_RING_MIN        2
-#define PD_CONF_RING_MAX        32768
-#define PD_CONF_RING_DEFAULT    256
-#define PD_CONF_MTU_MIN         68
-#define PD_CONF_MTU_DEFAULT     1500
-#define PD_CONF_MTU_MAX         12226 /* MTU + 14 octets of Ethernet header <= 12,240 */
-#define PD_CONF_FILE_BYTES_MAX  (1u << 20)
+#define PD_CONF_QUEUES_MAX 10
+#define PD_CONF_RING_MIN 2
+#define PD_CONF_RING_MAX 32768
+#define PD_CONF_RING_DEFAULT 256
+#define PD_CONF_MTU_MIN 68
+#define PD_CONF_MTU_DEFAULT 1500
+#define PD_CONF_MTU_MAX 12226 /* MTU + 14 octets of Ethernet header <= 12,240 */
+#define PD_CONF_FILE_BYTES_MAX (1u << 20)
 
 enum pd_conf_mode {
 	PD_CONF_MODE_CONNECT,

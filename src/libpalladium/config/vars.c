@@ -21,20 +21,20 @@
 #include "config/text.h"
 #include "config/vars.h"
 
-#define PD_VAR_PREFIX     "PALLADIUM_"
+#define PD_VAR_PREFIX "PALLADIUM_"
 #define PD_VAR_TEXT_SHOWN 200 /* bytes of a wrong value that a message repeats */
 
-#define PD_ACTS           NULL
-#define PD_LATER(why)     "not yet: it comes with " why
-#define PD_NEVER(why)     why
-#define PD_VAR_VMA(vma)   (sizeof(vma) > 1 ? "VMA_" vma : "")
+#define PD_ACTS NULL
+#define PD_LATER(why) "not yet: it comes with " why
+#define PD_NEVER(why) why
+#define PD_VAR_VMA(vma) (sizeof(vma) > 1 ? "VMA_" vma : "")
 
 struct pd_vars pd_vars = {
 #define PD_VAR_INT(NAME, field, dflt, min, max, unit, words, acts, vma, help) .field = (dflt),
-#define PD_VAR_SIZE(NAME, field, dflt, min, max, unit, acts, vma, help)       .field = (dflt),
-#define PD_VAR_BOOL(NAME, field, dflt, acts, vma, help)                       .field = (dflt),
-#define PD_VAR_ENUM(NAME, field, dflt, words, acts, vma, help)                .field = (dflt),
-#define PD_VAR_STR(NAME, field, dflt, bytes, acts, vma, help)                 .field = (dflt),
+#define PD_VAR_SIZE(NAME, field, dflt, min, max, unit, acts, vma, help) .field = (dflt),
+#define PD_VAR_BOOL(NAME, field, dflt, acts, vma, help) .field = (dflt),
+#define PD_VAR_ENUM(NAME, field, dflt, words, acts, vma, help) .field = (dflt),
+#define PD_VAR_STR(NAME, field, dflt, bytes, acts, vma, help) .field = (dflt),
 #include "defs/vars.def"
 };
 

@@ -29,10 +29,10 @@ enum { PD_POLL_ADAPTIVE = -2, PD_POLL_FOREVER = -1 };
 /* Strings are never NULL and live as long as the process. */
 struct pd_vars {
 #define PD_VAR_INT(NAME, field, dflt, min, max, unit, words, acts, vma, help) int field;
-#define PD_VAR_SIZE(NAME, field, dflt, min, max, unit, acts, vma, help)       uint64_t field;
-#define PD_VAR_BOOL(NAME, field, dflt, acts, vma, help)                       bool field;
-#define PD_VAR_ENUM(NAME, field, dflt, words, acts, vma, help)                int field;
-#define PD_VAR_STR(NAME, field, dflt, bytes, acts, vma, help)                 const char *field;
+#define PD_VAR_SIZE(NAME, field, dflt, min, max, unit, acts, vma, help) uint64_t field;
+#define PD_VAR_BOOL(NAME, field, dflt, acts, vma, help) bool field;
+#define PD_VAR_ENUM(NAME, field, dflt, words, acts, vma, help) int field;
+#define PD_VAR_STR(NAME, field, dflt, bytes, acts, vma, help) const char *field;
 #include "defs/vars.def"
 	uint64_t set_bits[4]; /* by row: the environment gave it */
 };

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 if HAVE_CMOCKA
-check_PROGRAMS += tests/unit/config/test_vars
-TESTS += tests/unit/config/test_vars
+check_PROGRAMS += tests/unit/config/test_vars tests/unit/config/test_conf
+TESTS += tests/unit/config/test_vars tests/unit/config/test_conf
 endif
 tests_unit_config_test_vars_SOURCES = tests/unit/config/test_vars.c
 tests_unit_config_test_vars_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_config_test_vars_LDADD = $(PD_UNIT_LIBS)
+tests_unit_config_test_conf_SOURCES = tests/unit/config/test_conf.c
+tests_unit_config_test_conf_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_config_test_conf_LDADD = $(PD_UNIT_LIBS)

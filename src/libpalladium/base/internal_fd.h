@@ -15,4 +15,7 @@
  */
 extern int (*pd_internal_fd)(int fd);
 
+/* Close a descriptor that pd_internal_fd gave. Any thread, any lock. */
+extern void (*pd_internal_fd_close)(int fd);
+
 #endif /* PD_BASE_INTERNAL_FD_H */

@@ -3,12 +3,12 @@
  * Mutual exclusion with ranks.
  *
  * A lock is one word: 0 free, 1 held, 2 held and somebody sleeps in the kernel. It is taken by one
- * compare-and-swap, spins briefly, then sleeps on a futex. It needs no destruction and survives fork when
- * re-initialised in the child.
+ * compare-and-swap, spins briefly, then sleeps on a futex. It needs no destruction and survives
+ * fork when re-initialised in the child.
  *
- * Ranks order the locks: a thread may take a lock only of a higher rank than every lock it holds (two
- * locks of one rank are never held together, unless the second was got by trying). The assertion builds
- * check this and name both locks.
+ * Ranks order the locks: a thread may take a lock only of a higher rank than every lock it holds
+ * (two locks of one rank are never held together, unless the second was got by trying). The
+ * assertion builds check this and name both locks.
  */
 #ifndef PD_BASE_LOCK_H
 #define PD_BASE_LOCK_H
@@ -20,13 +20,15 @@
 #include "base/compiler.h"
 
 enum pd_lock_rank {
-	PD_RANK_CONTROL = 1, /* ports, connections, configuration: never on the data path */
-	PD_RANK_LANE_RX,     /* the receive side of a lane */
-	PD_RANK_LANE_TX,     /* the transmit side of a lane */
-	PD_RANK_SOCKET,	     /* a socket's queue and options */
-	PD_RANK_READY,	     /* an epoll's items and ready list */
-	PD_RANK_WAITER,	     /* a sleeping thread's slot */
-	PD_RANK_LEAF,	     /* pools, tables: takes nothing further */
+	PD_RANK_EPOLL_LINKS = 1, /* which objects stand in which epolls */
+	PD_RANK_CONTROL,         /* ports, connections, configuration: never on the data path */
+	PD_RANK_EPOLL,           /* an epoll's items */
+	PD_RANK_TAPS,            /* which sockets want the frames of a port */
+	PD_RANK_LANE_RX,         /* the receive side of a lane */
+	PD_RANK_LANE_TX,         /* the transmit side of a lane */
+	PD_RANK_SOCKET,          /* a socket's queue and options */
+	PD_RANK_WAITER,          /* a sleeping thread's slot */
+	PD_RANK_LEAF,            /* pools, tables: takes nothing further */
 	PD_RANK_COUNT
 };
 
@@ -35,9 +37,9 @@ struct pd_lock {
 	uint32_t rank; /* enum pd_lock_rank */
 };
 
-#define PD_LOCK_INIT(r)                                                                            \
-	{                                                                                          \
-		.word = 0, .rank = (r)                                                             \
+#define PD_LOCK_INIT(r)                \
+	{                              \
+		.word = 0, .rank = (r) \
 	}
 
 static inline void pd_lock_init(struct pd_lock *lock, enum pd_lock_rank rank)
@@ -51,7 +53,8 @@ void pd_lock_wait(struct pd_lock *lock);
 void pd_lock_wake(struct pd_lock *lock);
 
 #ifdef PD_ENABLE_ASSERT
-/* Note in this thread's record that `lock` is held / was released; trap on a rank that goes down. */
+/* Note in this thread's record that `lock` is held / was released; trap on a rank that goes down.
+ */
 void pd_lock_note_taken(struct pd_lock *lock, bool tried);
 void pd_lock_note_released(struct pd_lock *lock);
 #else
@@ -82,6 +85,17 @@ static inline void pd_lock(struct pd_lock *lock)
 	if (pd_unlikely(!pd_cas(&lock->word, &free_word, 1)))
 		pd_lock_wait(lock);
 	pd_lock_note_taken(lock, false);
+}
+
+/* Take a lock of the same rank as one that is held: the caller knows that their order is settled
+ * elsewhere. */
+static inline void pd_lock_nested(struct pd_lock *lock)
+{
+	uint32_t free_word = 0;
+
+	if (pd_unlikely(!pd_cas(&lock->word, &free_word, 1)))
+		pd_lock_wait(lock);
+	pd_lock_note_taken(lock, true);
 }
 
 /* Give the lock back; this thread must hold it. */

@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * epoll over offloaded objects.
+ *
+ * Items hold (descriptor number, object), as the kernel's do (number, file), so one object may
+ * stand in an epoll several times under different numbers and in any number of epolls.
+ * Level-triggered interest is asked anew at each harvest. Edge-triggered interest remembers the
+ * edge counts last reported. ONESHOT disables the item until it is modified. Items take turns: what
+ * was reported goes to the end of the list.
+ *
+ * Locks: pd_epoll_links_lock (who is linked to whom) -> pd_control -> ep->lock (items) -> lanes. Harvests of one
+ * epoll exclude each other, so two threads never get the same edge. A nested epoll's lock is taken
+ * inside its parent's; circles are refused when they are made.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/sys.h"
+#include "wait/pollable.h"
+
+/* The kernel's own bound on epolls in epolls. */
+#define PD_EPOLL_DEPTH_MAX 5
+/* Bits of an interest that are not events. */
+#define PD_EPOLL_FLAGS (EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP)
+/* Rounds of spinning between two looks at kernel members. */
+#define PD_EPOLL_SPIN_KERNEL_ROUNDS 64
+
+struct pd_wait_tuning pd_wait_tuning = {.spin_us = -1, .kernel_ratio = 4};
+
+struct pd_epoll_item {
+	struct pd_list in_epoll;  /* ep->items, under ep->lock */
+	struct pd_list in_object; /* object->links, under pd_epoll_links_lock */
+	struct pd_epoll *ep;
+	struct pd_pollable *object;
+	int fd;
+	bool disabled; /* ONESHOT has fired */
+	bool fresh;    /* added or modified: whatever is there counts as an edge */
+	struct epoll_event event;
+	struct pd_edge reported;
+};
+
+static struct pd_lock pd_epoll_links_lock = PD_LOCK_INIT(PD_RANK_EPOLL_LINKS);
+
+static uint32_t pd_epoll_poll(struct pd_pollable *p, uint32_t events, struct pd_wait_set *ws,
+			      struct pd_edge *edge);
+static void pd_epoll_prepare(struct pd_pollable *p);
+
+static const struct pd_pollable_ops pd_epoll_pollable_ops = {
+	.prepare = pd_epoll_prepare,
+	.poll = pd_epoll_poll,
+};
+
+/* --- objects ---------------------------------------------------------------------------- */
+
+void pd_pollable_init(struct pd_pollable *p, const struct pd_pollable_ops *ops)
+{
+	p->ops = ops;
+	pd_bell_init(&p->bell);
+	pd_list_init(&p->links);
+}
+
+/* Unlink an item from both sides and free it. pd_epoll_links_lock held. */
+static void pd_epoll_item_remove(struct pd_epoll_item *item)
+{
+	struct pd_epoll *ep = item->ep;
+
+	pd_lock(&ep->lock);
+	pd_list_del(&item->in_epoll);
+	pd_store_relaxed(&ep->n_items, ep->n_items - 1);
+	pd_unlock(&ep->lock);
+	pd_list_del(&item->in_object);
+	free(item);
+}
+
+void pd_pollable_detach(struct pd_pollable *p)
+{
+	struct pd_epoll_item *item, *tmp;
+
+	pd_lock(&pd_epoll_links_lock);
+	pd_list_for_each_safe (item, tmp, &p->links, in_object)
+		pd_epoll_item_remove(item);
+	pd_unlock(&pd_epoll_links_lock);
+	pd_bell_ring(&p->bell);
+}
+
+/* --- members ---------------------------------------------------------------------------- */
+
+void pd_epoll_init(struct pd_epoll *ep, int epfd)
+{
+	pd_pollable_init(&ep->self, &pd_epoll_pollable_ops);
+	pd_lock_init(&ep->lock, PD_RANK_EPOLL);
+	pd_list_init(&ep->items);
+	ep->epfd = epfd;
+	ep->n_items = 0;
+	ep->kernel_members = 0;
+	ep->harvests = 0;
+	ep->spin.budget_ns = 0;
+	ep->fork_epoch = pd_wait_fork_epoch;
+}
+
+void pd_epoll_destroy(struct pd_epoll *ep)
+{
+	struct pd_epoll_item *item, *tmp;
+
+	pd_pollable_detach(&ep->self);
+	pd_lock(&pd_epoll_links_lock);
+	pd_list_for_each_safe (item, tmp, &ep->items, in_epoll)
+		pd_epoll_item_remove(item);
+	pd_unlock(&pd_epoll_links_lock);
+}
+
+/* How deep the epolls below `ep` go (1: no epoll inside); more than the limit when `self` is met.
+ * Links lock held. */
+static int pd_epoll_depth_below(struct pd_epoll *ep, const struct pd_epoll *self, int depth)
+{
+	struct pd_epoll_item *item;
+	int deepest = depth;
+
+	if (ep == self || depth > PD_EPOLL_DEPTH_MAX)
+		return PD_EPOLL_DEPTH_MAX + 1;
+	pd_list_for_each (item, &ep->items, in_epoll) {
+		if (item->object->ops != &pd_epoll_pollable_ops)
+			continue;
+		deepest = pd_max(
+			deepest,
+			pd_epoll_depth_below(pd_container_of(item->object, struct pd_epoll, self),
+					     self, depth + 1));
+	}
+	return deepest;
+}
+
+/* How many epolls stand above `ep`, itself counted. Links lock held. */
+static int pd_epoll_depth_above(struct pd_epoll *ep, int depth)
+{
+	struct pd_epoll_item *item;
+	int highest = depth;
+
+	if (depth > PD_EPOLL_DEPTH_MAX)
+		return depth;
+	pd_list_for_each (item, &ep->self.links, in_object)
+		highest = pd_max(highest, pd_epoll_depth_above(item->ep, depth + 1));
+	return highest;
+}
+
+/* The item of (fd, object) or NULL. Links lock held. */
+static struct pd_epoll_item *pd_epoll_find(struct pd_epoll *ep, int fd, struct pd_pollable *object)
+{
+	struct pd_epoll_item *item;
+
+	pd_list_for_each (item, &object->links, in_object) {
+		if (item->ep == ep && item->fd == fd)
+			return item;
+	}
+	return NULL;
+}
+
+/* EPOLL_CTL_ADD; links lock held. */
+static int pd_epoll_add(struct pd_epoll *ep, int fd, struct pd_pollable *target,
+			const struct epoll_event *event)
+{
+	struct pd_epoll_item *item;
+
+	if (target->ops == &pd_epoll_pollable_ops) {
+		struct pd_epoll *inner = pd_container_of(target, struct pd_epoll, self);
+
+		if (event->events & EPOLLEXCLUSIVE)
+			return -EINVAL;
+		if (pd_epoll_depth_below(inner, ep, 1) + pd_epoll_depth_above(ep, 0) >
+		    PD_EPOLL_DEPTH_MAX)
+			return -ELOOP;
+	}
+	item = calloc(1, sizeof(*item));
+	if (!item)
+		return -ENOMEM;
+	item->ep = ep;
+	item->object = target;
+	item->fd = fd;
+	item->event = *event;
+	item->fresh = true;
+	pd_list_add_tail(&target->links, &item->in_object);
+	pd_lock(&ep->lock);
+	pd_list_add_tail(&ep->items, &item->in_epoll);
+	pd_store_relaxed(&ep->n_items, ep->n_items + 1);
+	pd_unlock(&ep->lock);
+	return 0;
+}
+
+/* EPOLL_CTL_MOD; links lock held. */
+static int pd_epoll_mod(struct pd_epoll_item *item, const struct epoll_event *event)
+{
+	if ((item->event.events | event->events) & EPOLLEXCLUSIVE)
+		return -EINVAL;
+	pd_lock(&item->ep->lock);
+	item->event = *event;
+	item->disabled = false;
+	item->fresh = true;
+	pd_unlock(&item->ep->lock);
+	return 0;
+}
+
+int pd_epoll_ctl(struct pd_epoll *ep, int op, int fd, struct pd_pollable *target,
+		 const struct epoll_event *event)
+{
+	struct pd_epoll_item *item;
+	int ret = 0;
+
+	if (target == &ep->self)
+		return -EINVAL;
+	if (op != EPOLL_CTL_DEL)
+		target->ops->prepare(target); /* takes pd_control */
+	pd_lock(&pd_epoll_links_lock);
+	item = pd_epoll_find(ep, fd, target);
+	switch (op) {
+	case EPOLL_CTL_ADD:
+		ret = item ? -EEXIST : pd_epoll_add(ep, fd, target, event);
+		break;
+	case EPOLL_CTL_MOD:
+		ret = item ? pd_epoll_mod(item, event) : -ENOENT;
+		break;
+	case EPOLL_CTL_DEL:
+		if (item)
+			pd_epoll_item_remove(item);
+		else
+			ret = -ENOENT;
+		break;
+	default:
+		ret = -EINVAL;
+	}
+	pd_unlock(&pd_epoll_links_lock);
+	/* Somebody may be waiting on the epoll while its members change. */
+	if (!ret)
+		pd_bell_ring(&ep->self.bell);
+	return ret;
+}
+
+/* --- harvest ---------------------------------------------------------------------------- */
+
+/*
+ * What an item has to report now; 0 for nothing. `edge` gets the counts that belong to the answer.
+ * ep->lock held.
+ */
+static uint32_t pd_epoll_item_poll(struct pd_epoll_item *item, struct pd_wait_set *ws,
+				   struct pd_edge *edge)
+{
+	uint32_t wanted = item->event.events & ~(uint32_t)PD_EPOLL_FLAGS, ready;
+
+	if (item->disabled)
+		return 0;
+	ready = item->object->ops->poll(item->object, wanted, ws, edge);
+	if (!ready || item->fresh || !(item->event.events & EPOLLET))
+		return ready;
+	if ((ready & ~(uint32_t)EPOLLOUT) && edge->in != item->reported.in)
+		return ready;
+	if ((ready & EPOLLOUT) && edge->out != item->reported.out)
+		return ready;
+	return 0;
+}
+
+/* Remember that an item was reported with these edge counts. ep->lock held. */
+static void pd_epoll_item_reported(struct pd_epoll_item *item, const struct pd_edge *edge)
+{
+	item->reported = *edge;
+	item->fresh = false;
+	if (item->event.events & EPOLLONESHOT)
+		item->disabled = true;
+}
+
+/* Collect up to `max` events of offloaded members; `ws` gets what to wait for. */
+static int pd_epoll_harvest(struct pd_epoll *ep, struct epoll_event *events, int max,
+			    struct pd_wait_set *ws)
+{
+	struct pd_epoll_item *item, *tmp;
+	struct pd_list done;
+	int n = 0;
+
+	pd_list_init(&done);
+	pd_lock_nested(&ep->lock);
+	pd_list_for_each_safe (item, tmp, &ep->items, in_epoll) {
+		struct pd_edge edge = {0, 0};
+		uint32_t ready = pd_epoll_item_poll(item, ws, &edge);
+
+		if (!ready)
+			continue;
+		pd_epoll_item_reported(item, &edge);
+		events[n].events = ready;
+		events[n].data = item->event.data;
+		pd_list_del(&item->in_epoll);
+		pd_list_add_tail(&done, &item->in_epoll);
+		if (++n == max)
+			break;
+	}
+	pd_list_for_each_safe (item, tmp, &done, in_epoll) {
+		pd_list_del(&item->in_epoll);
+		pd_list_add_tail(&ep->items, &item->in_epoll);
+	}
+	pd_unlock(&ep->lock);
+	return n;
+}
+
+/* Have every member prepare; members of members too. Links lock held. */
+static void pd_epoll_prepare_members(struct pd_epoll *ep)
+{
+	struct pd_epoll_item *item;
+
+	pd_list_for_each (item, &ep->items, in_epoll) {
+		if (item->object->ops == &pd_epoll_pollable_ops)
+			pd_epoll_prepare_members(
+				pd_container_of(item->object, struct pd_epoll, self));
+		else
+			item->object->ops->prepare(item->object);
+	}
+	ep->fork_epoch = pd_wait_fork_epoch;
+}
+
+/* After a fork the members have to be claimed again, by whoever uses them first. */
+static void pd_epoll_prepare(struct pd_pollable *p)
+{
+	struct pd_epoll *ep = pd_container_of(p, struct pd_epoll, self);
+
+	if (pd_likely(ep->fork_epoch == pd_load_relaxed(&pd_wait_fork_epoch)))
+		return;
+	pd_lock(&pd_epoll_links_lock);
+	pd_epoll_prepare_members(ep);
+	pd_unlock(&pd_epoll_links_lock);
+}
+
+/* poll, for an epoll inside another, or in poll and select: readable when any member has something
+ * to report. */
+static uint32_t pd_epoll_poll(struct pd_pollable *p, uint32_t events, struct pd_wait_set *ws,
+			      struct pd_edge *edge)
+{
+	struct pd_epoll *ep = pd_container_of(p, struct pd_epoll, self);
+	struct pollfd kernel = {.fd = ep->epfd, .events = POLLIN};
+	static const struct timespec now = {0, 0};
+	uint32_t seq = pd_bell_seq(&p->bell);
+	struct pd_epoll_item *item;
+	bool ready = false;
+
+	pd_lock_nested(&ep->lock);
+	pd_list_for_each (item, &ep->items, in_epoll) {
+		struct pd_edge inner = {0, 0};
+
+		ready |= pd_epoll_item_poll(item, ws, &inner) != 0;
+		edge->in += inner.in + inner.out;
+	}
+	pd_unlock(&ep->lock);
+	if (ws) {
+		pd_wait_add_bell(ws, &p->bell, seq);
+		pd_wait_add_fd(ws, ep->epfd);
+	}
+	if (!ready && pd_load_relaxed(&ep->kernel_members) &&
+	    pd_sys_ppoll(&kernel, 1, &now, NULL) > 0) {
+		ready = true;
+		edge->in++; /* the kernel keeps its own edges: any readiness counts anew */
+	}
+	return ready ? events & (EPOLLIN | EPOLLRDNORM) : 0;
+}
+
+/* --- waiting ---------------------------------------------------------------------------- */
+
+bool pd_spin_more(struct pd_spin_loop *loop, int64_t setting_us, uint64_t deadline_ns)
+{
+	uint64_t now;
+
+	if (deadline_ns == 0)
+		return false;
+	/* Reading the clock costs as much as asking again: every eighth round is often enough. */
+	if (loop->until_ns && ++loop->rounds % 8) {
+		pd_cpu_relax();
+		return true;
+	}
+	now = pd_clock_ns();
+	if (!loop->until_ns)
+		loop->until_ns = pd_spin_begin(loop->spin, setting_us, now);
+	pd_cpu_relax();
+	return now < loop->until_ns && now < deadline_ns;
+}
+
+/* Look at the kernel's members: up to `max` events, without waiting. */
+static int pd_epoll_kernel(struct pd_epoll *ep, struct epoll_event *events, int max)
+{
+	int n = pd_sys_epoll_pwait(ep->epfd, events, max, 0, NULL);
+
+	ep->harvests = 0;
+	return n == -EINTR ? 0 : n;
+}
+
+/* One round: offloaded members, and the kernel's when it is their turn. Returns events found or
+ * -errno. */
+static int pd_epoll_round(struct pd_epoll *ep, struct epoll_event *events, int max,
+			  struct pd_wait_set *ws, bool look_at_kernel)
+{
+	uint32_t seq = pd_bell_seq(&ep->self.bell);
+	int n = pd_epoll_harvest(ep, events, max, ws), k;
+
+	pd_wait_add_bell(ws, &ep->self.bell, seq);
+	if (!pd_load_relaxed(&ep->kernel_members) || n == max)
+		return n;
+	if (n ? ++ep->harvests < pd_wait_tuning.kernel_ratio : !look_at_kernel)
+		return n;
+	k = pd_epoll_kernel(ep, events + n, max - n);
+	if (k < 0)
+		return n ? n : k;
+	return n + k;
+}
+
+int pd_epoll_wait(struct pd_epoll *ep, struct epoll_event *events, int max, uint64_t deadline_ns,
+		  const void *mask)
+{
+	struct pd_spin_loop spin = {.spin = &ep->spin};
+	struct pd_wait_set *ws = pd_wait_begin();
+	bool slept = false;
+	int n;
+
+	pd_epoll_prepare(&ep->self);
+	for (;;) {
+		pd_wait_reset(ws);
+		n = pd_epoll_round(ep, events, max, ws,
+				   slept || spin.rounds % PD_EPOLL_SPIN_KERNEL_ROUNDS == 0);
+		if (n)
+			break;
+		if (deadline_ns != PD_WAIT_FOREVER && pd_clock_ns() >= deadline_ns)
+			break;
+		if (!slept && pd_spin_more(&spin, pd_wait_tuning.spin_us, deadline_ns))
+			continue;
+		n = pd_wait_kernel_fds(ws, 1);
+		if (n < 0)
+			break;
+		ws->fds[0] = (struct pollfd){.fd = ep->epfd, .events = POLLIN};
+		n = pd_wait_sleep(ws, deadline_ns, mask);
+		if (n < 0)
+			break;
+		slept = true;
+	}
+	if (deadline_ns)
+		pd_spin_end(&ep->spin, n > 0 && !slept);
+	return n;
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * poll over offloaded objects and kernel descriptors together; select is built on it.
+ */
+#include <errno.h>
+
+#include "base/sys.h"
+#include "wait/pollable.h"
+
+/* Rounds of spinning between two looks at kernel descriptors. */
+#define PD_POLL_SPIN_KERNEL_ROUNDS 64
+
+/* All polls of a process learn together whether spinning pays off. */
+static struct pd_spin pd_poll_spin;
+
+/* Ask every offloaded entry; returns how many have revents. `ws` gets what to wait for. */
+static int pd_poll_objects(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
+			   struct pd_wait_set *ws)
+{
+	int ready = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		struct pd_edge edge = {0, 0};
+
+		if (!objects[i])
+			continue;
+		/* Poll's and epoll's event bits are the same numbers. */
+		fds[i].revents = (short)objects[i]->ops->poll(
+			objects[i], (uint32_t)(unsigned short)fds[i].events, ws, &edge);
+		ready += fds[i].revents != 0;
+	}
+	return ready;
+}
+
+/* Put the kernel's entries in front of the set's scratch. Returns 0 or -ENOMEM. */
+static int pd_poll_kernel_load(const struct pollfd *fds, struct pd_pollable *const *objects,
+			       unsigned n, unsigned n_kernel, struct pd_wait_set *ws)
+{
+	int ret = pd_wait_kernel_fds(ws, n_kernel);
+	unsigned k = 0;
+
+	if (ret)
+		return ret;
+	for (unsigned i = 0; i < n; i++)
+		if (!objects[i])
+			ws->fds[k++] = (struct pollfd){.fd = fds[i].fd, .events = fds[i].events};
+	return 0;
+}
+
+/* Take the kernel's answers back; returns how many entries have revents. */
+static int pd_poll_kernel_store(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
+				const struct pd_wait_set *ws)
+{
+	unsigned k = 0;
+	int ready = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (objects[i])
+			continue;
+		fds[i].revents = ws->fds[k++].revents;
+		ready += fds[i].revents != 0;
+	}
+	return ready;
+}
+
+/* Ask the kernel about its entries without waiting; returns how many are ready, or -errno. */
+static int pd_poll_kernel_now(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
+			      struct pd_wait_set *ws)
+{
+	static const struct timespec now = {0, 0};
+	int ret = pd_sys_ppoll(ws->fds, ws->n_kernel, &now, NULL);
+
+	if (ret < 0)
+		return ret;
+	return pd_poll_kernel_store(fds, objects, n, ws);
+}
+
+int pd_poll(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
+	    uint64_t deadline_ns, const void *mask)
+{
+	struct pd_spin_loop spin = {.spin = &pd_poll_spin};
+	struct pd_wait_set *ws = pd_wait_begin();
+	unsigned n_kernel = 0;
+	bool slept = false;
+	int ready, ret;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (objects[i])
+			objects[i]->ops->prepare(objects[i]);
+		else
+			n_kernel++;
+		fds[i].revents = 0;
+	}
+	ret = pd_poll_kernel_load(fds, objects, n, n_kernel, ws);
+	if (ret)
+		return ret;
+	for (;;) {
+		pd_wait_reset(ws);
+		ready = pd_poll_objects(fds, objects, n, ws);
+		/* Kernel entries are looked at once in every call, and now and then while spinning.
+		 */
+		if (n_kernel && (ready || spin.rounds % PD_POLL_SPIN_KERNEL_ROUNDS == 0)) {
+			ret = pd_poll_kernel_now(fds, objects, n, ws);
+			if (ret < 0 && ret != -EINTR)
+				return ret;
+			ready += pd_max(ret, 0);
+		}
+		if (ready || (deadline_ns != PD_WAIT_FOREVER && pd_clock_ns() >= deadline_ns))
+			break;
+		if (!slept && pd_spin_more(&spin, pd_wait_tuning.spin_us, deadline_ns))
+			continue;
+		ret = pd_wait_sleep(ws, deadline_ns, mask);
+		if (ret < 0)
+			return ret;
+		slept = true;
+		spin.rounds = 0;
+	}
+	if (deadline_ns)
+		pd_spin_end(&pd_poll_spin, ready > 0 && !slept);
+	return ready;
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What poll, select and epoll can ask of an offloaded object, and the multiplexers over such
+ * objects and kernel descriptors.
+ */
+#ifndef PD_WAIT_POLLABLE_H
+#define PD_WAIT_POLLABLE_H
+
+#include <poll.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+
+#include "wait/wait.h"
+
+struct pd_pollable;
+
+/*
+ * Counts of what happened on an object, for edge-triggered interest: each moves when something came
+ * in, or when room came after a send had found none.
+ */
+struct pd_edge {
+	uint32_t in;
+	uint32_t out;
+};
+
+struct pd_pollable_ops {
+	/* Called without locks before poll: open what must be open. Any program thread. */
+	void (*prepare)(struct pd_pollable *p);
+	/*
+	 * Which of `events` (EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDNORM...; EPOLLERR and EPOLLHUP
+	 * always) hold now, and the edge counts. With a wait set: note also what would change the
+	 * answer, whatever it is.
+	 */
+	uint32_t (*poll)(struct pd_pollable *p, uint32_t events, struct pd_wait_set *ws,
+			 struct pd_edge *edge);
+};
+
+struct pd_pollable {
+	const struct pd_pollable_ops *ops;
+	struct pd_bell bell;  /* rung when the answer may have changed and no lane tells */
+	struct pd_list links; /* epoll items on this object */
+};
+
+void pd_pollable_init(struct pd_pollable *p, const struct pd_pollable_ops *ops);
+
+/* The object ends: take it out of every epoll and wake who waits on it. No lock held. */
+void pd_pollable_detach(struct pd_pollable *p);
+
+/* How the program's settings say to spin and to mix; one per process. */
+struct pd_wait_tuning {
+	int64_t spin_us;       /* poll, select, epoll: -1 adapts */
+	unsigned kernel_ratio; /* look at kernel members every so many harvests that found something
+				*/
+};
+extern struct pd_wait_tuning pd_wait_tuning;
+
+/*
+ * poll(2) over `n` entries; objects[i] is NULL where fds[i] belongs to the kernel. Returns the
+ * number of entries with revents, 0 at the deadline, or -errno (-EINTR after a signal). `mask` as
+ * for pd_wait_sleep.
+ */
+int pd_poll(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
+	    uint64_t deadline_ns, const void *mask);
+
+/*
+ * An epoll that has, or had, offloaded members. Kernel members stay in the program's own epoll
+ * descriptor. It is a pollable itself, so that epolls nest.
+ */
+struct pd_epoll {
+	struct pd_pollable self;
+	int epfd;             /* the program's; used for kernel members */
+	struct pd_lock lock;  /* rank PD_RANK_EPOLL: items */
+	struct pd_list items; /* in harvest order: who was reported goes to the end */
+	unsigned n_items;
+	uint32_t kernel_members; /* at least as many as there are; 0 means none */
+	uint32_t fork_epoch;     /* members were last prepared in this generation of the process */
+	unsigned harvests;       /* since the kernel was last looked at */
+	struct pd_spin spin;
+};
+
+/* Around the program's descriptor `epfd`. */
+void pd_epoll_init(struct pd_epoll *ep, int epfd);
+
+/* The epoll's last descriptor is closed: free the items. No lock held. */
+void pd_epoll_destroy(struct pd_epoll *ep);
+
+/*
+ * EPOLL_CTL_ADD, MOD, DEL of an offloaded member, known by its descriptor number and object.
+ * Returns 0, -EEXIST, -ENOENT, -EINVAL (itself, EPOLLEXCLUSIVE misuse), -ELOOP (nesting in a circle
+ * or deeper than 5), -ENOMEM.
+ */
+int pd_epoll_ctl(struct pd_epoll *ep, int op, int fd, struct pd_pollable *target,
+		 const struct epoll_event *event);
+
+/* True when the epoll has offloaded members, so that waiting must go through pd_epoll_wait. */
+static inline bool pd_epoll_active(const struct pd_epoll *ep)
+{
+	return pd_load_relaxed(&ep->n_items) != 0;
+}
+
+/* epoll_pwait2(2). Returns the number of events, 0 at the deadline, -EINTR, -EINVAL. */
+int pd_epoll_wait(struct pd_epoll *ep, struct epoll_event *events, int max, uint64_t deadline_ns,
+		  const void *mask);
+
+/* Spinning for pd_poll and pd_epoll_wait share this: true while the caller should ask again at
+ * once. */
+struct pd_spin_loop {
+	struct pd_spin *spin;
+	uint64_t until_ns; /* 0: not begun */
+	unsigned rounds;
+};
+bool pd_spin_more(struct pd_spin_loop *loop, int64_t setting_us, uint64_t deadline_ns);
+
+#endif /* PD_WAIT_POLLABLE_H */

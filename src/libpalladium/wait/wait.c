@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Wait sets, bells, sleeping and spinning (the theory stands in wait.h).
+ *
+ * Each thread has one wake eventfd, made at its first sleep and closed when the thread ends.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "base/internal_fd.h"
+#include "base/lib.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "wait/wait.h"
+
+/* How long to sleep when memory for the set ran out: long enough to cost nothing, short enough to
+ * go unnoticed. */
+#define PD_WAIT_OUT_OF_MEMORY_NS (2 * PD_NS_PER_MS)
+
+/* A signal handler that runs while its thread sleeps may wait too, and so on. */
+#define PD_WAIT_NESTING 4
+
+struct pd_wait_thread {
+	struct pd_wait_set sets[PD_WAIT_NESTING];
+	int wake_fd; /* -1 until the first sleep */
+	uint32_t fork_epoch;
+	bool registered; /* the key's destructor will run */
+};
+
+static __thread struct pd_wait_thread pd_wait_self = {.wake_fd = -1};
+static pthread_key_t pd_wait_key;
+static pthread_once_t pd_wait_once = PTHREAD_ONCE_INIT;
+uint32_t pd_wait_fork_epoch;
+
+/* --- threads ---------------------------------------------------------------------------- */
+
+/* A thread ends: give back its eventfd and its memory. */
+static void pd_wait_thread_end(void *arg)
+{
+	struct pd_wait_thread *self = arg;
+
+	if (self->wake_fd >= 0)
+		pd_internal_fd_close(self->wake_fd);
+	for (int i = 0; i < PD_WAIT_NESTING; i++) {
+		free(self->sets[i].entries);
+		free(self->sets[i].fds);
+	}
+	memset(self, 0, sizeof(*self));
+	self->wake_fd = -1;
+}
+
+static void pd_wait_key_create(void)
+{
+	if (pthread_key_create(&pd_wait_key, pd_wait_thread_end))
+		pd_err("wait", "no thread key left: a descriptor per thread will leak");
+}
+
+/* The calling thread's wake eventfd, made if need be; -errno if it cannot be made. */
+static int pd_wait_wake_fd(struct pd_wait_thread *self)
+{
+	uint32_t epoch = pd_load_relaxed(&pd_wait_fork_epoch);
+
+	if (pd_likely(self->wake_fd >= 0 && self->fork_epoch == epoch))
+		return self->wake_fd;
+	if (self->wake_fd >= 0)
+		pd_internal_fd_close(self->wake_fd); /* the parent's: it is shared with it */
+	self->wake_fd = pd_internal_fd(pd_sys_eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+	self->fork_epoch = epoch;
+	if (!self->registered) {
+		pthread_once(&pd_wait_once, pd_wait_key_create);
+		self->registered = pthread_setspecific(pd_wait_key, self) == 0;
+	}
+	return self->wake_fd;
+}
+
+void pd_wait_after_fork(void)
+{
+	pd_wait_fork_epoch++;
+}
+
+/* --- bells ------------------------------------------------------------------------------ */
+
+void pd_bell_init(struct pd_bell *bell)
+{
+	pd_lock_init(&bell->lock, PD_RANK_WAITER);
+	bell->seq = 0;
+	pd_list_init(&bell->waiters);
+}
+
+void pd_bell_ring(struct pd_bell *bell)
+{
+	static const uint64_t one = 1;
+	struct pd_lane_waiter *w;
+
+	pd_lock(&bell->lock);
+	pd_store_release(&bell->seq, bell->seq + 1); /* pairs with pd_bell_seq */
+	pd_list_for_each (w, &bell->waiters, node)
+		pd_sys_write(w->wake_fd, &one, sizeof(one));
+	pd_unlock(&bell->lock);
+}
+
+/* Link `w` to the bell unless it was rung since w->seen; true when linked. */
+static bool pd_bell_sleep(struct pd_bell *bell, struct pd_lane_waiter *w)
+{
+	bool quiet;
+
+	pd_lock(&bell->lock);
+	quiet = bell->seq == w->seen;
+	if (quiet)
+		pd_list_add_tail(&bell->waiters, &w->node);
+	pd_unlock(&bell->lock);
+	return quiet;
+}
+
+static void pd_wait_unlink(struct pd_wait_entry *e, bool notified);
+
+/* --- the set ---------------------------------------------------------------------------- */
+
+void pd_wait_reset(struct pd_wait_set *ws)
+{
+	ws->n = 0;
+	ws->stale = false;
+	ws->failed = false;
+}
+
+struct pd_wait_set *pd_wait_begin(void)
+{
+	struct pd_wait_set *ws = pd_wait_self.sets;
+
+	/* A set that is asleep belongs to what this signal handler interrupted. */
+	while (ws->asleep && ws < &pd_wait_self.sets[PD_WAIT_NESTING - 1])
+		ws++;
+	/* Deeper than that, or left by longjmp: what is still linked there is taken out first. */
+	if (ws->asleep) {
+		for (unsigned i = 0; i < ws->n; i++)
+			pd_wait_unlink(&ws->entries[i], true);
+		ws->asleep = false;
+	}
+	pd_wait_reset(ws);
+	ws->n_kernel = 0;
+	return ws;
+}
+
+/* One more entry, or NULL when memory ran out. */
+static struct pd_wait_entry *pd_wait_grow(struct pd_wait_set *ws)
+{
+	if (ws->n == ws->capacity) {
+		unsigned capacity = ws->capacity ? 2 * ws->capacity : 8;
+		struct pd_wait_entry *grown = realloc(ws->entries, capacity * sizeof(*grown));
+
+		if (!grown) {
+			ws->failed = true;
+			return NULL;
+		}
+		ws->entries = grown;
+		ws->capacity = capacity;
+	}
+	return memset(&ws->entries[ws->n++], 0, sizeof(ws->entries[0]));
+}
+
+void pd_wait_add_lane(struct pd_wait_set *ws, struct pd_lane *lane, enum pd_dir dir, uint32_t seen)
+{
+	struct pd_wait_entry *e;
+
+	for (unsigned i = 0; i < ws->n; i++) {
+		e = &ws->entries[i];
+		if (e->lane != lane || e->dir != dir)
+			continue;
+		/* Another object looked at this side too; if it moved in between, one of the two is
+		 * out of date. */
+		if (e->waiter.seen != seen || e->link != lane->side[dir].link)
+			ws->stale = true;
+		return;
+	}
+	e = pd_wait_grow(ws);
+	if (!e)
+		return;
+	e->lane = lane;
+	e->dir = dir;
+	e->link = lane->side[dir].link;
+	e->waiter.seen = seen;
+}
+
+void pd_wait_add_bell(struct pd_wait_set *ws, struct pd_bell *bell, uint32_t seen)
+{
+	struct pd_wait_entry *e = pd_wait_grow(ws);
+
+	if (!e)
+		return;
+	e->bell = bell;
+	e->waiter.seen = seen;
+}
+
+void pd_wait_add_fd(struct pd_wait_set *ws, int fd)
+{
+	struct pd_wait_entry *e = pd_wait_grow(ws);
+
+	if (e)
+		e->fd = fd;
+}
+
+/* Room for `n` descriptors in the scratch, contents kept. */
+static int pd_wait_fds_reserve(struct pd_wait_set *ws, unsigned n)
+{
+	struct pollfd *grown;
+
+	if (n <= ws->fds_capacity)
+		return 0;
+	grown = realloc(ws->fds, n * sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	ws->fds = grown;
+	ws->fds_capacity = n;
+	return 0;
+}
+
+int pd_wait_kernel_fds(struct pd_wait_set *ws, unsigned n)
+{
+	int ret = pd_wait_fds_reserve(ws, n + 8);
+
+	if (!ret)
+		ws->n_kernel = n;
+	return ret;
+}
+
+/* --- sleeping --------------------------------------------------------------------------- */
+
+/* Link one entry; its event_fd (or -1) goes to *event_fd. False when it has moved: nothing is
+ * linked then. */
+static bool pd_wait_link(struct pd_wait_entry *e, int wake_fd, int *event_fd)
+{
+	struct pd_lane_side *side;
+
+	e->waiter.wake_fd = wake_fd;
+	*event_fd = -1;
+	if (e->bell) {
+		e->linked = pd_bell_sleep(e->bell, &e->waiter);
+		return e->linked;
+	}
+	if (!e->lane) {
+		*event_fd = e->fd;
+		return true;
+	}
+	side = &e->lane->side[e->dir];
+	pd_lock(&side->lock);
+	e->linked = side->link == e->link && pd_lane_sleep(e->lane, e->dir, &e->waiter);
+	*event_fd = side->event_fd;
+	pd_unlock(&side->lock);
+	return e->linked;
+}
+
+/* Undo pd_wait_link. `notified`: the lane's event_fd was readable. */
+static void pd_wait_unlink(struct pd_wait_entry *e, bool notified)
+{
+	struct pd_lock *lock;
+
+	if (!e->linked)
+		return;
+	lock = e->lane ? &e->lane->side[e->dir].lock : &e->bell->lock;
+	pd_lock(lock);
+	if (e->lane)
+		pd_lane_wake(e->lane, e->dir, &e->waiter, notified);
+	else
+		pd_list_del(&e->waiter.node);
+	pd_unlock(lock);
+	e->linked = false;
+}
+
+/* The time from now to `deadline_ns` in *ts; NULL for ever. */
+static struct timespec *pd_wait_left(uint64_t deadline_ns, struct timespec *ts)
+{
+	uint64_t now, left;
+
+	if (deadline_ns == PD_WAIT_FOREVER)
+		return NULL;
+	now = pd_clock_ns();
+	left = deadline_ns > now ? deadline_ns - now : 0;
+	ts->tv_sec = (time_t)(left / PD_NS_PER_SEC);
+	ts->tv_nsec = (long)(left % PD_NS_PER_SEC);
+	return ts;
+}
+
+/* ppoll, with signal handlers running as they arrive. -EINTR when one ran or is to run. */
+static int pd_wait_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *ts, const void *mask)
+{
+	int ret = -EINTR;
+
+	if (!pd_lib_sleep_begin())
+		ret = pd_sys_ppoll(fds, n, ts, mask);
+	pd_lib_sleep_end();
+	return ret;
+}
+
+int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask)
+{
+	int wake_fd = pd_wait_wake_fd(&pd_wait_self), ret;
+	unsigned base = ws->n_kernel, linked = 0;
+	struct timespec ts;
+	uint64_t drain;
+
+	if (ws->stale)
+		return 0;
+	ret = pd_wait_fds_reserve(ws, base + 1 + ws->n);
+	if (ws->failed || ret < 0 || wake_fd < 0) {
+		uint64_t soon = pd_clock_ns() + PD_WAIT_OUT_OF_MEMORY_NS;
+
+		ret = pd_sys_ppoll(ws->fds, base, pd_wait_left(pd_min(soon, deadline_ns), &ts),
+				   mask);
+		return ret;
+	}
+	ws->fds[base] = (struct pollfd){.fd = wake_fd, .events = POLLIN};
+	for (; linked < ws->n; linked++) {
+		struct pollfd *p = &ws->fds[base + 1 + linked];
+
+		p->events = POLLIN;
+		p->revents = 0;
+		if (!pd_wait_link(&ws->entries[linked], wake_fd, &p->fd))
+			break;
+	}
+	if (linked == ws->n) {
+		ws->asleep = true;
+		ret = pd_wait_ppoll(ws->fds, base + 1 + ws->n, pd_wait_left(deadline_ns, &ts),
+				    mask);
+		ws->asleep = false;
+	} else {
+		/* Something moved: no sleep, but the kernel's descriptors get their turn. */
+		struct timespec zero = {0, 0};
+
+		ret = base ? pd_sys_ppoll(ws->fds, base, &zero, mask) : 0;
+		ws->fds[base].revents = 0;
+	}
+	for (unsigned i = 0; i < linked; i++)
+		pd_wait_unlink(&ws->entries[i], ret > 0 && ws->fds[base + 1 + i].revents);
+	/* A write that comes between the sleep and the unlinking costs one needless round later. */
+	if (ret > 0 && ws->fds[base].revents)
+		pd_sys_read(wake_fd, &drain, sizeof(drain));
+	if (ret == -EINTR)
+		pd_lib_signals_run();
+	if (ret <= 0)
+		return ret;
+	ret = 0;
+	for (unsigned i = 0; i < base; i++)
+		ret += ws->fds[i].revents != 0;
+	return ret;
+}
+
+/* --- spinning --------------------------------------------------------------------------- */
+
+uint64_t pd_spin_begin(const struct pd_spin *spin, int64_t setting_us, uint64_t now_ns)
+{
+	if (setting_us >= 0)
+		return now_ns + (uint64_t)setting_us * PD_NS_PER_US;
+	return now_ns + (spin->budget_ns ? spin->budget_ns : PD_SPIN_MAX_NS / 2);
+}
+
+void pd_spin_end(struct pd_spin *spin, bool hit)
+{
+	uint32_t budget = spin->budget_ns ? spin->budget_ns : PD_SPIN_MAX_NS / 2;
+
+	/* Up fast, down slowly enough that one late frame does not end a conversation. */
+	budget = hit ? pd_min(2 * budget, PD_SPIN_MAX_NS)
+		     : pd_max(budget - budget / 4, PD_SPIN_MIN_NS);
+	pd_store_relaxed(&spin->budget_ns, budget);
+}
+
+uint64_t pd_wait_deadline_ts(const struct timespec *ts, int *err)
+{
+	*err = 0;
+	if (!ts)
+		return PD_WAIT_FOREVER;
+	if (ts->tv_sec < 0 || ts->tv_nsec < 0 || ts->tv_nsec >= (long)PD_NS_PER_SEC) {
+		*err = -EINVAL;
+		return 0;
+	}
+	if (!ts->tv_sec && !ts->tv_nsec)
+		return PD_WAIT_NOT;
+	if ((uint64_t)ts->tv_sec > (PD_WAIT_FOREVER >> 1) / PD_NS_PER_SEC)
+		return PD_WAIT_FOREVER;
+	return pd_clock_ns() + (uint64_t)ts->tv_sec * PD_NS_PER_SEC + (uint64_t)ts->tv_nsec;
+}

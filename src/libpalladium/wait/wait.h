@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Waiting: the one way this library sleeps.
+ *
+ * A thread that waits (in recv, poll, select, epoll_wait, or a send that found no room) asks each
+ * object whether it is ready. An object that is not notes in the thread's *wait set* what would
+ * change that: sides of lanes, with the position it saw, and bells. Then the thread spins for a
+ * while, asking again; then pd_wait_sleep links it to everything in the set, lets the kernel sleep
+ * it in one ppoll over the lanes' event_fds, its own wake eventfd and whatever kernel descriptors
+ * belong to the call, and unlinks it. Then it asks again. So a wake-up is only ever a hint, and no
+ * state is carried over a sleep.
+ *
+ * Nothing is lost between asking and sleeping, because linking compares what was seen with what is
+ * there now, under the lock of the lane or bell (vlib/lane.h; tests/model/waiting.pml).
+ *
+ * A *bell* is for what no lane tells: an epoll got a member, a socket was bound or closed, a frame
+ * was looped back.
+ *
+ * Locks: a wait set belongs to one thread. Lane locks are taken one at a time.
+ */
+#ifndef PD_WAIT_WAIT_H
+#define PD_WAIT_WAIT_H
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/lock.h"
+#include "vlib/lane.h"
+
+/* Wait for ever. */
+#define PD_WAIT_FOREVER UINT64_MAX
+
+/* Something that can be rung; `seq` counts the rings. */
+struct pd_bell {
+	struct pd_lock lock; /* rank PD_RANK_WAITER */
+	uint32_t seq;
+	struct pd_list waiters; /* struct pd_lane_waiter */
+};
+
+void pd_bell_init(struct pd_bell *bell);
+
+/* Wake every thread that waits on the bell. Any lock of a lower rank may be held. */
+void pd_bell_ring(struct pd_bell *bell);
+
+static inline uint32_t pd_bell_seq(struct pd_bell *bell)
+{
+	return pd_load_acquire(&bell->seq); /* pairs with the ring's increment */
+}
+
+/* One thing that a thread waits for: a lane's side, a bell, or a kernel descriptor that an object
+ * stands on. */
+struct pd_wait_entry {
+	struct pd_lane *lane;
+	struct pd_bell *bell;
+	int fd; /* when both are NULL; polled for POLLIN */
+	enum pd_dir dir;
+	uint32_t link; /* the side's count of link changes when it was looked at */
+	bool linked;
+	struct pd_lane_waiter waiter;
+};
+
+/* What one thread waits for. Grows as needed; kept per thread, so that a steady program allocates
+ * nothing. */
+struct pd_wait_set {
+	struct pd_wait_entry *entries;
+	unsigned n, capacity;
+	struct pollfd *fds; /* scratch of the sleep: the caller's kernel descriptors first */
+	unsigned n_kernel, fds_capacity;
+	bool asleep; /* linked, in the kernel */
+	bool stale;  /* something moved while it was noted: ask again before sleeping */
+	bool failed; /* out of memory while noting: sleep briefly, then ask again */
+};
+
+/* The calling thread's wait set, emptied. Not to be nested: a thread waits for one thing at a time.
+ */
+struct pd_wait_set *pd_wait_begin(void);
+
+/* Empty the set, keeping the kernel descriptors: before asking again. */
+void pd_wait_reset(struct pd_wait_set *ws);
+
+/*
+ * Note that a side of a lane is waited for, as it was when it was looked at under its lock: `seen`
+ * the position, side->link the link. Call it with that lock held.
+ */
+void pd_wait_add_lane(struct pd_wait_set *ws, struct pd_lane *lane, enum pd_dir dir, uint32_t seen);
+
+/* Note a bell, as it stood at `seen` (read before the object was looked at). */
+void pd_wait_add_bell(struct pd_wait_set *ws, struct pd_bell *bell, uint32_t seen);
+
+/* Note a kernel descriptor, waited on until it is readable. */
+void pd_wait_add_fd(struct pd_wait_set *ws, int fd);
+
+/*
+ * Room for `n` kernel descriptors in front of the scratch; the caller fills ws->fds[0..n) before
+ * sleeping and reads revents there afterwards. Returns 0 or -ENOMEM.
+ */
+int pd_wait_kernel_fds(struct pd_wait_set *ws, unsigned n);
+
+/*
+ * Sleep until something in the set moves, a kernel descriptor is ready, or the monotonic clock
+ * reaches `deadline_ns` (PD_WAIT_FOREVER: none). `mask`: signal mask to sleep under (kernel set of
+ * 8 bytes) or NULL. Returns the number of ready kernel descriptors (revents filled), 0 when it is
+ * time to ask again (or the deadline passed), -EINTR after a signal, or -errno. No lock may be
+ * held.
+ */
+int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask);
+
+/*
+ * Adaptive spinning. State of one waiter (a socket, an epoll): how long spinning has paid off
+ * lately.
+ */
+struct pd_spin {
+	uint32_t budget_ns;
+};
+
+/* The most and the least an adaptive spin lasts. */
+#define PD_SPIN_MAX_NS 50000u
+#define PD_SPIN_MIN_NS 500u
+
+/* When to stop spinning, as a pd_clock_ns value: `setting_us` >= 0 is what the user asked for, -1
+ * lets the history decide. */
+uint64_t pd_spin_begin(const struct pd_spin *spin, int64_t setting_us, uint64_t now_ns);
+
+/* Tell what came of it: `hit` when something came while spinning. */
+void pd_spin_end(struct pd_spin *spin, bool hit);
+
+/* The deadline of a call that must not wait. */
+#define PD_WAIT_NOT 0ull
+
+/* A deadline `timeout_ms` from now; negative is for ever, 0 is PD_WAIT_NOT. */
+static inline uint64_t pd_wait_deadline_ms(int64_t timeout_ms)
+{
+	if (timeout_ms <= 0)
+		return timeout_ms ? PD_WAIT_FOREVER : PD_WAIT_NOT;
+	return pd_clock_ns() + (uint64_t)timeout_ms * PD_NS_PER_MS;
+}
+
+/* A deadline `ts` from now, NULL is for ever; -EINVAL in *err for a bad timespec. */
+uint64_t pd_wait_deadline_ts(const struct timespec *ts, int *err);
+
+/* Counts forks that this process came from. */
+extern uint32_t pd_wait_fork_epoch;
+
+/* In a forked child: the parent's threads' wake descriptors are forgotten. */
+void pd_wait_after_fork(void);
+
+#endif /* PD_WAIT_WAIT_H */

@@ -111,6 +111,14 @@ static inline bool pd_port_lease_take(struct pd_port *port)
 	       pd_port_lease_take_slow(port);
 }
 
+/* True if this process owns `port` already. Any lock may be held. */
+static inline bool pd_port_lease_held(const struct pd_port *port)
+{
+	const uint64_t *words = pd_load_acquire(&pd_lease_words);
+
+	return words && pd_load_relaxed(&words[port->index]) == pd_lease_self;
+}
+
 /*
  * In a forked child: forget what the parent had open, without telling any peer, and forget its
  * progress thread. Who forks holds pd_control across the fork (progress.h).

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Starting and ending the socket layer, and deciding which sockets are ours.
+ */
+#include <errno.h>
+
+#include "base/internal_fd.h"
+#include "base/lib.h"
+#include "base/log.h"
+#include "config/vars.h"
+#include "counters/counters.h"
+#include "sock/fd.h"
+#include "sock/hooks.h"
+#include "sock/layer.h"
+#include "sock/packet.h"
+#include "vlib/progress.h"
+
+_Static_assert((int)PD_CONF_DIALECT_AVIP == (int)PD_DIALECT_AVIP &&
+		       (int)PD_CONF_DIALECT_VIRTIO == (int)PD_DIALECT_VIRTIO,
+	       "configuration and codecs number the dialects alike");
+
+static bool pd_sock_layer_started;
+
+/* --- forks -------------------------------------------------------------------------------- */
+
+/* Hold the control state still while the process is copied. */
+static void pd_sock_fork_prepare(void)
+{
+	pd_lock(&pd_control);
+	pd_ctr_before_fork();
+}
+
+static void pd_sock_fork_parent(void)
+{
+	pd_ctr_after_fork_in_parent();
+	pd_unlock(&pd_control);
+}
+
+static void pd_sock_fork_child(void)
+{
+	pd_ctr_after_fork_in_child();
+	pd_wait_after_fork();
+	pd_ports_after_fork();
+	pd_unlock(&pd_control);
+}
+
+static struct pd_fork_hook pd_sock_fork_hook = {
+	.order = 100, /* its lock is taken before those of the layers below */
+	.prepare = pd_sock_fork_prepare,
+	.parent = pd_sock_fork_parent,
+	.child = pd_sock_fork_child,
+};
+
+/* --- hooks -------------------------------------------------------------------------------- */
+
+/* socket(2): packet sockets may be bound to a port, so they are ours until they are bound elsewhere. */
+static long pd_hook_socket(int domain, int type, int protocol)
+{
+	int kind = type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (domain != AF_PACKET || (kind != SOCK_RAW && kind != SOCK_DGRAM) ||
+	    !pd_vars.offloaded_sockets)
+		return PD_HOOK_PASS;
+	return pd_packet_socket(type, protocol);
+}
+
+/* The descriptors that the library makes for itself go where the program does not look. */
+static int pd_sock_internal_fd(int fd)
+{
+	int high;
+
+	if (fd < 0)
+		return fd;
+	high = pd_fd_internal(fd, NULL, NULL);
+	return high < 0 ? fd : high;
+}
+
+int pd_sock_layer_start(const struct pd_config *config)
+{
+	int ret = pd_ports_init(config);
+
+	if (ret) {
+		pd_err("sock", "the ports cannot be set up (%s): everything stays with the kernel",
+		       pd_strerror(ret));
+		return ret;
+	}
+	pd_internal_fd = pd_sock_internal_fd;
+	pd_internal_fd_close = pd_fd_internal_close;
+	if (pd_vars.select_poll == PD_POLL_ADAPTIVE)
+		pd_wait_tuning.spin_us = -1;
+	else
+		pd_wait_tuning.spin_us =
+			pd_vars.select_poll == PD_POLL_FOREVER ? INT32_MAX : pd_vars.select_poll;
+	pd_hooks.socket = pd_hook_socket;
+	pd_multiplex_init();
+	pd_ifquery_init();
+	pd_fork_register(&pd_sock_fork_hook);
+	pd_sock_layer_started = true;
+	pd_gate_open(&pd_gate_configured);
+	return 0;
+}
+
+void pd_sock_layer_end(void)
+{
+	if (!pd_sock_layer_started)
+		return;
+	pd_ports_close_all();
+	pd_ctr_close();
+}

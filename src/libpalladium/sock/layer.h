@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The socket layer as preload/ starts and ends it.
+ */
+#ifndef PD_SOCK_LAYER_H
+#define PD_SOCK_LAYER_H
+
+#include "config/config.h"
+
+/*
+ * A configuration with at least one port: take its ports, set the hooks, follow forks, and open the gate. `config` is borrowed and must
+ * live as long as the process. Once, before main. Returns 0 or -errno; then every call goes on to libc.
+ */
+int pd_sock_layer_start(const struct pd_config *config);
+
+/* The process ends: ports are closed, peers told, the counters' file removed. Safe without a start. */
+void pd_sock_layer_end(void);
+
+/* Set the hooks of poll, select, epoll, sendfile and splice; for pd_sock_layer_start. */
+void pd_multiplex_init(void);
+
+#endif /* PD_SOCK_LAYER_H */

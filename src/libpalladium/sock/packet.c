@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Packet sockets: making, binding, naming and ending them.
+ *
+ * The number that the program gets is one end of an AF_UNIX SOCK_SEQPACKET pair whose other end is closed at once: a real
+ * descriptor that needs no privilege, and on which calls that cannot be intercepted (stdio, io_uring) fail at once instead of
+ * seeming to work.
+ *
+ * A socket may be bound to a port, or to nothing: then it concerns all ports, which are opened at its first use. Binding to an
+ * interface of the kernel turns the socket back into a kernel socket under the same number, which needs the privilege that
+ * packet sockets always need.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <net/if_arp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "base/log.h"
+#include "base/sys.h"
+#include "config/vars.h"
+#include "counters/counters.h"
+#include "sock/fd.h"
+#include "sock/hooks.h"
+#include "sock/packet.h"
+
+/* What the kernel gives a new socket: net.core.rmem_default. */
+#define PD_PACKET_BUFFER_DEFAULT 212992
+
+static void pd_packet_release(struct pd_sock *sk);
+static void pd_packet_destroy(struct pd_sock *sk);
+
+/* --- attaching ---------------------------------------------------------------------------- */
+
+/* Take the socket out of the taps of its ports. No lock held. */
+static void pd_packet_detach(struct pd_packet *s)
+{
+	unsigned first, end;
+
+	if (!s->attached)
+		return;
+	pd_packet_port_range(s, &first, &end);
+	for (unsigned i = first; i < end; i++)
+		pd_taps_remove(&pd_ports[i], s);
+	s->attached = false;
+}
+
+int pd_packet_attach(struct pd_packet *s)
+{
+	unsigned first, end;
+	int ret;
+
+	if (pd_likely(s->attached))
+		return 0;
+	pd_packet_port_range(s, &first, &end);
+	for (unsigned i = first; i < end; i++) {
+		ret = pd_port_open(&pd_ports[i]);
+		if (ret)
+			return ret;
+		/* A socket without a protocol only sends: it is no tap. */
+		ret = s->protocol ? pd_taps_add(&pd_ports[i], s) : 0;
+		if (ret)
+			return ret;
+	}
+	s->attached = true;
+	return 0;
+}
+
+/* --- names -------------------------------------------------------------------------------- */
+
+/*
+ * The program binds to an interface of the kernel: a real packet socket takes the number over. What was set on ours so far
+ * (options, O_NONBLOCK) is carried over where it can be. Returns 0 or -errno (-EPERM without CAP_NET_RAW).
+ */
+static int pd_packet_to_kernel(struct pd_packet *s, const struct sockaddr_ll *ll, socklen_t len)
+{
+	int fd = pd_sys_socket(AF_PACKET, s->type | SOCK_CLOEXEC, htons(s->protocol)), ret;
+	int cloexec = pd_sys_fcntl(s->fd, F_GETFD, 0);
+
+	if (fd < 0)
+		return fd;
+	if (s->sock.flags & O_NONBLOCK)
+		pd_sys_fcntl(fd, F_SETFL, O_NONBLOCK);
+	ret = pd_sys_bind(fd, ll, len);
+	if (!ret) {
+		pd_debug("packet", "fd %d: bound to interface %d of the kernel", s->fd,
+			 ll->sll_ifindex);
+		ret = pd_fd_remove(s->fd);
+	}
+	if (!ret)
+		ret = pd_sys_dup3(fd, s->fd, cloexec & FD_CLOEXEC ? O_CLOEXEC : 0);
+	pd_sys_close(fd);
+	return ret < 0 ? ret : 0;
+}
+
+/* bind(2): by ifindex and protocol; ifindex 0 is every port, protocol 0 keeps what there is. */
+static int pd_packet_bind(struct pd_sock *sk, const struct sockaddr *addr, socklen_t len)
+{
+	const struct sockaddr_ll *ll = (const void *)addr;
+	struct pd_packet *s = pd_packet_of(sk);
+	struct pd_port *port = NULL;
+	int ret;
+
+	if (len < sizeof(*ll) || ll->sll_family != AF_PACKET)
+		return -EINVAL;
+	if (ll->sll_ifindex) {
+		port = pd_port_by_ifindex((uint32_t)ll->sll_ifindex);
+		if (!port)
+			return pd_packet_to_kernel(s, ll, len);
+	}
+	pd_packet_detach(s);
+	pd_lock(&s->lock);
+	s->port = port;
+	if (ll->sll_protocol)
+		pd_store_relaxed(&s->protocol, ntohs(ll->sll_protocol));
+	pd_frame_queue_clear(&s->queue);
+	pd_unlock(&s->lock);
+	ret = pd_packet_attach(s);
+	pd_ctr_set_parent(s->ctr, port ? port->index : PD_SHM_NONE);
+	pd_bell_ring(&s->pollable.bell);
+	return ret;
+}
+
+/* Write a link-layer address the way the kernel does: as much as fits, *len the true length. */
+static void pd_packet_put_name(const struct sockaddr_ll *ll, struct sockaddr *addr, socklen_t *len)
+{
+	socklen_t size = offsetof(struct sockaddr_ll, sll_addr) + ll->sll_halen;
+
+	memcpy(addr, ll, pd_min(*len, size));
+	*len = size;
+}
+
+static int pd_packet_getsockname(struct pd_sock *sk, struct sockaddr *addr, socklen_t *len)
+{
+	struct pd_packet *s = pd_packet_of(sk);
+	struct sockaddr_ll ll = {.sll_family = AF_PACKET, .sll_protocol = htons(s->protocol)};
+
+	if (!addr || !len)
+		return -EFAULT;
+	if ((int)*len < 0)
+		return -EINVAL;
+	if (s->port) {
+		ll.sll_ifindex = (int)s->port->ifindex;
+		ll.sll_hatype = ARPHRD_ETHER;
+		ll.sll_halen = ETH_ALEN;
+		memcpy(ll.sll_addr, s->port->mac, ETH_ALEN);
+	}
+	pd_packet_put_name(&ll, addr, len);
+	return 0;
+}
+
+/* --- the calls ---------------------------------------------------------------------------- */
+
+/* What a blocking call of `timeout_ns` (0: none) may wait for, given its flags. */
+static uint64_t pd_packet_deadline(const struct pd_packet *s, uint64_t timeout_ns, int flags)
+{
+	if ((flags & MSG_DONTWAIT) || (pd_load_relaxed(&s->sock.flags) & O_NONBLOCK))
+		return PD_WAIT_NOT;
+	return timeout_ns ? pd_clock_ns() + timeout_ns : PD_WAIT_FOREVER;
+}
+
+/* One message received: what recvmsg returns, or -errno. */
+static ssize_t pd_packet_receive_one(struct pd_packet *s, struct mmsghdr *m, int flags)
+{
+	int ret = pd_packet_receive(s, m, 1, flags,
+				    pd_packet_deadline(s, s->receive_timeout_ns, flags));
+
+	return ret < 0 ? ret : (ssize_t)m->msg_len;
+}
+
+static ssize_t pd_packet_recvmsg(struct pd_sock *sk, struct msghdr *msg, int flags)
+{
+	struct mmsghdr m = {.msg_hdr = *msg};
+	ssize_t ret = pd_packet_receive_one(pd_packet_of(sk), &m, flags);
+
+	if (ret >= 0)
+		*msg = m.msg_hdr;
+	return ret;
+}
+
+static ssize_t pd_packet_recvfrom(struct pd_sock *sk, void *buf, size_t n, int flags,
+				  struct sockaddr *addr, socklen_t *len)
+{
+	struct iovec iov = {.iov_base = buf, .iov_len = n};
+	struct mmsghdr m = {.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
+	ssize_t ret;
+
+	if (addr && len) {
+		m.msg_hdr.msg_name = addr;
+		m.msg_hdr.msg_namelen = *len;
+	}
+	ret = pd_packet_receive_one(pd_packet_of(sk), &m, flags);
+	if (ret >= 0 && addr && len)
+		*len = m.msg_hdr.msg_namelen;
+	return ret;
+}
+
+static ssize_t pd_packet_recv(struct pd_sock *sk, void *buf, size_t n, int flags)
+{
+	return pd_packet_recvfrom(sk, buf, n, flags, NULL, NULL);
+}
+
+static ssize_t pd_packet_read(struct pd_sock *sk, void *buf, size_t n)
+{
+	return pd_packet_recvfrom(sk, buf, n, 0, NULL, NULL);
+}
+
+static ssize_t pd_packet_readv(struct pd_sock *sk, const struct iovec *iov, int count)
+{
+	struct mmsghdr m = {
+		.msg_hdr = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count}};
+
+	if (count < 0 || count > UIO_MAXIOV)
+		return -EINVAL;
+	return pd_packet_receive_one(pd_packet_of(sk), &m, 0);
+}
+
+/*
+ * recvmmsg(2). The timeout bounds the whole call; unlike the kernel's it also ends a call that waits for its next message.
+ */
+static int pd_packet_recvmmsg(struct pd_sock *sk, struct mmsghdr *msgs, unsigned n, int flags,
+			      struct timespec *timeout)
+{
+	struct pd_packet *s = pd_packet_of(sk);
+	uint64_t deadline = pd_packet_deadline(s, s->receive_timeout_ns, flags), limit;
+	int err;
+
+	limit = pd_wait_deadline_ts(timeout, &err);
+	if (err)
+		return err;
+	return pd_packet_receive(s, msgs, pd_min(n, (unsigned)UIO_MAXIOV), flags,
+				 pd_min(deadline, limit));
+}
+
+/* One message sent: its length or -errno. */
+static ssize_t pd_packet_send_one(struct pd_packet *s, struct mmsghdr *m, int flags)
+{
+	int ret = pd_packet_send(s, m, 1, flags);
+
+	return ret < 0 ? ret : (ssize_t)m->msg_len;
+}
+
+static ssize_t pd_packet_sendmsg(struct pd_sock *sk, const struct msghdr *msg, int flags)
+{
+	struct mmsghdr m = {.msg_hdr = *msg};
+
+	return pd_packet_send_one(pd_packet_of(sk), &m, flags);
+}
+
+static ssize_t pd_packet_sendto(struct pd_sock *sk, const void *buf, size_t n, int flags,
+				const struct sockaddr *addr, socklen_t len)
+{
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = n};
+	struct mmsghdr m = {.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
+
+	if (addr) {
+		m.msg_hdr.msg_name = (void *)(uintptr_t)addr;
+		m.msg_hdr.msg_namelen = len;
+	}
+	return pd_packet_send_one(pd_packet_of(sk), &m, flags);
+}
+
+static ssize_t pd_packet_send_buf(struct pd_sock *sk, const void *buf, size_t n, int flags)
+{
+	return pd_packet_sendto(sk, buf, n, flags, NULL, 0);
+}
+
+static ssize_t pd_packet_write(struct pd_sock *sk, const void *buf, size_t n)
+{
+	return pd_packet_sendto(sk, buf, n, 0, NULL, 0);
+}
+
+static ssize_t pd_packet_writev(struct pd_sock *sk, const struct iovec *iov, int count)
+{
+	struct mmsghdr m = {
+		.msg_hdr = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count}};
+
+	if (count < 0 || count > UIO_MAXIOV)
+		return -EINVAL;
+	return pd_packet_send_one(pd_packet_of(sk), &m, 0);
+}
+
+static int pd_packet_sendmmsg(struct pd_sock *sk, struct mmsghdr *msgs, unsigned n, int flags)
+{
+	return pd_packet_send(pd_packet_of(sk), msgs, pd_min(n, (unsigned)UIO_MAXIOV), flags);
+}
+
+static int pd_packet_ioctl(struct pd_sock *sk, unsigned long req, void *arg)
+{
+	struct pd_packet *s = pd_packet_of(sk);
+	int ret;
+
+	switch (req) {
+	case SIOCINQ:
+		*(int *)arg = (int)pd_packet_next_length(s);
+		return 0;
+	case SIOCOUTQ: /* what was sent is in the peer's memory already */
+		*(int *)arg = 0;
+		return 0;
+	}
+	ret = pd_ifquery_ioctl(req, arg);
+	if (ret <= 0)
+		return ret;
+	/* About no port of ours: any kernel socket answers for the kernel's interfaces. */
+	ret = pd_sys_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (ret >= 0) {
+		int fd = ret;
+
+		ret = pd_sys_ioctl(fd, req, arg);
+		pd_sys_close(fd);
+	}
+	return ret;
+}
+
+/* --- life --------------------------------------------------------------------------------- */
+
+static struct pd_sock_ops pd_packet_ops = {
+	.bind = pd_packet_bind,
+	.getsockname = pd_packet_getsockname,
+	.setsockopt = pd_packet_setsockopt,
+	.getsockopt = pd_packet_getsockopt,
+	.read = pd_packet_read,
+	.readv = pd_packet_readv,
+	.recv = pd_packet_recv,
+	.recvfrom = pd_packet_recvfrom,
+	.recvmsg = pd_packet_recvmsg,
+	.recvmmsg = pd_packet_recvmmsg,
+	.write = pd_packet_write,
+	.writev = pd_packet_writev,
+	.send = pd_packet_send_buf,
+	.sendto = pd_packet_sendto,
+	.sendmsg = pd_packet_sendmsg,
+	.sendmmsg = pd_packet_sendmmsg,
+	.ioctl = pd_packet_ioctl,
+	.release = pd_packet_release,
+	.destroy = pd_packet_destroy,
+};
+
+/* The last descriptor is closed: no more frames, and whoever waits on the socket learns of it. */
+static void pd_packet_release(struct pd_sock *sk)
+{
+	struct pd_packet *s = pd_packet_of(sk);
+
+	pd_packet_detach(s);
+	pd_lock(&s->lock);
+	s->released = true;
+	pd_frame_queue_clear(&s->queue);
+	pd_unlock(&s->lock);
+	pd_pollable_detach(&s->pollable);
+}
+
+/* Nobody uses the socket any more. */
+static void pd_packet_destroy(struct pd_sock *sk)
+{
+	pd_ctr_free(pd_packet_of(sk)->ctr);
+}
+
+/* Set a new socket up; the head is done. */
+static void pd_packet_init(struct pd_packet *s, int type, int protocol)
+{
+	pd_pollable_init(&s->pollable, &pd_packet_pollable_ops);
+	pd_lock_init(&s->lock, PD_RANK_SOCKET);
+	s->type = type & 0xf;
+	s->protocol = ntohs((uint16_t)protocol);
+	s->port = NULL;
+	s->attached = s->released = false;
+	s->inline_mode = pd_vars.metadata == PD_METADATA_INLINE;
+	s->recv_control = s->inline_mode;
+	s->rcvbuf = s->sndbuf = PD_PACKET_BUFFER_DEFAULT;
+	s->receive_limit_bytes = pd_max((uint64_t)PD_PACKET_BUFFER_DEFAULT, pd_vars.rx_bytes_min);
+}
+
+/* One end of a pair whose other end is gone; -errno. */
+static int pd_packet_placeholder(int type)
+{
+	int pair[2], ret;
+
+	ret = pd_sys_socketpair(AF_UNIX, SOCK_SEQPACKET | (type & (SOCK_CLOEXEC | SOCK_NONBLOCK)),
+				0, pair);
+	if (ret < 0)
+		return ret;
+	pd_sys_close(pair[1]);
+	return pair[0];
+}
+
+int pd_packet_socket(int type, int protocol)
+{
+	struct pd_packet *s;
+	struct pd_sock *sk;
+	int ret, fd;
+
+	ret = pd_packet_ports_init();
+	if (ret)
+		return ret;
+	pd_sock_ops_fill(&pd_packet_ops);
+	fd = pd_packet_placeholder(type);
+	if (fd < 0)
+		return fd;
+	sk = pd_sock_new(PD_SOCK_PACKET, sizeof(*s), &pd_packet_ops);
+	if (!sk) {
+		pd_sys_close(fd);
+		return -ENOMEM;
+	}
+	s = pd_packet_of(sk);
+	sk->flags = type & SOCK_NONBLOCK ? O_NONBLOCK : 0;
+	pd_packet_init(s, type, protocol);
+	s->fd = fd;
+	s->ctr = pd_ctr_alloc(PD_CTR_SOCKET, fd, PD_SHM_NONE, "packet");
+	pd_ctr_text(s->ctr, PD_CTR_TEXT_KIND, "packet/%s", s->type == SOCK_RAW ? "raw" : "dgram");
+	ret = pd_fd_install(fd, sk);
+	pd_sock_put(sk); /* the table has its own */
+	if (ret) {
+		pd_sys_close(fd);
+		return ret;
+	}
+	pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_SOCKETS_OFFLOADED, 1);
+	pd_gate_open(&pd_gate_active);
+	return fd;
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Packet sockets: AF_PACKET, SOCK_RAW and SOCK_DGRAM, on a port. Private to sock/packet*.c.
+ *
+ * Taps. A port knows the packet sockets that want frames from it: its taps, an array that is replaced, never changed. Who
+ * reads it holds the lock of the lane at hand; who replaces it locks every lane side of the port once before the old array
+ * is freed. So the data path pays nothing.
+ *
+ * One tap: the ring itself is the socket's queue. A receive copies from the peer's memory straight into the caller's
+ * iovec and leaves in the ring what was not asked for; a program that does not read stops the peer, and nothing is lost.
+ * Several taps: whoever receives copies frames into pool buffers and puts a reference in the queue of each tap that wants
+ * them; a queue that is full drops and counts. No tap: frames are dropped and counted by whoever comes by, or by the
+ * progress thread.
+ * Frames also enter a queue one at a time to be peeked at, and when a sender that is blocked takes them in. A queue is
+ * always served before the ring, so order holds.
+ *
+ * Locks: lane -> packet->lock. The queue, options and receive counters are under packet->lock.
+ */
+#ifndef PD_SOCK_PACKET_H
+#define PD_SOCK_PACKET_H
+
+#include <errno.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "base/lib.h"
+#include "base/lock.h"
+#include "metadata/sidecar.h"
+#include "sock/sock.h"
+#include "transport/transport.h"
+#include "wait/pollable.h"
+
+/* A queue of frames in pool buffers: a ring of indices that doubles as it fills. */
+struct pd_frame_queue {
+	uint32_t *ring;
+	uint32_t mask; /* size - 1, or 0 when nothing was allocated */
+	uint32_t head, tail;
+	uint64_t bytes; /* of the frames queued */
+};
+
+struct pd_packet {
+	struct pd_sock sock; /* first */
+	struct pd_pollable pollable;
+	struct pd_lock lock;  /* rank PD_RANK_SOCKET */
+	int fd;               /* the number it was made with, for statistics */
+	int type;             /* SOCK_RAW or SOCK_DGRAM */
+	uint16_t protocol;    /* host order; 0 receives nothing, ETH_P_ALL everything */
+	struct pd_port *port; /* what it is bound to; NULL: every port */
+	bool attached;        /* it stands in the taps of its ports */
+	bool released;
+
+	/* Options. */
+	bool recv_metadata, recv_control, inline_mode, auxdata, ignore_outgoing;
+	uint8_t timestamps; /* 0, or the SO_TIMESTAMP* option that asked for them */
+	bool broadcast;
+	int priority, mark, packet_version, packet_reserve;
+	uint64_t receive_timeout_ns, send_timeout_ns; /* 0: none */
+	uint64_t receive_limit_bytes;                 /* of the queue */
+	uint32_t rcvbuf, sndbuf; /* as the program set them, doubled as the kernel does */
+	struct pd_sidecar default_sidecar;
+
+	/* Receiving. */
+	struct pd_frame_queue queue;
+	uint32_t queued_ever;              /* for edges */
+	uint32_t stat_packets, stat_drops; /* PACKET_STATISTICS: cleared when read */
+	int error;                         /* SO_ERROR */
+	unsigned next_lane;                /* receive starts here: lanes take turns */
+	struct pd_spin receive_spin, send_spin;
+
+	/* Sending. */
+	bool out_blocked;   /* a send or a poll found no room */
+	uint32_t out_edges; /* times room came after that */
+
+	struct pd_ctr_block *ctr;
+};
+
+static inline struct pd_packet *pd_packet_of(struct pd_sock *sk)
+{
+	return pd_container_of(sk, struct pd_packet, sock);
+}
+
+/* --- packet.c: life, names ----------------------------------------------------------------- */
+
+/*
+ * A packet socket that is not bound yet. `type` may hold SOCK_NONBLOCK and SOCK_CLOEXEC, `protocol` is in network order. Returns a
+ * new descriptor, or -errno. Control path.
+ */
+int pd_packet_socket(int type, int protocol);
+
+/* Open the ports the socket uses and become a tap of them. Idempotent; no lock held. Returns 0 or -errno. */
+int pd_packet_attach(struct pd_packet *s);
+
+/* --- packet_tap.c: ports and their taps ---------------------------------------------------- */
+
+struct pd_taps {
+	unsigned n;
+	struct pd_packet *tap[];
+};
+
+/* The socket layer's part of a port. */
+struct pd_packet_port {
+	struct pd_taps *taps;             /* read under a lane lock */
+	uint32_t *headers[PD_QUEUES_MAX]; /* per lane: PD_TX_HEADERS indices of external buffers */
+};
+
+/* Headers of external buffers per lane: a full vector plus the largest iovec. */
+#define PD_TX_HEADERS (PD_VECTOR_MAX + 1024)
+
+static inline struct pd_packet_port *pd_packet_port_of(struct pd_port *port)
+{
+	return port->sock;
+}
+
+static inline struct pd_taps *pd_packet_taps(struct pd_port *port)
+{
+	return pd_load_acquire(&pd_packet_port_of(port)->taps); /* pairs with pd_taps_replace */
+}
+
+/* Pools and per-port parts. Once, at the first packet socket. Returns 0 or -errno. */
+int pd_packet_ports_init(void);
+
+/* Add or remove `s` in the taps of `port`. No lock held. Returns 0 or -ENOMEM. */
+int pd_taps_add(struct pd_port *port, struct pd_packet *s);
+void pd_taps_remove(struct pd_port *port, struct pd_packet *s);
+
+/* The ports of a socket, as a range of pd_ports. */
+static inline void pd_packet_port_range(const struct pd_packet *s, unsigned *first, unsigned *end)
+{
+	*first = s->port ? s->port->index : 0;
+	*end = s->port ? s->port->index + 1u : pd_port_count;
+}
+
+/* Whether `s` wants this frame (protocol, control frames, direction). */
+bool pd_packet_wants(const struct pd_packet *s, const struct pd_buffer *b);
+
+/*
+ * Take up to `max` frames off the ring into the queues of the taps that want them. `keep`: leave them in the ring rather
+ * than drop any. Lane's receive lock held. Returns how many frames left the ring, or -ENETDOWN.
+ */
+int pd_packet_distribute(struct pd_port *port, struct pd_lane *lane, unsigned max, bool keep);
+
+/* Give copies of frames that `sender` has sent to the taps that watch everything. */
+void pd_packet_outgoing(struct pd_port *port, struct pd_packet *sender,
+			struct pd_buffer *const *bufs, unsigned n);
+
+/* Free what a queue holds. packet->lock held. */
+void pd_frame_queue_clear(struct pd_frame_queue *q);
+
+/* Take the first frame of the queue (PD_BUFFER_NONE when empty), or only look at it. packet->lock held. */
+uint32_t pd_frame_queue_pop(struct pd_frame_queue *q);
+uint32_t pd_frame_queue_peek(const struct pd_frame_queue *q);
+
+/* --- packet_rx.c, packet_tx.c -------------------------------------------------------------- */
+
+extern const struct pd_pollable_ops pd_packet_pollable_ops;
+
+/* Receive up to `n` messages; msg_len of each is what recvmsg would return. Count or -errno. */
+int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags,
+		      uint64_t deadline_ns);
+
+/* Length of the next frame as the program would get it, 0 when there is none. */
+uint32_t pd_packet_next_length(struct pd_packet *s);
+
+/*
+ * Whether a call that a signal interrupted goes on waiting, as the kernel decides it: the handler was installed with SA_RESTART,
+ * and the call has no timeout.
+ */
+static inline bool pd_packet_restarts(int ret, uint64_t deadline_ns)
+{
+	return ret == -EINTR && deadline_ns == PD_WAIT_FOREVER && pd_signal_restart_wanted();
+}
+
+/* Send `n` messages; msg_len of each is what sendmsg would return. Count or -errno. */
+int pd_packet_send(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags);
+
+/* --- packet_options.c ---------------------------------------------------------------------- */
+
+int pd_packet_setsockopt(struct pd_sock *sk, int level, int name, const void *val, socklen_t len);
+int pd_packet_getsockopt(struct pd_sock *sk, int level, int name, void *val, socklen_t *len);
+
+/* --- ifquery.c ----------------------------------------------------------------------------- */
+
+/*
+ * Answer an SIOC* request about a port, by the name or index in it. Returns 0, -errno, or 1 when the request is about no port of ours.
+ */
+int pd_ifquery_ioctl(unsigned long req, void *arg);
+
+/* Install the hooks of sock/hooks.h that answer about interfaces. */
+void pd_ifquery_init(void);
+
+#endif /* PD_SOCK_PACKET_H */

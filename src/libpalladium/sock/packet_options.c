@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Options of packet sockets: SOL_SOCKET, SOL_PACKET and SOL_PALLADIUM.
+ *
+ * What the kernel's packet sockets accept is accepted, and read back as it was set. What cannot be done on a port answers as a kernel
+ * without the feature does, so that programs fall back: classic BPF filters give ENOPROTOOPT, and libpcap then filters by itself.
+ */
+#include <errno.h>
+#include <linux/filter.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/time.h>
+
+#include "config/vars.h"
+#include "palladium_extra.h"
+#include "sock/packet.h"
+
+/* The smallest buffers the kernel lets a program ask for, already doubled. */
+#define PD_RCVBUF_MIN 2304
+#define PD_SNDBUF_MIN 4608
+
+/* Read an int option value. */
+static int pd_option_int(const void *val, socklen_t len, int *out)
+{
+	if (len < sizeof(*out))
+		return -EINVAL;
+	memcpy(out, val, sizeof(*out));
+	return 0;
+}
+
+/* Give `size` bytes at `src` as an option's value: as much as fits. */
+static int pd_option_put(void *val, socklen_t *len, const void *src, size_t size)
+{
+	socklen_t n;
+
+	if (!val || !len)
+		return -EFAULT;
+	if ((int)*len < 0)
+		return -EINVAL;
+	n = pd_min(*len, (socklen_t)size);
+	memcpy(val, src, n);
+	*len = n;
+	return 0;
+}
+
+static int pd_option_put_int(void *val, socklen_t *len, int v)
+{
+	return pd_option_put(val, len, &v, sizeof(v));
+}
+
+/* SO_RCVTIMEO, SO_SNDTIMEO: a timeval, zero for none. */
+static int pd_option_timeout(const void *val, socklen_t len, uint64_t *ns)
+{
+	struct timeval tv;
+
+	if (len < sizeof(tv))
+		return -EINVAL;
+	memcpy(&tv, val, sizeof(tv));
+	if (tv.tv_usec < 0 || tv.tv_usec >= 1000000)
+		return -EDOM;
+	if (tv.tv_sec < 0)
+		*ns = 0; /* as the kernel: an immediate timeout is none */
+	else
+		*ns = (uint64_t)pd_min(tv.tv_sec, (time_t)1 << 32) * PD_NS_PER_SEC +
+		      (uint64_t)tv.tv_usec * PD_NS_PER_US;
+	return 0;
+}
+
+static int pd_option_put_timeout(void *val, socklen_t *len, uint64_t ns)
+{
+	struct timeval tv = {.tv_sec = (time_t)(ns / PD_NS_PER_SEC),
+			     .tv_usec = (suseconds_t)(ns % PD_NS_PER_SEC / PD_NS_PER_US)};
+
+	return pd_option_put(val, len, &tv, sizeof(tv));
+}
+
+/* SO_BINDTODEVICE: bind by name, protocol unchanged; an empty name unbinds. */
+static int pd_option_bind_device(struct pd_packet *s, const void *val, socklen_t len)
+{
+	struct sockaddr_ll ll = {.sll_family = AF_PACKET};
+	char name[IFNAMSIZ] = "";
+	struct pd_port *port;
+
+	memcpy(name, val, pd_min((size_t)len, sizeof(name) - 1));
+	if (*name) {
+		port = pd_port_by_name(name);
+		if (!port)
+			return -ENODEV;
+		ll.sll_ifindex = (int)port->ifindex;
+	}
+	return s->sock.ops->bind(&s->sock, (const struct sockaddr *)&ll, sizeof(ll));
+}
+
+/* Set the receive buffer: it bounds the queue. */
+static void pd_option_rcvbuf(struct pd_packet *s, int bytes)
+{
+	s->rcvbuf = (uint32_t)pd_max(pd_min((int64_t)bytes, (int64_t)INT32_MAX / 2) * 2,
+				     (int64_t)PD_RCVBUF_MIN);
+	s->receive_limit_bytes = pd_max((uint64_t)s->rcvbuf, pd_vars.rx_bytes_min);
+}
+
+static int pd_packet_set_socket(struct pd_packet *s, int name, const void *val, socklen_t len)
+{
+	int v = 0, ret;
+
+	switch (name) {
+	case SO_BINDTODEVICE:
+		return pd_option_bind_device(s, val, len);
+	case SO_RCVTIMEO:
+		return pd_option_timeout(val, len, &s->receive_timeout_ns);
+	case SO_SNDTIMEO:
+		return pd_option_timeout(val, len, &s->send_timeout_ns);
+	case SO_ATTACH_FILTER:
+	case SO_ATTACH_BPF:
+	case SO_LOCK_FILTER:
+		return -ENOPROTOOPT;
+	case SO_DETACH_FILTER:
+		return -ENOENT;
+	}
+	ret = pd_option_int(val, len, &v);
+	if (ret)
+		return ret;
+	switch (name) {
+	case SO_RCVBUF:
+	case SO_RCVBUFFORCE:
+		pd_option_rcvbuf(s, v);
+		return 0;
+	case SO_SNDBUF:
+	case SO_SNDBUFFORCE:
+		s->sndbuf = (uint32_t)pd_max(pd_min((int64_t)v, (int64_t)INT32_MAX / 2) * 2,
+					     (int64_t)PD_SNDBUF_MIN);
+		return 0;
+	case SO_BROADCAST:
+		s->broadcast = v != 0;
+		return 0;
+	case SO_PRIORITY:
+		s->priority = v;
+		return 0;
+	case SO_MARK:
+		s->mark = v;
+		return 0;
+	case SO_TIMESTAMP:
+	case SO_TIMESTAMPNS:
+		s->timestamps = v ? (uint8_t)name : 0;
+		return 0;
+	case SO_REUSEADDR:
+	case SO_KEEPALIVE:
+	case SO_LINGER:
+	case SO_DONTROUTE:
+	case SO_OOBINLINE:
+	case SO_RCVLOWAT:
+	case SO_BUSY_POLL:
+		return 0;
+	default:
+		return -ENOPROTOOPT;
+	}
+}
+
+static int pd_packet_set_packet(struct pd_packet *s, int name, const void *val, socklen_t len)
+{
+	int v = 0, ret = pd_option_int(val, len, &v);
+
+	if (name == PACKET_ADD_MEMBERSHIP || name == PACKET_DROP_MEMBERSHIP) {
+		struct packet_mreq mreq;
+
+		if (len < sizeof(mreq))
+			return -EINVAL;
+		memcpy(&mreq, val, sizeof(mreq));
+		/* A port hands up everything that its peer sends, so each membership holds already. */
+		return pd_port_by_ifindex((uint32_t)mreq.mr_ifindex) ? 0 : -ENODEV;
+	}
+	if (ret)
+		return ret;
+	switch (name) {
+	case PACKET_AUXDATA:
+		s->auxdata = v != 0;
+		return 0;
+	case PACKET_IGNORE_OUTGOING:
+		if (v != 0 && v != 1)
+			return -EINVAL;
+		s->ignore_outgoing = v;
+		return 0;
+	case PACKET_VERSION:
+		if (v < TPACKET_V1 || v > TPACKET_V3)
+			return -EINVAL;
+		s->packet_version = v;
+		return 0;
+	case PACKET_RESERVE:
+		s->packet_reserve = v;
+		return 0;
+	case PACKET_ORIGDEV:
+	case PACKET_LOSS:
+	case PACKET_COPY_THRESH:
+	case PACKET_QDISC_BYPASS:
+		return 0;
+	default:
+		return -ENOPROTOOPT;
+	}
+}
+
+static int pd_packet_set_palladium(struct pd_packet *s, int name, const void *val, socklen_t len)
+{
+	int v = 0, ret;
+
+	if (name == PALLADIUM_DEFAULT_METADATA) {
+		if (len != PD_SIDECAR_BYTES)
+			return -EINVAL;
+		memcpy(s->default_sidecar.bytes, val, PD_SIDECAR_BYTES);
+		return 0;
+	}
+	ret = pd_option_int(val, len, &v);
+	if (ret)
+		return ret;
+	switch (name) {
+	case PALLADIUM_RECV_METADATA:
+		s->recv_metadata = v != 0;
+		return 0;
+	case PALLADIUM_RECV_CONTROL:
+		s->recv_control = v != 0;
+		return 0;
+	case PALLADIUM_METADATA_MODE:
+		if (v != PALLADIUM_MODE_CMSG && v != PALLADIUM_MODE_INLINE)
+			return -EINVAL;
+		s->inline_mode = v == PALLADIUM_MODE_INLINE;
+		s->recv_control = s->inline_mode;
+		return 0;
+	default:
+		return -ENOPROTOOPT;
+	}
+}
+
+int pd_packet_setsockopt(struct pd_sock *sk, int level, int name, const void *val, socklen_t len)
+{
+	struct pd_packet *s = pd_packet_of(sk);
+	int ret;
+
+	if (!val && len)
+		return -EFAULT;
+	/* Binding takes locks of its own. */
+	if (level == SOL_SOCKET && name == SO_BINDTODEVICE)
+		return pd_packet_set_socket(s, name, val, len);
+	pd_lock(&s->lock);
+	switch (level) {
+	case SOL_SOCKET:
+		ret = pd_packet_set_socket(s, name, val, len);
+		break;
+	case SOL_PACKET:
+		ret = pd_packet_set_packet(s, name, val, len);
+		break;
+	case SOL_PALLADIUM:
+		ret = pd_packet_set_palladium(s, name, val, len);
+		break;
+	default:
+		ret = -ENOPROTOOPT;
+	}
+	pd_unlock(&s->lock);
+	pd_bell_ring(&s->pollable.bell);
+	return ret;
+}
+
+static int pd_packet_get_socket(struct pd_packet *s, int name, void *val, socklen_t *len)
+{
+	switch (name) {
+	case SO_TYPE:
+		return pd_option_put_int(val, len, s->type);
+	case SO_DOMAIN:
+		return pd_option_put_int(val, len, AF_PACKET);
+	case SO_PROTOCOL:
+		return pd_option_put_int(val, len, htons(s->protocol));
+	case SO_ERROR:
+		return pd_option_put_int(val, len, pd_exchange(&s->error, 0));
+	case SO_RCVBUF:
+		return pd_option_put_int(val, len, (int)s->rcvbuf);
+	case SO_SNDBUF:
+		return pd_option_put_int(val, len, (int)s->sndbuf);
+	case SO_RCVTIMEO:
+		return pd_option_put_timeout(val, len, s->receive_timeout_ns);
+	case SO_SNDTIMEO:
+		return pd_option_put_timeout(val, len, s->send_timeout_ns);
+	case SO_BROADCAST:
+		return pd_option_put_int(val, len, s->broadcast);
+	case SO_PRIORITY:
+		return pd_option_put_int(val, len, s->priority);
+	case SO_MARK:
+		return pd_option_put_int(val, len, s->mark);
+	case SO_TIMESTAMP:
+	case SO_TIMESTAMPNS:
+		return pd_option_put_int(val, len, s->timestamps == name);
+	case SO_BINDTODEVICE:
+		return pd_option_put(val, len, s->port ? s->port->name : "",
+				     s->port ? strlen(s->port->name) + 1 : 0);
+	case SO_ACCEPTCONN:
+	case SO_REUSEADDR:
+	case SO_KEEPALIVE:
+	case SO_DONTROUTE:
+	case SO_OOBINLINE:
+	case SO_LOCK_FILTER:
+		return pd_option_put_int(val, len, 0);
+	case SO_RCVLOWAT:
+	case SO_SNDLOWAT:
+		return pd_option_put_int(val, len, 1);
+	case SO_BPF_EXTENSIONS:
+		return pd_option_put_int(val, len, SKF_AD_MAX);
+	default:
+		return -ENOPROTOOPT;
+	}
+}
+
+/* PACKET_STATISTICS: what arrived and what was dropped since the last time. packet->lock held. */
+static int pd_packet_get_statistics(struct pd_packet *s, void *val, socklen_t *len)
+{
+	struct tpacket_stats_v3 stats = {.tp_drops = s->stat_drops};
+
+	stats.tp_packets = pd_exchange(&s->stat_packets, 0);
+	s->stat_drops = 0;
+	return pd_option_put(val, len, &stats,
+			     s->packet_version == TPACKET_V3 ? sizeof(struct tpacket_stats_v3)
+							     : sizeof(struct tpacket_stats));
+}
+
+static int pd_packet_get_packet(struct pd_packet *s, int name, void *val, socklen_t *len)
+{
+	static const int hdrlen[] = {sizeof(struct tpacket_hdr), sizeof(struct tpacket2_hdr),
+				     sizeof(struct tpacket3_hdr)};
+	int v = 0;
+
+	switch (name) {
+	case PACKET_STATISTICS:
+		return pd_packet_get_statistics(s, val, len);
+	case PACKET_AUXDATA:
+		return pd_option_put_int(val, len, s->auxdata);
+	case PACKET_IGNORE_OUTGOING:
+		return pd_option_put_int(val, len, s->ignore_outgoing);
+	case PACKET_VERSION:
+		return pd_option_put_int(val, len, s->packet_version);
+	case PACKET_RESERVE:
+		return pd_option_put_int(val, len, s->packet_reserve);
+	case PACKET_HDRLEN:
+		if (!val || !len || *len < sizeof(v))
+			return -EINVAL;
+		memcpy(&v, val, sizeof(v));
+		if (v < TPACKET_V1 || v > TPACKET_V3)
+			return -EINVAL;
+		return pd_option_put_int(val, len, hdrlen[v]);
+	case PACKET_ORIGDEV:
+	case PACKET_LOSS:
+	case PACKET_VNET_HDR:
+	case PACKET_FANOUT:
+	case PACKET_QDISC_BYPASS:
+		return pd_option_put_int(val, len, 0);
+	default:
+		return -ENOPROTOOPT;
+	}
+}
+
+static int pd_packet_get_palladium(struct pd_packet *s, int name, void *val, socklen_t *len)
+{
+	switch (name) {
+	case PALLADIUM_RECV_METADATA:
+		return pd_option_put_int(val, len, s->recv_metadata);
+	case PALLADIUM_RECV_CONTROL:
+		return pd_option_put_int(val, len, s->recv_control);
+	case PALLADIUM_METADATA_MODE:
+		return pd_option_put_int(
+			val, len, s->inline_mode ? PALLADIUM_MODE_INLINE : PALLADIUM_MODE_CMSG);
+	case PALLADIUM_DEFAULT_METADATA:
+		return pd_option_put(val, len, s->default_sidecar.bytes, PD_SIDECAR_BYTES);
+	default:
+		return -ENOPROTOOPT;
+	}
+}
+
+int pd_packet_getsockopt(struct pd_sock *sk, int level, int name, void *val, socklen_t *len)
+{
+	struct pd_packet *s = pd_packet_of(sk);
+	int ret;
+
+	pd_lock(&s->lock);
+	switch (level) {
+	case SOL_SOCKET:
+		ret = pd_packet_get_socket(s, name, val, len);
+		break;
+	case SOL_PACKET:
+		ret = pd_packet_get_packet(s, name, val, len);
+		break;
+	case SOL_PALLADIUM:
+		ret = pd_packet_get_palladium(s, name, val, len);
+		break;
+	default:
+		ret = -ENOPROTOOPT;
+	}
+	pd_unlock(&s->lock);
+	return ret;
+}

@@ -1,0 +1,625 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Receiving on packet sockets (the theory of queues and rings stands in packet.h).
+ *
+ * One try takes the socket's queue first, then each lane of its ports once. Nothing found: spin, then sleep (wait/wait.h), then try
+ * again. The wait set is filled by the same look that found nothing, so no frame can slip between.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/sockios.h>
+#include <net/if_arp.h>
+#include <string.h>
+#include <time.h>
+
+#include "config/vars.h"
+#include "counters/counters.h"
+#include "palladium_extra.h"
+#include "sock/packet.h"
+
+/* Unwanted frames that one try throws away before it looks at anything else. */
+#define PD_RX_DISCARD_ROUNDS 16
+
+/* --- one frame into one message ----------------------------------------------------------- */
+
+/* Where a message's bytes go: the caller's iovec, at a position. */
+struct pd_iov_cursor {
+	const struct iovec *iov;
+	size_t left;   /* elements from iov on */
+	size_t offset; /* in the first */
+};
+
+/* Copy `len` bytes to the cursor; returns how many fitted. */
+static size_t pd_iov_put(struct pd_iov_cursor *c, const void *src, size_t len)
+{
+	const uint8_t *from = src;
+	size_t done = 0;
+
+	while (done < len && c->left) {
+		size_t room = c->iov->iov_len - c->offset, n = pd_min(room, len - done);
+
+		memcpy((uint8_t *)c->iov->iov_base + c->offset, from + done, n);
+		done += n;
+		c->offset += n;
+		if (c->offset == c->iov->iov_len) {
+			c->iov++;
+			c->left--;
+			c->offset = 0;
+		}
+	}
+	return done;
+}
+
+/* Copy the chain at `b` from byte `skip` on to the cursor; returns how many bytes fitted. */
+static size_t pd_iov_put_chain(struct pd_iov_cursor *c, const struct pd_buffer *b, uint32_t skip)
+{
+	size_t done = 0;
+
+	for (;;) {
+		if (skip < b->len) {
+			size_t n = pd_iov_put(c, b->data + skip, b->len - skip);
+
+			done += n;
+			if (n < b->len - skip)
+				return done;
+			skip = 0;
+		} else {
+			skip -= b->len;
+		}
+		if (b->next == PD_BUFFER_NONE)
+			return done;
+		b = pd_buffer_get(b->next);
+	}
+}
+
+/* Room in the control buffer of a message, as it fills. */
+struct pd_cmsg_cursor {
+	uint8_t *at;
+	size_t left, used;
+	bool truncated;
+};
+
+/* Append one ancillary datum, or note that it did not fit. */
+static void pd_cmsg_put(struct pd_cmsg_cursor *c, int level, int type, const void *data, size_t len)
+{
+	struct cmsghdr h = {.cmsg_len = CMSG_LEN(len), .cmsg_level = level, .cmsg_type = type};
+	size_t space;
+
+	if (c->left < CMSG_LEN(len)) {
+		c->truncated = true;
+		return;
+	}
+	space = pd_min(CMSG_SPACE(len), c->left);
+	memcpy(c->at, &h, sizeof(h));
+	memcpy(c->at + CMSG_LEN(0), data, len);
+	c->at += space;
+	c->used += space;
+	c->left -= space;
+}
+
+/* The sidecar of a frame in canonical form; zeroes when it has none. */
+static const uint8_t *pd_packet_sidecar(const struct pd_buffer *b)
+{
+	static const uint8_t none[PD_SIDECAR_BYTES];
+
+	return b->flags & PD_BUFFER_SIDECAR ? b->sidecar : none;
+}
+
+/* The timestamp datum that the socket asked for. */
+static void pd_packet_put_time(const struct pd_packet *s, struct pd_cmsg_cursor *c)
+{
+	struct timespec now;
+	struct timeval tv;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (s->timestamps == SO_TIMESTAMPNS) {
+		pd_cmsg_put(c, SOL_SOCKET, SO_TIMESTAMPNS, &now, sizeof(now));
+	} else {
+		tv.tv_sec = now.tv_sec;
+		tv.tv_usec = now.tv_nsec / 1000;
+		pd_cmsg_put(c, SOL_SOCKET, SO_TIMESTAMP, &tv, sizeof(tv));
+	}
+}
+
+/* Everything the socket asked to be told about a frame of `frame_len` octets, of which `copied` were delivered. */
+static void pd_packet_put_control(const struct pd_packet *s, const struct pd_buffer *b,
+				  struct msghdr *m, uint32_t frame_len, size_t copied)
+{
+	struct pd_cmsg_cursor c = {.at = m->msg_control,
+				   .left = m->msg_control ? m->msg_controllen : 0};
+
+	if (s->timestamps)
+		pd_packet_put_time(s, &c);
+	if (s->auxdata) {
+		struct tpacket_auxdata aux = {.tp_status = TP_STATUS_USER,
+					      .tp_len = frame_len,
+					      .tp_snaplen = (uint32_t)copied,
+					      .tp_net = s->type == SOCK_RAW ? ETH_HLEN : 0};
+
+		pd_cmsg_put(&c, SOL_PACKET, PACKET_AUXDATA, &aux, sizeof(aux));
+	}
+	if (s->recv_metadata && !s->inline_mode)
+		pd_cmsg_put(&c, SOL_PALLADIUM, PALLADIUM_METADATA, pd_packet_sidecar(b),
+			    PD_SIDECAR_BYTES);
+	m->msg_controllen = c.used;
+	if (c.truncated)
+		m->msg_flags |= MSG_CTRUNC;
+}
+
+/* PACKET_HOST, _BROADCAST, _MULTICAST, _OTHERHOST or _OUTGOING. */
+static uint8_t pd_packet_type_of(const struct pd_buffer *b, const struct pd_port *port,
+				 const uint8_t dst[ETH_ALEN])
+{
+	static const uint8_t broadcast[ETH_ALEN] = {255, 255, 255, 255, 255, 255};
+
+	if (b->flags & PD_BUFFER_OUTGOING)
+		return PACKET_OUTGOING;
+	if (dst[0] & 1)
+		return memcmp(dst, broadcast, ETH_ALEN) ? PACKET_MULTICAST : PACKET_BROADCAST;
+	return memcmp(dst, port->mac, ETH_ALEN) ? PACKET_OTHERHOST : PACKET_HOST;
+}
+
+/* Fill msg_name with the frame's link-layer source. */
+static void pd_packet_put_source(const struct pd_buffer *b, struct msghdr *m)
+{
+	const struct pd_port *port = &pd_ports[b->rx_port];
+	struct sockaddr_ll ll = {.sll_family = AF_PACKET,
+				 .sll_ifindex = (int)port->ifindex,
+				 .sll_hatype = ARPHRD_ETHER,
+				 .sll_halen = ETH_ALEN};
+	uint8_t eth[ETH_HLEN] = {0};
+
+	if (pd_buffer_copy_out(b, 0, eth, sizeof(eth)) == sizeof(eth)) {
+		memcpy(&ll.sll_protocol, eth + 12, 2);
+		memcpy(ll.sll_addr, eth + ETH_ALEN, ETH_ALEN);
+		ll.sll_pkttype = pd_packet_type_of(b, port, eth);
+	}
+	memcpy(m->msg_name, &ll, pd_min((size_t)m->msg_namelen, sizeof(ll)));
+	m->msg_namelen = sizeof(ll);
+}
+
+/* Write one frame into one message; msg_len becomes what recvmsg returns. Data path. */
+static void pd_packet_deliver(const struct pd_packet *s, const struct pd_buffer *b,
+			      struct mmsghdr *mm, int flags)
+{
+	struct msghdr *m = &mm->msg_hdr;
+	struct pd_iov_cursor c = {.iov = m->msg_iov, .left = m->msg_iovlen};
+	uint32_t skip = s->type == SOCK_DGRAM ? pd_min(b->total_len, (uint32_t)ETH_HLEN) : 0;
+	size_t whole = b->total_len - skip, copied = 0;
+
+	m->msg_flags = 0;
+	if (pd_unlikely(s->inline_mode)) {
+		copied = pd_iov_put(&c, pd_packet_sidecar(b), PD_SIDECAR_BYTES);
+		whole += PD_SIDECAR_BYTES;
+	}
+	if (pd_likely(b->next == PD_BUFFER_NONE && c.left == 1)) {
+		size_t n = pd_min((size_t)(b->len - skip), c.iov->iov_len - c.offset);
+
+		memcpy((uint8_t *)c.iov->iov_base + c.offset, b->data + skip, n);
+		copied += n;
+	} else {
+		copied += pd_iov_put_chain(&c, b, skip);
+	}
+	if (m->msg_name)
+		pd_packet_put_source(b, m);
+	if (pd_unlikely(m->msg_control && m->msg_controllen))
+		pd_packet_put_control(s, b, m, b->total_len - skip, copied);
+	else
+		m->msg_controllen = 0;
+	if (copied < whole)
+		m->msg_flags |= MSG_TRUNC;
+	mm->msg_len = (unsigned)(flags & MSG_TRUNC ? whole : copied);
+}
+
+/* --- one try ------------------------------------------------------------------------------ */
+
+/* Take up to `n` frames from the queue; returns how many messages were filled. */
+static unsigned pd_packet_receive_queue(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
+					int flags)
+{
+	unsigned done = 0;
+
+	if (pd_likely(pd_load_relaxed(&s->queue.head) == pd_load_relaxed(&s->queue.tail)))
+		return 0;
+	pd_lock(&s->lock);
+	while (done < n) {
+		uint32_t index = pd_frame_queue_peek(&s->queue);
+
+		if (index == PD_BUFFER_NONE)
+			break;
+		pd_packet_deliver(s, pd_buffer_get(index), &msgs[done++], flags);
+		if (flags & MSG_PEEK)
+			break;
+		pd_frame_queue_pop(&s->queue);
+		pd_buffer_free(&index, 1);
+	}
+	pd_unlock(&s->lock);
+	return done;
+}
+
+/* True when `s` is the one tap of the port: the ring is its queue. Lane lock held. */
+static bool pd_packet_is_alone(const struct pd_packet *s, struct pd_port *port)
+{
+	const struct pd_taps *taps = pd_packet_taps(port);
+
+	return pd_likely(taps->n == 1 && taps->tap[0] == s);
+}
+
+/* Count frames that left the ring because the one tap did not want them. */
+static void pd_packet_count_filtered(struct pd_lane *lane, unsigned n)
+{
+	struct pd_ctr_block *ctr = lane->side[PD_RX].ctr;
+
+	pd_ctr_begin(ctr, PD_CTR_LANE_RX);
+	pd_ctr_add(ctr, PD_CTR_LANE_RX_DROP_FILTERED, n);
+	pd_ctr_end(ctr, PD_CTR_LANE_RX);
+}
+
+/* Straight from the ring to the caller. Lane lock held. Returns messages filled; the fused path. */
+static unsigned pd_packet_receive_ring(struct pd_packet *s, struct pd_lane *lane,
+				       struct mmsghdr *msgs, unsigned n, int flags)
+{
+	struct pd_buffer *bufs[PD_VECTOR_MAX];
+	unsigned filled = 0;
+
+	for (int round = 0; round < PD_RX_DISCARD_ROUNDS && !filled; round++) {
+		int got = lane->ops->rx(lane, bufs, pd_min(n, (unsigned)PD_VECTOR_MAX));
+
+		if (got <= 0)
+			break;
+		for (int i = 0; i < got; i++)
+			if (pd_likely(pd_packet_wants(s, bufs[i])))
+				pd_packet_deliver(s, bufs[i], &msgs[filled++], flags);
+		lane->ops->rx_done(lane, (unsigned)got);
+		__atomic_fetch_add(&s->stat_packets, filled, __ATOMIC_RELAXED);
+		if (pd_unlikely(filled < (unsigned)got))
+			pd_packet_count_filtered(lane, (unsigned)got - filled);
+	}
+	return filled;
+}
+
+/*
+ * One lane's turn. Returns messages filled; with none, notes in `ws` (if given) what to wait for. `staged`: frames may have
+ * come into the queue instead.
+ */
+static unsigned pd_packet_receive_lane(struct pd_packet *s, struct pd_port *port,
+				       struct pd_lane *lane, struct mmsghdr *msgs, unsigned n,
+				       int flags, struct pd_wait_set *ws, bool *staged)
+{
+	struct pd_lane_side *side = &lane->side[PD_RX];
+	unsigned filled = 0;
+	uint32_t seen = 0;
+
+	pd_lock(&side->lock);
+	if (pd_likely(side->up)) {
+		bool alone = pd_packet_is_alone(s, port);
+
+		/* Read before looking: what comes in between counts as unseen. */
+		if (ws)
+			seen = lane->ops->position(lane, PD_RX);
+		if (alone && pd_likely(!(flags & MSG_PEEK)))
+			filled = pd_packet_receive_ring(s, lane, msgs, n, flags);
+		else
+			*staged |= pd_packet_distribute(port, lane, alone ? 1 : PD_VECTOR_MAX,
+							alone) > 0;
+	}
+	if (!filled && ws)
+		pd_wait_add_lane(ws, lane, PD_RX, seen);
+	pd_unlock(&side->lock);
+	return filled;
+}
+
+/* Queue, then every lane of the socket's ports once. Returns messages filled. */
+static unsigned pd_packet_try_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
+				      int flags, struct pd_wait_set *ws)
+{
+	unsigned first, end, filled = pd_packet_receive_queue(s, msgs, n, flags);
+	bool staged = false;
+
+	if (filled)
+		return filled;
+	pd_packet_port_range(s, &first, &end);
+	for (unsigned p = first; p < end; p++) {
+		struct pd_port *port = &pd_ports[p];
+
+		if (pd_unlikely(!pd_port_lease_take(port)))
+			continue;
+		for (unsigned i = 0; i < port->n_lanes; i++) {
+			unsigned which = i;
+
+			if (pd_unlikely(port->n_lanes > 1))
+				which = (s->next_lane + i) % port->n_lanes;
+			filled = pd_packet_receive_lane(s, port, port->lanes[which], msgs, n, flags,
+							ws, &staged);
+			if (!filled)
+				continue;
+			s->next_lane = which + 1;
+			return filled;
+		}
+	}
+	return staged ? pd_packet_receive_queue(s, msgs, n, flags) : 0;
+}
+
+/* --- waiting ------------------------------------------------------------------------------ */
+
+/* The error that waits on the socket, cleared; 0 when there is none. */
+static int pd_packet_take_error(struct pd_packet *s)
+{
+	if (pd_likely(!pd_load_relaxed(&s->error)))
+		return 0;
+	return -pd_exchange(&s->error, 0);
+}
+
+/* PALLADIUM_RX_POLL as pd_spin_more wants it: VMA counts loops, one of which is about a tenth of a microsecond. */
+static int64_t pd_packet_spin_setting(void)
+{
+	if (pd_vars.rx_poll == PD_POLL_ADAPTIVE)
+		return -1;
+	if (pd_vars.rx_poll == PD_POLL_FOREVER)
+		return INT32_MAX;
+	return pd_vars.rx_poll / 10;
+}
+
+/*
+ * Wait until a try finds something. Returns messages filled, -EAGAIN at the deadline, -EINTR, -EBADF when the socket was closed
+ * meanwhile, or the socket's error.
+ */
+static int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags,
+				  uint64_t deadline_ns)
+{
+	struct pd_spin_loop spin = {.spin = &s->receive_spin};
+	int64_t setting = pd_packet_spin_setting();
+	struct pd_wait_set *ws;
+	unsigned filled;
+	int ret = 0;
+
+	while (pd_spin_more(&spin, setting, deadline_ns)) {
+		filled = pd_packet_try_receive(s, msgs, n, flags, NULL);
+		if (filled) {
+			pd_spin_end(&s->receive_spin, true);
+			return (int)filled;
+		}
+	}
+	pd_spin_end(&s->receive_spin, false);
+	for (;;) {
+		uint32_t seq = pd_bell_seq(&s->pollable.bell);
+
+		ws = pd_wait_begin();
+		filled = pd_packet_try_receive(s, msgs, n, flags, ws);
+		if (filled)
+			return (int)filled;
+		ret = pd_packet_take_error(s);
+		if (!ret && pd_load_relaxed(&s->released))
+			ret = -EBADF;
+		if (!ret && pd_clock_ns() >= deadline_ns)
+			ret = -EAGAIN;
+		if (ret)
+			return ret;
+		pd_wait_add_bell(ws, &s->pollable.bell, seq);
+		ret = pd_wait_sleep(ws, deadline_ns, NULL);
+		if (ret < 0 && !pd_packet_restarts(ret, deadline_ns))
+			return ret;
+	}
+}
+
+/* Count what a call did. */
+static void pd_packet_count_receive(struct pd_packet *s, const struct mmsghdr *msgs, int result,
+				    bool waited, int flags)
+{
+	struct pd_ctr_block *ctr = s->ctr;
+	uint64_t bytes = 0;
+
+	for (int i = 0; i < result; i++)
+		bytes += msgs[i].msg_len;
+	pd_lock(&s->lock);
+	pd_ctr_begin(ctr, PD_CTR_SOCKET_RX);
+	if (pd_likely(result > 0)) {
+		pd_ctr_add(ctr,
+			   flags & MSG_PEEK ? PD_CTR_SOCKET_RX_PEEKS : PD_CTR_SOCKET_RX_PACKETS,
+			   (uint64_t)result);
+		if (!(flags & MSG_PEEK))
+			pd_ctr_add(ctr, PD_CTR_SOCKET_RX_BYTES, bytes);
+		pd_ctr_add(ctr, waited ? PD_CTR_SOCKET_RX_POLL_MISS : PD_CTR_SOCKET_RX_POLL_HIT, 1);
+	} else {
+		pd_ctr_add(ctr,
+			   result == -EAGAIN ? PD_CTR_SOCKET_RX_EAGAINS : PD_CTR_SOCKET_RX_ERRORS,
+			   1);
+	}
+	pd_ctr_end(ctr, PD_CTR_SOCKET_RX);
+	pd_unlock(&s->lock);
+}
+
+int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags,
+		      uint64_t deadline_ns)
+{
+	bool waited = false;
+	unsigned done;
+	int ret;
+
+	if (flags & MSG_ERRQUEUE)
+		return -EAGAIN;
+	if (flags & MSG_OOB)
+		return -EINVAL;
+	if (!n)
+		return 0;
+	ret = pd_packet_attach(s);
+	if (ret)
+		return ret;
+	if (flags & MSG_PEEK)
+		n = 1;
+	done = pd_packet_try_receive(s, msgs, n, flags, NULL);
+	if (!done)
+		ret = pd_packet_take_error(s);
+	while (!ret && done < n && deadline_ns != PD_WAIT_NOT &&
+	       !(done && flags & MSG_WAITFORONE)) {
+		waited = true;
+		ret = pd_packet_wait_receive(s, msgs + done, n - done, flags, deadline_ns);
+		if (ret > 0) {
+			done += (unsigned)ret;
+			ret = 0;
+		}
+	}
+	if (done) {
+		/* What ended the call early is told by the next one; running out of time or a signal is not news. */
+		if (ret < 0 && ret != -EAGAIN && ret != -EINTR)
+			pd_store_relaxed(&s->error, -ret);
+		ret = (int)done;
+	} else if (!ret) {
+		ret = -EAGAIN;
+	}
+	pd_packet_count_receive(s, msgs, ret, waited, flags);
+	return ret;
+}
+
+/* --- readiness ---------------------------------------------------------------------------- */
+
+/*
+ * Bring the first frame the socket wants to where it can be seen: the queue, or the head of the ring. Returns its length as
+ * recv would report it plus one, or 0. Notes what to wait for, and adds to the edge count.
+ */
+static uint32_t pd_packet_look_lane(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
+				    struct pd_wait_set *ws, uint32_t *edge)
+{
+	struct pd_lane_side *side = &lane->side[PD_RX];
+	struct pd_buffer *head;
+	uint32_t found = 0, seen = 0;
+
+	pd_lock(&side->lock);
+	if (side->up) {
+		/* Read before looking: what comes in between counts as unseen. */
+		seen = lane->ops->position(lane, PD_RX);
+		*edge += seen;
+	}
+	if (side->up && !pd_packet_is_alone(s, port)) {
+		pd_packet_distribute(port, lane, PD_VECTOR_MAX, false);
+	} else if (side->up) {
+		for (unsigned i = 0; i < PD_RX_DISCARD_ROUNDS * PD_VECTOR_MAX; i++) {
+			if (lane->ops->rx(lane, &head, 1) <= 0)
+				break;
+			if (pd_packet_wants(s, head)) {
+				found = head->total_len + 1;
+				break;
+			}
+			lane->ops->rx_done(lane, 1);
+			pd_packet_count_filtered(lane, 1);
+		}
+	}
+	if (ws)
+		pd_wait_add_lane(ws, lane, PD_RX, seen);
+	pd_unlock(&side->lock);
+	return found;
+}
+
+/* Length plus one of the first frame in the queue; 0 when it is empty. */
+static uint32_t pd_packet_look_queue(struct pd_packet *s, uint32_t *edge)
+{
+	uint32_t index, found = 0;
+
+	pd_lock(&s->lock);
+	index = pd_frame_queue_peek(&s->queue);
+	if (index != PD_BUFFER_NONE)
+		found = pd_buffer_get(index)->total_len + 1;
+	*edge += s->queued_ever;
+	pd_unlock(&s->lock);
+	return found;
+}
+
+/* The first frame of queue and lanes; length plus one or 0. */
+static uint32_t pd_packet_look(struct pd_packet *s, struct pd_wait_set *ws, uint32_t *edge)
+{
+	unsigned first, end;
+	uint32_t found = 0, one, staged;
+
+	pd_packet_port_range(s, &first, &end);
+	for (unsigned p = first; p < end; p++) {
+		if (!pd_port_lease_held(&pd_ports[p]))
+			continue;
+		for (unsigned i = 0; i < pd_ports[p].n_lanes; i++) {
+			one = pd_packet_look_lane(s, &pd_ports[p], pd_ports[p].lanes[i], ws, edge);
+			found = found ? found : one;
+		}
+	}
+	staged = pd_packet_look_queue(s, edge);
+	return staged ? staged : found;
+}
+
+uint32_t pd_packet_next_length(struct pd_packet *s)
+{
+	uint32_t edge = 0, found;
+
+	if (pd_packet_attach(s))
+		return 0;
+	found = pd_packet_look(s, NULL, &edge);
+	if (!found)
+		return 0;
+	found -= 1;
+	if (s->type == SOCK_DGRAM)
+		found -= pd_min(found, (uint32_t)ETH_HLEN);
+	return found + (s->inline_mode ? PD_SIDECAR_BYTES : 0);
+}
+
+/* Whether a send would find room. Notes what to wait for. */
+static bool pd_packet_writable(struct pd_packet *s, struct pd_wait_set *ws)
+{
+	struct pd_port *port = s->port;
+	struct pd_lane *lane;
+	uint32_t seen;
+	bool room;
+
+	if (!port) /* which port, only the send will tell */
+		return true;
+	if (!pd_port_lease_held(port) || !port->n_lanes)
+		return false;
+	lane = port->lanes[0];
+	pd_lock(&lane->side[PD_TX].lock);
+	seen = lane->side[PD_TX].up ? lane->ops->position(lane, PD_TX) : 0;
+	room = lane->side[PD_TX].up && seen != lane->side[PD_TX].cursor;
+	if (ws)
+		pd_wait_add_lane(ws, lane, PD_TX, seen);
+	if (!room) {
+		s->out_blocked = true;
+	} else if (s->out_blocked) {
+		s->out_blocked = false;
+		s->out_edges++;
+	}
+	pd_unlock(&lane->side[PD_TX].lock);
+	return room;
+}
+
+/* Open the ports, and claim those that nobody uses (after a fork). */
+static void pd_packet_prepare(struct pd_pollable *p)
+{
+	struct pd_packet *s = pd_container_of(p, struct pd_packet, pollable);
+	unsigned first, end;
+
+	if (pd_packet_attach(s))
+		return;
+	pd_packet_port_range(s, &first, &end);
+	for (unsigned i = first; i < end; i++)
+		pd_port_lease_take(&pd_ports[i]);
+}
+
+static uint32_t pd_packet_poll(struct pd_pollable *p, uint32_t events, struct pd_wait_set *ws,
+			       struct pd_edge *edge)
+{
+	struct pd_packet *s = pd_container_of(p, struct pd_packet, pollable);
+	uint32_t seq = pd_bell_seq(&p->bell), ready = 0;
+
+	if (events & (EPOLLIN | EPOLLRDNORM) && pd_packet_look(s, ws, &edge->in))
+		ready |= EPOLLIN | EPOLLRDNORM;
+	if (events & (EPOLLOUT | EPOLLWRNORM) && pd_packet_writable(s, ws))
+		ready |= EPOLLOUT | EPOLLWRNORM;
+	edge->out = s->out_edges;
+	if (pd_load_relaxed(&s->error)) {
+		ready |= EPOLLERR;
+		edge->in++;
+	}
+	if (ws)
+		pd_wait_add_bell(ws, &p->bell, seq);
+	return ready & (events | EPOLLERR | EPOLLHUP);
+}
+
+const struct pd_pollable_ops pd_packet_pollable_ops = {
+	.prepare = pd_packet_prepare,
+	.poll = pd_packet_poll,
+};

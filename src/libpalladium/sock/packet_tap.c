@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Taps: which packet sockets want the frames of a port, and how frames get into their queues (the theory stands in packet.h).
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/vars.h"
+#include "counters/counters.h"
+#include "sock/packet.h"
+
+/* Own data of a pool buffer; longer frames take a chain. */
+#define PD_RX_BUFFER_BYTES 2048
+/* The first size of a queue's ring, and the largest. */
+#define PD_QUEUE_FIRST 64u
+#define PD_QUEUE_MAX (1u << 22)
+
+static struct pd_buffer_pool *pd_rx_pool;        /* frames in socket queues */
+static struct pd_buffer_pool *pd_tx_header_pool; /* external buffers over callers' iovecs */
+static struct pd_lock pd_taps_lock = PD_LOCK_INIT(PD_RANK_TAPS);
+
+/* --- queues ------------------------------------------------------------------------------- */
+
+/* Room for one more frame in the ring. Returns 0 or -ENOMEM. */
+static int pd_frame_queue_grow(struct pd_frame_queue *q)
+{
+	uint32_t size = q->ring ? q->mask + 1 : 0, wider = size ? 2 * size : PD_QUEUE_FIRST;
+	uint32_t *ring;
+
+	if (size && q->tail - q->head < size)
+		return 0;
+	if (wider > PD_QUEUE_MAX)
+		return -ENOMEM;
+	ring = malloc(wider * sizeof(*ring));
+	if (!ring)
+		return -ENOMEM;
+	for (uint32_t i = q->head; i != q->tail; i++)
+		ring[i & (wider - 1)] = q->ring[i & q->mask];
+	free(q->ring);
+	q->ring = ring;
+	q->mask = wider - 1;
+	return 0;
+}
+
+uint32_t pd_frame_queue_peek(const struct pd_frame_queue *q)
+{
+	return q->head == q->tail ? PD_BUFFER_NONE : q->ring[q->head & q->mask];
+}
+
+uint32_t pd_frame_queue_pop(struct pd_frame_queue *q)
+{
+	uint32_t index = pd_frame_queue_peek(q);
+
+	if (index != PD_BUFFER_NONE) {
+		q->bytes -= pd_buffer_get(index)->total_len;
+		q->head++;
+	}
+	return index;
+}
+
+void pd_frame_queue_clear(struct pd_frame_queue *q)
+{
+	uint32_t index;
+
+	while ((index = pd_frame_queue_pop(q)) != PD_BUFFER_NONE)
+		pd_buffer_free(&index, 1);
+	free(q->ring);
+	memset(q, 0, sizeof(*q));
+}
+
+/* Put a frame into the queue of `s`, which takes a reference; dropped and counted when it is full. */
+static void pd_packet_enqueue(struct pd_packet *s, struct pd_buffer *b)
+{
+	struct pd_frame_queue *q = &s->queue;
+
+	pd_lock(&s->lock);
+	if (s->released) {
+		pd_unlock(&s->lock);
+		return;
+	}
+	__atomic_fetch_add(&s->stat_packets, 1, __ATOMIC_RELAXED);
+	pd_ctr_begin(s->ctr, PD_CTR_SOCKET_QUEUE);
+	if (q->bytes + b->total_len > s->receive_limit_bytes || pd_frame_queue_grow(q)) {
+		s->stat_drops++;
+		pd_ctr_add(s->ctr, PD_CTR_SOCKET_RX_DROP_FULL, 1);
+		pd_ctr_add(s->ctr, PD_CTR_SOCKET_RX_DROPPED_BYTES, b->total_len);
+	} else {
+		pd_buffer_ref(b);
+		q->ring[q->tail++ & q->mask] = b->index;
+		q->bytes += b->total_len;
+		s->queued_ever++;
+		pd_ctr_set(s->ctr, PD_CTR_SOCKET_RX_QUEUED_PACKETS, q->tail - q->head);
+		pd_ctr_set(s->ctr, PD_CTR_SOCKET_RX_QUEUED_BYTES, q->bytes);
+		pd_ctr_max(s->ctr, PD_CTR_SOCKET_RX_QUEUED_PACKETS_MAX, q->tail - q->head);
+		pd_ctr_max(s->ctr, PD_CTR_SOCKET_RX_QUEUED_BYTES_MAX, q->bytes);
+	}
+	pd_ctr_end(s->ctr, PD_CTR_SOCKET_QUEUE);
+	pd_unlock(&s->lock);
+}
+
+/* --- the taps of a port ------------------------------------------------------------------- */
+
+/* Make `taps` what the port has; returns the old ones once nobody looks at them. pd_taps_lock held. */
+static struct pd_taps *pd_taps_replace(struct pd_port *port, struct pd_taps *taps)
+{
+	struct pd_packet_port *pp = pd_packet_port_of(port);
+	struct pd_taps *old = pp->taps;
+
+	pd_store_release(&pp->taps, taps); /* pairs with pd_packet_taps */
+	for (unsigned i = 0; i < port->n_lanes; i++) {
+		if (!port->lanes[i])
+			continue;
+		for (int dir = 0; dir < PD_DIRS; dir++) {
+			pd_lock(&port->lanes[i]->side[dir].lock);
+			pd_unlock(&port->lanes[i]->side[dir].lock);
+		}
+	}
+	return old;
+}
+
+int pd_taps_add(struct pd_port *port, struct pd_packet *s)
+{
+	struct pd_taps *old, *taps;
+	int ret = -ENOMEM;
+
+	pd_lock(&pd_taps_lock);
+	old = pd_packet_port_of(port)->taps;
+	taps = malloc(sizeof(*taps) + (old->n + 1) * sizeof(taps->tap[0]));
+	if (taps) {
+		memcpy(taps->tap, old->tap, old->n * sizeof(taps->tap[0]));
+		taps->tap[old->n] = s;
+		taps->n = old->n + 1;
+		free(pd_taps_replace(port, taps));
+		ret = 0;
+	}
+	pd_unlock(&pd_taps_lock);
+	return ret;
+}
+
+void pd_taps_remove(struct pd_port *port, struct pd_packet *s)
+{
+	struct pd_taps *old, *taps;
+
+	pd_lock(&pd_taps_lock);
+	old = pd_packet_port_of(port)->taps;
+	/* Shrinking in place is no option while others read; a copy one shorter always is. */
+	taps = malloc(sizeof(*taps) + old->n * sizeof(taps->tap[0]));
+	if (taps) {
+		taps->n = 0;
+		for (unsigned i = 0; i < old->n; i++)
+			if (old->tap[i] != s)
+				taps->tap[taps->n++] = old->tap[i];
+		free(pd_taps_replace(port, taps));
+	}
+	pd_unlock(&pd_taps_lock);
+	/* Without memory the entry stays; s->released makes it inert, and sockets are type-stable. */
+}
+
+/* The external-buffer headers of every lane of a port. */
+static int pd_packet_port_headers(struct pd_packet_port *pp, unsigned n_lanes)
+{
+	for (unsigned i = 0; i < n_lanes; i++) {
+		uint32_t *headers = malloc(PD_TX_HEADERS * sizeof(*headers));
+
+		if (!headers)
+			return -ENOMEM;
+		pp->headers[i] = headers;
+		if (pd_buffer_alloc(pd_tx_header_pool, headers, PD_TX_HEADERS) != PD_TX_HEADERS)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int pd_packet_ports_init(void)
+{
+	static struct pd_lock once = PD_LOCK_INIT(PD_RANK_TAPS);
+	unsigned lanes = 0;
+	int ret = 0;
+
+	pd_lock(&once);
+	if (pd_rx_pool)
+		goto out;
+	for (unsigned i = 0; i < pd_port_count; i++)
+		lanes += pd_ports[i].config->queues;
+	pd_tx_header_pool = pd_buffer_pool_create("tx-iovec", lanes * PD_TX_HEADERS, 0, &ret);
+	if (!pd_tx_header_pool)
+		goto out;
+	for (unsigned i = 0; i < pd_port_count; i++) {
+		struct pd_packet_port *pp = calloc(1, sizeof(*pp));
+
+		if (pp)
+			pp->taps = calloc(1, sizeof(*pp->taps));
+		if (!pp || !pp->taps) {
+			ret = -ENOMEM;
+			free(pp);
+			goto out;
+		}
+		pd_ports[i].sock = pp;
+		ret = pd_packet_port_headers(pp, pd_ports[i].config->queues);
+		if (ret)
+			goto out;
+	}
+	pd_rx_pool =
+		pd_buffer_pool_create("rx", (uint32_t)pd_vars.rx_bufs, PD_RX_BUFFER_BYTES, &ret);
+out:
+	pd_unlock(&once);
+	return ret;
+}
+
+/* --- frames into queues ------------------------------------------------------------------- */
+
+/* The protocol of a frame as packet sockets see it: the EtherType, or ETH_P_802_2/802_3 for a length field. */
+static uint16_t pd_frame_protocol(const struct pd_buffer *b)
+{
+	uint8_t type[4] = {0};
+	uint16_t proto;
+
+	if (pd_likely(b->len >= ETH_HLEN))
+		proto = (uint16_t)(b->data[12] << 8 | b->data[13]);
+	else if (pd_buffer_copy_out(b, 12, type, 2) == 2)
+		proto = (uint16_t)(type[0] << 8 | type[1]);
+	else
+		return 0;
+	if (pd_likely(proto >= ETH_P_802_3_MIN))
+		return proto;
+	/* Novell's raw 802.3 starts its payload with ffff. */
+	if (pd_buffer_copy_out(b, 14, type, 2) == 2 && type[0] == 0xff && type[1] == 0xff)
+		return ETH_P_802_3;
+	return ETH_P_802_2;
+}
+
+bool pd_packet_wants(const struct pd_packet *s, const struct pd_buffer *b)
+{
+	uint16_t protocol = pd_load_relaxed(&s->protocol);
+
+	if (pd_unlikely(b->flags & PD_BUFFER_CONTROL))
+		return protocol && s->recv_control;
+	if (pd_likely(protocol == ETH_P_ALL))
+		return !(b->flags & PD_BUFFER_OUTGOING) || !s->ignore_outgoing;
+	/* A socket for one protocol sees what comes in, not what goes out. */
+	return protocol && !(b->flags & PD_BUFFER_OUTGOING) && pd_frame_protocol(b) == protocol;
+}
+
+/* A copy of a frame in pool buffers, with one reference; NULL when the pool has not enough. */
+static struct pd_buffer *pd_frame_copy(const struct pd_buffer *src)
+{
+	uint32_t need = (src->total_len + PD_RX_BUFFER_BYTES - 1) / PD_RX_BUFFER_BYTES, done = 0;
+	uint32_t chain[PD_FRAME_MAX_BYTES / PD_RX_BUFFER_BYTES + 2];
+	struct pd_buffer *b;
+
+	need = pd_max(need, 1u);
+	if (need > PD_ARRAY_SIZE(chain))
+		return NULL;
+	if (pd_buffer_alloc(pd_rx_pool, chain, need) != need)
+		return NULL;
+	for (uint32_t i = 0; i < need; i++) {
+		b = pd_buffer_get(chain[i]);
+		b->len = pd_buffer_copy_out(src, done, b->data, PD_RX_BUFFER_BYTES);
+		done += b->len;
+		b->next = i + 1 < need ? chain[i + 1] : PD_BUFFER_NONE;
+	}
+	b = pd_buffer_get(chain[0]);
+	b->total_len = src->total_len;
+	b->flags = src->flags & (PD_BUFFER_CONTROL | PD_BUFFER_SIDECAR | PD_BUFFER_OUTGOING);
+	b->rx_port = src->rx_port;
+	if (src->flags & PD_BUFFER_SIDECAR)
+		memcpy(b->sidecar, src->sidecar, sizeof(b->sidecar));
+	return b;
+}
+
+int pd_packet_distribute(struct pd_port *port, struct pd_lane *lane, unsigned max, bool keep)
+{
+	struct pd_taps *taps = pd_packet_taps(port);
+	struct pd_buffer *bufs[PD_VECTOR_MAX];
+	int got, done = 0;
+	unsigned unwanted = 0, no_buffer = 0;
+
+	got = lane->ops->rx(lane, bufs, pd_min(max, (unsigned)PD_VECTOR_MAX));
+	for (; done < got; done++) {
+		struct pd_buffer *copy = NULL;
+		bool wanted = false;
+
+		for (unsigned t = 0; t < taps->n; t++) {
+			if (!pd_packet_wants(taps->tap[t], bufs[done]))
+				continue;
+			wanted = true;
+			if (!copy)
+				copy = pd_frame_copy(bufs[done]);
+			if (!copy)
+				break;
+			pd_packet_enqueue(taps->tap[t], copy);
+		}
+		if (copy)
+			pd_buffer_free(&copy->index, 1); /* the queues hold theirs */
+		else if (wanted && keep)
+			break;
+		no_buffer += wanted && !copy;
+		unwanted += !wanted;
+	}
+	if (done > 0)
+		lane->ops->rx_done(lane, (unsigned)done);
+	if (unwanted || no_buffer) {
+		struct pd_ctr_block *ctr = lane->side[PD_RX].ctr;
+
+		pd_ctr_begin(ctr, PD_CTR_LANE_RX);
+		pd_ctr_add(ctr,
+			   taps->n ? PD_CTR_LANE_RX_DROP_FILTERED : PD_CTR_LANE_RX_DROP_NO_SOCKET,
+			   unwanted);
+		pd_ctr_add(ctr, PD_CTR_LANE_RX_DROP_NO_BUFFER, no_buffer);
+		pd_ctr_end(ctr, PD_CTR_LANE_RX);
+	}
+	return got < 0 ? got : done;
+}
+
+void pd_packet_outgoing(struct pd_port *port, struct pd_packet *sender,
+			struct pd_buffer *const *bufs, unsigned n)
+{
+	struct pd_taps *taps = pd_packet_taps(port);
+
+	for (unsigned t = 0; t < taps->n; t++) {
+		struct pd_packet *s = taps->tap[t];
+
+		if (s == sender || pd_load_relaxed(&s->protocol) != ETH_P_ALL || s->ignore_outgoing)
+			continue;
+		for (unsigned i = 0; i < n; i++) {
+			struct pd_buffer *copy;
+
+			if (bufs[i]->flags & PD_BUFFER_CONTROL && !s->recv_control)
+				continue;
+			copy = pd_frame_copy(bufs[i]);
+			if (!copy)
+				break;
+			copy->flags |= PD_BUFFER_OUTGOING;
+			copy->rx_port = port->index;
+			pd_packet_enqueue(s, copy);
+			pd_buffer_free(&copy->index, 1);
+		}
+		pd_bell_ring(&s->pollable.bell);
+	}
+}

@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Sending on packet sockets.
+ *
+ * A run of messages for one port becomes a vector of external buffers over the callers' iovecs, is copied into the peer's memory
+ * under one lock, and is published with one store. When the ring is full a blocking send waits for room; while it waits it takes
+ * frames that come in off the ring into the queues of those who want them, so that two programs that both send do not wait for
+ * each other for ever.
+ *
+ * Locks: the lane's transmit lock for a run; then packet->lock for the counters.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "config/vars.h"
+#include "counters/counters.h"
+#include "palladium_extra.h"
+#include "sock/packet.h"
+
+/* Octets a frame may have beyond MTU and Ethernet header: one 802.1Q tag. */
+#define PD_VLAN_BYTES 4
+
+/* Where a run goes, and the headers it is built from. */
+struct pd_tx_run {
+	struct pd_packet *s;
+	struct pd_port *port;
+	struct pd_lane *lane;
+	const uint32_t *headers; /* PD_TX_HEADERS external buffers of the lane */
+	unsigned used;           /* of them */
+	unsigned n;              /* frames built */
+	struct pd_buffer *bufs[PD_VECTOR_MAX];
+};
+
+/* --- one message ---------------------------------------------------------------------------- */
+
+/* The port a message goes to: by its address, else what the socket is bound to. */
+static struct pd_port *pd_packet_destination(const struct pd_packet *s, const struct msghdr *m,
+					     int *err)
+{
+	const struct sockaddr_ll *ll = m->msg_name;
+	struct pd_port *port = s->port;
+
+	if (ll) {
+		if (m->msg_namelen < offsetof(struct sockaddr_ll, sll_addr)) {
+			*err = -EINVAL;
+			return NULL;
+		}
+		if (ll->sll_family != AF_PACKET) {
+			*err = -EAFNOSUPPORT;
+			return NULL;
+		}
+		if (ll->sll_ifindex)
+			port = pd_port_by_ifindex((uint32_t)ll->sll_ifindex);
+	}
+	if (!port)
+		*err = -ENXIO;
+	return port;
+}
+
+/* The sidecar given as ancillary data, or NULL; -EINVAL in *err when the control buffer is malformed. */
+static const uint8_t *pd_packet_cmsg_sidecar(const struct msghdr *m, int *err)
+{
+	struct msghdr *hdr = (struct msghdr *)(uintptr_t)m; /* CMSG_NXTHDR takes no const */
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(hdr); c; c = CMSG_NXTHDR(hdr, c)) {
+		if (c->cmsg_len < CMSG_LEN(0) ||
+		    c->cmsg_len > (size_t)((uint8_t *)m->msg_control + m->msg_controllen -
+					   (uint8_t *)c)) {
+			*err = -EINVAL;
+			return NULL;
+		}
+		if (c->cmsg_level != SOL_PALLADIUM)
+			continue;
+		if (c->cmsg_type != PALLADIUM_METADATA ||
+		    c->cmsg_len < CMSG_LEN(PD_SIDECAR_BYTES)) {
+			*err = -EINVAL;
+			return NULL;
+		}
+		return CMSG_DATA(c);
+	}
+	return NULL;
+}
+
+/* Add the buffer `b` to the chain that starts at `head`. */
+static void pd_tx_link(struct pd_buffer *head, struct pd_buffer **tail, struct pd_buffer *b)
+{
+	if (*tail)
+		(*tail)->next = b->index;
+	head->total_len += b->len;
+	*tail = b;
+}
+
+/* A header of the run over `len` bytes at `data`. There is one: the caller checked. */
+static struct pd_buffer *pd_tx_header(struct pd_tx_run *run, const void *data, size_t len)
+{
+	struct pd_buffer *b = pd_buffer_get(run->headers[run->used++]);
+
+	b->data = (uint8_t *)(uintptr_t)data;
+	b->len = (uint32_t)len;
+	b->total_len = 0;
+	b->next = PD_BUFFER_NONE;
+	b->flags = PD_BUFFER_EXTERNAL;
+	b->tx_port = run->port->index;
+	return b;
+}
+
+/* The Ethernet header of a SOCK_DGRAM message, in the opaque area of its first buffer. */
+static int pd_tx_ethernet(struct pd_tx_run *run, const struct msghdr *m, struct pd_buffer *b)
+{
+	const struct sockaddr_ll *ll = m->msg_name;
+	uint16_t protocol = htons(run->s->protocol);
+
+	_Static_assert(sizeof(b->opaque) >= ETH_HLEN, "the header fits");
+	if (!ll || ll->sll_halen < ETH_ALEN ||
+	    m->msg_namelen < offsetof(struct sockaddr_ll, sll_addr) + ETH_ALEN)
+		return -EINVAL;
+	if (ll->sll_protocol)
+		protocol = ll->sll_protocol;
+	memcpy(b->opaque, ll->sll_addr, ETH_ALEN);
+	memcpy(b->opaque + ETH_ALEN, run->port->mac, ETH_ALEN);
+	memcpy(b->opaque + 12, &protocol, sizeof(protocol));
+	b->data = b->opaque;
+	b->len = ETH_HLEN;
+	return 0;
+}
+
+/* The sidecar of a message: ancillary, else the socket's default. */
+static int pd_tx_sidecar(struct pd_tx_run *run, const struct msghdr *m, struct pd_buffer *b)
+{
+	const uint8_t *sidecar = NULL;
+	int err = 0;
+
+	if (pd_unlikely(m->msg_control && m->msg_controllen))
+		sidecar = pd_packet_cmsg_sidecar(m, &err);
+	if (err)
+		return err;
+	if (sidecar && !(run->port->transport->caps & PD_CAP_SIDECAR))
+		return -EOPNOTSUPP;
+	memcpy(b->sidecar, sidecar ? sidecar : run->s->default_sidecar.bytes, PD_SIDECAR_BYTES);
+	b->flags |= PD_BUFFER_SIDECAR;
+	return 0;
+}
+
+/* Move the 48 bytes that an inline message starts with into the sidecar; *iov, *count and *offset then stand behind them. */
+static int pd_tx_inline(struct pd_buffer *b, const struct iovec **iov, size_t *count,
+			size_t *offset)
+{
+	size_t need = PD_SIDECAR_BYTES, done = 0;
+
+	while (done < need && *count) {
+		size_t n = pd_min((*iov)->iov_len - *offset, need - done);
+
+		memcpy(b->sidecar + done, (const uint8_t *)(*iov)->iov_base + *offset, n);
+		done += n;
+		*offset += n;
+		if (*offset == (*iov)->iov_len) {
+			++*iov;
+			--*count;
+			*offset = 0;
+		}
+	}
+	b->flags |= PD_BUFFER_SIDECAR;
+	return done == need ? 0 : -EINVAL;
+}
+
+/* Check a finished chain: sizes, and what a frame of no octets means. */
+static int pd_tx_check(const struct pd_tx_run *run, struct pd_buffer *b)
+{
+	struct pd_sidecar sidecar;
+
+	if (pd_unlikely(!b->total_len)) {
+		memcpy(sidecar.bytes, b->sidecar, sizeof(sidecar.bytes));
+		if (!pd_sidecar_is_control(&sidecar))
+			return -EINVAL;
+		if (!(run->port->transport->caps & PD_CAP_SIDECAR))
+			return -EOPNOTSUPP;
+		b->flags |= PD_BUFFER_CONTROL;
+		return 0;
+	}
+	if (pd_unlikely(b->total_len < ETH_HLEN))
+		return -EINVAL;
+	if (pd_likely(b->total_len <= run->port->mtu + ETH_HLEN))
+		return 0;
+	/* A tagged frame may be four octets longer, as on the kernel's interfaces. */
+	if (b->total_len <= run->port->mtu + ETH_HLEN + PD_VLAN_BYTES) {
+		uint8_t type[2];
+
+		if (pd_buffer_copy_out(b, 12, type, 2) == 2 && type[0] == 0x81 && type[1] == 0x00)
+			return 0;
+	}
+	return -EMSGSIZE;
+}
+
+/* Build the chain of one message. Returns 0, -errno, or 1 when the run has no headers left for it. */
+static int pd_tx_build(struct pd_tx_run *run, const struct msghdr *m)
+{
+	const struct iovec *iov = m->msg_iov;
+	size_t count = m->msg_iovlen, offset = 0;
+	struct pd_buffer *head, *tail = NULL;
+	int ret;
+
+	if (pd_unlikely(count > UIO_MAXIOV))
+		return -EMSGSIZE;
+	if (run->n == PD_VECTOR_MAX || run->used + count + 1 > PD_TX_HEADERS)
+		return 1;
+	head = pd_tx_header(run, NULL, 0);
+	if (pd_unlikely(run->s->inline_mode))
+		ret = pd_tx_inline(head, &iov, &count, &offset);
+	else
+		ret = pd_tx_sidecar(run, m, head);
+	if (!ret && run->s->type == SOCK_DGRAM && (count || !run->s->inline_mode))
+		ret = pd_tx_ethernet(run, m, head);
+	if (ret)
+		return ret;
+	if (head->len) {
+		pd_tx_link(head, &tail, head);
+	} else if (count) {
+		/* The first segment goes into the head itself. */
+		head->data = (uint8_t *)iov->iov_base + offset;
+		head->len = (uint32_t)(iov->iov_len - offset);
+		pd_tx_link(head, &tail, head);
+		offset = 0;
+		iov++;
+		count--;
+	}
+	for (; count; iov++, count--, offset = 0) {
+		if (iov->iov_len == offset)
+			continue;
+		if (pd_unlikely(iov->iov_len > PD_FRAME_MAX_BYTES + PD_SIDECAR_BYTES))
+			return -EMSGSIZE;
+		pd_tx_link(head, &tail,
+			   pd_tx_header(run, (uint8_t *)iov->iov_base + offset,
+					iov->iov_len - offset));
+	}
+	ret = pd_tx_check(run, head);
+	if (!ret)
+		run->bufs[run->n++] = head;
+	return ret;
+}
+
+/* --- a run of messages ---------------------------------------------------------------------- */
+
+/* The lane that a socket sends by. */
+static struct pd_lane *pd_packet_send_lane(const struct pd_packet *s, struct pd_port *port)
+{
+	return port->lanes[0];
+}
+
+/*
+ * Build and send as many of the `n` messages as go to one port, with one lock and one flush. Returns messages sent (at least
+ * one), -EAGAIN when there is no room (noted in `ws`), or the error of the first message.
+ */
+static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
+			      struct pd_wait_set *ws)
+{
+	struct pd_tx_run run = {.s = s};
+	struct pd_lane_side *side;
+	int err = 0, sent = 0;
+	uint32_t seen;
+
+	run.port = pd_packet_destination(s, &msgs[0].msg_hdr, &err);
+	if (err)
+		return err;
+	if (pd_unlikely(!pd_port_lease_take(run.port)))
+		return -ENETDOWN;
+	run.lane = pd_packet_send_lane(s, run.port);
+	run.headers = pd_packet_port_of(run.port)->headers[run.lane->queue];
+	side = &run.lane->side[PD_TX];
+	pd_lock(&side->lock);
+	if (pd_unlikely(!side->up)) {
+		if (ws)
+			pd_wait_add_lane(ws, run.lane, PD_TX, 0);
+		pd_unlock(&side->lock);
+		return -ENETDOWN;
+	}
+	seen = ws ? run.lane->ops->position(run.lane, PD_TX) : 0;
+	while (run.n < n) {
+		int other = 0;
+
+		if (run.n && pd_packet_destination(s, &msgs[run.n].msg_hdr, &other) != run.port)
+			break;
+		err = pd_tx_build(&run, &msgs[run.n].msg_hdr);
+		if (err)
+			break;
+	}
+	if (run.n) {
+		sent = run.lane->ops->tx(run.lane, run.bufs, run.n);
+		if (sent > 0) {
+			run.lane->ops->tx_flush(run.lane);
+			if (pd_unlikely(pd_packet_taps(run.port)->n > (s->protocol != 0)))
+				pd_packet_outgoing(run.port, s, run.bufs, (unsigned)sent);
+		} else if (sent == 0) {
+			s->out_blocked = true;
+			if (ws)
+				pd_wait_add_lane(ws, run.lane, PD_TX, seen);
+			sent = -EAGAIN;
+		}
+		err = sent;
+	}
+	for (int i = 0; i < sent; i++)
+		msgs[i].msg_len = run.bufs[i]->total_len + (s->inline_mode ? PD_SIDECAR_BYTES : 0) -
+				  (s->type == SOCK_DGRAM ? ETH_HLEN : 0);
+	pd_unlock(&side->lock);
+	return err;
+}
+
+/* While a send is blocked: take what comes in into the queues, so that a peer that only sends gets on. */
+static void pd_packet_relieve(struct pd_port *port, struct pd_wait_set *ws)
+{
+	for (unsigned i = 0; i < port->n_lanes; i++) {
+		struct pd_lane *lane = port->lanes[i];
+		struct pd_lane_side *side = &lane->side[PD_RX];
+		uint32_t seen;
+
+		pd_lock(&side->lock);
+		if (side->up) {
+			seen = lane->ops->position(lane, PD_RX);
+			/* Full queues leave frames in the ring: then only room or a reader ends the wait. */
+			if (pd_packet_distribute(port, lane, PD_VECTOR_MAX, true) >= 0)
+				pd_wait_add_lane(ws, lane, PD_RX, seen);
+		}
+		pd_unlock(&side->lock);
+	}
+}
+
+/*
+ * Wait until a run can be sent. Returns messages sent or -errno (-EAGAIN at the deadline).
+ */
+static int pd_packet_wait_send(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
+			       uint64_t deadline_ns)
+{
+	struct pd_spin_loop spin = {.spin = &s->send_spin};
+	bool wait_down = pd_vars.send_when_down == PD_SEND_WHEN_DOWN_WAIT;
+	struct pd_port *port;
+	int ret, err = 0;
+
+	port = pd_packet_destination(s, &msgs[0].msg_hdr, &err);
+	if (!port)
+		return err;
+	while (pd_spin_more(&spin, -1, deadline_ns)) {
+		ret = pd_packet_send_run(s, msgs, n, NULL);
+		if (ret != -EAGAIN && !(ret == -ENETDOWN && wait_down)) {
+			pd_spin_end(&s->send_spin, true);
+			return ret;
+		}
+	}
+	pd_spin_end(&s->send_spin, false);
+	for (;;) {
+		uint32_t seq = pd_bell_seq(&s->pollable.bell);
+		struct pd_wait_set *ws = pd_wait_begin();
+
+		ret = pd_packet_send_run(s, msgs, n, ws);
+		if (ret != -EAGAIN && !(ret == -ENETDOWN && wait_down))
+			return ret;
+		if (pd_load_relaxed(&s->released))
+			return -EBADF;
+		if (pd_clock_ns() >= deadline_ns)
+			return ret;
+		pd_packet_relieve(port, ws);
+		pd_wait_add_bell(ws, &s->pollable.bell, seq);
+		ret = pd_wait_sleep(ws, deadline_ns, NULL);
+		if (ret < 0 && !pd_packet_restarts(ret, deadline_ns))
+			return ret;
+	}
+}
+
+/* Count what a call did. */
+static void pd_packet_count_send(struct pd_packet *s, const struct mmsghdr *msgs, int result,
+				 bool waited)
+{
+	uint64_t bytes = 0;
+
+	for (int i = 0; i < result; i++)
+		bytes += msgs[i].msg_len;
+	pd_lock(&s->lock);
+	pd_ctr_begin(s->ctr, PD_CTR_SOCKET_TX);
+	if (pd_likely(result > 0)) {
+		pd_ctr_add(s->ctr, PD_CTR_SOCKET_TX_PACKETS, (uint64_t)result);
+		pd_ctr_add(s->ctr, PD_CTR_SOCKET_TX_BYTES, bytes);
+	} else {
+		pd_ctr_add(s->ctr,
+			   result == -EAGAIN ? PD_CTR_SOCKET_TX_EAGAINS : PD_CTR_SOCKET_TX_ERRORS,
+			   1);
+	}
+	if (waited)
+		pd_ctr_add(s->ctr, PD_CTR_SOCKET_TX_WAITS, 1);
+	pd_ctr_end(s->ctr, PD_CTR_SOCKET_TX);
+	pd_unlock(&s->lock);
+}
+
+int pd_packet_send(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags)
+{
+	bool block = !(flags & MSG_DONTWAIT) && !(pd_load_relaxed(&s->sock.flags) & O_NONBLOCK);
+	uint64_t deadline = PD_WAIT_NOT;
+	bool waited = false;
+	unsigned done = 0;
+	int ret = 0;
+
+	if (flags & MSG_OOB)
+		return -EINVAL;
+	if (!n)
+		return 0;
+	ret = pd_packet_attach(s);
+	while (!ret && done < n) {
+		ret = pd_packet_send_run(s, msgs + done, n - done, NULL);
+		if (block &&
+		    (ret == -EAGAIN ||
+		     (ret == -ENETDOWN && pd_vars.send_when_down == PD_SEND_WHEN_DOWN_WAIT))) {
+			if (!waited)
+				deadline = s->send_timeout_ns ? pd_clock_ns() + s->send_timeout_ns
+							      : PD_WAIT_FOREVER;
+			waited = true;
+			ret = pd_packet_wait_send(s, msgs + done, n - done, deadline);
+		}
+		if (ret > 0) {
+			done += (unsigned)ret;
+			ret = 0;
+		}
+	}
+	if (done) {
+		ret = (int)done;
+	}
+	pd_packet_count_send(s, msgs, ret, waited);
+	return ret;
+}

@@ -10,8 +10,8 @@
  *
  * Locking: every pd_vhost_lane_* function below is control path and is called with pd_control and,
  * unless it says otherwise, the lock of the side (lane.side[dir].lock) held. A memory table is
- * borrowed as long as a side is up; to swap it hold the locks of both sides of every lane that uses
- * it, call pd_vhost_lane_remap for each side that is up, and free the old one afterwards.
+ * borrowed as long as a side is up on it. To swap it, call pd_vhost_lane_remap for each side that is
+ * up, one lock at a time, and unmap the old memory when none is left on it.
  *
  * A peer that breaks a ring makes the lane post `broken`; its function runs in the progress thread
  * with pd_control held and finds the reason with pd_vhost_lane_broken.

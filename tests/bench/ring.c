@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * How fast a split ring moves frames between two threads of one process, each pinned to a core: one
+ * end is a lane in the device role, the other in the driver role, nothing else in between. Every
+ * byte is copied into the ring, every sidecar out of it, and each frame's first, middle and last
+ * words are checked and its payload summed. Not run by `make check`.
+ *
+ *   ring [seconds per line, default 0.5] [once: one pass in one thread, for callgrind]
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+
+#include "counters/counters.h"
+#include "transport/vhost/lane.h"
+
+#define SIZE 1024
+#define GPA 0x100000000ULL
+
+struct config {
+	bool to_driver; /* the device sends */
+	bool avip;
+	uint32_t len;
+	unsigned batch;
+};
+
+static struct pd_vhost_lane device, driver;
+static struct pd_mem_table table;
+static uint8_t *area;
+static struct pd_buffer *out[PD_VECTOR_MAX];
+static uint32_t stop;
+static struct config now;
+
+static void die(const char *what)
+{
+	fprintf(stderr, "ring: %s\n", what);
+	exit(1);
+}
+
+static void pin(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+static double seconds(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + 1e-9 * (double)ts.tv_nsec;
+}
+
+static void lane_make(struct pd_vhost_lane *lane, enum pd_vhost_role role)
+{
+	enum pd_vhost_dialect dialect = now.avip ? PD_VHOST_AVIP : PD_VHOST_VIRTIO;
+	struct pd_ctr_block *ctr = pd_ctr_alloc(PD_CTR_LANE, 0, 0, "bench");
+	struct pd_ctr_block *const blocks[PD_DIRS] = {ctr, ctr};
+
+	memset(lane, 0, sizeof(*lane));
+	if (pd_vhost_lane_init(lane, role, dialect, NULL))
+		die("no lane");
+	pd_lane_init(&lane->lane, pd_vhost_lane_ops(role, dialect), 0, 0, blocks);
+}
+
+static void lane_end(struct pd_vhost_lane *lane, enum pd_dir dir)
+{
+	pd_vhost_lane_down(lane, dir);
+	pd_ctr_free(lane->lane.side[0].ctr);
+	pd_vhost_lane_fini(lane);
+}
+
+/* Both ends of one ring, and frames to send. */
+static void open_ring(struct pd_lane **tx, struct pd_lane **rx)
+{
+	struct pd_vq_layout layout = {
+		.size = SIZE,
+		.hdr_bytes = now.avip ? 48 : 12,
+		.features = 1ULL << VIRTIO_NET_F_MRG_RXBUF | 1ULL << VIRTIO_F_VERSION_1 |
+			    1ULL << VIRTIO_RING_F_EVENT_IDX,
+		.buf_bytes = 2048,
+		.receive = now.to_driver,
+	};
+	uint64_t bytes = pd_vq_driver_area_bytes(SIZE, 2048);
+
+	lane_make(&device, PD_VHOST_DEVICE);
+	lane_make(&driver, PD_VHOST_DRIVER);
+	table.n = 0;
+	pd_mem_add(&table, &(struct pd_mem_region){GPA, bytes, (uintptr_t)area, area});
+	pd_vq_driver_place(&layout, area, GPA);
+	if (pd_vhost_lane_up(&driver, now.to_driver ? PD_RX : PD_TX, &layout, NULL, -1, -1,
+			     false) ||
+	    pd_vhost_lane_up(&device, now.to_driver ? PD_TX : PD_RX, &layout, &table, -1, -1,
+			     false))
+		die("the ring does not come up");
+	*tx = now.to_driver ? &device.lane : &driver.lane;
+	*rx = now.to_driver ? &driver.lane : &device.lane;
+	for (unsigned i = 0; i < PD_VECTOR_MAX; i++) {
+		out[i]->len = out[i]->total_len = now.len;
+		for (uint32_t k = 0; k < now.len; k++)
+			out[i]->data[k] = (uint8_t)(i + k);
+	}
+}
+
+static void close_ring(void)
+{
+	lane_end(&device, now.to_driver ? PD_TX : PD_RX);
+	lane_end(&driver, now.to_driver ? PD_RX : PD_TX);
+}
+
+/* One burst out: frames numbered in their sidecar and their first word. Returns how many. */
+static unsigned send_burst(struct pd_lane *lane, uint64_t *seq)
+{
+	int n;
+
+	for (unsigned i = 0; i < now.batch; i++) {
+		uint64_t s = *seq + i;
+
+		memcpy(out[i]->data, &s, 8);
+		memcpy(out[i]->sidecar + 11, &s, 8);
+		out[i]->flags |= PD_BUFFER_SIDECAR;
+	}
+	pd_lock(&lane->side[PD_TX].lock);
+	n = lane->ops->tx(lane, out, now.batch);
+	if (n > 0)
+		lane->ops->tx_flush(lane);
+	pd_unlock(&lane->side[PD_TX].lock);
+	if (n < 0)
+		die("tx");
+	*seq += (unsigned)n;
+	return (unsigned)n;
+}
+
+/* Read a frame as a program would, and check it. */
+static void check(const struct pd_buffer *b, uint64_t seq)
+{
+	static uint8_t copy[2048];
+	uint64_t in_frame, in_sidecar;
+
+	memcpy(copy, b->data, b->len);
+	memcpy(&in_frame, copy, 8);
+	memcpy(&in_sidecar, b->sidecar + 11, 8);
+	if (b->total_len != now.len || in_frame != seq || (now.avip && in_sidecar != seq) ||
+	    (uint8_t)(copy[8] + now.len - 9) != copy[now.len - 1])
+		die("a frame is not what was sent");
+}
+
+static unsigned receive_burst(struct pd_lane *lane, uint64_t *seq)
+{
+	struct pd_buffer *in[PD_VECTOR_MAX];
+	int n;
+
+	pd_lock(&lane->side[PD_RX].lock);
+	n = lane->ops->rx(lane, in, now.batch);
+	for (int i = 0; i < n; i++)
+		check(in[i], (*seq)++);
+	if (n > 0)
+		lane->ops->rx_done(lane, (unsigned)n);
+	pd_unlock(&lane->side[PD_RX].lock);
+	if (n < 0)
+		die("rx");
+	return (unsigned)n;
+}
+
+static void *sender(void *arg)
+{
+	uint64_t seq = 0;
+
+	pin(1);
+	while (!pd_load_relaxed(&stop))
+		if (!send_burst(arg, &seq))
+			pd_cpu_relax();
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	double each = argc > 1 ? atof(argv[1]) : 0.5;
+	bool once = argc > 2;
+	static const uint32_t lens[] = {64, 1500};
+	static const unsigned batches[] = {1, 32, 256};
+	struct pd_buffer_pool *pool;
+	uint32_t idx[PD_VECTOR_MAX];
+	int err;
+
+	pool = pd_buffer_pool_create("bench", PD_VECTOR_MAX, 2048, &err);
+	area = mmap(NULL, pd_vq_driver_area_bytes(SIZE, 2048), PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (!pool || pd_buffer_alloc(pool, idx, PD_VECTOR_MAX) != PD_VECTOR_MAX ||
+	    area == MAP_FAILED)
+		die("no memory");
+	for (unsigned i = 0; i < PD_VECTOR_MAX; i++)
+		out[i] = pd_buffer_get(idx[i]);
+	pin(0);
+	printf("%-18s %-7s %5s %6s %10s %8s\n", "direction", "dialect", "bytes", "batch",
+	       "Mframes/s", "Gbit/s");
+	for (unsigned k = 0; k < 24; k++) {
+		struct pd_lane *tx, *rx;
+		uint64_t seq = 0, sent = 0;
+		pthread_t thread;
+		double start, took;
+
+		now = (struct config){k / 12, k / 6 % 2 == 0, lens[k / 3 % 2], batches[k % 3]};
+		open_ring(&tx, &rx);
+		pd_store_relaxed(&stop, 0);
+		if (!once && pthread_create(&thread, NULL, sender, tx))
+			die("no thread");
+		start = seconds();
+		do {
+			if (once)
+				send_burst(tx, &sent);
+			if (!receive_burst(rx, &seq))
+				pd_cpu_relax();
+		} while (once ? seq < 100000 : (seq & 0xfff) > 256 || seconds() - start < each);
+		took = seconds() - start;
+		pd_store_relaxed(&stop, 1);
+		if (!once)
+			pthread_join(thread, NULL);
+		printf("%-18s %-7s %5u %6u %10.2f %8.2f\n",
+		       now.to_driver ? "device to driver" : "driver to device",
+		       now.avip ? "avip" : "virtio", now.len, now.batch, (double)seq / took / 1e6,
+		       (double)seq * now.len * 8 / took / 1e9);
+		fflush(stdout);
+		close_ring();
+	}
+	return 0;
+}

@@ -28,3 +28,6 @@ tests_unit_sock_test_fd_LDADD = $(PD_UNIT_LIBS)
 tests_unit_preload_test_preload_SOURCES = tests/unit/preload/test_preload.c $(libpalladium_la_SOURCES)
 tests_unit_preload_test_preload_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_preload_test_preload_LDADD = $(PD_UNIT_LIBS)
+
+TESTS += tests/preload/test_passthrough.py
+EXTRA_DIST += tests/preload/test_passthrough.py tests/preload/parity.c tests/preload/early.c

@@ -12,8 +12,27 @@
 #include "preload/preload.h"
 #include "preload/real.h"
 
+/* Locks are held from here to the end of the fork, so handlers wait: a fork is inside the library. */
+static void pd_fork_prepare(void)
+{
+	pd_lib_enter();
+	pd_fork_run_prepare();
+}
+
+static void pd_fork_parent(void)
+{
+	pd_fork_run_parent();
+	pd_lib_leave();
+}
+
+static void pd_fork_child(void)
+{
+	pd_fork_run_child();
+	pd_lib_leave();
+}
+
 void pd_fork_start(void)
 {
 	pd_fd_adopt();
-	pthread_atfork(pd_fork_run_prepare, pd_fork_run_parent, pd_fork_run_child);
+	pthread_atfork(pd_fork_prepare, pd_fork_parent, pd_fork_child);
 }

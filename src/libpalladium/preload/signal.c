@@ -267,8 +267,8 @@ static void pd_signal_fork_prepare(void)
 	pd_signal_fork_mask = mask;
 }
 
-/* In the parent and in the child: as before the fork. */
-static void pd_signal_fork_done(void)
+/* In the parent: as before the fork. */
+static void pd_signal_fork_parent(void)
 {
 	uint64_t mask = pd_signal_fork_mask;
 
@@ -276,12 +276,22 @@ static void pd_signal_fork_done(void)
 	pd_signal_mask_set(mask);
 }
 
+/* In the child: the same, but a signal that waits is the parent's. */
+static void pd_signal_fork_child(void)
+{
+	if (pd_lib_self.pending) {
+		pd_lib_self.pending = 0;
+		pd_signal_fork_mask = pd_deferred.mask;
+	}
+	pd_signal_fork_parent();
+}
+
 void pd_signal_start(void)
 {
 	static struct pd_fork_hook hook = {.order = 0,
 					   .prepare = pd_signal_fork_prepare,
-					   .parent = pd_signal_fork_done,
-					   .child = pd_signal_fork_done};
+					   .parent = pd_signal_fork_parent,
+					   .child = pd_signal_fork_child};
 
 	pd_fork_register(&hook);
 	pd_lib_run_pending = pd_signal_run_deferred;

@@ -399,6 +399,40 @@ static void test_handler_in_a_sleep_runs_at_once(void **state)
 	signal(SIGUSR1, SIG_DFL);
 }
 
+/* A prepare handler that runs after ours, hence inside the fork, and gets a signal there. */
+static bool signal_in_fork;
+
+static void raise_in_fork(void)
+{
+	if (signal_in_fork)
+		raise(SIGUSR1);
+}
+
+static void test_signal_during_fork_is_the_parents(void **state)
+{
+	static struct pd_fork_hook hook = {.order = 60, .prepare = raise_in_fork};
+	sigset_t before, after;
+	int status;
+	pid_t pid;
+
+	pd_fork_register(&hook);
+	install(SIGUSR1, 0);
+	pthread_sigmask(SIG_SETMASK, NULL, &before);
+	signal_in_fork = true;
+	pid = fork();
+	signal_in_fork = false;
+	pthread_sigmask(SIG_SETMASK, NULL, &after);
+	if (pid == 0)
+		_exit(handled || pd_lib_self.depth || pd_lib_self.pending ||
+		      memcmp(&before, &after, 8));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(handled, 1);
+	assert_int_equal(handled_depth, 0);
+	assert_memory_equal(&before, &after, 8);
+	signal(SIGUSR1, SIG_DFL);
+}
+
 static sigjmp_buf jump;
 
 static void on_jump(int sig)
@@ -475,6 +509,7 @@ int main(void)
 		cmocka_unit_test_setup(test_handler_outside_runs_at_once, reset),
 		cmocka_unit_test_setup(test_handler_inside_waits_and_none_is_lost, reset),
 		cmocka_unit_test_setup(test_handler_in_a_sleep_runs_at_once, reset),
+		cmocka_unit_test_setup(test_signal_during_fork_is_the_parents, reset),
 		cmocka_unit_test_setup(test_handler_may_jump_away, reset),
 		cmocka_unit_test_setup(test_storm_of_signals_and_changes, reset),
 	};

@@ -25,7 +25,7 @@
 
 #define PD_STRETCH_MAX_BYTES (16ull << 30)
 #define PD_STRETCH_MIN_BYTES (64ull << 20)
-#define PD_BUFFER_POOLS_MAX  4096
+#define PD_BUFFER_POOLS_MAX 4096
 #define PD_BUFFER_PAGE_BYTES \
 	4096u /* pools are cut at this grain; x86-64 and aarch64 both allow it */
 #define PD_BUFFER_SHIFT 6

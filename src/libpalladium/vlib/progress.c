@@ -30,10 +30,10 @@
 #include "base/sys.h"
 #include "vlib/progress.h"
 
-#define PD_PROGRESS_EVENTS      16
+#define PD_PROGRESS_EVENTS 16
 #define PD_PROGRESS_STACK_BYTES (256u << 10)
 /* The slot of the wake eventfd. */
-#define PD_PROGRESS_WAKE  UINT32_MAX
+#define PD_PROGRESS_WAKE UINT32_MAX
 #define PD_PROGRESS_NEVER UINT64_MAX
 
 struct pd_progress_slot {

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
+pd_vlib_tests = tests/unit/vlib/test_buffer tests/unit/vlib/test_progress tests/unit/vlib/test_init \
+	tests/unit/vlib/test_graph
 if HAVE_CMOCKA
-check_PROGRAMS += tests/unit/vlib/test_buffer tests/unit/vlib/test_progress
-TESTS += tests/unit/vlib/test_buffer tests/unit/vlib/test_progress
+check_PROGRAMS += $(pd_vlib_tests)
+TESTS += $(pd_vlib_tests)
 endif
 tests_unit_vlib_test_buffer_SOURCES = tests/unit/vlib/test_buffer.c
 tests_unit_vlib_test_buffer_CFLAGS = $(PD_UNIT_CFLAGS)
@@ -9,3 +11,9 @@ tests_unit_vlib_test_buffer_LDADD = $(PD_UNIT_LIBS)
 tests_unit_vlib_test_progress_SOURCES = tests/unit/vlib/test_progress.c
 tests_unit_vlib_test_progress_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vlib_test_progress_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vlib_test_init_SOURCES = tests/unit/vlib/test_init.c
+tests_unit_vlib_test_init_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vlib_test_init_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vlib_test_graph_SOURCES = tests/unit/vlib/test_graph.c
+tests_unit_vlib_test_graph_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vlib_test_graph_LDADD = $(PD_UNIT_LIBS)

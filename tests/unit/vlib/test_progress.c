@@ -185,7 +185,8 @@ static void test_thread_runs_posts_and_timers_and_ends(void **state)
 		pd_progress_post(&work);
 		wait_done();
 		assert_string_equal(thread_name, "palladium");
-		assert_true(sigismember(&thread_mask, SIGTERM) && sigismember(&thread_mask, SIGSEGV));
+		assert_true(sigismember(&thread_mask, SIGTERM) &&
+			    sigismember(&thread_mask, SIGSEGV));
 		pd_lock(&pd_control);
 		pd_progress_timer_set(&timer, 1);
 		pd_unlock(&pd_control);

@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The dispatcher (the theory stands in node.h), and the nodes where frames end: drop and error-drop.
+ *
+ * Memory: vectors are made ahead, four per node, and more are made when a round needs them; they are
+ * never given back before the engine is. When there is no memory for one more, frames go to the overflow
+ * vector, which is emptied by freeing them, and are counted.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+
+#include "base/internal_fd.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "vlib/node.h"
+
+#define PD_ENGINE_IDLE_LIMIT 1000
+/* Vectors shorter than this are not worth two reads of the cycle counter. */
+#define PD_NODE_CLOCK_MIN 4
+
+struct pd_node_registration *pd_node_registrations;
+
+void pd_node_register(struct pd_node_registration *reg)
+{
+	reg->next = pd_node_registrations;
+	pd_node_registrations = reg;
+}
+
+/* --- making an engine ---------------------------------------------------------------------- */
+
+struct pd_node *pd_engine_node(struct pd_engine *engine, const char *name)
+{
+	for (unsigned i = 0; i < engine->node_count; i++)
+		if (!strcmp(engine->nodes[i].reg->name, name))
+			return &engine->nodes[i];
+	return NULL;
+}
+
+/* One more vector, not yet in use; NULL when there is no memory. */
+static struct pd_vector *pd_vector_new(void)
+{
+	struct pd_vector *v = aligned_alloc(PD_CACHE_LINE, sizeof(*v));
+
+	if (v)
+		v->n = 0;
+	return v;
+}
+
+/* Fill in a node from its registration, but for its next nodes. Returns 0, -E2BIG or -ENOMEM. */
+static int pd_node_setup(struct pd_engine *engine, struct pd_node *node,
+			 const struct pd_node_registration *reg)
+{
+	if (reg->next_count > PD_NODE_NEXTS_MAX)
+		return -E2BIG;
+	node->reg = reg;
+	node->fn = reg->fn;
+	node->index = (uint32_t)(node - engine->nodes);
+	node->next_count = reg->next_count;
+	node->errors = calloc(reg->error_count + 1, sizeof(*node->errors));
+	if (!node->errors)
+		return -ENOMEM;
+	for (int i = 0; i < 4; i++) {
+		struct pd_vector *v = pd_vector_new();
+
+		if (!v)
+			return -ENOMEM;
+		v->next_free = engine->free;
+		engine->free = v;
+	}
+	return 0;
+}
+
+/* Find the next nodes of `node` by name. Returns 0, -EEXIST or -ENOENT. */
+static int pd_node_link(struct pd_engine *engine, struct pd_node *node)
+{
+	if (pd_engine_node(engine, node->reg->name) != node) {
+		pd_err("graph", "two nodes are called %s", node->reg->name);
+		return -EEXIST;
+	}
+	for (unsigned i = 0; i < node->next_count; i++) {
+		const char *name = node->reg->next_names[i];
+		struct pd_node *next = name ? pd_engine_node(engine, name) : NULL;
+
+		if (!next) {
+			pd_err("graph", "next node %u of %s, %s, does not exist", i,
+			       node->reg->name, name ? name : "without a name");
+			return -ENOENT;
+		}
+		node->next[i] = (uint16_t)next->index;
+	}
+	return 0;
+}
+
+static int pd_engine_sleep_on_lanes(struct pd_engine *engine, int timeout_ms);
+
+struct pd_engine *pd_engine_create(int *err)
+{
+	struct pd_engine *engine = calloc(1, sizeof(*engine));
+	const struct pd_node_registration *reg;
+	unsigned n = 0;
+
+	*err = -ENOMEM;
+	if (!engine)
+		return NULL;
+	engine->wake_fd = -1;
+	engine->idle_limit = PD_ENGINE_IDLE_LIMIT;
+	engine->sleep = pd_engine_sleep_on_lanes;
+	for (reg = pd_node_registrations; reg; reg = reg->next)
+		n++;
+	engine->pending_size = 4 * n + 64;
+	engine->pending = calloc(engine->pending_size, sizeof(*engine->pending));
+	engine->overflow = pd_vector_new();
+	engine->nodes = aligned_alloc(PD_CACHE_LINE, (n + !n) * sizeof(*engine->nodes));
+	if (!engine->pending || !engine->overflow || !engine->nodes)
+		goto err_engine;
+	memset(engine->nodes, 0, (n + !n) * sizeof(*engine->nodes));
+	for (reg = pd_node_registrations; reg; reg = reg->next) {
+		*err = pd_node_setup(engine, &engine->nodes[engine->node_count++], reg);
+		if (*err)
+			goto err_engine;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		*err = pd_node_link(engine, &engine->nodes[i]);
+		if (*err)
+			goto err_engine;
+	}
+	engine->wake_fd = pd_internal_fd(pd_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	if (engine->wake_fd < 0) {
+		*err = engine->wake_fd;
+		goto err_engine;
+	}
+	*err = 0;
+	return engine;
+
+err_engine:
+	pd_engine_destroy(engine);
+	return NULL;
+}
+
+void pd_engine_destroy(struct pd_engine *engine)
+{
+	if (!engine)
+		return;
+	pd_assert(!engine->pending_count);
+	if (engine->wake_fd >= 0)
+		pd_sys_close(engine->wake_fd);
+	while (engine->free) {
+		struct pd_vector *v = engine->free;
+
+		engine->free = v->next_free;
+		free(v);
+	}
+	for (unsigned i = 0; i < engine->node_count; i++)
+		free(engine->nodes[i].errors);
+	free(engine->nodes);
+	free(engine->overflow);
+	free(engine->pending);
+	free(engine);
+}
+
+/* --- dispatch ------------------------------------------------------------------------------ */
+
+/* Free what is ours of the buffers of a vector; external ones go back by themselves. */
+static void pd_vector_free_buffers(struct pd_vector *v)
+{
+	uint32_t own[PD_VECTOR_MAX];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < v->n; i++)
+		if (!(pd_buffer_get(v->index[i])->flags & PD_BUFFER_EXTERNAL))
+			own[n++] = v->index[i];
+	if (n)
+		pd_buffer_free(own, n);
+}
+
+/* Free and count what stands in the overflow vector, and close it. */
+static PD_COLD void pd_vector_empty_overflow(struct pd_engine *engine)
+{
+	pd_vector_free_buffers(engine->overflow);
+	engine->lost += engine->overflow->n;
+	engine->overflow->n = 0;
+	for (unsigned i = 0; i < engine->node_count; i++)
+		if (engine->nodes[i].open == engine->overflow)
+			engine->nodes[i].open = NULL;
+}
+
+/* No memory: let `node` add to the overflow vector. */
+static PD_COLD struct pd_vector *pd_vector_overflow(struct pd_engine *engine, struct pd_node *node)
+{
+	pd_vector_empty_overflow(engine);
+	node->open = engine->overflow;
+	return engine->overflow;
+}
+
+struct pd_vector *pd_vector_open(struct pd_engine *engine, struct pd_node *node)
+{
+	struct pd_vector *v = engine->free;
+
+	if (pd_unlikely(engine->pending_count == engine->pending_size)) {
+		void *more = realloc(engine->pending,
+				     2ul * engine->pending_size * sizeof(*engine->pending));
+
+		if (!more)
+			return pd_vector_overflow(engine, node);
+		engine->pending = more;
+		engine->pending_size *= 2;
+	}
+	if (pd_likely(v))
+		engine->free = v->next_free;
+	else
+		v = pd_vector_new();
+	if (pd_unlikely(!v))
+		return pd_vector_overflow(engine, node);
+	v->n = 0;
+	node->open = v;
+	engine->pending[engine->pending_count].node = node;
+	engine->pending[engine->pending_count].vector = v;
+	engine->pending_count++;
+	return v;
+}
+
+/* Run a node on `vector` and count; the clock is read for vectors that are worth it. */
+static inline unsigned pd_node_dispatch(struct pd_engine *engine, struct pd_node *node,
+					struct pd_vector *vector, unsigned expected)
+{
+	uint64_t before = 0;
+	unsigned n;
+
+	if (expected >= PD_NODE_CLOCK_MIN)
+		before = pd_clock_cycles();
+	n = node->fn(engine, node, vector);
+	node->calls++;
+	node->vectors += n;
+	if (before && n >= PD_NODE_CLOCK_MIN) {
+		node->clocks += pd_clock_cycles() - before;
+		node->clocked_vectors += n;
+	}
+	return n;
+}
+
+/* Run every node of `type`. An input node's vector is expected to be as long as its last. */
+static unsigned pd_engine_run_type(struct pd_engine *engine, enum pd_node_type type)
+{
+	unsigned total = 0;
+
+	for (unsigned i = 0; i < engine->node_count; i++) {
+		struct pd_node *node = &engine->nodes[i];
+
+		if (node->reg->type != type)
+			continue;
+		node->last_vectors = pd_node_dispatch(engine, node, NULL, node->last_vectors);
+		total += node->last_vectors;
+	}
+	return total;
+}
+
+/* Run what is pending until nothing is. */
+static void pd_engine_run_pending(struct pd_engine *engine)
+{
+	for (unsigned i = 0; i < engine->pending_count; i++) {
+		struct pd_node *node = engine->pending[i].node;
+		struct pd_vector *v = engine->pending[i].vector;
+
+		/* From here on it is closed: what the node enqueues to itself opens a new one. */
+		if (node->open == v)
+			node->open = NULL;
+		if (v->n)
+			pd_node_dispatch(engine, node, v, v->n);
+		v->next_free = engine->free;
+		engine->free = v;
+	}
+	engine->pending_count = 0;
+	if (pd_unlikely(engine->overflow->n))
+		pd_vector_empty_overflow(engine);
+}
+
+unsigned pd_engine_round(struct pd_engine *engine)
+{
+	unsigned n;
+
+	pd_engine_run_type(engine, PD_NODE_PRE_INPUT);
+	n = pd_engine_run_type(engine, PD_NODE_INPUT);
+	pd_engine_run_pending(engine);
+	for (unsigned i = 0; i < engine->node_count; i++)
+		if (engine->nodes[i].reg->finish)
+			engine->nodes[i].reg->finish(engine, &engine->nodes[i]);
+	engine->rounds++;
+	return n;
+}
+
+/* --- polling and sleeping ------------------------------------------------------------------ */
+
+/*
+ * Sleep until a lane has something, pd_engine_stop, or `timeout_ms` (-1: never). Takes the lanes' locks
+ * one after the other. Returns 0, or -errno of ppoll.
+ */
+static int pd_engine_sleep_on_lanes(struct pd_engine *engine, int timeout_ms)
+{
+	struct timespec ts = {timeout_ms / 1000, timeout_ms % 1000 * 1000000L};
+	struct pd_lane_waiter waiters[PD_ENGINE_LANES_MAX];
+	struct pd_lane *lanes[PD_ENGINE_LANES_MAX];
+	struct pollfd fds[PD_ENGINE_LANES_MAX + 1];
+	unsigned n = 0, linked;
+	bool may_sleep = true;
+	uint64_t drained;
+	int ret = 0;
+
+	fds[0] = (struct pollfd){.fd = engine->wake_fd, .events = POLLIN};
+	for (uint64_t left = engine->lane_mask; left && may_sleep; left &= left - 1) {
+		struct pd_lane *lane = engine->lanes[__builtin_ctzll(left)];
+		struct pd_lane_side *side = &lane->side[PD_RX];
+
+		pd_lock(&side->lock);
+		lanes[n] = lane;
+		pd_list_init(&waiters[n].node);
+		waiters[n].wake_fd = engine->wake_fd;
+		waiters[n].seen = side->cursor;
+		may_sleep = pd_lane_sleep(lane, PD_RX, &waiters[n]);
+		fds[n + 1] = (struct pollfd){.fd = side->event_fd, .events = POLLIN};
+		n += may_sleep;
+		pd_unlock(&side->lock);
+	}
+	linked = n;
+	if (may_sleep && !pd_load_acquire(&engine->stopping))
+		ret = pd_sys_ppoll(fds, linked + 1, timeout_ms < 0 ? NULL : &ts, NULL);
+	for (unsigned i = 0; i < linked; i++) {
+		pd_lock(&lanes[i]->side[PD_RX].lock);
+		pd_lane_wake(lanes[i], PD_RX, &waiters[i], ret > 0 && fds[i + 1].revents & POLLIN);
+		pd_unlock(&lanes[i]->side[PD_RX].lock);
+	}
+	if (ret > 0 && fds[0].revents)
+		pd_sys_read(engine->wake_fd, &drained, sizeof(drained));
+	return pd_min(ret, 0);
+}
+
+void pd_engine_run(struct pd_engine *engine)
+{
+	unsigned found = 0; /* rounds in a row that had work */
+	int ret;
+
+	while (!pd_load_acquire(&engine->stopping)) {
+		unsigned n = pd_engine_round(engine);
+
+		found = n ? found + 1 : 0;
+		engine->idle_rounds = n && found >= 2 ? 0 : engine->idle_rounds + 1;
+		if (n || engine->idle_rounds < engine->idle_limit)
+			continue;
+		engine->idle_rounds = engine->idle_limit;
+		ret = engine->sleep(engine, -1);
+		if (ret < 0 && ret != -EINTR) {
+			pd_err("graph", "the engine cannot sleep: %s", pd_strerror(ret));
+			break;
+		}
+	}
+	pd_store_release(&engine->stopping, 0);
+}
+
+void pd_engine_stop(struct pd_engine *engine)
+{
+	static const uint64_t one = 1;
+
+	pd_store_release(&engine->stopping, 1);
+	pd_sys_write(engine->wake_fd, &one, sizeof(one));
+}
+
+/* --- where frames end ---------------------------------------------------------------------- */
+
+/* drop: the end of frames that nobody wants. */
+static unsigned pd_drop_dispatch(struct pd_engine *engine, struct pd_node *node,
+				 struct pd_vector *vector)
+{
+	(void)engine;
+	(void)node;
+	pd_vector_free_buffers(vector);
+	return vector->n;
+}
+
+PD_NODE_REGISTER(pd_drop) = {
+	.name = "drop",
+	.type = PD_NODE_INTERNAL,
+	.fn = pd_drop_dispatch,
+};
+
+/* error-drop: counts the error that pd_buffer_set_error noted, at the node that noted it; then drop. */
+static unsigned pd_error_drop_dispatch(struct pd_engine *engine, struct pd_node *node,
+				       struct pd_vector *vector)
+{
+	uint16_t nexts[PD_VECTOR_MAX] = {0};
+
+	for (unsigned i = 0; i < vector->n; i++) {
+		uint32_t note = pd_buffer_error(pd_buffer_get(vector->index[i]));
+
+		pd_assert(note >> 16 < engine->node_count);
+		pd_assert((note & 0xffff) < engine->nodes[note >> 16].reg->error_count);
+		engine->nodes[note >> 16].errors[note & 0xffff]++;
+	}
+	pd_enqueue(engine, node, vector->index, nexts, vector->n);
+	return vector->n;
+}
+
+PD_NODE_REGISTER(pd_error_drop) = {
+	.name = "error-drop",
+	.type = PD_NODE_INTERNAL,
+	.fn = pd_error_drop_dispatch,
+	.next_count = 1,
+	.next_names = {"drop"},
+};

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Graph nodes and the engine that dispatches them.
+ *
+ * A node is one file with its registration, its error counters, its trace format and its dispatch
+ * function together:
+ *
+ *   PD_NODE_REGISTER(my_node) = {
+ *           .name = "my-node",
+ *           .type = PD_NODE_INTERNAL,
+ *           .fn = my_node_dispatch,
+ *           .errors = my_node_errors, .error_count = MY_NODE_ERRORS,
+ *           .next_count = MY_NODE_NEXTS,
+ *           .next_names = {[MY_NODE_NEXT_DROP] = "error-drop"},
+ *   };
+ *
+ * The work of a node on one frame is an inline function that returns which next node the frame goes to;
+ * PD_NODE_DISPATCH makes the dispatch function from it. A fused path calls the same inline functions in a
+ * straight line, so both give the same results (port_nodes.h shows it).
+ *
+ * An engine is one instance of the graph, run by one thread at a time. Work travels in vectors: a frame
+ * of the graph (struct pd_vector) is an array of up to PD_VECTOR_MAX buffer indices. One vector per node
+ * is open for adding; everybody who enqueues to that node adds to it, so the node that is the target owns
+ * it and no arc has to hand it over. When it fills, it stays pending and a new one opens; it is detached
+ * before its node runs, so a node that enqueues to itself opens a new one.
+ */
+#ifndef PD_VLIB_NODE_H
+#define PD_VLIB_NODE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/compiler.h"
+#include "vlib/buffer.h"
+#include "vlib/lane.h"
+
+#define PD_NODE_NEXTS_MAX 16
+#define PD_NODE_DATA_BYTES 128
+#define PD_ENGINE_LANES_MAX 64
+
+struct pd_engine;
+struct pd_node;
+
+enum pd_node_type {
+	PD_NODE_PRE_INPUT, /* once a round, before every other */
+	PD_NODE_INPUT,     /* once a round: brings work in */
+	PD_NODE_INTERNAL,  /* when work was enqueued to it */
+	PD_NODE_PROCESS,   /* a cooperative thread: not dispatched yet */
+	PD_NODE_TYPES
+};
+
+/* A vector of buffers on its way to a node. */
+struct pd_vector {
+	uint32_t n;
+	struct pd_vector *next_free; /* private */
+	uint32_t index[PD_VECTOR_MAX] PD_CACHE_ALIGNED;
+} PD_CACHE_ALIGNED;
+
+/*
+ * Dispatch: `vector` is the work (NULL for pre-input and input nodes). Whatever is in it is the node's: to
+ * enqueue or to free. Returns how many frames it worked on.
+ */
+typedef unsigned (*pd_node_fn)(struct pd_engine *engine, struct pd_node *node,
+			       struct pd_vector *vector);
+
+struct pd_node_registration {
+	const char *name;
+	enum pd_node_type type;
+	pd_node_fn fn;
+	/* Input nodes: the round is over, nothing of what fn brought in is in the graph any more. */
+	void (*finish)(struct pd_engine *engine, struct pd_node *node);
+	const char *const *errors; /* texts, by number */
+	unsigned error_count;
+	unsigned next_count;
+	const char *next_names[PD_NODE_NEXTS_MAX];
+	/* Write what the tracer kept of a frame at this node as text; NULL: nothing to tell. Returns the
+	 * length, as snprintf. */
+	int (*format_trace)(char *out, size_t size, const void *record);
+	struct pd_node_registration *next; /* private */
+};
+
+extern struct pd_node_registration *pd_node_registrations;
+
+/* Register a node when its object is loaded; an initialiser follows. */
+#define PD_NODE_REGISTER(id)                                          \
+	static struct pd_node_registration pd_node_registration_##id; \
+	static PD_CONSTRUCTOR void pd_node_register_##id(void)        \
+	{                                                             \
+		pd_node_register(&pd_node_registration_##id);         \
+	}                                                             \
+	static struct pd_node_registration pd_node_registration_##id
+
+/* Enter `reg` for every engine that is made from here on; borrowed for good. */
+void pd_node_register(struct pd_node_registration *reg);
+
+/* A node in one engine. Counters have one writer, the thread that runs the engine. */
+struct pd_node {
+	pd_node_fn fn;
+	struct pd_vector *open; /* vector that may still be added to; NULL: none */
+	uint64_t calls, vectors, suspends;
+	uint64_t clocks, clocked_vectors; /* cycles, and the frames that were timed */
+	uint64_t *errors;
+	uint32_t index;
+	uint32_t last_vectors;
+	uint32_t next_count;
+	uint16_t next[PD_NODE_NEXTS_MAX]; /* indices of nodes */
+	const struct pd_node_registration *reg;
+	uint8_t data[PD_NODE_DATA_BYTES] PD_CACHE_ALIGNED; /* the node's own, zero at first */
+} PD_CACHE_ALIGNED;
+
+/* What the inline function of a node gets, from the graph and from a fused path alike. */
+struct pd_node_ctx {
+	uint64_t *errors;
+	void *data;
+	uint32_t index; /* of the node, for pd_buffer_set_error; 0 in a fused path */
+};
+
+struct pd_engine {
+	struct pd_node *nodes;
+	unsigned node_count;
+	struct {
+		struct pd_node *node;
+		struct pd_vector *vector;
+	} * pending;
+	unsigned pending_count, pending_size;
+	struct pd_vector *free;
+	struct pd_vector *overflow; /* where frames go when there is no memory for a vector */
+	uint64_t lost;              /* frames freed that way */
+	uint64_t rounds;
+	/* Lanes that the port nodes work on (port_nodes.h); by port index. */
+	struct pd_lane *lanes[PD_ENGINE_LANES_MAX];
+	uint16_t shown[PD_ENGINE_LANES_MAX]; /* frames to hand back when the round is over */
+	uint64_t lane_mask;
+	/* Adaptive polling: rounds without work before `sleep` is asked, and what it does. */
+	uint32_t idle_rounds, idle_limit;
+	int (*sleep)(struct pd_engine *engine, int timeout_ms);
+	int wake_fd;
+	uint32_t stopping;
+};
+
+/*
+ * Make an engine of all registered nodes. Control path. Returns it, or NULL with *err set: -ENOENT
+ * when a next node does not exist, -EEXIST when two have one name (both are logged by name), -E2BIG,
+ * -ENOMEM, or what making its eventfd gave.
+ */
+struct pd_engine *pd_engine_create(int *err);
+
+/* Free an engine; nothing is pending in it. NULL is allowed. */
+void pd_engine_destroy(struct pd_engine *engine);
+
+/* The node of that name, or NULL. */
+struct pd_node *pd_engine_node(struct pd_engine *engine, const char *name);
+
+/* One round: pre-input, input, then all pending work until there is none. Returns the frames that input
+ * nodes brought in. */
+unsigned pd_engine_round(struct pd_engine *engine);
+
+/*
+ * Rounds until pd_engine_stop. Polls while there is work; after `idle_limit` rounds without any it
+ * sleeps (engine->sleep), and polls again only once two rounds in a row had work, so that a trickle of
+ * frames does not make it poll for nothing.
+ */
+void pd_engine_run(struct pd_engine *engine);
+
+/* End pd_engine_run; any thread. */
+void pd_engine_stop(struct pd_engine *engine);
+
+/* Open a new vector for `node` and make it pending. */
+struct pd_vector *pd_vector_open(struct pd_engine *engine, struct pd_node *node);
+
+/*
+ * Where to add buffer indices for next node number `next` of `node`: returns the place, *room tells how
+ * many fit (at least one). pd_next_put follows, before anything else is enqueued.
+ */
+static inline uint32_t *pd_next_get(struct pd_engine *engine, struct pd_node *node, unsigned next,
+				    unsigned *room)
+{
+	struct pd_node *target;
+	struct pd_vector *v;
+
+	pd_assert(next < node->next_count);
+	target = &engine->nodes[node->next[next]];
+	v = target->open;
+	if (pd_unlikely(!v || v->n == PD_VECTOR_MAX))
+		v = pd_vector_open(engine, target);
+	*room = PD_VECTOR_MAX - v->n;
+	return v->index + v->n;
+}
+
+/* `added` indices stand where pd_next_get said. */
+static inline void pd_next_put(struct pd_engine *engine, struct pd_node *node, unsigned next,
+			       unsigned added)
+{
+	engine->nodes[node->next[next]].open->n += added;
+}
+
+/* Enqueue `n` buffers, each to the next node that `nexts` says; runs of one next go together. */
+static inline void pd_enqueue(struct pd_engine *engine, struct pd_node *node,
+			      const uint32_t *indices, const uint16_t *nexts, unsigned n)
+{
+	for (unsigned i = 0; i < n;) {
+		unsigned room, run = 1;
+		uint32_t *to = pd_next_get(engine, node, nexts[i], &room);
+
+		room = pd_min(room, n - i);
+		while (run < room && nexts[i + run] == nexts[i])
+			run++;
+		if (run == 1)
+			*to = indices[i];
+		else
+			memcpy(to, indices + i, run * sizeof(*to));
+		pd_next_put(engine, node, nexts[i], run);
+		i += run;
+	}
+}
+
+/* Remember in the buffer which error of which node sends it to error-drop. */
+static inline void pd_buffer_set_error(struct pd_buffer *b, const struct pd_node_ctx *ctx,
+				       unsigned error)
+{
+	uint32_t note = ctx->index << 16 | error;
+
+	memcpy(b->opaque2, &note, sizeof(note));
+}
+
+/* The error that pd_buffer_set_error noted; its node in the upper half. */
+static inline uint32_t pd_buffer_error(const struct pd_buffer *b)
+{
+	uint32_t note;
+
+	memcpy(&note, b->opaque2, sizeof(note));
+	return note;
+}
+
+/* The context of a node for its inline function. */
+static inline struct pd_node_ctx pd_node_ctx(struct pd_node *node)
+{
+	return (struct pd_node_ctx){
+		.errors = node->errors, .data = node->data, .index = node->index};
+}
+
+/* Make the dispatch function `fn` from the inline function `one`:
+ * uint16_t one(const struct pd_node_ctx *, struct pd_buffer *). */
+#define PD_NODE_DISPATCH(fn, one)                                                        \
+	static unsigned fn(struct pd_engine *engine, struct pd_node *node,               \
+			   struct pd_vector *vector)                                     \
+	{                                                                                \
+		const struct pd_node_ctx ctx = pd_node_ctx(node);                        \
+		uint16_t nexts[PD_VECTOR_MAX];                                           \
+		unsigned n = vector->n;                                                  \
+                                                                                         \
+		for (unsigned i = 0; i < n; i++) {                                       \
+			if (i + 4 < n)                                                   \
+				__builtin_prefetch(pd_buffer_get(vector->index[i + 4])); \
+			nexts[i] = one(&ctx, pd_buffer_get(vector->index[i]));           \
+		}                                                                        \
+		pd_enqueue(engine, node, vector->index, nexts, n);                       \
+		return n;                                                                \
+	}                                                                                \
+	_Static_assert(sizeof(#fn) > 1, "a semicolon follows")
+
+#endif /* PD_VLIB_NODE_H */

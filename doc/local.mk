@@ -1,3 +1,4 @@
 # SPDX-License-Identifier: BSD-2-Clause
 dist_man_MANS += doc/palladium_decode.1
 dist_man_MANS += doc/palladium_stats.1
+dist_man_MANS += doc/libpalladium.conf.5

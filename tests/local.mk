@@ -27,6 +27,7 @@ tests_unit_base_test_base_SOURCES = tests/unit/base/test_base.c
 tests_unit_base_test_base_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_base_test_base_LDADD = $(PD_UNIT_LIBS)
 
+include tests/unit/vhost/local.mk
 include tests/unit/vlib/local.mk
 include tests/contract/local.mk
 include tests/model/local.mk

@@ -15,6 +15,10 @@
  * used->idx covers it, and a front-end that comes back, with a base of 0 or none at all, finds us
  * where used->idx stands.
  *
+ * A ring that is started and was disabled by a message discards what the peer sends (sink.c). One
+ * that is merely not enabled yet is left alone: DPDK kicks first and enables afterwards, and frames
+ * that a front-end kept for us over a reconnect must not be lost in between.
+ *
  * Refusals. A message that is well formed but says something wrong is answered with an error if the
  * peer asked for an acknowledgement, and ends the connection if not, as there is no other way to
  * tell it (specification, "Communication"). Syntax errors always end it.
@@ -36,6 +40,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "transport/vhost/eventfd.h"
+#include "transport/vhost/sink.h"
 
 #define BIT(n) (1ull << (n))
 
@@ -122,12 +127,16 @@ static const char *ring_layout(struct pd_vhost_backend *be, unsigned i,
 	return NULL;
 }
 
-/* Take the lane's side of ring `i` down, if it is up. */
+/* Take the lane's side of ring `i` down, if it is up, or its sink. */
 static void ring_down(struct pd_vhost_backend *be, unsigned i)
 {
 	struct pd_vhost_lane *lane = ring_lane(be, i);
 	struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
 
+	if (be->ring[i].sink) {
+		be->ring[i].base = pd_vhost_sink_stop(be->ring[i].sink);
+		be->ring[i].sink = NULL;
+	}
 	if (!be->ring[i].up)
 		return;
 	pd_lock(&side->lock);
@@ -160,6 +169,20 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 	return NULL;
 }
 
+/* Throw away what the peer sends on ring `i`. Returns NULL or why it cannot be run. */
+static const char *ring_discard(struct pd_vhost_backend *be, unsigned i)
+{
+	struct pd_vhost_ring *ring = &be->ring[i];
+	struct pd_vq_layout layout;
+	const char *why;
+
+	why = ring_layout(be, i, be->map, &layout);
+	if (why)
+		return why;
+	ring->sink = pd_vhost_sink_start(&layout, &be->map->table, ring->kick_fd, ring->call_fd);
+	return ring->sink ? NULL : "no memory";
+}
+
 /* True when everything that ring `i` needs to run has been said. */
 static bool ring_started(const struct pd_vhost_backend *be, unsigned i)
 {
@@ -190,24 +213,32 @@ static bool backend_moves(const struct pd_vhost_backend *be)
  */
 static const char *backend_settle(struct pd_vhost_backend *be)
 {
-	bool moved = backend_moves(be);
 	const char *why = NULL;
+	bool moves;
 
 	for (unsigned i = 0; i < n_rings(be); i++) {
-		bool want = ring_started(be, i) && ring_enabled(be, i);
+		struct pd_vhost_ring *ring = &be->ring[i];
+		bool run = ring_started(be, i) && ring_enabled(be, i);
+		bool discard =
+			ring_started(be, i) && !run && ring->disabled && ring_dir(i) == PD_RX;
 
-		if (!want)
-			ring_down(be, i);
-		else if (!be->ring[i].up && !why)
+		if (run ? ring->up : discard && ring->sink)
+			continue;
+		ring_down(be, i);
+		if (run && !why)
 			why = ring_up(be, i);
+		else if (discard && !why)
+			why = ring_discard(be, i);
 	}
-	if (why)
-		return why;
-	if (backend_moves(be) && !moved)
-		be->role.up(&be->role);
-	else if (!backend_moves(be) && moved)
-		be->role.stopped(&be->role, "the peer stopped its rings");
-	return NULL;
+	moves = backend_moves(be);
+	if (!why && moves != be->moves) {
+		be->moves = moves;
+		if (moves)
+			be->role.up(&be->role);
+		else
+			be->role.stopped(&be->role, "the peer stopped its rings");
+	}
+	return why;
 }
 
 /* Every ring down and as at the beginning. */
@@ -232,6 +263,7 @@ static void backend_reset(struct pd_vhost_backend *be)
 	be->map = NULL;
 	be->features = be->protocol_features = 0;
 	be->features_set = false;
+	be->moves = false;
 	be->status = 0;
 }
 
@@ -250,8 +282,10 @@ static struct pd_vhost_map *backend_swap_map(struct pd_vhost_backend *be, struct
 		struct pd_vq_layout layout;
 		int err;
 
-		if (!be->ring[i].up)
+		if (!be->ring[i].up) {
+			ring_down(be, i); /* a sink begins anew when the ring is settled */
 			continue;
+		}
 		if (ring_layout(be, i, map, &layout)) {
 			ring_down(be, i);
 			continue;
@@ -337,14 +371,10 @@ static const char *on_reset_owner(struct pd_vhost_backend *be, struct pd_vhost_m
 static const char *on_reset_device(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 				   struct pd_vhost_ring *ring)
 {
-	bool moved = backend_moves(be);
-
 	backend_reset_rings(be);
 	be->features_set = false;
 	be->features = 0;
 	be->status = 0;
-	if (moved)
-		be->role.stopped(&be->role, "the peer reset the device");
 	return NULL;
 }
 
@@ -419,7 +449,7 @@ static const char *on_set_vring_num(struct pd_vhost_backend *be, struct pd_vhost
 
 	if (num < PD_VQ_SIZE_MIN || num > PD_VQ_SIZE_MAX || (num & (num - 1)))
 		return reasonf(be, "a ring of %u descriptors", num);
-	if (ring->up && num != ring->num)
+	if ((ring->up || ring->sink) && num != ring->num)
 		return "another size for a ring that runs";
 	ring->num = num;
 	return NULL;
@@ -431,8 +461,9 @@ static const char *on_set_vring_addr(struct pd_vhost_backend *be, struct pd_vhos
 	const struct pd_vhost_vring_addr *addr = &msg->payload.addr;
 
 	/* QEMU repeats the addresses of running rings when only the log flag changes. */
-	if (ring->up && (addr->desc != ring->addr.desc || addr->used != ring->addr.used ||
-			 addr->avail != ring->addr.avail))
+	if ((ring->up || ring->sink) &&
+	    (addr->desc != ring->addr.desc || addr->used != ring->addr.used ||
+	     addr->avail != ring->addr.avail))
 		ring_down(be, (unsigned)(ring - be->ring));
 	ring->addr = *addr;
 	ring->addr_set = true;
@@ -482,6 +513,8 @@ static const char *on_set_vring_kick(struct pd_vhost_backend *be, struct pd_vhos
 
 	if (why)
 		return why;
+	if (ring->sink)
+		ring_down(be, i);
 	if (ring->up) {
 		pd_lock(&side->lock);
 		pd_vhost_lane_set_notify(lane, ring_dir(i), fd);
@@ -504,6 +537,8 @@ static const char *on_set_vring_call(struct pd_vhost_backend *be, struct pd_vhos
 
 	if (why)
 		return why;
+	if (ring->sink)
+		ring_down(be, i);
 	if (ring->up) {
 		pd_lock(&side->lock);
 		pd_vhost_lane_set_signal(lane, ring_dir(i), fd);
@@ -552,6 +587,7 @@ static const char *on_set_vring_enable(struct pd_vhost_backend *be, struct pd_vh
 	if (msg->payload.state.num > 1)
 		return "neither enable nor disable";
 	ring->enabled = msg->payload.state.num;
+	ring->disabled = !ring->enabled;
 	return NULL;
 }
 

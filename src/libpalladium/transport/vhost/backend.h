@@ -12,14 +12,18 @@
 #include "transport/vhost/map.h"
 #include "transport/vhost/role.h"
 
+struct pd_vhost_sink;
+
 /* One virtqueue as the peer describes it. */
 struct pd_vhost_ring {
 	uint32_t num; /* 0: not set */
 	uint16_t base;
 	bool addr_set;
-	bool kick_set; /* started: SET_VRING_KICK came, GET_VRING_BASE has not */
-	bool enabled;  /* SET_VRING_ENABLE */
-	bool up;       /* the lane's side runs on it */
+	bool kick_set;              /* started: SET_VRING_KICK came, GET_VRING_BASE has not */
+	bool enabled;               /* SET_VRING_ENABLE */
+	bool disabled;              /* by a message: not merely not enabled yet */
+	bool up;                    /* the lane's side runs on it */
+	struct pd_vhost_sink *sink; /* or this does: started, but disabled */
 	struct pd_vhost_vring_addr addr;
 	int kick_fd, call_fd; /* -1: none */
 };
@@ -30,6 +34,7 @@ struct pd_vhost_backend {
 	uint64_t offered; /* features */
 	uint64_t features;
 	bool features_set;
+	bool moves; /* as the port was told: frames can move */
 	uint64_t protocol_features;
 	uint8_t status;
 	struct pd_vhost_map *map; /* NULL: no memory yet */

@@ -310,7 +310,10 @@ static const char *answer_ready(struct pd_vhost_frontend *fe, uint64_t value)
 /* What a row needs of the peer. */
 enum need { NEED_NONE, NEED_PROTOCOL, NEED_MQ, NEED_STATUS };
 
-/* The order is that of QEMU and DPDK, with calls before kicks: a kick may start the ring. */
+/*
+ * The order is that of QEMU and DPDK, but kicks come last: a kick starts the ring, and a ring that is
+ * started before it is enabled discards what it finds.
+ */
 static const struct {
 	uint32_t request;
 	enum need need;
@@ -330,8 +333,8 @@ static const struct {
 	{PD_VHOST_SET_VRING_BASE, NEED_NONE, true, fill_base, NULL},
 	{PD_VHOST_SET_VRING_ADDR, NEED_NONE, true, fill_addr, NULL},
 	{PD_VHOST_SET_VRING_CALL, NEED_NONE, true, fill_call, NULL},
-	{PD_VHOST_SET_VRING_KICK, NEED_NONE, true, fill_kick, NULL},
 	{PD_VHOST_SET_VRING_ENABLE, NEED_PROTOCOL, true, fill_enable, NULL},
+	{PD_VHOST_SET_VRING_KICK, NEED_NONE, true, fill_kick, NULL},
 	{PD_VHOST_SET_STATUS, NEED_STATUS, false, fill_driver_ok, NULL},
 	{PD_VHOST_GET_FEATURES, NEED_NONE, false, NULL, answer_ready},
 };

@@ -25,6 +25,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "counters/counters.h"
 #include "transport/transport.h"
 #include "transport/vhost/backend.h"
 #include "transport/vhost/dial.h"
@@ -75,6 +76,8 @@ static void port_lost(struct pd_vhost_role_base *role, const char *reason, bool 
 {
 	struct pd_vhost_port *vp = port_of(role);
 
+	if (fault)
+		pd_ctr_count(vp->port->ctr, PD_CTR_PORT_PROTOCOL_ERRORS, 1);
 	if (vp->port->state == PD_PORT_UP)
 		pd_port_set_state(vp->port, PD_PORT_DOWN, reason);
 	else
@@ -103,6 +106,7 @@ static void port_trouble(struct pd_vhost_dial *dial, const char *reason)
 	struct pd_vhost_port *vp = pd_container_of(dial, struct pd_vhost_port, dial);
 	char text[200];
 
+	pd_ctr_count(vp->port->ctr, PD_CTR_PORT_CONNECT_ERRORS, 1);
 	snprintf(text, sizeof(text), "cannot %s %s: %s; trying on",
 		 dial->listens ? "listen on" : "connect to", dial->path, reason);
 	if (vp->port->state == PD_PORT_DOWN)

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Throwing away what arrives on a disabled ring. See sink.h.
+ *
+ * Heads are checked, as everywhere; the descriptors behind them are not looked at. A ring that the
+ * peer broke is left alone: it moves nothing, and fails again, with a name, when it is enabled.
+ */
+#include "transport/vhost/sink.h"
+
+#include <stdlib.h>
+
+#include "base/sys.h"
+#include "virtio/device.h"
+
+/* Blocks of entries that are thrown away in one go. */
+#define BLOCKS_PER_TURN 256
+
+/*
+ * Consume what is there, within limits, and ask for the next kick. Gives itself one when the limit
+ * was reached. A ring that is broken is left alone.
+ */
+static void sink_drain(struct pd_vhost_sink *sink)
+{
+	static const uint64_t one = 1;
+	unsigned blocks = 0;
+	struct pd_vq *vq = &sink->vq;
+	struct pd_split_block block;
+	int n;
+
+	while ((n = pd_device_avail(vq, 1)) >= 0) {
+		if (!n && !pd_device_arm(vq, vq->cursor))
+			return;
+		if (blocks++ == BLOCKS_PER_TURN) {
+			pd_sys_write(sink->kick.fd, &one, sizeof(one));
+			return;
+		}
+		n = pd_min(pd_device_avail(vq, 1), PD_SPLIT_BLOCK);
+		if (n <= 0)
+			continue;
+		if (pd_split_block_load(vq, &block, vq->next, (unsigned)n, false))
+			break;
+		for (int i = 0; i < n; i++)
+			pd_split_used_stage(vq, block.head[i], 0);
+		vq->next += (uint16_t)n;
+		vq->cursor += (uint32_t)n;
+		sink->discarded += (uint64_t)n;
+		if (pd_device_flush(vq) && sink->call_fd >= 0)
+			pd_sys_write(sink->call_fd, &one, sizeof(one));
+	}
+	if (sink->kick.active)
+		pd_progress_mod(&sink->kick, 0);
+}
+
+/* The peer kicks. */
+static void sink_kick(struct pd_progress_fd *kick, uint32_t revents)
+{
+	struct pd_vhost_sink *sink = pd_container_of(kick, struct pd_vhost_sink, kick);
+	uint64_t count;
+
+	pd_sys_read(kick->fd, &count, sizeof(count));
+	sink_drain(sink);
+}
+
+struct pd_vhost_sink *pd_vhost_sink_start(const struct pd_vq_layout *layout,
+					  const struct pd_mem_table *mem, int kick_fd, int call_fd)
+{
+	struct pd_vhost_sink *sink = calloc(1, sizeof(*sink));
+
+	if (!sink)
+		return NULL;
+	sink->call_fd = call_fd;
+	sink->kick.fd = kick_fd;
+	sink->kick.fn = sink_kick;
+	sink->kick.events = EPOLLIN;
+	if (pd_vq_init_device(&sink->vq, layout, mem))
+		goto err_free;
+	if (kick_fd >= 0 && pd_progress_add(&sink->kick))
+		goto err_vq;
+	sink_drain(sink); /* what was there before any kick */
+	return sink;
+
+err_vq:
+	pd_vq_fini(&sink->vq);
+err_free:
+	free(sink);
+	return NULL;
+}
+
+uint16_t pd_vhost_sink_stop(struct pd_vhost_sink *sink)
+{
+	uint16_t base = pd_vq_base(&sink->vq);
+
+	if (sink->kick.fd >= 0)
+		pd_progress_del(&sink->kick);
+	pd_vq_fini(&sink->vq);
+	free(sink);
+	return base;
+}

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: BSD-2-Clause
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/vhost/test_wire tests/unit/vhost/test_conn \
+	tests/unit/vhost/test_backend tests/unit/vhost/test_dial tests/unit/vhost/test_frontend
+TESTS += tests/unit/vhost/test_wire tests/unit/vhost/test_conn \
+	tests/unit/vhost/test_backend tests/unit/vhost/test_dial tests/unit/vhost/test_frontend
+endif
+tests_unit_vhost_test_wire_SOURCES = tests/unit/vhost/test_wire.c
+tests_unit_vhost_test_wire_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vhost_test_wire_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vhost_test_conn_SOURCES = tests/unit/vhost/test_conn.c tests/unit/vhost/peer.h
+tests_unit_vhost_test_conn_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vhost_test_conn_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vhost_test_backend_SOURCES = tests/unit/vhost/test_backend.c tests/unit/vhost/peer.h
+tests_unit_vhost_test_backend_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vhost_test_backend_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vhost_test_dial_SOURCES = tests/unit/vhost/test_dial.c tests/unit/vhost/peer.h
+tests_unit_vhost_test_dial_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vhost_test_dial_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vhost_test_frontend_SOURCES = tests/unit/vhost/test_frontend.c tests/unit/vhost/peer.h
+tests_unit_vhost_test_frontend_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vhost_test_frontend_LDADD = $(PD_UNIT_LIBS)

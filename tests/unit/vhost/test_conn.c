@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Framing: however the bytes and descriptors arrive, messages come out whole or the peer goes. */
+#include "peer.h"
+#include "transport/vhost/conn.h"
+
+static struct pd_vhost_conn conn;
+static int peer;     /* the other end */
+static int messages; /* that came out */
+static int fds_seen;
+static struct pd_vhost_msg last;
+static char ended[128];    /* why, or "" */
+static const char *answer; /* what the message callback returns */
+static int fds_before;
+
+static const char *on_message(struct pd_vhost_conn *c, struct pd_vhost_msg *msg)
+{
+	(void)c;
+	messages++;
+	fds_seen += (int)msg->n_fds;
+	last = *msg;
+	return answer;
+}
+
+static void on_ended(struct pd_vhost_conn *c, const char *reason)
+{
+	assert_false(pd_vhost_conn_is_open(c));
+	snprintf(ended, sizeof(ended), "%s", reason);
+}
+
+static const struct pd_vhost_conn_ops ops = {.message = on_message, .ended = on_ended};
+
+static int setup(void **state)
+{
+	int pair[2];
+
+	(void)state;
+	messages = fds_seen = 0;
+	ended[0] = 0;
+	answer = NULL;
+	pd_progress_set_manual(true);
+	pd_lock(&pd_control);
+	assert_int_equal(pd_progress_start(), 0);
+	pd_unlock(&pd_control);
+	fds_before = fd_count();
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	peer = pair[1];
+	fcntl(pair[0], F_SETFL, O_NONBLOCK);
+	pd_vhost_conn_init(&conn, &ops, false);
+	pd_lock(&pd_control);
+	assert_int_equal(pd_vhost_conn_open(&conn, pair[0]), 0);
+	pd_unlock(&pd_control);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	pd_lock(&pd_control);
+	pd_vhost_conn_close(&conn);
+	pd_unlock(&pd_control);
+	close(peer);
+	assert_int_equal(fd_count(), fds_before);
+	return 0;
+}
+
+/* A SET_VRING_ADDR whose bytes are all different. */
+static void make_addr(uint8_t *bytes)
+{
+	struct pd_vhost_header hdr = {PD_VHOST_SET_VRING_ADDR, PD_VHOST_VERSION, 40};
+
+	memcpy(bytes, &hdr, sizeof(hdr));
+	for (int i = 0; i < 40; i++)
+		bytes[12 + i] = (uint8_t)(i * 5 + 1);
+}
+
+static void split_at_every_byte(void **state)
+{
+	uint8_t bytes[52];
+
+	(void)state;
+	make_addr(bytes);
+	for (unsigned at = 1; at < sizeof(bytes); at++) {
+		peer_send_bytes(peer, bytes, at, NULL, 0);
+		turn();
+		assert_int_equal(messages, at - 1);
+		peer_send_bytes(peer, bytes + at, sizeof(bytes) - at, NULL, 0);
+		turn();
+		assert_int_equal(messages, at);
+		assert_memory_equal(last.payload.bytes, bytes + 12, 40);
+	}
+	assert_string_equal(ended, "");
+}
+
+static void one_byte_at_a_time_with_a_descriptor(void **state)
+{
+	struct {
+		struct pd_vhost_header hdr;
+		uint64_t u64;
+	} PD_PACKED m = {{PD_VHOST_SET_VRING_KICK, PD_VHOST_VERSION, 8}, 1};
+	int fd = eventfd(0, EFD_CLOEXEC);
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(m); i++) {
+		peer_send_bytes(peer, (char *)&m + i, 1, &fd, i == 0);
+		turn();
+	}
+	close(fd);
+	assert_int_equal(messages, 1);
+	assert_int_equal(fds_seen, 1);
+	assert_string_equal(ended, "");
+}
+
+static void many_in_one_piece(void **state)
+{
+	uint8_t bytes[52 * 100];
+
+	(void)state;
+	for (int i = 0; i < 100; i++)
+		make_addr(bytes + 52 * i);
+	peer_send_bytes(peer, bytes, sizeof(bytes), NULL, 0);
+	turn();
+	assert_int_equal(messages, 100);
+}
+
+static void descriptors_stay_with_their_message(void **state)
+{
+	int fd = eventfd(0, EFD_CLOEXEC);
+
+	(void)state;
+	/* Both are in the socket before the first is read. */
+	peer_state(peer, PD_VHOST_SET_VRING_NUM, 0, 256);
+	peer_fd(peer, PD_VHOST_SET_VRING_CALL, 1, fd);
+	peer_state(peer, PD_VHOST_SET_VRING_NUM, 0, 256);
+	close(fd);
+	answer = NULL;
+	turn();
+	assert_int_equal(messages, 3);
+	assert_int_equal(fds_seen, 1);
+	assert_int_equal(last.n_fds, 0);
+}
+
+static void descriptors_inside_a_payload(void **state)
+{
+	uint8_t bytes[52];
+	int fd = eventfd(0, EFD_CLOEXEC);
+
+	(void)state;
+	make_addr(bytes);
+	peer_send_bytes(peer, bytes, 20, NULL, 0);
+	peer_send_bytes(peer, bytes + 20, 32, &fd, 1);
+	close(fd);
+	turn();
+	assert_int_equal(messages, 0);
+	assert_string_equal(ended, "file descriptors inside a message");
+}
+
+static void more_descriptors_than_any_message_has(void **state)
+{
+	uint8_t bytes[52];
+	int fds[253];
+
+	(void)state;
+	make_addr(bytes);
+	for (int i = 0; i < 253; i++)
+		fds[i] = peer;
+	peer_send_bytes(peer, bytes, sizeof(bytes), fds, *(unsigned *)*state);
+	turn();
+	assert_int_equal(messages, 0);
+	assert_string_equal(ended, "too many file descriptors");
+}
+
+static void descriptors_over_two_pieces_of_a_header(void **state)
+{
+	uint8_t bytes[52];
+	int fds[8];
+
+	(void)state;
+	make_addr(bytes);
+	for (int i = 0; i < 8; i++)
+		fds[i] = peer;
+	peer_send_bytes(peer, bytes, 4, fds, 8);
+	peer_send_bytes(peer, bytes + 4, 4, fds, 1);
+	turn();
+	assert_string_equal(ended, "too many file descriptors");
+}
+
+static void bad_headers(void **state)
+{
+	const struct pd_vhost_header *hdr = *state;
+
+	peer_send_bytes(peer, hdr, sizeof(*hdr), NULL, 0);
+	turn();
+	assert_int_equal(messages, 0);
+	assert_true(ended[0]);
+	assert_true(peer_closed(peer));
+}
+
+static void the_peer_leaves(void **state)
+{
+	(void)state;
+	shutdown(peer, SHUT_WR);
+	turn();
+	assert_string_equal(ended, "the peer closed the connection");
+}
+
+static void the_peer_leaves_inside_a_message(void **state)
+{
+	uint8_t bytes[52];
+	int fd = eventfd(0, EFD_CLOEXEC);
+
+	(void)state;
+	make_addr(bytes);
+	peer_send_bytes(peer, bytes, 30, &fd, 1);
+	close(fd);
+	shutdown(peer, SHUT_WR);
+	turn();
+	assert_string_equal(ended, "the peer closed the connection inside a message");
+}
+
+static void what_the_role_refuses_ends_it(void **state)
+{
+	(void)state;
+	answer = "no";
+	peer_state(peer, PD_VHOST_SET_VRING_NUM, 0, 256);
+	peer_state(peer, PD_VHOST_SET_VRING_NUM, 0, 256);
+	turn();
+	assert_int_equal(messages, 1);
+	assert_string_equal(ended, "no");
+}
+
+/* Send until the socket and the queue are full; then everything arrives, in order. */
+static void replies_wait_for_a_slow_reader(void **state)
+{
+	struct pd_vhost_header hdr = {PD_VHOST_GET_FEATURES, 5, 8};
+	uint64_t sent = 0, got = 0, value;
+	struct pd_vhost_header h;
+	int small = 1;
+
+	(void)state;
+	setsockopt(conn.io.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+	pd_lock(&pd_control);
+	while (pd_vhost_conn_room(&conn)) {
+		assert_null(pd_vhost_conn_send(&conn, &hdr, &sent, NULL, 0));
+		sent++;
+	}
+	assert_string_equal(pd_vhost_conn_send(&conn, &hdr, &sent, NULL, 0),
+			    "the peer does not read its replies");
+	pd_unlock(&pd_control);
+	while (got < sent) {
+		assert_int_equal(peer_recv(peer, &h, &value, sizeof(value)), 8);
+		assert_int_equal(value, got);
+		got++;
+	}
+	turn();
+	assert_int_equal(conn.out_count, 0);
+}
+
+int main(void)
+{
+	static unsigned nine = 9, most = 253;
+	static struct pd_vhost_header bad[] = {
+		{0, 1, 0}, {41, 1, 0}, {UINT32_MAX, 1, 0}, {1, 0, 0},
+		{1, 2, 0}, {1, 5, 0},  {5, 1, 513},        {5, 1, UINT32_MAX},
+	};
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define P(f, p) cmocka_unit_test_prestate_setup_teardown(f, setup, teardown, p)
+	const struct CMUnitTest tests[] = {
+		T(split_at_every_byte),
+		T(one_byte_at_a_time_with_a_descriptor),
+		T(many_in_one_piece),
+		T(descriptors_stay_with_their_message),
+		T(descriptors_inside_a_payload),
+		P(more_descriptors_than_any_message_has, &nine),
+		P(more_descriptors_than_any_message_has, &most),
+		T(descriptors_over_two_pieces_of_a_header),
+		P(bad_headers, &bad[0]),
+		P(bad_headers, &bad[1]),
+		P(bad_headers, &bad[2]),
+		P(bad_headers, &bad[3]),
+		P(bad_headers, &bad[4]),
+		P(bad_headers, &bad[5]),
+		P(bad_headers, &bad[6]),
+		P(bad_headers, &bad[7]),
+		T(the_peer_leaves),
+		T(the_peer_leaves_inside_a_message),
+		T(what_the_role_refuses_ends_it),
+		T(replies_wait_for_a_slow_reader),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

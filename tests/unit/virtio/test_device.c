@@ -967,31 +967,35 @@ static void test_start_index(void **state)
 
 static uint32_t stop_scribbling;
 
-/* Write random words over descriptors, indirect tables and avail entries. */
+/* Write a random descriptor into the ring or the indirect table in C. */
+static void scribble_once(uint64_t *state)
+{
+	uint64_t *words[2] = {(uint64_t *)(void *)(mem_a + DESC), (uint64_t *)(void *)mem_c};
+	uint64_t x = *state, addr, tail;
+	unsigned i, t;
+
+	x ^= x << 13;
+	x ^= x >> 7;
+	x ^= x << 17;
+	*state = x;
+	i = x % 16;
+	t = x >> 8 & 1;
+	addr = (x >> 9 & 7) ? (x >> 12 & 1 ? A_GPA : C_GPA) + (x >> 16 & 0xffff) : x;
+	tail = (x >> 40 & 0x7ff) | (uint64_t)(x >> 52 & 7) << 32 | (uint64_t)(x >> 56 & 15) << 48;
+	if (t == 0 && (x >> 55 & 7) == 5) {
+		addr = C_GPA;
+		tail = 256 | (uint64_t)INDIRECT << 32;
+	}
+	pd_store_relaxed(&words[t][2 * i], addr);
+	pd_store_relaxed(&words[t][2 * i + 1], tail);
+}
+
 static void *scribble(void *arg)
 {
 	uint64_t x = 88172645463325252ULL;
-	uint64_t *words[2] = {(uint64_t *)(void *)(mem_a + DESC), (uint64_t *)(void *)mem_c};
 
-	while (!pd_load_acquire(&stop_scribbling)) {
-		uint64_t addr, tail;
-		unsigned i, t;
-
-		x ^= x << 13;
-		x ^= x >> 7;
-		x ^= x << 17;
-		i = x % 16;
-		t = x >> 8 & 1;
-		addr = (x >> 9 & 7) ? (x >> 12 & 1 ? A_GPA : C_GPA) + (x >> 16 & 0xffff) : x;
-		tail = (x >> 40 & 0x7ff) | (uint64_t)(x >> 52 & 7) << 32 |
-		       (uint64_t)(x >> 56 & 15) << 48;
-		if (t == 0 && (x >> 55 & 7) == 5) {
-			addr = C_GPA;
-			tail = 256 | (uint64_t)INDIRECT << 32;
-		}
-		pd_store_relaxed(&words[t][2 * i], addr);
-		pd_store_relaxed(&words[t][2 * i + 1], tail);
-	}
+	while (!pd_load_acquire(&stop_scribbling))
+		scribble_once(&x);
 	return NULL;
 }
 
@@ -1001,16 +1005,20 @@ static void test_descriptors_that_change(void **state)
 	struct pd_buffer *b[16], *out;
 	pthread_t thread;
 	unsigned moved = 0, broke = 0, sum = 0;
+	uint64_t x = 362436069;
 
 	f.bufs[0] = header_bufs[N_HEADERS];
 	start(16, 48, F_V1 | F_INDIRECT | F_MRG);
 	pd_store_release(&stop_scribbling, 0);
 	assert_int_equal(pthread_create(&thread, NULL, scribble, NULL), 0);
-	for (unsigned round = 0; round < 60000; round++) {
+	for (unsigned round = 0; round < 20000; round++) {
 		int n;
 
-		for (uint16_t i = 0; i < 16; i++)
+		/* Here too: the other thread may not get to run. */
+		for (uint16_t i = 0; i < 16; i++) {
 			avail((uint16_t)(vq.next + i), i);
+			scribble_once(&x);
+		}
 		avail_idx((uint16_t)(vq.next + 16));
 		if (round & 1) {
 			n = rx(b, 16);

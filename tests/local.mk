@@ -55,3 +55,6 @@ include tests/preload/local.mk
 include tests/unit/virtio/local.mk
 # --- the lab -------------------------------------------------------------------------------
 include tests/lab/local.mk
+
+# --- measurements: built by `make bench`, never by check ------------------------------------
+include tests/bench/local.mk

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One end of a packet-socket measurement, on any interface: a kernel's (veth) or a port. It knows nothing of the library, so the same
+ * program runs on both and the figures compare.
+ *
+ *   sockbench tx   IF N SIZE BATCH    send N frames (sendmmsg; batch 1 is sendmsg)
+ *   sockbench rx   IF N SIZE BATCH    receive N frames, check every byte, print the rate
+ *   sockbench pong IF N SIZE 1        send N frames back as they come
+ *   sockbench ping IF N SIZE 1        send one frame, wait for it, N times; print the round trip's percentiles
+ *   sockbench idle IF SECONDS 0 0     sleep in poll; print the process's CPU time
+ *
+ * A frame is an Ethernet header (EtherType 0x88b5), a 64-bit sequence number, and 64-bit words made from it. Results are one line of
+ * JSON on standard output.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/if_packet.h>
+#include <net/ethernet.h>
+#include <net/if.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ETHERTYPE 0x88b5
+#define BATCH_MAX 256
+#define FRAME_MAX 12240
+#define IDLE_AFTER 20 /* seconds without a frame end a measurement */
+
+static uint8_t frames[BATCH_MAX][FRAME_MAX];
+static struct iovec iovs[BATCH_MAX];
+static struct mmsghdr msgs[BATCH_MAX];
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+static void die(const char *what)
+{
+	fprintf(stderr, "sockbench: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+/* A packet socket bound to interface `name` for our EtherType. */
+static int open_port(const char *name)
+{
+	struct sockaddr_ll ll = {.sll_family = AF_PACKET, .sll_protocol = htons(ETHERTYPE)};
+	int fd, wide = 64 << 20;
+
+	ll.sll_ifindex = (int)if_nametoindex(name);
+	if (!ll.sll_ifindex)
+		die(name);
+	fd = socket(AF_PACKET, SOCK_RAW, htons(ETHERTYPE));
+	if (fd < 0)
+		die("socket");
+	/* The kernel drops when its queue is full: give it all it can have. */
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &wide, sizeof(wide)))
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &wide, sizeof(wide));
+	if (bind(fd, (struct sockaddr *)&ll, sizeof(ll)))
+		die("bind");
+	return fd;
+}
+
+/* Write frame `seq` of `size` bytes. */
+static void build(uint8_t *f, uint64_t seq, unsigned size)
+{
+	memset(f, 0xff, 6);
+	memset(f + 6, 0x02, 6);
+	f[12] = ETHERTYPE >> 8;
+	f[13] = ETHERTYPE & 0xff;
+	for (unsigned at = 14; at < size; at += 8) {
+		uint64_t word = seq + (at - 14) * 0x9e3779b97f4a7c15ull;
+
+		memcpy(f + at, &word, size - at < 8 ? size - at : 8);
+	}
+}
+
+/* Whether `f` is a frame of ours of `size` bytes; its number goes to *seq. */
+static int check(const uint8_t *f, unsigned len, unsigned size, uint64_t *seq)
+{
+	uint64_t bad = 0, word;
+	unsigned at;
+
+	if (len != size)
+		return 0;
+	memcpy(seq, f + 14, 8);
+	for (at = 14; at + 8 <= size; at += 8) {
+		memcpy(&word, f + at, 8);
+		bad |= word ^ (*seq + (at - 14) * 0x9e3779b97f4a7c15ull);
+	}
+	if (at < size) {
+		word = *seq + (at - 14) * 0x9e3779b97f4a7c15ull;
+		bad |= (uint64_t)memcmp(f + at, &word, size - at);
+	}
+	return !bad && f[12] == ETHERTYPE >> 8;
+}
+
+static void prepare(unsigned batch, unsigned size)
+{
+	for (unsigned i = 0; i < batch; i++) {
+		iovs[i] = (struct iovec){frames[i], size};
+		msgs[i].msg_hdr = (struct msghdr){.msg_iov = &iovs[i], .msg_iovlen = 1};
+	}
+}
+
+/* Send `n` prepared frames, waiting out a full or absent peer. */
+static void send_all(int fd, unsigned n)
+{
+	uint64_t give_up = now_ns() + IDLE_AFTER * 1000000000ull;
+	unsigned done = 0;
+
+	while (done < n) {
+		int ret = n == 1 ? (int)sendmsg(fd, &msgs[0].msg_hdr, 0)
+				 : sendmmsg(fd, msgs + done, n - done, 0);
+
+		if (ret > 0) {
+			done += n == 1 ? 1 : (unsigned)ret;
+			continue;
+		}
+		if (errno != EAGAIN && errno != ENOBUFS && errno != ENETDOWN && errno != EINTR)
+			die("send");
+		if (now_ns() > give_up)
+			die("the peer takes nothing");
+		if (errno == ENETDOWN)
+			usleep(1000);
+	}
+}
+
+static int run_tx(int fd, uint64_t n, unsigned size, unsigned batch)
+{
+	uint64_t start = 0;
+
+	prepare(batch, size);
+	for (uint64_t seq = 0; seq < n;) {
+		unsigned k = n - seq < batch ? (unsigned)(n - seq) : batch;
+
+		for (unsigned i = 0; i < k; i++)
+			build(frames[i], seq + i, size);
+		send_all(fd, k);
+		if (!seq)
+			start = now_ns();
+		seq += k;
+	}
+	printf("{\"mode\":\"tx\",\"frames\":%llu,\"mpps\":%.4f}\n", (unsigned long long)n,
+	       (double)n * 1e3 / (double)(now_ns() - start));
+	return 0;
+}
+
+static int run_rx(int fd, uint64_t n, unsigned size, unsigned batch)
+{
+	uint64_t got = 0, bad = 0, seq, last = UINT64_MAX, start = 0, end = 0, disorder = 0;
+	struct timeval tv = {IDLE_AFTER, 0};
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	prepare(batch, FRAME_MAX);
+	while (last == UINT64_MAX || last + 1 < n) {
+		int k = batch == 1 ? (int)recvmsg(fd, &msgs[0].msg_hdr, 0)
+				   : recvmmsg(fd, msgs, batch, MSG_WAITFORONE, NULL);
+
+		if (k <= 0) {
+			if (errno == EINTR)
+				continue;
+			break;
+		}
+		if (batch == 1) {
+			msgs[0].msg_len = (unsigned)k;
+			k = 1;
+		}
+		end = now_ns();
+		if (!got)
+			start = end;
+		for (int i = 0; i < k; i++) {
+			if (!check(frames[i], msgs[i].msg_len, size, &seq)) {
+				bad++;
+				continue;
+			}
+			disorder += last != UINT64_MAX && seq <= last;
+			last = seq;
+		}
+		got += (unsigned)k;
+	}
+	printf("{\"mode\":\"rx\",\"frames\":%llu,\"sent\":%llu,\"bad\":%llu,\"disorder\":%llu,"
+	       "\"mpps\":%.4f}\n",
+	       (unsigned long long)got, (unsigned long long)n, (unsigned long long)bad,
+	       (unsigned long long)disorder,
+	       got > 1 ? (double)got * 1e3 / (double)(end - start) : 0.0);
+	return bad || disorder;
+}
+
+static int run_pong(int fd, uint64_t n)
+{
+	struct timeval tv = {IDLE_AFTER, 0};
+	uint64_t done = 0;
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	while (done < n) {
+		ssize_t len = recv(fd, frames[0], FRAME_MAX, 0);
+
+		if (len < 0 && errno == EINTR)
+			continue;
+		if (len < 0)
+			break;
+		while (send(fd, frames[0], (size_t)len, 0) < 0)
+			if (errno != EAGAIN && errno != ENOBUFS && errno != EINTR)
+				die("send");
+		done++;
+	}
+	return done != n;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static int run_ping(int fd, uint64_t n, unsigned size)
+{
+	uint32_t *rtt = calloc(n, sizeof(*rtt));
+	struct timeval tv = {2, 0};
+	uint64_t seq, done = 0, lost = 0;
+
+	if (!rtt)
+		die("memory");
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	prepare(1, size);
+	while (done < n && lost < 100) {
+		uint64_t start;
+
+		build(frames[0], done, size);
+		start = now_ns();
+		send_all(fd, 1);
+		do {
+			ssize_t len = recv(fd, frames[1], FRAME_MAX, 0);
+
+			if (len < 0 && errno == EINTR)
+				continue;
+			if (len < 0 || !check(frames[1], (unsigned)len, size, &seq)) {
+				lost++;
+				seq = done + 1;
+				break;
+			}
+		} while (seq != done);
+		if (seq == done)
+			rtt[done++] = (uint32_t)(now_ns() - start);
+	}
+	qsort(rtt, done, sizeof(*rtt), by_value);
+	if (done)
+		printf("{\"mode\":\"ping\",\"frames\":%llu,\"lost\":%llu,\"p50_us\":%.3f,\"p99_"
+		       "us\":%.3f,\"p999_us\":%.3f}\n",
+		       (unsigned long long)done, (unsigned long long)lost, rtt[done / 2] / 1e3,
+		       rtt[done * 99 / 100] / 1e3, rtt[done * 999 / 1000] / 1e3);
+	return done != n;
+}
+
+static int run_idle(int fd, uint64_t seconds)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct rusage a, b;
+	uint64_t start = now_ns();
+	double cpu;
+
+	getrusage(RUSAGE_SELF, &a);
+	poll(&p, 1, (int)seconds * 1000);
+	getrusage(RUSAGE_SELF, &b);
+	cpu = (double)(b.ru_utime.tv_sec - a.ru_utime.tv_sec + b.ru_stime.tv_sec -
+		       a.ru_stime.tv_sec) +
+	      (double)(b.ru_utime.tv_usec - a.ru_utime.tv_usec + b.ru_stime.tv_usec -
+		       a.ru_stime.tv_usec) /
+		      1e6;
+	printf("{\"mode\":\"idle\",\"seconds\":%.1f,\"cpu_percent\":%.4f}\n",
+	       (double)(now_ns() - start) / 1e9, cpu * 1e11 / (double)(now_ns() - start));
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned size, batch;
+	uint64_t n;
+	int fd;
+
+	if (argc != 6) {
+		fprintf(stderr, "usage: sockbench tx|rx|ping|pong|idle IF N SIZE BATCH\n");
+		return 2;
+	}
+	n = strtoull(argv[3], NULL, 0);
+	size = (unsigned)strtoul(argv[4], NULL, 0);
+	batch = (unsigned)strtoul(argv[5], NULL, 0);
+	if (size > FRAME_MAX || batch > BATCH_MAX) {
+		fprintf(stderr, "sockbench: SIZE is at most %d, BATCH at most %d\n", FRAME_MAX,
+			BATCH_MAX);
+		return 2;
+	}
+	fd = open_port(argv[2]);
+	fprintf(stderr, "ready\n");
+	if (!strcmp(argv[1], "tx"))
+		return run_tx(fd, n, size, batch);
+	if (!strcmp(argv[1], "rx"))
+		return run_rx(fd, n, size, batch);
+	if (!strcmp(argv[1], "pong"))
+		return run_pong(fd, n);
+	if (!strcmp(argv[1], "ping"))
+		return run_ping(fd, n, size);
+	if (!strcmp(argv[1], "idle"))
+		return run_idle(fd, n);
+	fprintf(stderr, "sockbench: no mode %s\n", argv[1]);
+	return 2;
+}

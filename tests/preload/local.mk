@@ -29,5 +29,5 @@ tests_unit_preload_test_preload_SOURCES = tests/unit/preload/test_preload.c $(li
 tests_unit_preload_test_preload_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_preload_test_preload_LDADD = $(PD_UNIT_LIBS)
 
-TESTS += tests/preload/test_passthrough.py
-EXTRA_DIST += tests/preload/test_passthrough.py tests/preload/parity.c tests/preload/early.c
+TESTS += tests/preload/test_passthrough.py tests/preload/test_cpython.py
+EXTRA_DIST += tests/preload/test_passthrough.py tests/preload/test_cpython.py tests/preload/parity.c tests/preload/early.c

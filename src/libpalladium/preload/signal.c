@@ -263,7 +263,8 @@ static void pd_signal_fork_prepare(void)
 {
 	uint64_t mask = pd_signal_mask_set(PD_SIGNALS_BLOCK);
 
-	pd_lock_nested(&pd_signal_lock); /* other leaves are held: all are taken in the order of the hooks */
+	pd_lock_nested(
+		&pd_signal_lock); /* other leaves are held: all are taken in the order of the hooks */
 	pd_signal_fork_mask = mask;
 }
 

@@ -2,3 +2,4 @@
 dist_man_MANS += doc/palladium_decode.1
 dist_man_MANS += doc/palladium_stats.1
 dist_man_MANS += doc/libpalladium.conf.5
+dist_man_MANS += doc/palladium_vlm.1

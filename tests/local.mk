@@ -58,3 +58,5 @@ include tests/lab/local.mk
 
 # --- measurements: built by `make bench`, never by check ------------------------------------
 include tests/bench/local.mk
+# --- palladium_vlm -------------------------------------------------------------------------
+include tests/vlm/local.mk

@@ -202,6 +202,9 @@ static void test_child_forgets_and_may_start_its_own(void **state)
 	int status;
 	pid_t pid;
 
+#ifdef PD_UNDER_TSAN
+	skip(); /* ThreadSanitizer allows no thread in the child of a program with threads */
+#endif
 	add(&a, on_fd);
 	pd_lock(&pd_control);
 	assert_int_equal(pd_progress_start(), 0);

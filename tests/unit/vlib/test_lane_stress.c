@@ -43,6 +43,7 @@ static struct stub {
 	uint32_t armed;
 	int event_fd;
 	uint32_t finished; /* the peer has published its last */
+	uint32_t consumed; /* the cursor, for those who do not hold the lock */
 	uint64_t sleeps;   /* under the lock */
 } stub;
 
@@ -101,7 +102,7 @@ static bool at_rest(void)
 {
 	uint32_t now = pd_load_acquire(&stub.published);
 
-	if (pd_load_relaxed(&stub.lane.side[PD_RX].cursor) != now)
+	if (pd_load_acquire(&stub.consumed) != now)
 		return false;
 	for (int i = 1; i < THREADS; i += 2)
 		if (pd_load_acquire(&known_of[i]) != now)
@@ -188,9 +189,8 @@ static void *waiter(void *arg)
 		uint32_t now = side->up ? stub_position(&stub.lane, PD_RX) : known;
 
 		if (me % 2 == 0 && ready) {
-			pd_store_relaxed(&side->cursor,
-					 side->cursor + 1 + (uint32_t)rand_r(&seed) % ready);
-			known = side->cursor;
+			side->cursor += 1 + (uint32_t)rand_r(&seed) % ready;
+			pd_store_release(&stub.consumed, side->cursor);
 		} else if (me % 2 && now != known) {
 			known = now;
 			pd_store_release(&known_of[me], known);

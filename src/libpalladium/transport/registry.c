@@ -323,6 +323,23 @@ static int pd_lease_setup(void)
 
 /* --- opening and closing ------------------------------------------------------------------- */
 
+/* Tell the progress thread where it may run, before it starts for the first time. pd_control held. */
+static void pd_port_place_progress(void)
+{
+	static bool done;
+
+	if (done)
+		return;
+	done = true;
+	if (pd_progress_set_affinity(pd_vars.internal_thread_affinity) < 0)
+		pd_warn("port",
+			"PALLADIUM_INTERNAL_THREAD_AFFINITY=%s is not a mask, a list or -1: "
+			"ignored",
+			pd_vars.internal_thread_affinity);
+	if (pd_progress_set_cpuset(pd_vars.internal_thread_cpuset) < 0)
+		pd_warn("port", "PALLADIUM_INTERNAL_THREAD_CPUSET is too long: ignored");
+}
+
 /* pd_port_open with pd_control held. */
 static int pd_port_open_locked(struct pd_port *port)
 {
@@ -330,6 +347,7 @@ static int pd_port_open_locked(struct pd_port *port)
 
 	if (port->state != PD_PORT_CLOSED)
 		return 0;
+	pd_port_place_progress();
 	ret = pd_progress_start();
 	if (ret < 0)
 		goto err;

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* transport/registry: who owns a port after fork. */
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "transport/transport.h"
+#include "vlib/progress.h"
+
+static struct pd_config *config;
+static int to_parent[2], to_child[2];
+
+static int setup(void **state)
+{
+	config = calloc(1, sizeof(*config));
+	config->port_count = 2;
+	for (unsigned i = 0; i < 2; i++) {
+		struct pd_port_config *pc = &config->ports[i];
+
+		snprintf(pc->name, sizeof(pc->name), "pd%u", i);
+		snprintf(pc->peer, sizeof(pc->peer), "pd%u", i ^ 1);
+		strcpy(pc->transport, "loop");
+		pc->queues = 1;
+		pc->ring = 16;
+	}
+	assert_int_equal(pd_ports_init(config), 0);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(pd_port_open(&pd_ports[i]), 0);
+	assert_int_equal(pipe(to_parent), 0);
+	assert_int_equal(pipe(to_child), 0);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	pd_ports_close_all();
+	pd_progress_stop();
+	for (int i = 0; i < 2; i++) {
+		close(to_parent[i]);
+		close(to_child[i]);
+	}
+	free(config);
+	return 0;
+}
+
+static void say(int fd)
+{
+	if (write(fd, "x", 1) != 1)
+		abort();
+}
+
+static void hear(int fd)
+{
+	char c;
+
+	if (read(fd, &c, 1) != 1)
+		abort();
+}
+
+/* fork as preload does it: control state is whole in the child. */
+static pid_t fork_family(void)
+{
+	pid_t pid;
+
+	pd_lock(&pd_control);
+	pid = fork();
+	if (pid == 0)
+		pd_ports_after_fork();
+	pd_unlock(&pd_control);
+	return pid;
+}
+
+static void test_the_first_to_use_a_port_owns_it(void **state)
+{
+	struct pd_port *port = &pd_ports[0];
+	int status;
+	pid_t pid;
+
+	assert_true(pd_port_lease_take(port));
+	pid = fork_family();
+	if (pid == 0) {
+		/* The parent lives and owns it. */
+		bool ok = port->state == PD_PORT_CLOSED && !port->lanes[0] &&
+			  !pd_port_lease_take(port);
+
+		say(to_parent[1]);
+		hear(to_child[0]); /* the parent has closed it */
+		ok = ok && pd_port_lease_take(port) && port->state == PD_PORT_CONNECTING;
+		pd_ports_close_all();
+		pd_progress_stop();
+		_exit(!ok);
+	}
+	hear(to_parent[0]);
+	assert_int_equal(port->state, PD_PORT_UP);
+	assert_true(pd_port_lease_take(port));
+	pd_port_close(port);
+	say(to_child[1]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_true(pd_port_lease_take(port));
+}
+
+static void test_a_port_that_was_only_opened_goes_to_the_child_that_uses_it(void **state)
+{
+	struct pd_port *port = &pd_ports[0];
+	int status;
+	pid_t pid;
+
+	pid = fork_family();
+	if (pid == 0) {
+		bool ok = pd_port_lease_take(port);
+
+		hear(to_child[0]);
+		_exit(!ok); /* without closing anything: it is gone all the same */
+	}
+	while (pd_load_acquire(&port->state) != PD_PORT_CLOSED)
+		sched_yield();
+	assert_false(pd_port_lease_take(port));
+	say(to_child[1]);
+	/* A zombie owns nothing. */
+	while (!pd_port_lease_take(port))
+		sched_yield();
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(port->state, PD_PORT_UP);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_the_first_to_use_a_port_owns_it, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(
+			test_a_port_that_was_only_opened_goes_to_the_child_that_uses_it, setup,
+			teardown),
+	};
+
+#ifdef PD_UNDER_TSAN
+	puts("1..0 # SKIP ThreadSanitizer allows no thread in the child of a program with threads");
+	return 0;
+#endif
+	pd_log_set_level(PD_LOG_NONE);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -120,8 +120,8 @@ def _fetch(package, home):
 class Guest:
     """One machine with one vhost-user network card, eth0.
 
-    sock: the socket's path. listen: QEMU listens and goes on at once (server=on,wait=off), else it
-    connects and tries again every second. ip: ADDRESS/LENGTH for eth0. device: more properties
+    sock: the socket's path. listen: QEMU listens (server=on,wait=off), else it connects
+    and tries again every second. ip: ADDRESS/LENGTH for eth0. device: more properties
     of the card. memory in MiB. args: more arguments for QEMU. sock None: no card.
     """
 
@@ -150,8 +150,8 @@ class Guest:
         return argv + list(self.args)
 
     def start(self, timeout=120.0):
-        """Boot, and configure eth0. With a back-end that has not come yet, the guest still boots
-        when QEMU listens."""
+        """Boot, and configure eth0. QEMU does not go on before its first back-end has come, wait=off
+        or not; start that first, or in a thread."""
         self.proc = Proc(self.argv())
         self.proc.expect("lab-guest-ready", timeout)
         self.serial = 0
@@ -182,7 +182,7 @@ class Guest:
 
     def ping(self, address, count=3, timeout=60.0):
         """Ping from the guest; how many answers came."""
-        _, out = self.run(f"ping -c {count} -W 5 {address}", timeout)
+        _, out = self.run(f"ping -c {count} -i 0.1 -W 5 {address}", timeout)
         m = re.search(r"(\d+) packets received", out)
         return int(m[1]) if m else 0
 

@@ -8,6 +8,8 @@
 
     with Testpmd.vhost(sock, client=True) as pmd:           # a device: talks to our front-end
 
+    with Testpmd([virtio_user(a), vhost(b)]) as pmd:        # two ports: io forwards between them
+
 Everything runs with --no-huge: DPDK then keeps its memory in one memfd, which it shares like any
 other, so that neither hugepages nor root are needed. Each process has a file prefix of its own.
 Every command waits for the next prompt.
@@ -30,22 +32,41 @@ def _clear(path, listens):
         os.unlink(path)
 
 
+def virtio_user(path, server=False, mrg_rxbuf=True, packed=False, in_order=False, ring=256,
+                queues=1, mac="02:00:00:00:00:aa", extra=""):
+    """A driver, for Testpmd. server=True listens; testpmd then comes up once somebody connects."""
+    _clear(path, server)
+    return (f"net_virtio_user%d,path={path},queues={queues},queue_size={ring},mac={mac},"
+            f"mrg_rxbuf={int(mrg_rxbuf)},packed_vq={int(packed)},in_order={int(in_order)},"
+            f"server={int(server)}{extra}")
+
+
+def vhost(path, client=False, queues=1, extra=""):
+    """A device, for Testpmd. client=True connects, and goes on trying."""
+    _clear(path, not client)
+    return f"net_vhost%d,iface={path},queues={queues},client={int(client)}{extra}"
+
+
 class Testpmd(Proc):
-    """One testpmd with one port. burst: frames per burst; mbufs: size of the pool; mbuf_size:
+    """One testpmd with a port for each device of vdevs. burst: frames per burst; mbufs: size of the pool; mbuf_size:
     data room, which also bounds what one receive buffer holds; core: the CPU it spins on."""
 
     __test__ = False  # not a test class, whatever its name
 
-    def __init__(self, vdev, core=0, mbufs=4096, mbuf_size=2176, burst=32, memory=256, args=(),
+    def __init__(self, vdevs, core=0, mbufs=4096, mbuf_size=2176, burst=32, memory=256, args=(),
                  eal=()):
         require("dpdk-testpmd")
         prefix = f"pd{os.getpid()}_{next(_serial)}"
         core %= os.cpu_count()
         self._run = tempfile.TemporaryDirectory(prefix="pdpmd.")
+        devices = [f"--vdev={v % i}" for i, v in enumerate(vdevs)]
+        if all("mrg_rxbuf=1" in v for v in vdevs):  # net_vhost does not know the offload
+            # Else a receive buffer must hold the largest frame.
+            args = (*args, "--enable-scatter")
         env = {} if os.geteuid() == 0 else {"XDG_RUNTIME_DIR": self._run.name}
         super().__init__(
             ["dpdk-testpmd", f"--lcores=0@{core},1@{core}", f"--file-prefix={prefix}", "--no-pci",
-             "--no-telemetry", "--no-huge", "-m", memory, f"--vdev={vdev}", *eal, "--", "-i",
+             "--no-telemetry", "--no-huge", "-m", memory, *devices, *eal, "--", "-i",
              "--nb-cores=1", "--no-numa", f"--total-num-mbufs={mbufs}", f"--burst={burst}",
              f"--mbuf-size={mbuf_size}", *args], on_pty=True, env=env)
         try:
@@ -55,22 +76,14 @@ class Testpmd(Proc):
             raise
 
     @classmethod
-    def virtio_user(cls, path, server=False, mrg_rxbuf=True, packed=False, in_order=False, ring=256,
-                    queues=1, mac="02:00:00:00:00:aa", extra="", **kw):
-        """A driver. server=True listens; then testpmd comes up once somebody has connected."""
-        _clear(path, server)
-        vdev = (f"net_virtio_user0,path={path},queues={queues},queue_size={ring},mac={mac},"
-                f"mrg_rxbuf={int(mrg_rxbuf)},packed_vq={int(packed)},in_order={int(in_order)},"
-                f"server={int(server)}{extra}")
-        if mrg_rxbuf:  # without it a receive buffer must hold the largest frame
-            kw["args"] = (*kw.get("args", ()), "--enable-scatter")
-        return cls(vdev, **kw)
+    def virtio_user(cls, path, burst=32, mbufs=4096, mbuf_size=2176, core=0, **keys):
+        """One driver; keys as the function virtio_user() has them."""
+        return cls([virtio_user(path, **keys)], core, mbufs, mbuf_size, burst)
 
     @classmethod
-    def vhost(cls, path, client=False, queues=1, extra="", **kw):
-        """A device. client=True connects, and goes on trying."""
-        _clear(path, not client)
-        return cls(f"net_vhost0,iface={path},queues={queues},client={int(client)}{extra}", **kw)
+    def vhost(cls, path, burst=32, mbufs=4096, mbuf_size=2176, core=0, **keys):
+        """One device; keys as the function vhost() has them."""
+        return cls([vhost(path, **keys)], core, mbufs, mbuf_size, burst)
 
     def command(self, line, timeout=20.0):
         """Type a command and return what it printed."""

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A QEMU guest, Debian's kernel and its virtio-net driver against the responder example under the
+preload: ARP and ICMP echo, who listens either way, and the guest killed and started again."""
+import pytest
+
+from lab.guest import Guest
+from lab.proc import Proc, build, preload_env
+from interop.port import port
+
+PROGRAM_IP, GUEST_IP = "10.9.0.2", "10.9.0.1/24"
+
+
+class Responder(Proc):
+    """The example, answering for PROGRAM_IP on pd0 with a MAC of its own."""
+
+    mac = "02:00:00:00:00:42"
+
+    def __init__(self, path, **keys):
+        super().__init__([build("examples/responder"), "pd0", PROGRAM_IP],
+                         env=preload_env(port(path, dialect="virtio", mac=self.mac, **keys)))
+        self.expect("^ready")
+
+
+def reach(vm):
+    """The guest asks who has the address, and pings it with small and large packets."""
+    vm.check(f"arp -d {PROGRAM_IP}; ping -c 3 -i 0.1 -W 10 {PROGRAM_IP}")
+    assert Responder.mac in vm.check("arp -n").lower()
+    for size in (0, 1, 1400, 1472):
+        out = vm.check(f"ping -c 2 -i 0.1 -W 10 -s {size} {PROGRAM_IP}")
+        assert "2 packets received" in out
+
+
+@pytest.mark.parametrize("guest_listens", [True, False], ids=["qemu listens", "we listen"])
+def test_guest_is_answered_and_comes_back(sock, guest_listens):
+    with Responder(sock, mode="connect" if guest_listens else "listen") as program:
+        with Guest(sock, listen=guest_listens, ip=GUEST_IP) as vm:
+            reach(vm)
+            vm.restart()
+            reach(vm)
+            assert vm.ping(PROGRAM_IP, 10) == 10
+        assert program.running
+        program.terminate()
+        assert program.wait() == 0
+
+
+def test_program_comes_back(sock):
+    """QEMU does not boot before its first back-end has come; later ones come and go."""
+    with Responder(sock, mode="connect") as program, \
+            Guest(sock, listen=True, ip=GUEST_IP) as vm:
+        reach(vm)
+        program.kill()
+        for _ in range(2):
+            with Responder(sock, mode="connect") as again:
+                reach(vm)
+                again.kill()

@@ -70,9 +70,9 @@ if [ "$full" = full ]; then
 		run "one that never sleeps, $idx" holds -DLEVELS=1 -DEDGES=1 -DLOOKS=2 -DPUBLISH=2 \
 			-DEVENT_IDX=$idx
 		run "three bursts, $idx" holds -DLEVELS=1 -DEDGES=1 -DPUBLISH=3 -DEVENT_IDX=$idx
-		run "three sleepers, two bursts, $idx" holds -DLEVELS=1 -DEDGES=2 -DPUBLISH=2 \
+		run "three that do not consume, $idx" holds -DLEVELS=0 -DEDGES=3 -DPUBLISH=1 \
 			-DEVENT_IDX=$idx
-		run "the link twice, $idx" holds -DLEVELS=1 -DEDGES=1 -DPUBLISH=2 -DBOUNCES=2 \
+		run "the link twice, $idx" holds -DLEVELS=1 -DEDGES=1 -DPUBLISH=1 -DBOUNCES=2 \
 			-DEVENT_IDX=$idx
 	done
 fi

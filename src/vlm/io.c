@@ -10,10 +10,10 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "metadata/render.h"
+#include "wait/wait.h"
 
 /* Control messages of one port that are printed; the rest is counted. */
 #define CONTROL_LINES 32
@@ -398,83 +398,39 @@ uint32_t vlm_not_taken(const struct vlm *v, struct vlm_lane *vl)
 	return room < v->options->ring ? v->options->ring - room : 0;
 }
 
-/* Link one side for a sleep. Returns false when it has news, and the sleep must not be. */
-static bool sleep_on(struct vlm *v, struct vlm_lane *vl, enum pd_dir dir, struct pollfd *fd)
+/* Note what would give a side something to do. Returns false when it has that already. */
+static bool note_side(const struct vlm *v, struct vlm_lane *vl, enum pd_dir dir,
+		      struct pd_wait_set *ws)
 {
 	struct pd_lane_side *side = &vl->lane->side[dir];
-	struct pd_lane_waiter *w = &vl->waiter[dir];
 	bool may_sleep = true;
 
-	*fd = (struct pollfd){.fd = -1, .events = POLLIN};
 	if (dir == PD_RX && vl->stalled)
 		return true; /* it waits for room */
 	pd_lock(&side->lock);
-	if (dir == PD_RX) {
-		w->seen = side->cursor;
-	} else if (side->up) {
-		/* Only who lacks room, or waits for the end, wants to know of room. */
-		bool idle = !v->sending && v->options->expect == VLM_EXPECT_SINK;
-
-		may_sleep = vl->link == side->link;
-		w->seen = vl->blocked ? vl->seen : vl->lane->ops->position(vl->lane, PD_TX);
-		if (may_sleep && !vl->blocked && !idle) {
-			pd_unlock(&side->lock);
-			return true;
-		}
-	}
-	if (may_sleep && pd_lane_sleep(vl->lane, dir, w)) {
-		vl->linked[dir] = true;
-		fd->fd = side->event_fd;
-	} else {
+	if (dir == PD_RX || !side->up) {
+		pd_wait_add_lane(ws, vl->lane, dir, side->cursor);
+	} else if (vl->link != side->link) {
 		may_sleep = false;
+	} else if (vl->blocked) {
+		pd_wait_add_lane(ws, vl->lane, dir, vl->seen);
+	} else if (!v->sending && v->options->expect == VLM_EXPECT_SINK) {
+		/* At the end it is news that the peer took something. */
+		pd_wait_add_lane(ws, vl->lane, dir, vl->lane->ops->position(vl->lane, PD_TX));
 	}
 	pd_unlock(&side->lock);
 	return may_sleep;
 }
 
-/* Undo the links of a sleep. */
-static void wake_all(struct vlm *v, const struct pollfd *fds, unsigned n_fds)
-{
-	unsigned at = 0;
-
-	for (unsigned i = 0; i < v->n_ports; i++)
-		for (unsigned q = 0; q < v->ports[i].n_lanes; q++)
-			for (int dir = 0; dir < PD_DIRS; dir++, at++) {
-				struct vlm_lane *vl = &v->ports[i].lanes[q];
-				struct pd_lane_side *side = &vl->lane->side[dir];
-
-				if (at >= n_fds || !vl->linked[dir])
-					continue;
-				pd_lock(&side->lock);
-				pd_lane_wake(vl->lane, dir, &vl->waiter[dir],
-					     fds[at].revents & POLLIN);
-				pd_unlock(&side->lock);
-				vl->linked[dir] = false;
-			}
-}
-
 void vlm_sleep(struct vlm *v, uint64_t until_ns)
 {
-	uint64_t now = pd_clock_ns(), count;
-	struct timespec timeout = {0};
-	bool may_sleep = now < until_ns;
-	unsigned n = 0;
+	struct pd_wait_set *ws = pd_wait_begin();
+	bool may_sleep = true;
 
 	for (unsigned i = 0; may_sleep && i < v->n_ports; i++)
 		for (unsigned q = 0; may_sleep && q < v->ports[i].n_lanes; q++)
 			for (int dir = 0; may_sleep && dir < PD_DIRS; dir++)
-				may_sleep = sleep_on(v, &v->ports[i].lanes[q], dir, &v->fds[n++]);
-	for (unsigned i = 0; i < n; i++)
-		v->fds[i].revents = 0;
-	if (may_sleep) {
-		v->fds[n] = (struct pollfd){.fd = v->wake_fd, .events = POLLIN};
-		timeout.tv_sec = (time_t)((until_ns - now) / PD_NS_PER_SEC);
-		timeout.tv_nsec = (long)((until_ns - now) % PD_NS_PER_SEC);
-		if (ppoll(v->fds, n + 1, &timeout, NULL) < 0)
-			for (unsigned i = 0; i <= n; i++)
-				v->fds[i].revents = 0;
-		if (v->fds[n].revents && read(v->wake_fd, &count, sizeof(count)) < 0)
-			count = 0; /* another turn has read it */
-	}
-	wake_all(v, v->fds, n);
+				may_sleep = note_side(v, &v->ports[i].lanes[q], dir, ws);
+	if (may_sleep)
+		pd_wait_sleep(ws, until_ns, NULL);
 }

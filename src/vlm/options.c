@@ -409,7 +409,8 @@ static const struct row {
 	 "frames under way at most, of each queue, 1 to 65536 (512); 1 measures round trips", 'w'},
 	{NULL, "batch", "N", take_batch, "frames handed over at a time, 1 to 256 (64)", 'b'},
 	{NULL, "seed", "N", take_seed, "what contents follow from (from the clock; the report tells it)", 0},
-	{NULL, "reflect", NULL, take_reflect, "send frames that are not ours back to the peer", 0},
+	{NULL, "reflect", NULL, take_reflect, "send frames that are not ours back to the peer, until --duration or a signal; sends "
+	 "none of its own unless --frames is given", 0},
 
 	{"The sidecar; what is not given differs from frame to frame", "ifg", "N", take_ifg,
 	 "inter-frame gap", 0},
@@ -545,8 +546,10 @@ static void check_together(struct vlm_options *o)
 {
 	if (!o->path)
 		refuse("--socket PATH is missing");
+	if (o->frames == UINT64_MAX && o->reflect)
+		o->frames = 0;
 	if (o->frames == UINT64_MAX && !o->duration_s)
-		o->frames = o->reflect ? UINT64_MAX : 1000000;
+		o->frames = 1000000;
 	if (o->dialect == PD_DIALECT_VIRTIO) {
 		if (o->expect == VLM_EXPECT_ECHO)
 			refuse("--expect echo: the virtio dialect carries no sidecar");

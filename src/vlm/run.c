@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -90,13 +89,9 @@ static int make_room(struct vlm *v)
 	for (unsigned i = 0; i < VLM_BATCH_MAX; i++)
 		v->tx_bufs[i] = pd_buffer_get(indices[i]);
 	v->scratch = malloc(PD_FRAME_MAX_BYTES);
-	v->fds = calloc(v->n_ports * v->options->queues * PD_DIRS + 1, sizeof(*v->fds));
 	v->ports = calloc(v->n_ports, sizeof(*v->ports));
 	v->config = calloc(1, sizeof(*v->config));
-	v->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (v->wake_fd < 0)
-		return -errno;
-	return v->scratch && v->fds && v->ports && v->config ? 0 : -ENOMEM;
+	return v->scratch && v->ports && v->config ? 0 : -ENOMEM;
 }
 
 /* Open port `i`. Returns 0 or -errno. */
@@ -118,8 +113,6 @@ static int open_port(struct vlm *v, unsigned i)
 		struct vlm_lane *vl = &vp->lanes[q];
 
 		vl->lane = vp->port->lanes[q];
-		for (int dir = 0; dir < PD_DIRS; dir++)
-			vl->waiter[dir].wake_fd = v->wake_fd;
 		err = vlm_flow_init(&vl->flow, o->window);
 		if (err)
 			return err;
@@ -131,10 +124,7 @@ int vlm_open(struct vlm *v, const struct vlm_options *options)
 {
 	int err;
 
-	*v = (struct vlm){.options = options,
-			  .n_ports = options->ports,
-			  .wake_fd = -1,
-			  .stop_ns = UINT64_MAX};
+	*v = (struct vlm){.options = options, .n_ports = options->ports, .stop_ns = UINT64_MAX};
 	err = make_room(v);
 	for (unsigned i = 0; !err && i < v->n_ports; i++)
 		err = configure_port(options, i, &v->config->ports[i]);
@@ -164,10 +154,7 @@ void vlm_close(struct vlm *v)
 	for (unsigned i = 0; v->ports && i < v->n_ports; i++)
 		for (unsigned q = 0; q < v->ports[i].n_lanes; q++)
 			vlm_flow_fini(&v->ports[i].lanes[q].flow);
-	if (v->wake_fd >= 0)
-		close(v->wake_fd);
 	free(v->scratch);
-	free(v->fds);
 }
 
 /* --- when to stop -------------------------------------------------------------------------- */
@@ -354,7 +341,7 @@ void vlm_run(struct vlm *v)
 		if (turn(v, now)) {
 			moved_ns = now;
 		} else {
-			if (v->start_ns && (!v->sending || all_sent(v))) {
+			if (v->start_ns && (!v->sending || (all_sent(v) && !v->options->reflect))) {
 				/* A sink that takes nothing for so long does not take it any more. */
 				bool gave_up = v->options->expect == VLM_EXPECT_SINK &&
 					       (double)(now - moved_ns) > v->options->loss_s * 1e9;

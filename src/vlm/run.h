@@ -8,7 +8,6 @@
 #ifndef VLM_RUN_H
 #define VLM_RUN_H
 
-#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -41,8 +40,6 @@ struct vlm_lane {
 	bool blocked;  /* has something to send and found no room */
 	uint32_t seen; /* then, the position before it tried */
 	bool stalled;  /* holds a frame back that it has no room to reflect */
-	struct pd_lane_waiter waiter[PD_DIRS];
-	bool linked[PD_DIRS];
 };
 
 struct vlm_port {
@@ -76,8 +73,6 @@ struct vlm {
 	/* Private to run.c. */
 	struct pd_buffer *tx_bufs[VLM_BATCH_MAX];
 	uint8_t *scratch; /* a frame that came in pieces */
-	int wake_fd;
-	struct pollfd *fds;
 	uint64_t progress_ns;
 	uint64_t progress_returned;
 };

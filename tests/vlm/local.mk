@@ -2,8 +2,8 @@
 check_PROGRAMS += tests/vlm/peer
 tests_vlm_peer_SOURCES = tests/vlm/peer.c
 tests_vlm_peer_LDADD = libpd.la
-TESTS += tests/vlm/test_vlm.py
-EXTRA_DIST += tests/vlm/test_vlm.py
+TESTS += tests/vlm/test_vlm.py tests/vlm/test_examples.py tests/vlm/test_independent.py
+EXTRA_DIST += tests/vlm/test_vlm.py tests/vlm/test_examples.py tests/vlm/test_independent.py
 
 if HAVE_CMOCKA
 check_PROGRAMS += tests/unit/vlm/test_vlm

@@ -153,7 +153,11 @@ class Guest:
         """Boot, and configure eth0. QEMU does not go on before its first back-end has come, wait=off
         or not; start that first, or in a thread."""
         self.proc = Proc(self.argv())
-        self.proc.expect("lab-guest-ready", timeout)
+        try:
+            self.proc.expect("lab-guest-ready", timeout)
+        except AssertionError:
+            self.kill()
+            raise
         self.serial = 0
         if self.sock and self.ip:
             self.check(f"ifconfig eth0 {self.ip.split('/')[0]} netmask {self._netmask()} up")

@@ -8,7 +8,7 @@ environment.
         p.terminate()
         assert p.wait() == 0
 """
-import collections
+import ctypes
 import os
 import pathlib
 import pty
@@ -31,14 +31,22 @@ def scale(seconds):
     return seconds * float(os.environ.get("PD_TIMEOUT_SCALE", "1"))
 
 
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def _die_with_us():
+    """In the child: the kernel kills it when the thread that started it ends, however that ends."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Proc:
-    """A running program, standard error merged into its output.
+    """A running program, standard error merged into its output. It does not outlive the thread
+    that made it: start it in the test's own.
 
     on_pty gives it a terminal (programs that buffer or edit otherwise); env is added to ours;
     wrap is put in front of the command (a namespace's, valgrind...).
     """
-
-    live = set()
 
     def __init__(self, argv, env=None, on_pty=False, wrap=(), cwd=None, pass_fds=()):
         self.argv = [*map(str, wrap), *map(str, argv)]
@@ -50,15 +58,14 @@ class Proc:
             self._in = self._out = master
             self.popen = subprocess.Popen(self.argv, stdin=slave, stdout=slave, stderr=slave,
                                           env=full, cwd=cwd, pass_fds=pass_fds,
-                                          start_new_session=True)
+                                          start_new_session=True, preexec_fn=_die_with_us)
             os.close(slave)
         else:
             self.popen = subprocess.Popen(self.argv, stdin=subprocess.PIPE, env=full, cwd=cwd,
                                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                          pass_fds=pass_fds)
+                                          pass_fds=pass_fds, preexec_fn=_die_with_us)
             self._in, self._out = self.popen.stdin.fileno(), self.popen.stdout.fileno()
         self.pid = self.popen.pid
-        Proc.live.add(self)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -150,7 +157,6 @@ class Proc:
         if not self.popen.stdout and self._in >= 0:
             os.close(self._in)
             self._in = -1
-        Proc.live.discard(self)
 
     def __enter__(self):
         return self

@@ -3,7 +3,7 @@
 import pytest
 
 from lab.proc import Proc
-from lab.testpmd import Testpmd
+from lab.testpmd import Testpmd, vhost
 from test_vlm import failures, report, vlm
 
 
@@ -14,8 +14,8 @@ def test_testpmd_sends_back(sock, size, queues):
     what came before it was told to forward."""
     with Proc(vlm(sock, "--frames", 20000, "--dialect", "virtio", "--size", size, "--queues",
                   queues)) as p:
-        with Testpmd.vhost(sock, client=True, queues=queues,
-                           args=(f"--rxq={queues}", f"--txq={queues}", "--no-flush-rx")) as pmd:
+        with Testpmd([vhost(sock, client=True, queues=queues)],
+                     args=(f"--rxq={queues}", f"--txq={queues}", "--no-flush-rx")) as pmd:
             pmd.forward("io")
             assert p.wait(120) == 0, p.text
         r = report(p.text)
@@ -23,7 +23,7 @@ def test_testpmd_sends_back(sock, size, queues):
 
 
 def test_testpmd_listens(sock):
-    with Testpmd.vhost(sock, args=("--no-flush-rx",)) as pmd:
+    with Testpmd([vhost(sock)], args=("--no-flush-rx",)) as pmd:
         pmd.forward("io")
         with Proc(vlm(sock, "--frames", 20000, "--dialect", "virtio", mode="connect")) as p:
             assert p.wait(120) == 0, p.text

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
-EXTRA_PROGRAMS += tests/bench/sockbench
+EXTRA_PROGRAMS += tests/bench/sockbench tests/bench/spike
+tests_bench_spike_SOURCES = tests/bench/spike.c
+tests_bench_spike_LDADD = libpd.la
 tests_bench_sockbench_SOURCES = tests/bench/sockbench.c
 tests_bench_sockbench_LDADD =
-EXTRA_DIST += tests/bench/sockets.py
+EXTRA_DIST += tests/bench/sockets.py tests/bench/spike.py
 
 # Figures mean something on an otherwise idle machine only: two cores, both are used.
 .PHONY: bench
-bench: libpalladium.la tests/bench/sockbench
+bench: all tests/bench/sockbench tests/bench/spike
+	tests/bench/spike cost
+	PD_BUILD='$(abs_builddir)' PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 $(srcdir)/tests/bench/spike.py
 	PD_BUILD='$(abs_builddir)' PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 $(srcdir)/tests/bench/sockets.py $(BENCH_FLAGS)

@@ -64,6 +64,17 @@ static long pd_hook_socket(int domain, int type, int protocol)
 	return pd_packet_socket(type, protocol);
 }
 
+/* A reference for a thread that sleeps on a socket's bell: there is one more, so taking it cannot fail. */
+static void pd_sock_wait_hold(void *owner)
+{
+	pd_sock_get(owner);
+}
+
+static void pd_sock_wait_drop(void *owner)
+{
+	pd_sock_put(owner);
+}
+
 /* The descriptors that the library makes for itself go where the program does not look. */
 static int pd_sock_internal_fd(int fd)
 {
@@ -84,6 +95,9 @@ int pd_sock_layer_start(const struct pd_config *config)
 		       pd_strerror(ret));
 		return ret;
 	}
+	pd_wait_hold = pd_sock_wait_hold;
+	pd_wait_drop = pd_sock_wait_drop;
+	pd_spin_max_ns = (uint32_t)pd_vars.poll_adaptive_max_usec * PD_NS_PER_US;
 	pd_internal_fd = pd_sock_internal_fd;
 	pd_internal_fd_close = pd_fd_internal_close;
 	if (pd_vars.select_poll == PD_POLL_ADAPTIVE)

@@ -12,6 +12,7 @@
 
 #include "base/internal_fd.h"
 #include "base/sys.h"
+#include "counters/counters.h"
 #include "sock/fd.h"
 #include "sock/hooks.h"
 #include "sock/layer.h"
@@ -19,6 +20,8 @@
 
 /* Entries of poll and select that need no allocation. */
 #define PD_POLL_INLINE 64
+
+static struct pd_ctr_block *pd_multiplex_ctr; /* the process's */
 
 struct pd_sock_epoll {
 	struct pd_sock sock; /* first */
@@ -38,6 +41,17 @@ static struct pd_pollable *pd_sock_pollable(struct pd_sock *sk)
 	}
 }
 
+/* Count one wait: call, served at once or after a sleep, ended by its timeout. */
+static void pd_multiplex_count(enum pd_ctr_word calls, enum pd_ctr_word hit, enum pd_ctr_word miss,
+			       enum pd_ctr_word timeouts, long ret, bool slept)
+{
+	pd_ctr_count(pd_multiplex_ctr, calls, 1);
+	if (ret > 0)
+		pd_ctr_count(pd_multiplex_ctr, slept ? miss : hit, 1);
+	else if (!ret)
+		pd_ctr_count(pd_multiplex_ctr, timeouts, 1);
+}
+
 /* --- poll ----------------------------------------------------------------------------------- */
 
 /* poll with a deadline. A call without a descriptor of ours is passed on before anything is allocated. */
@@ -46,6 +60,7 @@ static long pd_hook_poll_until(struct pollfd *fds, nfds_t n, uint64_t deadline_n
 {
 	struct pd_pollable *some[PD_POLL_INLINE], **objects = some;
 	struct pd_sock *held[PD_POLL_INLINE], **socks = held;
+	bool slept;
 	nfds_t i;
 	long ret;
 
@@ -63,7 +78,9 @@ static long pd_hook_poll_until(struct pollfd *fds, nfds_t n, uint64_t deadline_n
 		socks[i] = fds[i].fd >= 0 ? pd_fd_get(fds[i].fd) : NULL;
 		objects[i] = socks[i] ? pd_sock_pollable(socks[i]) : NULL;
 	}
-	ret = pd_poll(fds, objects, (unsigned)n, deadline_ns, mask);
+	ret = pd_poll(fds, objects, (unsigned)n, deadline_ns, mask, &slept);
+	pd_multiplex_count(PD_CTR_PROCESS_POLL_CALLS, PD_CTR_PROCESS_POLL_HIT,
+			   PD_CTR_PROCESS_POLL_MISS, PD_CTR_PROCESS_POLL_TIMEOUTS, ret, slept);
 	for (i = 0; i < n; i++)
 		if (socks[i])
 			pd_fd_put(socks[i]);
@@ -252,6 +269,7 @@ static int pd_sock_epoll_adopt(int epfd, uint32_t kernel_members)
 	}
 	e = pd_container_of(sk, struct pd_sock_epoll, sock);
 	pd_epoll_init(&e->ep, own);
+	e->ep.self.owner = sk;
 	e->ep.kernel_members = kernel_members;
 	ret = pd_fd_install(epfd, sk);
 	pd_sock_put(sk);
@@ -353,6 +371,7 @@ static long pd_epoll_until(int epfd, struct epoll_event *events, int n, uint64_t
 			   const sigset_t *mask)
 {
 	struct pd_sock_epoll *e = pd_sock_epoll_get(epfd);
+	bool slept = false;
 	long ret;
 
 	if (!e)
@@ -360,7 +379,11 @@ static long pd_epoll_until(int epfd, struct epoll_event *events, int n, uint64_t
 	if (n <= 0)
 		ret = -EINVAL;
 	else
-		ret = pd_epoll_wait(&e->ep, events, n, deadline_ns, mask);
+		ret = pd_epoll_wait(&e->ep, events, n, deadline_ns, mask, &slept);
+	if (ret != -EINVAL)
+		pd_multiplex_count(PD_CTR_PROCESS_EPOLL_CALLS, PD_CTR_PROCESS_EPOLL_HIT,
+				   PD_CTR_PROCESS_EPOLL_MISS, PD_CTR_PROCESS_EPOLL_TIMEOUTS, ret,
+				   slept);
 	pd_fd_put(&e->sock);
 	return ret;
 }
@@ -406,6 +429,7 @@ static long pd_hook_splice(int in, off64_t *off_in, int out, off64_t *off_out, s
 
 void pd_multiplex_init(void)
 {
+	pd_multiplex_ctr = pd_ctr_process();
 	pd_sock_ops_fill(&pd_sock_epoll_ops);
 	pd_hooks.poll = pd_hook_poll;
 	pd_hooks.ppoll = pd_hook_ppoll;

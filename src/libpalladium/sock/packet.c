@@ -35,38 +35,31 @@ static void pd_packet_destroy(struct pd_sock *sk);
 
 /* --- attaching ---------------------------------------------------------------------------- */
 
-/* Take the socket out of the taps of its ports. No lock held. */
-static void pd_packet_detach(struct pd_packet *s)
+/* Open `port`, or all when it is NULL; then one that cannot be opened does not keep the others. Returns 0 or -errno. */
+static int pd_packet_open_ports(struct pd_port *port)
 {
-	unsigned first, end;
+	int ret = 0, opened = 0;
 
-	if (!s->attached)
-		return;
-	pd_packet_port_range(s, &first, &end);
-	for (unsigned i = first; i < end; i++)
-		pd_taps_remove(&pd_ports[i], s);
-	s->attached = false;
+	if (port)
+		return pd_port_open(port);
+	for (unsigned i = 0; i < pd_port_count; i++) {
+		int one = pd_port_open(&pd_ports[i]);
+
+		opened += one == 0;
+		ret = one ? one : ret;
+	}
+	return opened ? 0 : ret;
 }
 
 int pd_packet_attach(struct pd_packet *s)
 {
-	unsigned first, end;
 	int ret;
 
-	if (pd_likely(s->attached))
+	/* Pairs with the release in pd_taps_join. */
+	if (pd_likely(pd_load_acquire(&s->attached)))
 		return 0;
-	pd_packet_port_range(s, &first, &end);
-	for (unsigned i = first; i < end; i++) {
-		ret = pd_port_open(&pd_ports[i]);
-		if (ret)
-			return ret;
-		/* A socket without a protocol only sends: it is no tap. */
-		ret = s->protocol ? pd_taps_add(&pd_ports[i], s) : 0;
-		if (ret)
-			return ret;
-	}
-	s->attached = true;
-	return 0;
+	ret = pd_packet_open_ports(pd_load_acquire(&s->port));
+	return ret ? ret : pd_taps_attach(s);
 }
 
 /* --- names -------------------------------------------------------------------------------- */
@@ -111,14 +104,10 @@ static int pd_packet_bind(struct pd_sock *sk, const struct sockaddr *addr, sockl
 		if (!port)
 			return pd_packet_to_kernel(s, ll, len);
 	}
-	pd_packet_detach(s);
-	pd_lock(&s->lock);
-	s->port = port;
-	if (ll->sll_protocol)
-		pd_store_relaxed(&s->protocol, ntohs(ll->sll_protocol));
-	pd_frame_queue_clear(&s->queue);
-	pd_unlock(&s->lock);
-	ret = pd_packet_attach(s);
+	ret = pd_packet_open_ports(port);
+	if (!ret)
+		ret = pd_taps_move(s, port,
+				   ll->sll_protocol ? ntohs(ll->sll_protocol) : s->protocol);
 	pd_ctr_set_parent(s->ctr, port ? port->index : PD_SHM_NONE);
 	pd_bell_ring(&s->pollable.bell);
 	return ret;
@@ -137,16 +126,17 @@ static int pd_packet_getsockname(struct pd_sock *sk, struct sockaddr *addr, sock
 {
 	struct pd_packet *s = pd_packet_of(sk);
 	struct sockaddr_ll ll = {.sll_family = AF_PACKET, .sll_protocol = htons(s->protocol)};
+	const struct pd_port *port = pd_load_acquire(&s->port);
 
 	if (!addr || !len)
 		return -EFAULT;
 	if ((int)*len < 0)
 		return -EINVAL;
-	if (s->port) {
-		ll.sll_ifindex = (int)s->port->ifindex;
+	if (port) {
+		ll.sll_ifindex = (int)port->ifindex;
 		ll.sll_hatype = ARPHRD_ETHER;
 		ll.sll_halen = ETH_ALEN;
-		memcpy(ll.sll_addr, s->port->mac, ETH_ALEN);
+		memcpy(ll.sll_addr, port->mac, ETH_ALEN);
 	}
 	pd_packet_put_name(&ll, addr, len);
 	return 0;
@@ -203,9 +193,10 @@ static ssize_t pd_packet_recv(struct pd_sock *sk, void *buf, size_t n, int flags
 	return pd_packet_recvfrom(sk, buf, n, flags, NULL, NULL);
 }
 
+/* read(2) of nothing returns at once, unlike recv. */
 static ssize_t pd_packet_read(struct pd_sock *sk, void *buf, size_t n)
 {
-	return pd_packet_recvfrom(sk, buf, n, 0, NULL, NULL);
+	return !n ? 0 : pd_packet_recvfrom(sk, buf, n, 0, NULL, NULL);
 }
 
 static ssize_t pd_packet_readv(struct pd_sock *sk, const struct iovec *iov, int count)
@@ -344,11 +335,7 @@ static void pd_packet_release(struct pd_sock *sk)
 {
 	struct pd_packet *s = pd_packet_of(sk);
 
-	pd_packet_detach(s);
-	pd_lock(&s->lock);
-	s->released = true;
-	pd_frame_queue_clear(&s->queue);
-	pd_unlock(&s->lock);
+	pd_taps_release(s);
 	pd_pollable_detach(&s->pollable);
 }
 
@@ -362,6 +349,7 @@ static void pd_packet_destroy(struct pd_sock *sk)
 static void pd_packet_init(struct pd_packet *s, int type, int protocol)
 {
 	pd_pollable_init(&s->pollable, &pd_packet_pollable_ops);
+	s->pollable.owner = &s->sock;
 	pd_lock_init(&s->lock, PD_RANK_SOCKET);
 	s->type = type & 0xf;
 	s->protocol = ntohs((uint16_t)protocol);

@@ -49,8 +49,8 @@ struct pd_packet {
 	int type;             /* SOCK_RAW or SOCK_DGRAM */
 	uint16_t protocol;    /* host order; 0 receives nothing, ETH_P_ALL everything */
 	struct pd_port *port; /* what it is bound to; NULL: every port */
-	bool attached;        /* it stands in the taps of its ports */
-	bool released;
+	bool attached; /* it stands in the taps of its ports; written under the lock of the taps */
+	bool released; /* its last descriptor is closed; written under both locks */
 
 	/* Options. */
 	bool recv_metadata, recv_control, inline_mode, auxdata, ignore_outgoing;
@@ -103,6 +103,7 @@ struct pd_taps {
 /* The socket layer's part of a port. */
 struct pd_packet_port {
 	struct pd_taps *taps;             /* read under a lane lock */
+	struct pd_taps *spare;            /* has room for as many, so that removing cannot fail */
 	uint32_t *headers[PD_QUEUES_MAX]; /* per lane: PD_TX_HEADERS indices of external buffers */
 };
 
@@ -122,15 +123,25 @@ static inline struct pd_taps *pd_packet_taps(struct pd_port *port)
 /* Pools and per-port parts. Once, at the first packet socket. Returns 0 or -errno. */
 int pd_packet_ports_init(void);
 
-/* Add or remove `s` in the taps of `port`. No lock held. Returns 0 or -ENOMEM. */
-int pd_taps_add(struct pd_port *port, struct pd_packet *s);
-void pd_taps_remove(struct pd_port *port, struct pd_packet *s);
+/*
+ * Make `s` a tap of its ports, unless it is one already; those have been opened. Takes pd_control. Returns 0, -EBADF when the socket
+ * was closed meanwhile, or -ENOMEM.
+ */
+int pd_taps_attach(struct pd_packet *s);
+
+/* Bind: leave all taps, take port (NULL: all) and protocol, join those of the new port. As pd_taps_attach. */
+int pd_taps_move(struct pd_packet *s, struct pd_port *port, uint16_t protocol);
+
+/* The socket ends: leave all taps for good, and drop the queue. Takes pd_control. */
+void pd_taps_release(struct pd_packet *s);
 
 /* The ports of a socket, as a range of pd_ports. */
 static inline void pd_packet_port_range(const struct pd_packet *s, unsigned *first, unsigned *end)
 {
-	*first = s->port ? s->port->index : 0;
-	*end = s->port ? s->port->index + 1u : pd_port_count;
+	const struct pd_port *port = pd_load_acquire(&s->port); /* pairs with pd_taps_move */
+
+	*first = port ? port->index : 0;
+	*end = port ? port->index + 1u : pd_port_count;
 }
 
 /* Whether `s` wants this frame (protocol, control frames, direction). */
@@ -148,6 +159,12 @@ void pd_packet_outgoing(struct pd_port *port, struct pd_packet *sender,
 
 /* Free what a queue holds. packet->lock held. */
 void pd_frame_queue_clear(struct pd_frame_queue *q);
+
+/* True when nothing waits in the queue. Without packet->lock, or the receive lock of the lane that fills it, only a hint. */
+static inline bool pd_frame_queue_empty(const struct pd_frame_queue *q)
+{
+	return pd_load_relaxed(&q->head) == pd_load_relaxed(&q->tail);
+}
 
 /* Take the first frame of the queue (PD_BUFFER_NONE when empty), or only look at it. packet->lock held. */
 uint32_t pd_frame_queue_pop(struct pd_frame_queue *q);

@@ -265,8 +265,8 @@ static int pd_packet_get_socket(struct pd_packet *s, int name, void *val, sockle
 		return pd_option_put_int(val, len, s->type);
 	case SO_DOMAIN:
 		return pd_option_put_int(val, len, AF_PACKET);
-	case SO_PROTOCOL:
-		return pd_option_put_int(val, len, htons(s->protocol));
+	case SO_PROTOCOL: /* the kernel's packet sockets leave it open */
+		return pd_option_put_int(val, len, 0);
 	case SO_ERROR:
 		return pd_option_put_int(val, len, pd_exchange(&s->error, 0));
 	case SO_RCVBUF:

@@ -17,6 +17,8 @@
 #include "palladium_extra.h"
 #include "sock/packet.h"
 
+/* What recv's flags may hold; the kernel's packet sockets refuse the rest. */
+#define PD_RX_FLAGS (MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC | MSG_ERRQUEUE | MSG_WAITFORONE)
 /* Unwanted frames that one try throws away before it looks at anything else. */
 #define PD_RX_DISCARD_ROUNDS 16
 
@@ -219,7 +221,7 @@ static unsigned pd_packet_receive_queue(struct pd_packet *s, struct mmsghdr *msg
 {
 	unsigned done = 0;
 
-	if (pd_likely(pd_load_relaxed(&s->queue.head) == pd_load_relaxed(&s->queue.tail)))
+	if (pd_likely(pd_frame_queue_empty(&s->queue)))
 		return 0;
 	pd_lock(&s->lock);
 	while (done < n) {
@@ -255,9 +257,12 @@ static void pd_packet_count_filtered(struct pd_lane *lane, unsigned n)
 	pd_ctr_end(ctr, PD_CTR_LANE_RX);
 }
 
-/* Straight from the ring to the caller. Lane lock held. Returns messages filled; the fused path. */
+/*
+ * Straight from the ring to the caller; a frame that is only peeked at stays there. Lane lock held. Returns messages filled; with none,
+ * *broken tells whether the ring is. The fused path.
+ */
 static unsigned pd_packet_receive_ring(struct pd_packet *s, struct pd_lane *lane,
-				       struct mmsghdr *msgs, unsigned n, int flags)
+				       struct mmsghdr *msgs, unsigned n, int flags, bool *broken)
 {
 	struct pd_buffer *bufs[PD_VECTOR_MAX];
 	unsigned filled = 0;
@@ -265,17 +270,32 @@ static unsigned pd_packet_receive_ring(struct pd_packet *s, struct pd_lane *lane
 	for (int round = 0; round < PD_RX_DISCARD_ROUNDS && !filled; round++) {
 		int got = lane->ops->rx(lane, bufs, pd_min(n, (unsigned)PD_VECTOR_MAX));
 
-		if (got <= 0)
+		if (got <= 0) {
+			*broken = got < 0;
 			break;
+		}
 		for (int i = 0; i < got; i++)
 			if (pd_likely(pd_packet_wants(s, bufs[i])))
 				pd_packet_deliver(s, bufs[i], &msgs[filled++], flags);
+		if (pd_unlikely(flags & MSG_PEEK) && filled) /* n is 1 */
+			break;
 		lane->ops->rx_done(lane, (unsigned)got);
 		__atomic_fetch_add(&s->stat_packets, filled, __ATOMIC_RELAXED);
 		if (pd_unlikely(filled < (unsigned)got))
 			pd_packet_count_filtered(lane, (unsigned)got - filled);
 	}
 	return filled;
+}
+
+/*
+ * What a receiver knows of a lane when it found nothing: all that it consumed. More may be there, since one look has its limits, and
+ * then it must not sleep. Of a ring that is broken only a change of the link is news. Lane lock held.
+ */
+static uint32_t pd_packet_seen(struct pd_lane *lane, bool broken)
+{
+	struct pd_lane_side *side = &lane->side[PD_RX];
+
+	return broken && side->up ? lane->ops->position(lane, PD_RX) : side->cursor;
 }
 
 /*
@@ -288,23 +308,24 @@ static unsigned pd_packet_receive_lane(struct pd_packet *s, struct pd_port *port
 {
 	struct pd_lane_side *side = &lane->side[PD_RX];
 	unsigned filled = 0;
-	uint32_t seen = 0;
+	bool broken = false;
 
 	pd_lock(&side->lock);
 	if (pd_likely(side->up)) {
-		bool alone = pd_packet_is_alone(s, port);
+		if (!pd_packet_is_alone(s, port)) {
+			int got = pd_packet_distribute(port, lane, PD_VECTOR_MAX, false);
 
-		/* Read before looking: what comes in between counts as unseen. */
-		if (ws)
-			seen = lane->ops->position(lane, PD_RX);
-		if (alone && pd_likely(!(flags & MSG_PEEK)))
-			filled = pd_packet_receive_ring(s, lane, msgs, n, flags);
-		else
-			*staged |= pd_packet_distribute(port, lane, alone ? 1 : PD_VECTOR_MAX,
-							alone) > 0;
+			*staged |= got > 0;
+			broken = got < 0;
+		} else if (pd_unlikely(!pd_frame_queue_empty(&s->queue))) {
+			/* A sender took frames in since we looked: they come first. */
+			*staged = true;
+		} else {
+			filled = pd_packet_receive_ring(s, lane, msgs, n, flags, &broken);
+		}
 	}
 	if (!filled && ws)
-		pd_wait_add_lane(ws, lane, PD_RX, seen);
+		pd_wait_add_lane(ws, lane, PD_RX, pd_packet_seen(lane, broken));
 	pd_unlock(&side->lock);
 	return filled;
 }
@@ -322,8 +343,11 @@ static unsigned pd_packet_try_receive(struct pd_packet *s, struct mmsghdr *msgs,
 	for (unsigned p = first; p < end; p++) {
 		struct pd_port *port = &pd_ports[p];
 
-		if (pd_unlikely(!pd_port_lease_take(port)))
+		if (pd_unlikely(!pd_port_lease_take(port))) {
+			if (ws)
+				ws->recheck = true;
 			continue;
+		}
 		for (unsigned i = 0; i < port->n_lanes; i++) {
 			unsigned which = i;
 
@@ -361,11 +385,11 @@ static int64_t pd_packet_spin_setting(void)
 }
 
 /*
- * Wait until a try finds something. Returns messages filled, -EAGAIN at the deadline, -EINTR, -EBADF when the socket was closed
+ * Wait until a try finds something; *slept tells whether spinning was not enough. Returns messages filled, -EAGAIN at the deadline, -EINTR, -EBADF when the socket was closed
  * meanwhile, or the socket's error.
  */
 static int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags,
-				  uint64_t deadline_ns)
+				  uint64_t deadline_ns, bool *slept)
 {
 	struct pd_spin_loop spin = {.spin = &s->receive_spin};
 	int64_t setting = pd_packet_spin_setting();
@@ -381,10 +405,12 @@ static int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, uns
 		}
 	}
 	pd_spin_end(&s->receive_spin, false);
+	*slept = true;
+	ws = pd_wait_begin();
 	for (;;) {
 		uint32_t seq = pd_bell_seq(&s->pollable.bell);
 
-		ws = pd_wait_begin();
+		pd_wait_reset(ws);
 		filled = pd_packet_try_receive(s, msgs, n, flags, ws);
 		if (filled)
 			return (int)filled;
@@ -395,7 +421,7 @@ static int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, uns
 			ret = -EAGAIN;
 		if (ret)
 			return ret;
-		pd_wait_add_bell(ws, &s->pollable.bell, seq);
+		pd_wait_add_bell(ws, &s->pollable.bell, seq, NULL);
 		ret = pd_wait_sleep(ws, deadline_ns, NULL);
 		if (ret < 0 && !pd_packet_restarts(ret, deadline_ns))
 			return ret;
@@ -436,10 +462,10 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
 	unsigned done;
 	int ret;
 
-	if (flags & MSG_ERRQUEUE)
-		return -EAGAIN;
-	if (flags & MSG_OOB)
+	if (pd_unlikely(flags & ~PD_RX_FLAGS))
 		return -EINVAL;
+	if (pd_unlikely(flags & MSG_ERRQUEUE))
+		return -EAGAIN;
 	if (!n)
 		return 0;
 	ret = pd_packet_attach(s);
@@ -452,8 +478,7 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
 		ret = pd_packet_take_error(s);
 	while (!ret && done < n && deadline_ns != PD_WAIT_NOT &&
 	       !(done && flags & MSG_WAITFORONE)) {
-		waited = true;
-		ret = pd_packet_wait_receive(s, msgs + done, n - done, flags, deadline_ns);
+		ret = pd_packet_wait_receive(s, msgs + done, n - done, flags, deadline_ns, &waited);
 		if (ret > 0) {
 			done += (unsigned)ret;
 			ret = 0;
@@ -474,38 +499,58 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
 /* --- readiness ---------------------------------------------------------------------------- */
 
 /*
- * Bring the first frame the socket wants to where it can be seen: the queue, or the head of the ring. Returns its length as
- * recv would report it plus one, or 0. Notes what to wait for, and adds to the edge count.
+ * Throw away what the socket does not want until a frame that it wants is at the head of the ring. Lane lock held. Returns that frame,
+ * or NULL; *broken as in pd_packet_receive_ring.
+ */
+static struct pd_buffer *pd_packet_head(struct pd_packet *s, struct pd_lane *lane, bool *broken)
+{
+	struct pd_buffer *bufs[PD_VECTOR_MAX];
+
+	for (int round = 0; round < PD_RX_DISCARD_ROUNDS; round++) {
+		/* Mostly the first one is wanted. */
+		int got = lane->ops->rx(lane, bufs, round ? PD_VECTOR_MAX : 1), i;
+
+		if (got <= 0) {
+			*broken = got < 0;
+			return NULL;
+		}
+		for (i = 0; i < got && !pd_packet_wants(s, bufs[i]); i++)
+			;
+		if (i) {
+			lane->ops->rx_done(lane, (unsigned)i);
+			pd_packet_count_filtered(lane, (unsigned)i);
+		}
+		if (i < got)
+			return bufs[i];
+	}
+	return NULL;
+}
+
+/*
+ * Bring the first frame the socket wants to where it can be seen: the queue, or the head of the ring. Returns its length plus one,
+ * or 0. Notes what to wait for, and adds to the edge count.
  */
 static uint32_t pd_packet_look_lane(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
 				    struct pd_wait_set *ws, uint32_t *edge)
 {
 	struct pd_lane_side *side = &lane->side[PD_RX];
-	struct pd_buffer *head;
-	uint32_t found = 0, seen = 0;
+	const struct pd_buffer *head = NULL;
+	uint32_t found = 0, position;
+	bool broken = false;
 
 	pd_lock(&side->lock);
-	if (side->up) {
-		/* Read before looking: what comes in between counts as unseen. */
-		seen = lane->ops->position(lane, PD_RX);
-		*edge += seen;
-	}
-	if (side->up && !pd_packet_is_alone(s, port)) {
-		pd_packet_distribute(port, lane, PD_VECTOR_MAX, false);
-	} else if (side->up) {
-		for (unsigned i = 0; i < PD_RX_DISCARD_ROUNDS * PD_VECTOR_MAX; i++) {
-			if (lane->ops->rx(lane, &head, 1) <= 0)
-				break;
-			if (pd_packet_wants(s, head)) {
-				found = head->total_len + 1;
-				break;
-			}
-			lane->ops->rx_done(lane, 1);
-			pd_packet_count_filtered(lane, 1);
-		}
-	}
+	/* Positions begin anew with each link: the same number must not look like the same state. */
+	position = side->up ? lane->ops->position(lane, PD_RX) : 0;
+	*edge += position + side->link * 0x9e3779b9u;
+	if (side->up && !pd_packet_is_alone(s, port))
+		broken = pd_packet_distribute(port, lane, PD_VECTOR_MAX, false) < 0;
+	else if (side->up)
+		head = pd_packet_head(s, lane, &broken);
+	if (head)
+		found = head->total_len + 1;
+	/* Who knows of the frame at the head waits for the next one: sleeps from the position it will report. */
 	if (ws)
-		pd_wait_add_lane(ws, lane, PD_RX, seen);
+		pd_wait_add_lane(ws, lane, PD_RX, head ? position : pd_packet_seen(lane, broken));
 	pd_unlock(&side->lock);
 	return found;
 }
@@ -532,8 +577,11 @@ static uint32_t pd_packet_look(struct pd_packet *s, struct pd_wait_set *ws, uint
 
 	pd_packet_port_range(s, &first, &end);
 	for (unsigned p = first; p < end; p++) {
-		if (!pd_port_lease_held(&pd_ports[p]))
+		if (!pd_port_lease_held(&pd_ports[p])) {
+			if (ws)
+				ws->recheck = true;
 			continue;
+		}
 		for (unsigned i = 0; i < pd_ports[p].n_lanes; i++) {
 			one = pd_packet_look_lane(s, &pd_ports[p], pd_ports[p].lanes[i], ws, edge);
 			found = found ? found : one;
@@ -561,15 +609,18 @@ uint32_t pd_packet_next_length(struct pd_packet *s)
 /* Whether a send would find room. Notes what to wait for. */
 static bool pd_packet_writable(struct pd_packet *s, struct pd_wait_set *ws)
 {
-	struct pd_port *port = s->port;
+	struct pd_port *port = pd_load_acquire(&s->port);
 	struct pd_lane *lane;
 	uint32_t seen;
 	bool room;
 
 	if (!port) /* which port, only the send will tell */
 		return true;
-	if (!pd_port_lease_held(port) || !port->n_lanes)
+	if (!pd_port_lease_held(port) || !port->n_lanes) {
+		if (ws)
+			ws->recheck = true;
 		return false;
+	}
 	lane = port->lanes[0];
 	pd_lock(&lane->side[PD_TX].lock);
 	seen = lane->side[PD_TX].up ? lane->ops->position(lane, PD_TX) : 0;
@@ -615,7 +666,7 @@ static uint32_t pd_packet_poll(struct pd_pollable *p, uint32_t events, struct pd
 		edge->in++;
 	}
 	if (ws)
-		pd_wait_add_bell(ws, &p->bell, seq);
+		pd_wait_add_bell(ws, &p->bell, seq, p->owner);
 	return ready & (events | EPOLLERR | EPOLLHUP);
 }
 

@@ -9,6 +9,7 @@
 #include "config/vars.h"
 #include "counters/counters.h"
 #include "sock/packet.h"
+#include "vlib/progress.h"
 
 /* Own data of a pool buffer; longer frames take a chain. */
 #define PD_RX_BUFFER_BYTES 2048
@@ -54,7 +55,7 @@ uint32_t pd_frame_queue_pop(struct pd_frame_queue *q)
 
 	if (index != PD_BUFFER_NONE) {
 		q->bytes -= pd_buffer_get(index)->total_len;
-		q->head++;
+		pd_store_relaxed(&q->head, q->head + 1);
 	}
 	return index;
 }
@@ -69,10 +70,23 @@ void pd_frame_queue_clear(struct pd_frame_queue *q)
 	memset(q, 0, sizeof(*q));
 }
 
-/* Put a frame into the queue of `s`, which takes a reference; dropped and counted when it is full. */
-static void pd_packet_enqueue(struct pd_packet *s, struct pd_buffer *b)
+/* Count a frame of `len` octets that the socket wanted and did not get. packet->lock held. */
+static void pd_packet_count_drop(struct pd_packet *s, uint32_t len)
+{
+	s->stat_drops++;
+	pd_ctr_add(s->ctr, PD_CTR_SOCKET_RX_DROP_FULL, 1);
+	pd_ctr_add(s->ctr, PD_CTR_SOCKET_RX_DROPPED_BYTES, len);
+}
+
+/*
+ * Put a frame into the queue of `s`, which takes a reference; dropped and counted when it is full, or when `copy` is NULL because no
+ * buffer was left for `frame`. `whole`: the queue has no limit but the pool.
+ */
+static void pd_packet_enqueue(struct pd_packet *s, const struct pd_buffer *frame,
+			      struct pd_buffer *copy, bool whole)
 {
 	struct pd_frame_queue *q = &s->queue;
+	uint32_t len = frame->total_len;
 
 	pd_lock(&s->lock);
 	if (s->released) {
@@ -81,14 +95,14 @@ static void pd_packet_enqueue(struct pd_packet *s, struct pd_buffer *b)
 	}
 	__atomic_fetch_add(&s->stat_packets, 1, __ATOMIC_RELAXED);
 	pd_ctr_begin(s->ctr, PD_CTR_SOCKET_QUEUE);
-	if (q->bytes + b->total_len > s->receive_limit_bytes || pd_frame_queue_grow(q)) {
-		s->stat_drops++;
-		pd_ctr_add(s->ctr, PD_CTR_SOCKET_RX_DROP_FULL, 1);
-		pd_ctr_add(s->ctr, PD_CTR_SOCKET_RX_DROPPED_BYTES, b->total_len);
+	if (!copy || (!whole && q->bytes + len > s->receive_limit_bytes) ||
+	    pd_frame_queue_grow(q)) {
+		pd_packet_count_drop(s, len);
 	} else {
-		pd_buffer_ref(b);
-		q->ring[q->tail++ & q->mask] = b->index;
-		q->bytes += b->total_len;
+		pd_buffer_ref(copy);
+		q->ring[q->tail & q->mask] = copy->index;
+		pd_store_relaxed(&q->tail, q->tail + 1);
+		q->bytes += len;
 		s->queued_ever++;
 		pd_ctr_set(s->ctr, PD_CTR_SOCKET_RX_QUEUED_PACKETS, q->tail - q->head);
 		pd_ctr_set(s->ctr, PD_CTR_SOCKET_RX_QUEUED_BYTES, q->bytes);
@@ -119,42 +133,127 @@ static struct pd_taps *pd_taps_replace(struct pd_port *port, struct pd_taps *tap
 	return old;
 }
 
-int pd_taps_add(struct pd_port *port, struct pd_packet *s)
+/* Room for `n` taps, or NULL. */
+static struct pd_taps *pd_taps_new(unsigned n)
 {
-	struct pd_taps *old, *taps;
-	int ret = -ENOMEM;
+	struct pd_taps *taps = malloc(sizeof(*taps) + n * sizeof(taps->tap[0]));
 
-	pd_lock(&pd_taps_lock);
-	old = pd_packet_port_of(port)->taps;
-	taps = malloc(sizeof(*taps) + (old->n + 1) * sizeof(taps->tap[0]));
-	if (taps) {
-		memcpy(taps->tap, old->tap, old->n * sizeof(taps->tap[0]));
-		taps->tap[old->n] = s;
-		taps->n = old->n + 1;
-		free(pd_taps_replace(port, taps));
-		ret = 0;
+	if (taps)
+		taps->n = 0;
+	return taps;
+}
+
+/* Add `s` to the taps of `port`. pd_taps_lock held. Returns 0 or -ENOMEM. */
+static int pd_taps_add(struct pd_port *port, struct pd_packet *s)
+{
+	struct pd_packet_port *pp = pd_packet_port_of(port);
+	struct pd_taps *old = pp->taps, *taps = pd_taps_new(old->n + 1);
+	struct pd_taps *spare = pd_taps_new(old->n + 1);
+
+	if (!taps || !spare) {
+		free(taps);
+		free(spare);
+		return -ENOMEM;
 	}
-	pd_unlock(&pd_taps_lock);
+	memcpy(taps->tap, old->tap, old->n * sizeof(taps->tap[0]));
+	taps->tap[old->n] = s;
+	taps->n = old->n + 1;
+	free(pp->spare);
+	pp->spare = spare;
+	free(pd_taps_replace(port, taps));
+	return 0;
+}
+
+/* Take `s` out of the taps of `port`, if it is one. pd_taps_lock held. */
+static void pd_taps_remove(struct pd_port *port, struct pd_packet *s)
+{
+	struct pd_packet_port *pp = pd_packet_port_of(port);
+	struct pd_taps *old = pp->taps, *taps = pp->spare;
+	unsigned i;
+
+	for (i = 0; i < old->n && old->tap[i] != s; i++)
+		;
+	if (i == old->n)
+		return;
+	/* Others read the old array meanwhile, so a copy takes its place: adding put one aside, for here nothing may fail. */
+	taps->n = 0;
+	for (i = 0; i < old->n; i++)
+		if (old->tap[i] != s)
+			taps->tap[taps->n++] = old->tap[i];
+	pp->spare = pd_taps_replace(port, taps);
+}
+
+/* Take `s` out of the taps of all its ports. pd_taps_lock held. */
+static void pd_taps_leave(struct pd_packet *s)
+{
+	if (!s->attached)
+		return;
+	for (unsigned i = 0; i < pd_port_count; i++)
+		pd_taps_remove(&pd_ports[i], s);
+	pd_store_release(&s->attached, false);
+}
+
+/* Put `s` into the taps of all its ports. pd_taps_lock held. Returns 0, -EBADF when it was closed, or -ENOMEM. */
+static int pd_taps_join(struct pd_packet *s)
+{
+	unsigned first, end;
+	int ret = 0;
+
+	if (s->released)
+		return -EBADF;
+	if (s->attached)
+		return 0;
+	pd_packet_port_range(s, &first, &end);
+	/* A socket without a protocol only sends: it is no tap. */
+	for (unsigned i = first; i < end && !ret && s->protocol; i++)
+		ret = pd_taps_add(&pd_ports[i], s);
+	/* Pairs with pd_packet_attach: the socket is a tap. */
+	pd_store_release(&s->attached, true);
+	if (ret)
+		pd_taps_leave(s);
 	return ret;
 }
 
-void pd_taps_remove(struct pd_port *port, struct pd_packet *s)
+int pd_taps_attach(struct pd_packet *s)
 {
-	struct pd_taps *old, *taps;
+	int ret;
 
+	pd_lock(&pd_control); /* the lanes of the ports stay */
 	pd_lock(&pd_taps_lock);
-	old = pd_packet_port_of(port)->taps;
-	/* Shrinking in place is no option while others read; a copy one shorter always is. */
-	taps = malloc(sizeof(*taps) + old->n * sizeof(taps->tap[0]));
-	if (taps) {
-		taps->n = 0;
-		for (unsigned i = 0; i < old->n; i++)
-			if (old->tap[i] != s)
-				taps->tap[taps->n++] = old->tap[i];
-		free(pd_taps_replace(port, taps));
-	}
+	ret = pd_taps_join(s);
 	pd_unlock(&pd_taps_lock);
-	/* Without memory the entry stays; s->released makes it inert, and sockets are type-stable. */
+	pd_unlock(&pd_control);
+	return ret;
+}
+
+int pd_taps_move(struct pd_packet *s, struct pd_port *port, uint16_t protocol)
+{
+	int ret;
+
+	pd_lock(&pd_control);
+	pd_lock(&pd_taps_lock);
+	pd_taps_leave(s);
+	pd_lock(&s->lock);
+	pd_store_release(&s->port, port);
+	pd_store_relaxed(&s->protocol, protocol);
+	pd_unlock(&s->lock);
+	ret = pd_taps_join(s);
+	pd_unlock(&pd_taps_lock);
+	pd_unlock(&pd_control);
+	return ret;
+}
+
+void pd_taps_release(struct pd_packet *s)
+{
+	pd_lock(&pd_control);
+	pd_lock(&pd_taps_lock);
+	pd_taps_leave(s);
+	pd_lock(&s->lock);
+	pd_store_relaxed(&s->released, true);
+	pd_frame_queue_clear(&s->queue);
+	pd_unlock(&s->lock);
+	pd_unlock(&pd_taps_lock);
+	pd_unlock(&pd_control);
 }
 
 /* The external-buffer headers of every lane of a port. */
@@ -246,14 +345,17 @@ bool pd_packet_wants(const struct pd_packet *s, const struct pd_buffer *b)
 static struct pd_buffer *pd_frame_copy(const struct pd_buffer *src)
 {
 	uint32_t need = (src->total_len + PD_RX_BUFFER_BYTES - 1) / PD_RX_BUFFER_BYTES, done = 0;
-	uint32_t chain[PD_FRAME_MAX_BYTES / PD_RX_BUFFER_BYTES + 2];
+	uint32_t chain[PD_FRAME_MAX_BYTES / PD_RX_BUFFER_BYTES + 2], got;
 	struct pd_buffer *b;
 
 	need = pd_max(need, 1u);
 	if (need > PD_ARRAY_SIZE(chain))
 		return NULL;
-	if (pd_buffer_alloc(pd_rx_pool, chain, need) != need)
+	got = pd_buffer_alloc(pd_rx_pool, chain, need);
+	if (got < need) {
+		pd_buffer_free(chain, got);
 		return NULL;
+	}
 	for (uint32_t i = 0; i < need; i++) {
 		b = pd_buffer_get(chain[i]);
 		b->len = pd_buffer_copy_out(src, done, b->data, PD_RX_BUFFER_BYTES);
@@ -275,6 +377,8 @@ int pd_packet_distribute(struct pd_port *port, struct pd_lane *lane, unsigned ma
 	struct pd_buffer *bufs[PD_VECTOR_MAX];
 	int got, done = 0;
 	unsigned unwanted = 0, no_buffer = 0;
+	/* Several sockets: one that is not read must not take the pool from the others. */
+	bool whole = keep && taps->n == 1;
 
 	got = lane->ops->rx(lane, bufs, pd_min(max, (unsigned)PD_VECTOR_MAX));
 	for (; done < got; done++) {
@@ -284,12 +388,12 @@ int pd_packet_distribute(struct pd_port *port, struct pd_lane *lane, unsigned ma
 		for (unsigned t = 0; t < taps->n; t++) {
 			if (!pd_packet_wants(taps->tap[t], bufs[done]))
 				continue;
-			wanted = true;
-			if (!copy)
+			if (!wanted)
 				copy = pd_frame_copy(bufs[done]);
-			if (!copy)
+			wanted = true;
+			if (!copy && keep)
 				break;
-			pd_packet_enqueue(taps->tap[t], copy);
+			pd_packet_enqueue(taps->tap[t], bufs[done], copy, whole);
 		}
 		if (copy)
 			pd_buffer_free(&copy->index, 1); /* the queues hold theirs */
@@ -329,12 +433,13 @@ void pd_packet_outgoing(struct pd_port *port, struct pd_packet *sender,
 			if (bufs[i]->flags & PD_BUFFER_CONTROL && !s->recv_control)
 				continue;
 			copy = pd_frame_copy(bufs[i]);
-			if (!copy)
-				break;
-			copy->flags |= PD_BUFFER_OUTGOING;
-			copy->rx_port = port->index;
-			pd_packet_enqueue(s, copy);
-			pd_buffer_free(&copy->index, 1);
+			if (copy) {
+				copy->flags |= PD_BUFFER_OUTGOING;
+				copy->rx_port = port->index;
+			}
+			pd_packet_enqueue(s, bufs[i], copy, false);
+			if (copy)
+				pd_buffer_free(&copy->index, 1);
 		}
 		pd_bell_ring(&s->pollable.bell);
 	}

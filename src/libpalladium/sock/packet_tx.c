@@ -40,19 +40,18 @@ static struct pd_port *pd_packet_destination(const struct pd_packet *s, const st
 					     int *err)
 {
 	const struct sockaddr_ll *ll = m->msg_name;
-	struct pd_port *port = s->port;
+	struct pd_port *port;
 
 	if (ll) {
-		if (m->msg_namelen < offsetof(struct sockaddr_ll, sll_addr)) {
+		/* As the kernel: the family is not looked at, and index 0 is no interface. */
+		if (m->msg_namelen < sizeof(*ll) ||
+		    m->msg_namelen < offsetof(struct sockaddr_ll, sll_addr) + ll->sll_halen) {
 			*err = -EINVAL;
 			return NULL;
 		}
-		if (ll->sll_family != AF_PACKET) {
-			*err = -EAFNOSUPPORT;
-			return NULL;
-		}
-		if (ll->sll_ifindex)
-			port = pd_port_by_ifindex((uint32_t)ll->sll_ifindex);
+		port = pd_port_by_ifindex((uint32_t)ll->sll_ifindex);
+	} else {
+		port = pd_load_acquire(&s->port); /* pairs with pd_taps_move */
 	}
 	if (!port)
 		*err = -ENXIO;
@@ -110,17 +109,13 @@ static struct pd_buffer *pd_tx_header(struct pd_tx_run *run, const void *data, s
 static int pd_tx_ethernet(struct pd_tx_run *run, const struct msghdr *m, struct pd_buffer *b)
 {
 	const struct sockaddr_ll *ll = m->msg_name;
-	uint16_t protocol = htons(run->s->protocol);
 
 	_Static_assert(sizeof(b->opaque) >= ETH_HLEN, "the header fits");
-	if (!ll || ll->sll_halen < ETH_ALEN ||
-	    m->msg_namelen < offsetof(struct sockaddr_ll, sll_addr) + ETH_ALEN)
+	if (!ll) /* there is no destination without an address */
 		return -EINVAL;
-	if (ll->sll_protocol)
-		protocol = ll->sll_protocol;
 	memcpy(b->opaque, ll->sll_addr, ETH_ALEN);
 	memcpy(b->opaque + ETH_ALEN, run->port->mac, ETH_ALEN);
-	memcpy(b->opaque + 12, &protocol, sizeof(protocol));
+	memcpy(b->opaque + 12, &ll->sll_protocol, sizeof(ll->sll_protocol));
 	b->data = b->opaque;
 	b->len = ETH_HLEN;
 	return 0;
@@ -218,6 +213,8 @@ static int pd_tx_build(struct pd_tx_run *run, const struct msghdr *m)
 		pd_tx_link(head, &tail, head);
 	} else if (count) {
 		/* The first segment goes into the head itself. */
+		if (pd_unlikely(iov->iov_len - offset > PD_FRAME_MAX_BYTES + PD_SIDECAR_BYTES))
+			return -EMSGSIZE;
 		head->data = (uint8_t *)iov->iov_base + offset;
 		head->len = (uint32_t)(iov->iov_len - offset);
 		pd_tx_link(head, &tail, head);
@@ -263,8 +260,11 @@ static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigne
 	run.port = pd_packet_destination(s, &msgs[0].msg_hdr, &err);
 	if (err)
 		return err;
-	if (pd_unlikely(!pd_port_lease_take(run.port)))
+	if (pd_unlikely(!pd_port_lease_take(run.port))) {
+		if (ws)
+			ws->recheck = true;
 		return -ENETDOWN;
+	}
 	run.lane = pd_packet_send_lane(s, run.port);
 	run.headers = pd_packet_port_of(run.port)->headers[run.lane->queue];
 	side = &run.lane->side[PD_TX];
@@ -316,10 +316,13 @@ static void pd_packet_relieve(struct pd_port *port, struct pd_wait_set *ws)
 
 		pd_lock(&side->lock);
 		if (side->up) {
+			int got;
+
 			seen = lane->ops->position(lane, PD_RX);
-			/* Full queues leave frames in the ring: then only room or a reader ends the wait. */
-			if (pd_packet_distribute(port, lane, PD_VECTOR_MAX, true) >= 0)
-				pd_wait_add_lane(ws, lane, PD_RX, seen);
+			got = pd_packet_distribute(port, lane, PD_VECTOR_MAX, true);
+			/* Frames that find no buffer stay in the ring: then only room or a reader ends the wait. */
+			pd_wait_add_lane(ws, lane, PD_RX,
+					 got == PD_VECTOR_MAX ? side->cursor : seen);
 		}
 		pd_unlock(&side->lock);
 	}
@@ -333,6 +336,7 @@ static int pd_packet_wait_send(struct pd_packet *s, struct mmsghdr *msgs, unsign
 {
 	struct pd_spin_loop spin = {.spin = &s->send_spin};
 	bool wait_down = pd_vars.send_when_down == PD_SEND_WHEN_DOWN_WAIT;
+	struct pd_wait_set *ws;
 	struct pd_port *port;
 	int ret, err = 0;
 
@@ -347,10 +351,11 @@ static int pd_packet_wait_send(struct pd_packet *s, struct mmsghdr *msgs, unsign
 		}
 	}
 	pd_spin_end(&s->send_spin, false);
+	ws = pd_wait_begin();
 	for (;;) {
 		uint32_t seq = pd_bell_seq(&s->pollable.bell);
-		struct pd_wait_set *ws = pd_wait_begin();
 
+		pd_wait_reset(ws);
 		ret = pd_packet_send_run(s, msgs, n, ws);
 		if (ret != -EAGAIN && !(ret == -ENETDOWN && wait_down))
 			return ret;
@@ -358,8 +363,9 @@ static int pd_packet_wait_send(struct pd_packet *s, struct mmsghdr *msgs, unsign
 			return -EBADF;
 		if (pd_clock_ns() >= deadline_ns)
 			return ret;
-		pd_packet_relieve(port, ws);
-		pd_wait_add_bell(ws, &s->pollable.bell, seq);
+		if (pd_likely(pd_port_lease_held(port)))
+			pd_packet_relieve(port, ws);
+		pd_wait_add_bell(ws, &s->pollable.bell, seq, NULL);
 		ret = pd_wait_sleep(ws, deadline_ns, NULL);
 		if (ret < 0 && !pd_packet_restarts(ret, deadline_ns))
 			return ret;
@@ -398,8 +404,6 @@ int pd_packet_send(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int fl
 	unsigned done = 0;
 	int ret = 0;
 
-	if (flags & MSG_OOB)
-		return -EINVAL;
 	if (!n)
 		return 0;
 	ret = pd_packet_attach(s);

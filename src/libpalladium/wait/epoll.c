@@ -28,8 +28,9 @@
 struct pd_wait_tuning pd_wait_tuning = {.spin_us = -1, .kernel_ratio = 4};
 
 struct pd_epoll_item {
-	struct pd_list in_epoll;  /* ep->items, under ep->lock */
-	struct pd_list in_object; /* object->links, under pd_epoll_links_lock */
+	struct pd_list in_epoll;   /* ep->items, under ep->lock */
+	struct pd_list in_members; /* ep->members, under pd_epoll_links_lock */
+	struct pd_list in_object;  /* object->links, under pd_epoll_links_lock */
 	struct pd_epoll *ep;
 	struct pd_pollable *object;
 	int fd;
@@ -55,6 +56,7 @@ static const struct pd_pollable_ops pd_epoll_pollable_ops = {
 void pd_pollable_init(struct pd_pollable *p, const struct pd_pollable_ops *ops)
 {
 	p->ops = ops;
+	p->owner = NULL;
 	pd_bell_init(&p->bell);
 	pd_list_init(&p->links);
 }
@@ -68,6 +70,7 @@ static void pd_epoll_item_remove(struct pd_epoll_item *item)
 	pd_list_del(&item->in_epoll);
 	pd_store_relaxed(&ep->n_items, ep->n_items - 1);
 	pd_unlock(&ep->lock);
+	pd_list_del(&item->in_members);
 	pd_list_del(&item->in_object);
 	free(item);
 }
@@ -90,6 +93,7 @@ void pd_epoll_init(struct pd_epoll *ep, int epfd)
 	pd_pollable_init(&ep->self, &pd_epoll_pollable_ops);
 	pd_lock_init(&ep->lock, PD_RANK_EPOLL);
 	pd_list_init(&ep->items);
+	pd_list_init(&ep->members);
 	ep->epfd = epfd;
 	ep->n_items = 0;
 	ep->kernel_members = 0;
@@ -104,7 +108,7 @@ void pd_epoll_destroy(struct pd_epoll *ep)
 
 	pd_pollable_detach(&ep->self);
 	pd_lock(&pd_epoll_links_lock);
-	pd_list_for_each_safe (item, tmp, &ep->items, in_epoll)
+	pd_list_for_each_safe (item, tmp, &ep->members, in_members)
 		pd_epoll_item_remove(item);
 	pd_unlock(&pd_epoll_links_lock);
 }
@@ -118,7 +122,7 @@ static int pd_epoll_depth_below(struct pd_epoll *ep, const struct pd_epoll *self
 
 	if (ep == self || depth > PD_EPOLL_DEPTH_MAX)
 		return PD_EPOLL_DEPTH_MAX + 1;
-	pd_list_for_each (item, &ep->items, in_epoll) {
+	pd_list_for_each (item, &ep->members, in_members) {
 		if (item->object->ops != &pd_epoll_pollable_ops)
 			continue;
 		deepest = pd_max(
@@ -178,6 +182,7 @@ static int pd_epoll_add(struct pd_epoll *ep, int fd, struct pd_pollable *target,
 	item->event = *event;
 	item->fresh = true;
 	pd_list_add_tail(&target->links, &item->in_object);
+	pd_list_add_tail(&ep->members, &item->in_members);
 	pd_lock(&ep->lock);
 	pd_list_add_tail(&ep->items, &item->in_epoll);
 	pd_store_relaxed(&ep->n_items, ep->n_items + 1);
@@ -302,7 +307,7 @@ static void pd_epoll_prepare_members(struct pd_epoll *ep)
 {
 	struct pd_epoll_item *item;
 
-	pd_list_for_each (item, &ep->items, in_epoll) {
+	pd_list_for_each (item, &ep->members, in_members) {
 		if (item->object->ops == &pd_epoll_pollable_ops)
 			pd_epoll_prepare_members(
 				pd_container_of(item->object, struct pd_epoll, self));
@@ -345,7 +350,7 @@ static uint32_t pd_epoll_poll(struct pd_pollable *p, uint32_t events, struct pd_
 	}
 	pd_unlock(&ep->lock);
 	if (ws) {
-		pd_wait_add_bell(ws, &p->bell, seq);
+		pd_wait_add_bell(ws, &p->bell, seq, p->owner);
 		pd_wait_add_fd(ws, ep->epfd);
 	}
 	if (!ready && pd_load_relaxed(&ep->kernel_members) &&
@@ -393,7 +398,8 @@ static int pd_epoll_round(struct pd_epoll *ep, struct epoll_event *events, int m
 	uint32_t seq = pd_bell_seq(&ep->self.bell);
 	int n = pd_epoll_harvest(ep, events, max, ws), k;
 
-	pd_wait_add_bell(ws, &ep->self.bell, seq);
+	if (ws)
+		pd_wait_add_bell(ws, &ep->self.bell, seq, NULL);
 	if (!pd_load_relaxed(&ep->kernel_members) || n == max)
 		return n;
 	if (n ? ++ep->harvests < pd_wait_tuning.kernel_ratio : !look_at_kernel)
@@ -404,25 +410,17 @@ static int pd_epoll_round(struct pd_epoll *ep, struct epoll_event *events, int m
 	return n + k;
 }
 
-int pd_epoll_wait(struct pd_epoll *ep, struct epoll_event *events, int max, uint64_t deadline_ns,
-		  const void *mask)
+/* Ask and sleep until there are events. Returns them, 0 at the deadline, or -errno. */
+static int pd_epoll_sleep(struct pd_epoll *ep, struct epoll_event *events, int max,
+			  uint64_t deadline_ns, const void *mask)
 {
-	struct pd_spin_loop spin = {.spin = &ep->spin};
 	struct pd_wait_set *ws = pd_wait_begin();
-	bool slept = false;
 	int n;
 
-	pd_epoll_prepare(&ep->self);
 	for (;;) {
-		pd_wait_reset(ws);
-		n = pd_epoll_round(ep, events, max, ws,
-				   slept || spin.rounds % PD_EPOLL_SPIN_KERNEL_ROUNDS == 0);
-		if (n)
+		n = pd_epoll_round(ep, events, max, ws, true);
+		if (n || (deadline_ns != PD_WAIT_FOREVER && pd_clock_ns() >= deadline_ns))
 			break;
-		if (deadline_ns != PD_WAIT_FOREVER && pd_clock_ns() >= deadline_ns)
-			break;
-		if (!slept && pd_spin_more(&spin, pd_wait_tuning.spin_us, deadline_ns))
-			continue;
 		n = pd_wait_kernel_fds(ws, 1);
 		if (n < 0)
 			break;
@@ -430,9 +428,34 @@ int pd_epoll_wait(struct pd_epoll *ep, struct epoll_event *events, int max, uint
 		n = pd_wait_sleep(ws, deadline_ns, mask);
 		if (n < 0)
 			break;
-		slept = true;
+		if (pd_unlikely(ws->recheck)) {
+			pd_lock(&pd_epoll_links_lock);
+			pd_epoll_prepare_members(ep);
+			pd_unlock(&pd_epoll_links_lock);
+		}
+		pd_wait_reset(ws);
 	}
-	if (deadline_ns)
-		pd_spin_end(&ep->spin, n > 0 && !slept);
+	pd_wait_end(ws);
 	return n;
+}
+
+int pd_epoll_wait(struct pd_epoll *ep, struct epoll_event *events, int max, uint64_t deadline_ns,
+		  const void *mask, bool *slept)
+{
+	struct pd_spin_loop spin = {.spin = &ep->spin};
+	int n;
+
+	*slept = false;
+	pd_epoll_prepare(&ep->self);
+	n = pd_epoll_round(ep, events, max, NULL, true);
+	if (n || deadline_ns == PD_WAIT_NOT)
+		return n;
+	while (!n && pd_spin_more(&spin, pd_wait_tuning.spin_us, deadline_ns))
+		n = pd_epoll_round(ep, events, max, NULL,
+				   spin.rounds % PD_EPOLL_SPIN_KERNEL_ROUNDS == 0);
+	pd_spin_end(&ep->spin, n > 0);
+	if (n)
+		return n;
+	*slept = true;
+	return pd_epoll_sleep(ep, events, max, deadline_ns, mask);
 }

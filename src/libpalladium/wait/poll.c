@@ -75,47 +75,79 @@ static int pd_poll_kernel_now(struct pollfd *fds, struct pd_pollable *const *obj
 	return pd_poll_kernel_store(fds, objects, n, ws);
 }
 
-int pd_poll(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
-	    uint64_t deadline_ns, const void *mask)
+/* Have every offloaded entry prepare; returns how many entries are the kernel's. */
+static unsigned pd_poll_prepare(struct pd_pollable *const *objects, unsigned n)
 {
-	struct pd_spin_loop spin = {.spin = &pd_poll_spin};
-	struct pd_wait_set *ws = pd_wait_begin();
 	unsigned n_kernel = 0;
-	bool slept = false;
-	int ready, ret;
 
 	for (unsigned i = 0; i < n; i++) {
 		if (objects[i])
 			objects[i]->ops->prepare(objects[i]);
 		else
 			n_kernel++;
-		fds[i].revents = 0;
 	}
-	ret = pd_poll_kernel_load(fds, objects, n, n_kernel, ws);
-	if (ret)
+	return n_kernel;
+}
+
+/*
+ * One round: the offloaded entries, noting in `ws` (if given) what to wait for; and the kernel's, when something is ready or it is their
+ * turn. `scratch` has the kernel's entries. Returns how many are ready, or -errno.
+ */
+static int pd_poll_round(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
+			 struct pd_wait_set *scratch, struct pd_wait_set *ws, bool look_at_kernel)
+{
+	int ready = pd_poll_objects(fds, objects, n, ws), ret;
+
+	if (!scratch->n_kernel || (!ready && !look_at_kernel))
+		return ready;
+	ret = pd_poll_kernel_now(fds, objects, n, scratch);
+	if (ret < 0 && ret != -EINTR)
 		return ret;
+	return ready + pd_max(ret, 0);
+}
+
+/* Ask and sleep until something is ready. As pd_poll_round; 0 at the deadline. */
+static int pd_poll_sleep(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
+			 struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask)
+{
+	int ready;
+
 	for (;;) {
 		pd_wait_reset(ws);
-		ready = pd_poll_objects(fds, objects, n, ws);
-		/* Kernel entries are looked at once in every call, and now and then while spinning.
-		 */
-		if (n_kernel && (ready || spin.rounds % PD_POLL_SPIN_KERNEL_ROUNDS == 0)) {
-			ret = pd_poll_kernel_now(fds, objects, n, ws);
-			if (ret < 0 && ret != -EINTR)
-				return ret;
-			ready += pd_max(ret, 0);
-		}
+		ready = pd_poll_round(fds, objects, n, ws, ws, true);
 		if (ready || (deadline_ns != PD_WAIT_FOREVER && pd_clock_ns() >= deadline_ns))
-			break;
-		if (!slept && pd_spin_more(&spin, pd_wait_tuning.spin_us, deadline_ns))
-			continue;
-		ret = pd_wait_sleep(ws, deadline_ns, mask);
-		if (ret < 0)
-			return ret;
-		slept = true;
-		spin.rounds = 0;
+			return ready;
+		ready = pd_wait_sleep(ws, deadline_ns, mask);
+		if (ready < 0)
+			return ready;
+		if (pd_unlikely(ws->recheck))
+			pd_poll_prepare(objects, n);
 	}
-	if (deadline_ns)
-		pd_spin_end(&pd_poll_spin, ready > 0 && !slept);
+}
+
+int pd_poll(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
+	    uint64_t deadline_ns, const void *mask, bool *slept)
+{
+	struct pd_spin_loop spin = {.spin = &pd_poll_spin};
+	struct pd_wait_set *ws = pd_wait_begin();
+	unsigned n_kernel = pd_poll_prepare(objects, n);
+	int ready;
+
+	*slept = false;
+	for (unsigned i = 0; i < n; i++)
+		fds[i].revents = 0;
+	ready = pd_poll_kernel_load(fds, objects, n, n_kernel, ws);
+	if (!ready)
+		ready = pd_poll_round(fds, objects, n, ws, NULL, true);
+	if (!ready && deadline_ns != PD_WAIT_NOT) {
+		while (!ready && pd_spin_more(&spin, pd_wait_tuning.spin_us, deadline_ns))
+			ready = pd_poll_round(fds, objects, n, ws, NULL,
+					      spin.rounds % PD_POLL_SPIN_KERNEL_ROUNDS == 0);
+		pd_spin_end(&pd_poll_spin, ready > 0);
+		*slept = !ready;
+		if (!ready)
+			ready = pd_poll_sleep(fds, objects, n, ws, deadline_ns, mask);
+	}
+	pd_wait_end(ws);
 	return ready;
 }

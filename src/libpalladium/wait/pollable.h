@@ -39,6 +39,7 @@ struct pd_pollable {
 	const struct pd_pollable_ops *ops;
 	struct pd_bell bell;  /* rung when the answer may have changed and no lane tells */
 	struct pd_list links; /* epoll items on this object */
+	void *owner;          /* what keeps the object alive (pd_wait_hold), or NULL */
 };
 
 void pd_pollable_init(struct pd_pollable *p, const struct pd_pollable_ops *ops);
@@ -60,7 +61,7 @@ extern struct pd_wait_tuning pd_wait_tuning;
  * for pd_wait_sleep.
  */
 int pd_poll(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
-	    uint64_t deadline_ns, const void *mask);
+	    uint64_t deadline_ns, const void *mask, bool *slept);
 
 /*
  * An epoll that has, or had, offloaded members. Kernel members stay in the program's own epoll
@@ -68,9 +69,10 @@ int pd_poll(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
  */
 struct pd_epoll {
 	struct pd_pollable self;
-	int epfd;             /* the program's; used for kernel members */
-	struct pd_lock lock;  /* rank PD_RANK_EPOLL: items */
-	struct pd_list items; /* in harvest order: who was reported goes to the end */
+	int epfd;               /* the program's; used for kernel members */
+	struct pd_lock lock;    /* rank PD_RANK_EPOLL: items */
+	struct pd_list items;   /* in harvest order: who was reported goes to the end */
+	struct pd_list members; /* the same items, as they came; under the lock of the links */
 	unsigned n_items;
 	uint32_t kernel_members; /* at least as many as there are; 0 means none */
 	uint32_t fork_epoch;     /* members were last prepared in this generation of the process */
@@ -98,9 +100,11 @@ static inline bool pd_epoll_active(const struct pd_epoll *ep)
 	return pd_load_relaxed(&ep->n_items) != 0;
 }
 
-/* epoll_pwait2(2). Returns the number of events, 0 at the deadline, -EINTR, -EINVAL. */
+/*
+ * epoll_pwait2(2). Returns the number of events, 0 at the deadline, -EINTR, -EINVAL. *slept: whether it had to sleep (as in pd_poll).
+ */
 int pd_epoll_wait(struct pd_epoll *ep, struct epoll_event *events, int max, uint64_t deadline_ns,
-		  const void *mask);
+		  const void *mask, bool *slept);
 
 /* Spinning for pd_poll and pd_epoll_wait share this: true while the caller should ask again at
  * once. */

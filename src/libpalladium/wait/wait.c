@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -34,6 +35,17 @@ static __thread struct pd_wait_thread pd_wait_self = {.wake_fd = -1};
 static pthread_key_t pd_wait_key;
 static pthread_once_t pd_wait_once = PTHREAD_ONCE_INIT;
 uint32_t pd_wait_fork_epoch;
+uint32_t pd_spin_max_ns = 50000;
+
+/* Nobody counts references. */
+static void pd_wait_hold_nothing(void *owner)
+{
+}
+
+void (*pd_wait_hold)(void *owner) = pd_wait_hold_nothing;
+void (*pd_wait_drop)(void *owner) = pd_wait_hold_nothing;
+
+static void pd_wait_abandon(struct pd_wait_set *ws);
 
 /* --- threads ---------------------------------------------------------------------------- */
 
@@ -42,6 +54,9 @@ static void pd_wait_thread_end(void *arg)
 {
 	struct pd_wait_thread *self = arg;
 
+	/* Cancelled in its sleep, or ended by a handler: the lanes must not keep what is freed here. */
+	for (int i = 0; i < PD_WAIT_NESTING; i++)
+		pd_wait_abandon(&self->sets[i]);
 	if (self->wake_fd >= 0)
 		pd_internal_fd_close(self->wake_fd);
 	for (int i = 0; i < PD_WAIT_NESTING; i++) {
@@ -115,33 +130,62 @@ static bool pd_bell_sleep(struct pd_bell *bell, struct pd_lane_waiter *w)
 	return quiet;
 }
 
-static void pd_wait_unlink(struct pd_wait_entry *e, bool notified);
-
 /* --- the set ---------------------------------------------------------------------------- */
 
 void pd_wait_reset(struct pd_wait_set *ws)
 {
+	for (unsigned i = 0; ws->held && i < ws->n; i++) {
+		if (!ws->entries[i].owner)
+			continue;
+		ws->held--;
+		pd_wait_drop(ws->entries[i].owner);
+	}
 	ws->n = 0;
+	ws->first_lane = -1;
 	ws->stale = false;
 	ws->failed = false;
+	ws->recheck = false;
+}
+
+/* True when the thread runs on its alternate signal stack. */
+static bool pd_wait_on_signal_stack(void)
+{
+	stack_t stack = {.ss_flags = 0};
+
+	return !PD_SYS_2(SYS_sigaltstack, NULL, &stack) && (stack.ss_flags & SS_ONSTACK);
+}
+
+/*
+ * A set for a thread whose first one is asleep: it belongs to what this signal handler interrupted. Or the handler never came back
+ * (longjmp): then the sleep's frame is no longer on the stack, and its set is free to take.
+ */
+static PD_NOINLINE struct pd_wait_set *pd_wait_nested(uintptr_t frame)
+{
+	struct pd_wait_set *ws = pd_wait_self.sets;
+	bool other_stack = pd_wait_on_signal_stack();
+
+	for (; ws < &pd_wait_self.sets[PD_WAIT_NESTING - 1] && ws->asleep; ws++)
+		if (!other_stack && ws->frame <= frame)
+			break;
+	for (struct pd_wait_set *gone = ws; gone < &pd_wait_self.sets[PD_WAIT_NESTING]; gone++)
+		pd_wait_abandon(gone);
+	return ws;
 }
 
 struct pd_wait_set *pd_wait_begin(void)
 {
 	struct pd_wait_set *ws = pd_wait_self.sets;
 
-	/* A set that is asleep belongs to what this signal handler interrupted. */
-	while (ws->asleep && ws < &pd_wait_self.sets[PD_WAIT_NESTING - 1])
-		ws++;
-	/* Deeper than that, or left by longjmp: what is still linked there is taken out first. */
-	if (ws->asleep) {
-		for (unsigned i = 0; i < ws->n; i++)
-			pd_wait_unlink(&ws->entries[i], true);
-		ws->asleep = false;
-	}
+	if (pd_unlikely(ws->asleep))
+		ws = pd_wait_nested((uintptr_t)__builtin_frame_address(0));
 	pd_wait_reset(ws);
 	ws->n_kernel = 0;
 	return ws;
+}
+
+void pd_wait_end(struct pd_wait_set *ws)
+{
+	pd_wait_reset(ws);
 }
 
 /* One more entry, or NULL when memory ran out. */
@@ -165,7 +209,8 @@ void pd_wait_add_lane(struct pd_wait_set *ws, struct pd_lane *lane, enum pd_dir 
 {
 	struct pd_wait_entry *e;
 
-	for (unsigned i = 0; i < ws->n; i++) {
+	/* Lanes are few, however many objects there are. */
+	for (int i = ws->first_lane; i >= 0; i = e->next_lane) {
 		e = &ws->entries[i];
 		if (e->lane != lane || e->dir != dir)
 			continue;
@@ -178,13 +223,15 @@ void pd_wait_add_lane(struct pd_wait_set *ws, struct pd_lane *lane, enum pd_dir 
 	e = pd_wait_grow(ws);
 	if (!e)
 		return;
+	e->next_lane = ws->first_lane;
+	ws->first_lane = (int)(e - ws->entries);
 	e->lane = lane;
 	e->dir = dir;
 	e->link = lane->side[dir].link;
 	e->waiter.seen = seen;
 }
 
-void pd_wait_add_bell(struct pd_wait_set *ws, struct pd_bell *bell, uint32_t seen)
+void pd_wait_add_bell(struct pd_wait_set *ws, struct pd_bell *bell, uint32_t seen, void *owner)
 {
 	struct pd_wait_entry *e = pd_wait_grow(ws);
 
@@ -192,6 +239,11 @@ void pd_wait_add_bell(struct pd_wait_set *ws, struct pd_bell *bell, uint32_t see
 		return;
 	e->bell = bell;
 	e->waiter.seen = seen;
+	e->owner = owner;
+	if (owner) {
+		pd_wait_hold(owner);
+		ws->held++;
+	}
 }
 
 void pd_wait_add_fd(struct pd_wait_set *ws, int fd)
@@ -269,6 +321,21 @@ static void pd_wait_unlink(struct pd_wait_entry *e, bool notified)
 	e->linked = false;
 }
 
+/*
+ * Take a set out of what it is linked to, whose sleep will not return. In a forked child the lanes are gone and bells start anew, so
+ * there is nothing to take it out of.
+ */
+static void pd_wait_abandon(struct pd_wait_set *ws)
+{
+	bool forked = ws->fork_epoch != pd_load_relaxed(&pd_wait_fork_epoch);
+
+	if (ws->asleep)
+		for (unsigned i = 0; i < ws->n && !forked; i++)
+			pd_wait_unlink(&ws->entries[i], true);
+	ws->asleep = false;
+	pd_wait_reset(ws);
+}
+
 /* The time from now to `deadline_ns` in *ts; NULL for ever. */
 static struct timespec *pd_wait_left(uint64_t deadline_ns, struct timespec *ts)
 {
@@ -303,6 +370,10 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 
 	if (ws->stale)
 		return 0;
+	if (pd_unlikely(ws->recheck))
+		deadline_ns = pd_min(deadline_ns, pd_clock_ns() + PD_WAIT_RECHECK_NS);
+	ws->fork_epoch = pd_load_relaxed(&pd_wait_fork_epoch);
+	ws->frame = (uintptr_t)__builtin_frame_address(0);
 	ret = pd_wait_fds_reserve(ws, base + 1 + ws->n);
 	if (ws->failed || ret < 0 || wake_fd < 0) {
 		uint64_t soon = pd_clock_ns() + PD_WAIT_OUT_OF_MEMORY_NS;
@@ -332,7 +403,9 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 		ret = base ? pd_sys_ppoll(ws->fds, base, &zero, mask) : 0;
 		ws->fds[base].revents = 0;
 	}
-	for (unsigned i = 0; i < linked; i++)
+	/* A handler may have forked: the child has nothing to be taken out of. */
+	for (unsigned i = 0; i < linked && ws->fork_epoch == pd_load_relaxed(&pd_wait_fork_epoch);
+	     i++)
 		pd_wait_unlink(&ws->entries[i], ret > 0 && ws->fds[base + 1 + i].revents);
 	/* A write that comes between the sleep and the unlinking costs one needless round later. */
 	if (ret > 0 && ws->fds[base].revents)
@@ -349,19 +422,27 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 
 /* --- spinning --------------------------------------------------------------------------- */
 
+/* How long `spin` may last now. */
+static uint32_t pd_spin_budget(const struct pd_spin *spin)
+{
+	uint32_t budget = pd_load_relaxed(&spin->budget_ns);
+
+	return budget ? budget : pd_spin_max_ns / 2;
+}
+
 uint64_t pd_spin_begin(const struct pd_spin *spin, int64_t setting_us, uint64_t now_ns)
 {
 	if (setting_us >= 0)
 		return now_ns + (uint64_t)setting_us * PD_NS_PER_US;
-	return now_ns + (spin->budget_ns ? spin->budget_ns : PD_SPIN_MAX_NS / 2);
+	return now_ns + pd_spin_budget(spin);
 }
 
 void pd_spin_end(struct pd_spin *spin, bool hit)
 {
-	uint32_t budget = spin->budget_ns ? spin->budget_ns : PD_SPIN_MAX_NS / 2;
+	uint32_t budget = pd_spin_budget(spin);
 
 	/* Up fast, down slowly enough that one late frame does not end a conversation. */
-	budget = hit ? pd_min(2 * budget, PD_SPIN_MAX_NS)
+	budget = hit ? pd_min(2 * budget, pd_max(pd_spin_max_ns, PD_SPIN_MIN_NS))
 		     : pd_max(budget - budget / 4, PD_SPIN_MIN_NS);
 	pd_store_relaxed(&spin->budget_ns, budget);
 }

@@ -16,6 +16,9 @@
  * A *bell* is for what no lane tells: an epoll got a member, a socket was bound or closed, a frame
  * was looped back.
  *
+ * What a bell stands in must not be freed while a thread sleeps on it. A call that holds a reference already gives no owner; the
+ * others give the object's owner, which the set holds (pd_wait_hold) until it is emptied.
+ *
  * Locks: a wait set belongs to one thread. Lane locks are taken one at a time.
  */
 #ifndef PD_WAIT_WAIT_H
@@ -55,7 +58,9 @@ static inline uint32_t pd_bell_seq(struct pd_bell *bell)
 struct pd_wait_entry {
 	struct pd_lane *lane;
 	struct pd_bell *bell;
-	int fd; /* when both are NULL; polled for POLLIN */
+	int fd;        /* when both are NULL; polled for POLLIN */
+	int next_lane; /* the set's next entry with a lane, or -1 */
+	void *owner;   /* of the bell, held; or NULL */
 	enum pd_dir dir;
 	uint32_t link; /* the side's count of link changes when it was looked at */
 	bool linked;
@@ -69,14 +74,29 @@ struct pd_wait_set {
 	unsigned n, capacity;
 	struct pollfd *fds; /* scratch of the sleep: the caller's kernel descriptors first */
 	unsigned n_kernel, fds_capacity;
-	bool asleep; /* linked, in the kernel */
-	bool stale;  /* something moved while it was noted: ask again before sleeping */
-	bool failed; /* out of memory while noting: sleep briefly, then ask again */
+	int first_lane;      /* the first entry with a lane, or -1 */
+	unsigned held;       /* entries with an owner */
+	uint32_t fork_epoch; /* of the sleep */
+	uintptr_t frame;     /* of the sleep: where the stack stood */
+	bool asleep;         /* linked, in the kernel */
+	bool stale;          /* something moved while it was noted: ask again before sleeping */
+	bool failed;         /* out of memory while noting: sleep briefly, then ask again */
+	bool recheck; /* nobody tells of one of the objects: sleep no longer than PD_WAIT_RECHECK_NS */
 };
 
-/* The calling thread's wait set, emptied. Not to be nested: a thread waits for one thing at a time.
+/* How long a thread sleeps at most when something may change that nobody tells of: another process gives up a port. */
+#define PD_WAIT_RECHECK_NS (50 * PD_NS_PER_MS)
+
+/* Hold and drop the owner of a bell; the socket layer puts its references here. */
+extern void (*pd_wait_hold)(void *owner);
+extern void (*pd_wait_drop)(void *owner);
+
+/*
+ * The calling thread's wait set, emptied; pd_wait_end when the call is over. Not to be nested: a thread waits for one thing at a time
+ * (but a signal handler that interrupts a sleep gets a set of its own).
  */
 struct pd_wait_set *pd_wait_begin(void);
+void pd_wait_end(struct pd_wait_set *ws);
 
 /* Empty the set, keeping the kernel descriptors: before asking again. */
 void pd_wait_reset(struct pd_wait_set *ws);
@@ -87,8 +107,8 @@ void pd_wait_reset(struct pd_wait_set *ws);
  */
 void pd_wait_add_lane(struct pd_wait_set *ws, struct pd_lane *lane, enum pd_dir dir, uint32_t seen);
 
-/* Note a bell, as it stood at `seen` (read before the object was looked at). */
-void pd_wait_add_bell(struct pd_wait_set *ws, struct pd_bell *bell, uint32_t seen);
+/* Note a bell, as it stood at `seen` (read before the object was looked at). `owner`: see above. */
+void pd_wait_add_bell(struct pd_wait_set *ws, struct pd_bell *bell, uint32_t seen, void *owner);
 
 /* Note a kernel descriptor, waited on until it is readable. */
 void pd_wait_add_fd(struct pd_wait_set *ws, int fd);
@@ -117,8 +137,8 @@ struct pd_spin {
 };
 
 /* The most and the least an adaptive spin lasts. */
-#define PD_SPIN_MAX_NS 50000u
 #define PD_SPIN_MIN_NS 500u
+extern uint32_t pd_spin_max_ns;
 
 /* When to stop spinning, as a pd_clock_ns value: `setting_us` >= 0 is what the user asked for, -1
  * lets the history decide. */

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the bodies of the socket tests have at hand (imported inside the program under test)."""
+import array
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import termios
+import threading
+import time
+from socket import AF_PACKET, AF_UNIX, MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, SOCK_DGRAM, SOCK_RAW
+
+ETH_P_ALL = 3
+ETH_P_TEST = 0x88B5
+OTHER = 0x88B6
+SOL_PACKET = 263
+SOL_PALLADIUM = 0x5044
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def packet(iface=None, proto=ETH_P_ALL, kind=SOCK_RAW, flags=0):
+    """A packet socket, bound when an interface is given."""
+    s = socket.socket(AF_PACKET, kind | flags, socket.htons(proto))
+    if iface:
+        s.bind((iface, proto))
+    return s
+
+
+def frame(i=0, size=64, proto=ETH_P_TEST, dst=b"\xff" * 6, src=b"\x02\0\0\0\0\x01"):
+    """A frame that tells its number."""
+    body = struct.pack(">I", i) + bytes((i + k) & 255 for k in range(max(0, size - 18)))
+    return dst + src + struct.pack(">H", proto) + body
+
+
+def number(data):
+    """The number that frame() put in."""
+    return struct.unpack(">I", data[14:18])[0]
+
+
+def attempt(fn, *args):
+    """The result, or the name of the error."""
+    try:
+        return fn(*args)
+    except socket.timeout:
+        return "timeout"
+    except OSError as e:
+        return errno.errorcode.get(e.errno, e.errno)
+
+
+def say(*args):
+    print(*args, flush=True)
+
+
+def mac(iface):
+    with socket.socket(socket.AF_INET, SOCK_DGRAM) as s:
+        r = fcntl.ioctl(s, 0x8927, struct.pack("16s24x", iface.encode()))
+    return r[18:24]
+
+
+def ready(s, events=select.POLLIN, timeout=5000):
+    """The events that poll finds on one socket."""
+    p = select.poll()
+    p.register(s, events)
+    got = p.poll(timeout)
+    return got[0][1] if got else 0
+
+
+class timespec(ctypes.Structure):
+    _fields_ = [("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long)]
+
+    @classmethod
+    def of(cls, seconds):
+        return cls(int(seconds), int(round(seconds % 1 * 1e9)))
+
+
+class iovec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
+
+
+class msghdr(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_void_p), ("namelen", ctypes.c_uint32),
+                ("iov", ctypes.POINTER(iovec)), ("iovlen", ctypes.c_size_t),
+                ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t),
+                ("flags", ctypes.c_int)]
+
+
+class mmsghdr(ctypes.Structure):
+    _fields_ = [("hdr", msghdr), ("len", ctypes.c_uint)]
+
+
+class Messages:
+    """An array for sendmmsg and recvmmsg: one buffer per message."""
+
+    def __init__(self, buffers):
+        self.buffers = [ctypes.create_string_buffer(b, len(b)) if isinstance(b, bytes)
+                        else ctypes.create_string_buffer(b) for b in buffers]
+        self.iov = (iovec * len(buffers))()
+        self.array = (mmsghdr * len(buffers))()
+        for i, b in enumerate(self.buffers):
+            self.iov[i] = iovec(ctypes.addressof(b), len(b))
+            self.array[i].hdr.iov = ctypes.pointer(self.iov[i])
+            self.array[i].hdr.iovlen = 1
+
+    def data(self, i):
+        return self.buffers[i].raw[:self.array[i].len]
+
+
+def checked(ret):
+    """A libc result, or the name of the error."""
+    return errno.errorcode[ctypes.get_errno()] if ret < 0 else ret
+
+
+def sendmmsg(s, messages, flags=0):
+    return checked(libc.sendmmsg(s.fileno(), messages.array, len(messages.array), flags))
+
+
+def recvmmsg(s, messages, flags=0, timeout=None):
+    ts = None if timeout is None else ctypes.byref(timespec.of(timeout))
+    return checked(libc.recvmmsg(s.fileno(), messages.array, len(messages.array), flags, ts))

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Packet sockets on ports: what the kernel's do, and what only ports do."""
+import pytest
+
+from sockutil import on_ports, same
+
+DRAIN = """
+def drain(s):
+    while not isinstance(attempt(s.recv, 100, MSG_DONTWAIT), str):
+        pass
+def rawsend(s, data, addr):
+    return checked(libc.sendto(s.fileno(), data, len(data), 0, addr, len(addr)))
+def sll(proto=ETH_P_TEST, index=None, halen=6, family=17, iface=A):
+    index = socket.if_nametoindex(iface) if index is None else index
+    return struct.pack("=HHiHBB8s", family, socket.htons(proto), index, 1, 0, halen,
+                       bytes(range(1, 9)))
+"""
+
+
+def test_lengths_and_addresses_are_those_of_the_kernel(kernel):
+    same(kernel, """
+a, b = packet(A), packet(B)
+say(a.getsockopt(1, 3), a.getsockopt(1, 39), a.getsockopt(1, 38))
+for f in [frame(1), frame(2, 14), frame(3)[:13], b"", frame(5, 1514), frame(6)*23 + b"12345"]:
+    say(len(f), attempt(a.send, f))
+for dst in (mac(B), b"\\1\\0\\x5e\\0\\0\\1", b"\\2\\0\\0\\0\\0\\7"):
+    say(attempt(a.send, frame(9, dst=dst)))
+while True:
+    got = attempt(b.recvfrom, 3000, MSG_DONTWAIT)
+    if isinstance(got, str):
+        say(got)
+        break
+    say(len(got[0]), got[0][12:24].hex(), got[1][1:], got[1][0] == B)
+""")
+
+
+def test_every_form_of_address_gets_the_answer_of_the_kernel(kernel):
+    same(kernel, DRAIN + """
+b = packet(B)
+for kind, bound in ((SOCK_RAW, A), (SOCK_RAW, None), (SOCK_DGRAM, A), (SOCK_DGRAM, None)):
+    s = packet(bound, kind=kind, proto=0)
+    forms = dict(ok=sll(), short=sll()[:12], s13=sll()[:13], s18=sll()[:18], s19=sll()[:19],
+                 index0=sll(index=0), unknown=sll(index=99999), negative=sll(index=-1),
+                 family0=sll(family=0), family2=sll(family=2), halen0=sll(halen=0),
+                 halen8=sll(halen=8), halen9=sll(halen=9), proto0=sll(proto=0))
+    for name, addr in forms.items():
+        sent = rawsend(s, frame(1)[:60], addr)
+        got = attempt(b.recv, 100, MSG_DONTWAIT)
+        if not isinstance(got, str):
+            got = len(got), got[:14].replace(mac(A), b"-A-MAC").hex()
+        say(kind, bound == A, name, sent, got)
+    say(kind, bound == A, "none", attempt(s.send, frame(1)))
+    drain(b)
+""")
+
+
+def test_names_and_refusals_are_those_of_the_kernel(kernel):
+    same(kernel, DRAIN + """
+def name(s, size=64, call="getsockname"):
+    buf, n = ctypes.create_string_buffer(64), ctypes.c_int(size)
+    ret = checked(getattr(libc, call)(s.fileno(), buf, ctypes.byref(n)))
+    raw = buf.raw
+    return ret, n.value, raw[:4].hex(), raw[8:12].hex(), raw[12:18] == mac(A)
+for s in (packet(A), packet(), packet(A, kind=SOCK_DGRAM), packet(proto=0)):
+    say(name(s), name(s, 10), name(s, 0), name(s, -1), name(s, 64, "getpeername"))
+s = packet(A)
+for call, args in dict(shutdown=(2,), listen=(1,), accept=(None, None), connect=(sll(), 20)).items():
+    say(call, checked(getattr(libc, call)(s.fileno(), *args)))
+t = packet(proto=0)
+for addr in (sll()[:18], sll()[:19], sll(family=2), sll(index=99999), sll(index=0), sll(),
+             sll(proto=0), sll(index=-1)):
+    say(checked(libc.bind(t.fileno(), addr, len(addr))), name(t))
+""")
+
+
+def test_flags_of_recv_are_checked_as_the_kernel_does(kernel):
+    same(kernel, DRAIN + """
+a, b = packet(A), packet(B)
+for flag in ("WAITALL OOB NOSIGNAL CMSG_CLOEXEC ERRQUEUE CTRUNC MORE EOR DONTROUTE CONFIRM TRUNC "
+             "PEEK DONTWAIT").split():
+    flag = "MSG_" + flag
+    say(flag, attempt(a.send, frame(1), getattr(socket, flag)),
+        len(attempt(b.recv, 100, MSG_DONTWAIT | getattr(socket, flag))))
+    drain(b)
+""")
+
+
+def test_peek_trunc_and_zero_lengths(kernel):
+    same(kernel, DRAIN + """
+a, b = packet(A), packet(B)
+d = packet(B, kind=SOCK_DGRAM)
+for i in range(6):
+    a.send(frame(i, 100 + i))
+for s in (b, d):
+    say(len(s.recv(2000, MSG_PEEK)), len(s.recv(2000, MSG_PEEK)), len(s.recv(10, MSG_PEEK)))
+    data, anc, flags, addr = s.recvmsg(10, 0, MSG_PEEK | MSG_TRUNC)
+    say(len(data), flags == MSG_TRUNC, addr[1:])
+    buf = bytearray(50)
+    say(s.recv_into(buf, 50, MSG_TRUNC), buf[14:18].hex())
+    say(s.recv(0), len(s.recv(2000)), os.read(s.fileno(), 0), len(os.read(s.fileno(), 2000)))
+    bufs = [bytearray(14), bytearray(4), bytearray(1000)]
+    say(os.readv(s.fileno(), bufs), bufs[1].hex())
+    say(len(s.recv(100)), attempt(s.recv, 100, MSG_DONTWAIT))
+say(attempt(os.write, a.fileno(), b""), os.writev(a.fileno(), [b"\\xff" * 12, b"\\x88\\xb5", b"abc" * 9]))
+say(b.recv(100)[12:].hex())
+""")
+
+
+def test_vectors_of_messages(kernel):
+    same(kernel, DRAIN + """
+a, b = packet(A), packet(B)
+say(sendmmsg(a, Messages([frame(i) for i in range(5)])))
+m = Messages([100] * 8)
+say(recvmmsg(b, m, MSG_DONTWAIT), [number(m.data(i)) for i in range(5)])
+say(recvmmsg(b, m, MSG_DONTWAIT), recvmmsg(b, Messages([]), 0))
+say(sendmmsg(a, Messages([frame(0), b"short", frame(1)])), sendmmsg(a, Messages([b"short"])))
+say(recvmmsg(b, m, 0x10000), m.array[0].len)          # MSG_WAITFORONE
+t = time.monotonic()
+b.settimeout(None)
+threading.Timer(0.05, lambda: a.send(frame(9))).start()
+say(recvmmsg(b, m, 0x10000), number(m.data(0)))
+b.setsockopt(1, 20, struct.pack("ll", 0, 100000))
+t = time.monotonic()
+say(recvmmsg(b, m, 0), time.monotonic() - t >= 0.1)
+bad = timespec(0, 1000000000)
+say(checked(libc.recvmmsg(b.fileno(), m.array, 8, 0, ctypes.byref(bad))))
+""")
+
+
+def test_unwanted_frames_in_front_never_hide_a_wanted_one():
+    """A look at the ring has its limits; a thread that gave up there must not sleep on what is left."""
+    on_ports("""
+for taps in (0, 1):
+    for unwanted in (15, 16, 17, 40, 255, 256, 257, 300):
+        for how in ("recv", "poll", "epoll"):
+            a, b = packet(A, proto=0), packet(B, proto=ETH_P_TEST)
+            extra = [packet(B, proto=0x9999) for _ in range(taps)]
+            sent = sendmmsg(a, Messages([frame(i, proto=OTHER) for i in range(unwanted)] + [frame(7)]))
+            while sent < unwanted + 1:
+                sent += sendmmsg(a, Messages([frame(7)] * (unwanted + 1 - sent)))
+            b.settimeout(20)
+            if how == "poll":
+                assert ready(b, timeout=20000) == select.POLLIN, (how, unwanted)
+            if how == "epoll":
+                e = select.epoll()
+                e.register(b, select.EPOLLIN)
+                assert e.poll(20) == [(b.fileno(), select.EPOLLIN)], (how, unwanted)
+            assert number(b.recv(100)) == 7, (how, unwanted)
+            for s in [a, b] + extra:
+                s.close()
+""", ports="pd0=loop:pd1,ring=1024")

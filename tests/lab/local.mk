@@ -2,7 +2,8 @@
 # The lab and its own tests: pytest files, run by tests/lab/pytap.
 TESTS += tests/lab/test_peer.py tests/lab/test_testpmd.py tests/lab/test_guest.py tests/lab/test_ns.py
 TESTS += tests/contrib/test_startvm.py
-INTEROP_TESTS = tests/interop/test_wire.py tests/interop/test_testpmd.py tests/interop/test_guest.py
+INTEROP_TESTS = tests/interop/test_wire.py tests/interop/test_testpmd.py tests/interop/test_guest.py \
+	tests/interop/test_leftovers.py
 TESTS += $(INTEROP_TESTS)
 EXTRA_DIST += $(INTEROP_TESTS) tests/interop/__init__.py tests/interop/port.py
 EXTRA_DIST += contrib/vlm-vm/startvm contrib/vlm-vm/README.txt \

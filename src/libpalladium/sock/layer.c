@@ -105,6 +105,7 @@ int pd_sock_layer_start(const struct pd_config *config)
 	else
 		pd_wait_tuning.spin_us =
 			pd_vars.select_poll == PD_POLL_FOREVER ? INT32_MAX : pd_vars.select_poll;
+	pd_port_on_receive_end = pd_packet_salvage;
 	pd_hooks.socket = pd_hook_socket;
 	pd_multiplex_init();
 	pd_ifquery_init();

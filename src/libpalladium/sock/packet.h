@@ -153,6 +153,12 @@ bool pd_packet_wants(const struct pd_packet *s, const struct pd_buffer *b);
  */
 int pd_packet_distribute(struct pd_port *port, struct pd_lane *lane, unsigned max, bool keep);
 
+/*
+ * The receive side of `lane` is about to go down: take what the peer has left in the ring into the queues, for it has been told that
+ * these frames are sent. The pool is the limit. Lane's receive lock held; the progress thread.
+ */
+void pd_packet_salvage(struct pd_port *port, struct pd_lane *lane);
+
 /* Give copies of frames that `sender` has sent to the taps that watch everything. */
 void pd_packet_outgoing(struct pd_port *port, struct pd_packet *sender,
 			struct pd_buffer *const *bufs, unsigned n);

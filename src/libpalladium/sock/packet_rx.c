@@ -299,12 +299,12 @@ static uint32_t pd_packet_seen(struct pd_lane *lane, bool broken)
 }
 
 /*
- * One lane's turn. Returns messages filled; with none, notes in `ws` (if given) what to wait for. `staged`: frames may have
- * come into the queue instead.
+ * One lane's turn. Returns messages filled; with none, notes in `ws` (if given) what to wait for, and frames may have come into the
+ * queue instead.
  */
 static unsigned pd_packet_receive_lane(struct pd_packet *s, struct pd_port *port,
 				       struct pd_lane *lane, struct mmsghdr *msgs, unsigned n,
-				       int flags, struct pd_wait_set *ws, bool *staged)
+				       int flags, struct pd_wait_set *ws)
 {
 	struct pd_lane_side *side = &lane->side[PD_RX];
 	unsigned filled = 0;
@@ -313,14 +313,9 @@ static unsigned pd_packet_receive_lane(struct pd_packet *s, struct pd_port *port
 	pd_lock(&side->lock);
 	if (pd_likely(side->up)) {
 		if (!pd_packet_is_alone(s, port)) {
-			int got = pd_packet_distribute(port, lane, PD_VECTOR_MAX, false);
-
-			*staged |= got > 0;
-			broken = got < 0;
-		} else if (pd_unlikely(!pd_frame_queue_empty(&s->queue))) {
-			/* A sender took frames in since we looked: they come first. */
-			*staged = true;
-		} else {
+			broken = pd_packet_distribute(port, lane, PD_VECTOR_MAX, false) < 0;
+		} else if (pd_likely(pd_frame_queue_empty(&s->queue))) {
+			/* Else a sender took frames in since we looked: they come first. */
 			filled = pd_packet_receive_ring(s, lane, msgs, n, flags, &broken);
 		}
 	}
@@ -335,7 +330,6 @@ static unsigned pd_packet_try_receive(struct pd_packet *s, struct mmsghdr *msgs,
 				      int flags, struct pd_wait_set *ws)
 {
 	unsigned first, end, filled = pd_packet_receive_queue(s, msgs, n, flags);
-	bool staged = false;
 
 	if (filled)
 		return filled;
@@ -354,14 +348,15 @@ static unsigned pd_packet_try_receive(struct pd_packet *s, struct mmsghdr *msgs,
 			if (pd_unlikely(port->n_lanes > 1))
 				which = (s->next_lane + i) % port->n_lanes;
 			filled = pd_packet_receive_lane(s, port, port->lanes[which], msgs, n, flags,
-							ws, &staged);
+							ws);
 			if (!filled)
 				continue;
 			s->next_lane = which + 1;
 			return filled;
 		}
 	}
-	return staged ? pd_packet_receive_queue(s, msgs, n, flags) : 0;
+	/* This look, another thread's, or the end of a link may have put frames into the queue since it was looked at. */
+	return pd_packet_receive_queue(s, msgs, n, flags);
 }
 
 /* --- waiting ------------------------------------------------------------------------------ */

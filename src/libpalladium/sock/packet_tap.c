@@ -417,6 +417,14 @@ int pd_packet_distribute(struct pd_port *port, struct pd_lane *lane, unsigned ma
 	return got < 0 ? got : done;
 }
 
+void pd_packet_salvage(struct pd_port *port, struct pd_lane *lane)
+{
+	if (!port->sock) /* no packet socket yet */
+		return;
+	while (pd_packet_distribute(port, lane, PD_VECTOR_MAX, true) > 0)
+		;
+}
+
 void pd_packet_outgoing(struct pd_port *port, struct pd_packet *sender,
 			struct pd_buffer *const *bufs, unsigned n)
 {

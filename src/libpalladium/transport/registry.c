@@ -41,6 +41,7 @@ struct pd_lease_page {
 struct pd_port pd_ports[PD_PORTS_MAX];
 unsigned pd_port_count;
 void (*pd_port_on_state)(struct pd_port *port, enum pd_port_state state);
+void (*pd_port_on_receive_end)(struct pd_port *port, struct pd_lane *lane);
 const uint64_t *pd_lease_words;
 uint64_t pd_lease_self;
 

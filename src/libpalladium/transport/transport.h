@@ -136,6 +136,12 @@ void pd_port_set_state(struct pd_port *port, enum pd_port_state state, const cha
  */
 extern void (*pd_port_on_state)(struct pd_port *port, enum pd_port_state state);
 
+/*
+ * The socket layer's last chance to take what the peer has left in a ring: its frames count as sent. Transports call it, if set,
+ * with the lock of the receive side held, when that side is about to go down while the ring is sound. One listener.
+ */
+extern void (*pd_port_on_receive_end)(struct pd_port *port, struct pd_lane *lane);
+
 /* Make the counter blocks of a lane and initialise it; for transports. */
 void pd_port_lane_init(struct pd_port *port, struct pd_lane *lane, const struct pd_lane_ops *ops,
 		       uint16_t queue);

@@ -8,6 +8,7 @@
 
 #include "base/sys.h"
 #include "counters/counters.h"
+#include "transport/transport.h"
 #include "transport/vhost/lane.h"
 #include "virtio/driver.h"
 #include "vlib/buffer.h"
@@ -343,8 +344,12 @@ int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct p
 uint16_t pd_vhost_lane_down(struct pd_vhost_lane *lane, enum pd_dir dir)
 {
 	struct pd_vq *vq = &lane->vq[dir];
-	uint16_t base = pd_vq_base(vq);
+	uint16_t base;
 
+	/* Before the peer's memory goes: what it has sent is still in the ring. */
+	if (dir == PD_RX && lane->lane.side[dir].up && !vq->broken && pd_port_on_receive_end)
+		pd_port_on_receive_end(&pd_ports[lane->lane.port], &lane->lane);
+	base = pd_vq_base(vq);
 	lane->signal_fd[dir] = -1;
 	if (!lane->lane.side[dir].up)
 		return base;

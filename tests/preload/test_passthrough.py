@@ -31,12 +31,14 @@ def built(tmp_path_factory):
     return out
 
 
-def run(argv, preload=(), timeout=60, **kwargs):
-    """Run with these libraries preloaded and no setting of ours; returns the finished process."""
+def run(argv, preload=(), timeout=60, settings=None, **kwargs):
+    """Run with these libraries preloaded and no setting of ours but `settings`; returns the finished
+    process."""
     env = {k: v for k, v in os.environ.items()
            if not k.startswith("PALLADIUM_") and k != "LD_PRELOAD"}
     if preload:
         env["LD_PRELOAD"] = ":".join(map(str, preload))
+    env.update(settings or {})
     return subprocess.run(list(map(str, argv)), env=env, capture_output=True, text=True,
                           stdin=subprocess.DEVNULL, timeout=timeout, **kwargs)
 
@@ -73,6 +75,20 @@ def test_calls_before_we_are_ready(built, before):
     assert alone.returncode == 0
     assert (ours.returncode, ours.stderr) == (0, "")
     assert ours.stdout == alone.stdout
+
+
+def test_settings_are_said_at_the_first_use_of_a_port():
+    settings = {"PALLADIUM_PORTS": "pd0=loop:pd1", "PALLADIUM_STATS_SHMEM_DIR": "",
+                "PALLADIUM_CONFIG_FILE": ""}
+    other = run(["sh", "-c", "echo a | cat; ls /dev/null"], [LIBRARY], settings=settings)
+    assert (other.stdout, other.stderr) == ("a\n/dev/null\n", "")
+    wrong = run(["true"], [LIBRARY], settings=settings | {"PALLADIUM_MTUU": "1"})
+    assert "PALLADIUM_MTUU" in wrong.stderr and "pd0=loop:pd1" not in wrong.stderr
+    code = "import socket; socket.socket(17, 3, 0).bind(('pd0', 3)); print('bound')"
+    user = run(["/usr/bin/python3", "-c", code], [LIBRARY], settings=settings)
+    assert user.stdout == "bound\n", user.stderr
+    assert len([x for x in user.stderr.splitlines()
+                if "PALLADIUM_PORTS" in x and "pd0=loop:pd1" in x]) == 1
 
 
 def test_preload_survives_exec_and_shells(built):

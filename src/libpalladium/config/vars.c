@@ -476,9 +476,11 @@ static void pd_vars_apply_log(const struct pd_vars *vars)
 			vars->log_file, pd_strerror(ret));
 }
 
-/* The start-up lines: what differs from its default at info, the rest at details. */
-static void pd_vars_log(const struct pd_vars *vars)
+/* pd_vars_log_settings, once. */
+static void pd_vars_log_settings_once(void)
 {
+	const struct pd_vars *vars = &pd_vars;
+
 	for (unsigned i = 0; i < pd_var_count; i++) {
 		const struct pd_var_desc *desc = &pd_var_descs[i];
 		char value[300], dflt[300];
@@ -494,6 +496,13 @@ static void pd_vars_log(const struct pd_vars *vars)
 			       : "empty",
 		       same ? "" : ")");
 	}
+}
+
+void pd_vars_log_settings(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, pd_vars_log_settings_once);
 }
 
 /* pd_vars_load, once. */
@@ -515,7 +524,6 @@ static void pd_vars_load_once(void)
 	}
 	if (ret < 0)
 		pd_err("config", "reading the environment: %s", pd_strerror(ret));
-	pd_vars_log(&pd_vars);
 }
 
 void pd_vars_load(void)

@@ -67,11 +67,18 @@ extern const unsigned pd_var_count;
 typedef void (*pd_var_message_fn)(void *ctx, enum pd_log_level level, const char *text);
 
 /*
- * Read the environment into pd_vars, set the log up as it asks, and log what is wrong and what
- * differs from the default. Control path, once per process; later calls do nothing. In a
- * set-user-id program the environment is not trusted and not read.
+ * Read the environment into pd_vars, set the log up as it asks, and log what is wrong with it.
+ * Control path, once per process; later calls do nothing. In a set-user-id program the environment
+ * is not trusted and not read.
  */
 void pd_vars_load(void);
+
+/*
+ * Log the settings: those that differ from their default at info, the rest at details. For the first
+ * use of a port, so that the many programs that use none say nothing. Control path, once per
+ * process; later calls do nothing.
+ */
+void pd_vars_log_settings(void);
 
 /*
  * The step of pd_vars_load that reads: fills *vars from the NULL-terminated `env` ("NAME=value").

@@ -171,10 +171,7 @@ static int pd_ifquery_conf(struct ifconf *ifc)
 {
 	int room = ifc->ifc_len, used, fd, ret;
 	char *buf = ifc->ifc_buf;
-	unsigned wanted = 0;
 
-	for (unsigned i = 0; i < pd_port_count; i++)
-		wanted += pd_port_address(&pd_ports[i], AF_INET) != NULL;
 	fd = pd_sys_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return fd;

@@ -348,6 +348,7 @@ static int pd_port_open_locked(struct pd_port *port)
 
 	if (port->state != PD_PORT_CLOSED)
 		return 0;
+	pd_vars_log_settings();
 	pd_port_place_progress();
 	ret = pd_progress_start();
 	if (ret < 0)

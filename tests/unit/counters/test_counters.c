@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -240,25 +241,29 @@ static void test_snapshots_are_consistent(void **state)
 	const uint64_t *words = pd_ctr_words(h.b);
 	uint64_t v[PD_CTR_LANE_RX_DROP_NO_BUFFER - PD_CTR_LANE_RX_FRAMES + 1], frames, last = 0;
 	unsigned good = 0;
+	bool torn = false;
 	pthread_t thread;
 
 	assert_int_equal(pthread_create(&thread, NULL, hammer, &h), 0);
-	for (int i = 0; good < 2000 && i < 10000000; i++) {
+	while (good < 2000 && !torn) {
 		if (!pd_shm_snapshot(&words[PD_CTR_LANE_RX], &words[PD_CTR_LANE_RX_FRAMES], v,
-				     PD_ARRAY_SIZE(v), 10))
+				     PD_ARRAY_SIZE(v), 10)) {
+			sched_yield(); /* the writer may have lost its core in the middle */
 			continue;
+		}
 		frames = v[0];
-		if (v[PD_CTR_LANE_RX_BYTES - PD_CTR_LANE_RX_FRAMES] != frames * 64 ||
-		    v[PD_CTR_LANE_RX_BATCHES - PD_CTR_LANE_RX_FRAMES] * 3 != frames ||
-		    frames < last)
-			break;
-		if (frames != last || !frames)
+		torn = v[PD_CTR_LANE_RX_BYTES - PD_CTR_LANE_RX_FRAMES] != frames * 64 ||
+		       v[PD_CTR_LANE_RX_BATCHES - PD_CTR_LANE_RX_FRAMES] * 3 != frames ||
+		       frames < last;
+		if (frames != last)
 			good++;
+		else
+			sched_yield(); /* or between two updates */
 		last = frames;
 	}
 	pd_store_relaxed(&h.stop, 1);
 	pthread_join(thread, NULL);
-	assert_int_equal(good, 2000);
+	assert_false(torn);
 	pd_ctr_free(h.b);
 }
 

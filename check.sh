@@ -112,7 +112,7 @@ say "autogen"
 
 if build gcc --enable-assert; then
 	unit gcc
-	whole gcc "whole programs" $(folders decode stats preload vlm sock)
+	whole gcc "whole programs" $(folders decode stats preload vlm sock hostile)
 	$quick || whole gcc "independent peers" $(folders lab interop)
 fi
 $quick && finish

@@ -76,13 +76,15 @@ static void port_lost(struct pd_vhost_role_base *role, const char *reason, bool 
 {
 	struct pd_vhost_port *vp = port_of(role);
 
-	if (fault)
-		pd_ctr_count(vp->port->ctr, PD_CTR_PORT_PROTOCOL_ERRORS, 1);
 	if (vp->port->state == PD_PORT_UP)
 		pd_port_set_state(vp->port, PD_PORT_DOWN, reason);
 	else
 		pd_log_ratelimited(fault ? PD_LOG_WARN : PD_LOG_DEBUG, "vhost", "%s: %s",
 				   role->name, reason);
+	if (fault) {
+		pd_ctr_text(vp->port->ctr, PD_CTR_TEXT_REASON, "%s", reason);
+		pd_ctr_count(vp->port->ctr, PD_CTR_PORT_PROTOCOL_ERRORS, 1);
+	}
 	pd_vhost_dial_again(&vp->dial);
 }
 

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What every hostile test does: a program under the preload echoes on pd0, a peer misbehaves, and
+afterwards the program lives, has leaked no descriptor, and serves a well-behaved peer."""
+import json
+import os
+import time
+
+from lab import avip
+from lab.frames import check, numbered
+from lab.proc import build, run, scale
+from interop.port import Echo
+
+
+def stats(pid):
+    """The counters of a process, as palladium_stats prints them."""
+    code, text = run([build("palladium_stats"), "-p", pid, "--json", "-c", "1"])
+    assert code == 0, text
+    return json.loads(text)
+
+
+def until(predicate, what, timeout=10.0):
+    """Wait for something that gives no event of its own; returns its value."""
+    deadline = time.monotonic() + scale(timeout)
+    while not (value := predicate()):
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.01)
+    return value
+
+
+class Victim(Echo):
+    """The program; it connects unless mode="listen"."""
+
+    def port(self):
+        """Port pd0 as palladium_stats shows it."""
+        return stats(self.pid)["port"][0]
+
+    def lane(self):
+        """The counters of its first queue pair."""
+        return stats(self.pid)["lane"][0]["counters"]
+
+    def errors(self):
+        """How often a peer broke the protocol."""
+        return self.port()["counters"]["protocol_errors"]
+
+    def fds(self):
+        """How many descriptors it has. Its first sleep makes one: that is waited for."""
+        until(lambda: self.lane()["rx_arms"], "its first sleep")
+        return self._fds()
+
+    def _fds(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def refused(self, reason, errors=1):
+        """Wait until the port is down for this reason, counted as a fault."""
+        def down():
+            p = self.port()
+            return p if p["counters"]["protocol_errors"] >= errors else None
+        p = until(down, f"a protocol error ({reason})")
+        assert p["state"] in ("down", "waiting for its peer"), p["state"]
+        assert p["counters"]["link"] == 0
+        assert reason in p["reason"], p["reason"]
+
+    def settled(self, fds):
+        """Wait until it has as many descriptors as before."""
+        until(lambda: self._fds() == fds, f"{fds} descriptors (there are {self._fds()})")
+
+
+def serves(fe, first=0, count=20):
+    """A new driver in the same place: frames go to and fro with their sidecars."""
+    if not fe.channel:
+        fe.reset_rings()
+        fe.start_like_qemu()
+        fe.post_rx([2048] * 32)
+    echoes(fe, first, count)
+
+
+def echoes(fe, first=0, count=20):
+    """Frames go to and fro on a link that is up."""
+    for n in range(first, first + count):
+        fe.send(numbered(n, 60 + n % 1000), avip.distinct(n))
+        pkt = fe.recv()
+        assert check(pkt.frame) == n and pkt.header == avip.distinct(n, mrg=len(pkt.used))
+    fe.wait_sent()
+
+
+def returns(be, first=0, count=20):
+    """The same from a scripted back-end."""
+    for n in range(first, first + count):
+        be.send(numbered(n, 60 + n % 1000), avip.distinct(n))
+        pkt = be.recv()
+        assert check(pkt.frame) == n and pkt.header[3:] == avip.distinct(n)[3:]

@@ -19,6 +19,7 @@ _Static_assert((int)PD_CONF_DIALECT_AVIP == (int)PD_DIALECT_AVIP &&
 		       (int)PD_CONF_DIALECT_VIRTIO == (int)PD_DIALECT_VIRTIO,
 	       "configuration and codecs number the dialects alike");
 
+const struct pd_config *pd_sock_config;
 static bool pd_sock_layer_started;
 
 /* --- forks -------------------------------------------------------------------------------- */
@@ -98,6 +99,7 @@ int pd_sock_layer_start(const struct pd_config *config)
 	pd_wait_hold = pd_sock_wait_hold;
 	pd_wait_drop = pd_sock_wait_drop;
 	pd_spin_max_ns = (uint32_t)pd_vars.poll_adaptive_max_usec * PD_NS_PER_US;
+	pd_sock_config = config;
 	pd_internal_fd = pd_sock_internal_fd;
 	pd_internal_fd_close = pd_fd_internal_close;
 	if (pd_vars.select_poll == PD_POLL_ADAPTIVE)

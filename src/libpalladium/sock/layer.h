@@ -13,6 +13,9 @@
  */
 int pd_sock_layer_start(const struct pd_config *config);
 
+/* The configuration that pd_sock_layer_start was given. */
+extern const struct pd_config *pd_sock_config;
+
 /* The process ends: ports are closed, peers told, the counters' file removed. Safe without a start. */
 void pd_sock_layer_end(void);
 

@@ -25,6 +25,7 @@
 #include "counters/counters.h"
 #include "sock/fd.h"
 #include "sock/hooks.h"
+#include "sock/layer.h"
 #include "sock/packet.h"
 
 /* What the kernel gives a new socket: net.core.rmem_default. */
@@ -89,25 +90,44 @@ static int pd_packet_to_kernel(struct pd_packet *s, const struct sockaddr_ll *ll
 	return ret < 0 ? ret : 0;
 }
 
+/* Whether the rules of libpalladium.conf let this program use `port` for `protocol` (host order). */
+static bool pd_packet_allowed(const struct pd_packet *s, const struct pd_port *port,
+			      uint16_t protocol)
+{
+	struct pd_conf_decision d;
+
+	pd_conf_match_packet(pd_sock_config, program_invocation_short_name, pd_vars.application_id,
+			     port->name, protocol, &d);
+	if (d.use == PD_USE_PALLADIUM)
+		return true;
+	pd_info("packet",
+		"fd %d: %s:%u: the rule leaves %s to the kernel, which has no such interface",
+		s->fd, d.rule->place.file, d.rule->place.line, port->name);
+	return false;
+}
+
 /* bind(2): by ifindex and protocol; ifindex 0 is every port, protocol 0 keeps what there is. */
 static int pd_packet_bind(struct pd_sock *sk, const struct sockaddr *addr, socklen_t len)
 {
 	const struct sockaddr_ll *ll = (const void *)addr;
 	struct pd_packet *s = pd_packet_of(sk);
 	struct pd_port *port = NULL;
+	uint16_t protocol;
 	int ret;
 
 	if (len < sizeof(*ll) || ll->sll_family != AF_PACKET)
 		return -EINVAL;
+	protocol = ll->sll_protocol ? ntohs(ll->sll_protocol) : s->protocol;
 	if (ll->sll_ifindex) {
 		port = pd_port_by_ifindex((uint32_t)ll->sll_ifindex);
 		if (!port)
 			return pd_packet_to_kernel(s, ll, len);
+		if (!pd_packet_allowed(s, port, protocol))
+			return -ENODEV;
 	}
 	ret = pd_packet_open_ports(port);
 	if (!ret)
-		ret = pd_taps_move(s, port,
-				   ll->sll_protocol ? ntohs(ll->sll_protocol) : s->protocol);
+		ret = pd_taps_move(s, port, protocol);
 	pd_ctr_set_parent(s->ctr, port ? port->index : PD_SHM_NONE);
 	pd_bell_ring(&s->pollable.bell);
 	return ret;

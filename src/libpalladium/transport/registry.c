@@ -434,12 +434,17 @@ static void pd_lease_on_event(struct pd_progress_fd *entry, uint32_t revents)
 	}
 }
 
+/* This process came from a fork of one with ports; PALLADIUM_FORK says what it may do. */
+static bool pd_lease_forked;
+
 bool pd_port_lease_take_slow(struct pd_port *port)
 {
 	static const uint64_t one = 1;
 	uint64_t owner;
 	bool taken = false;
 
+	if (pd_lease_forked && !pd_vars.fork)
+		return false;
 	pd_lock(&pd_control);
 	if (pd_lease_setup() < 0)
 		goto out;
@@ -464,6 +469,7 @@ out:
 void pd_ports_after_fork(void)
 {
 	pd_progress_after_fork();
+	pd_lease_forked = true;
 	pd_lease_self = 0;
 	for (unsigned i = 0; i < pd_port_count; i++) {
 		struct pd_port *port = &pd_ports[i];

@@ -14,8 +14,8 @@ tests_unit_config_test_conf_LDADD = $(PD_UNIT_LIBS)
 check_PROGRAMS += tests/unit/config/vars_table
 tests_unit_config_vars_table_SOURCES = tests/unit/config/vars_table.c
 tests_unit_config_vars_table_LDADD = libpd.la
-TESTS += tests/check_readme_vars.sh
-EXTRA_DIST += tests/check_readme_vars.sh
+TESTS += tests/check_readme_vars.sh tests/check_vars_used.sh
+EXTRA_DIST += tests/check_readme_vars.sh tests/check_vars_used.sh
 .PHONY: readme-vars
 readme-vars: tests/unit/config/vars_table$(EXEEXT)
 	srcdir='$(srcdir)' builddir='$(builddir)' $(SHELL) '$(srcdir)/tests/check_readme_vars.sh' --write

@@ -74,7 +74,7 @@ static void test_values_of_every_type(void **state)
 	assert_int_equal(read_env("PALLADIUM_RX_POLL=250", "PALLADIUM_RX_BYTES_MIN=2M",
 				  "PALLADIUM_FORK=off", "PALLADIUM_METADATA=Inline",
 				  "PALLADIUM_CONFIG_FILE=/x y", "PALLADIUM_TRACELEVEL=all",
-				  "PALLADIUM_SELECT_POLL=2ms", "PALLADIUM_MEM_ALLOC_TYPE=2",
+				  "PALLADIUM_SELECT_POLL=2ms", "PALLADIUM_SEND_WHEN_DOWN=wait",
 				  "PALLADIUM_RECONNECT_MIN_MS=0x10", NULL),
 			 0);
 	assert_string_equal(said.text, "");
@@ -85,7 +85,7 @@ static void test_values_of_every_type(void **state)
 	assert_string_equal(vars.config_file, "/x y");
 	assert_int_equal(vars.tracelevel, PD_LOG_FINER);
 	assert_int_equal(vars.select_poll, 2000);
-	assert_int_equal(vars.mem_alloc_type, PD_MEM_HUGEPAGES);
+	assert_int_equal(vars.send_when_down, PD_SEND_WHEN_DOWN_WAIT);
 	assert_int_equal(vars.reconnect_min_ms, 16);
 	assert_true(pd_vars_is_set(&vars, &vars.rx_poll));
 	assert_true(pd_vars_is_set(&vars, &vars.config_file));
@@ -99,9 +99,11 @@ static void test_booleans_as_people_write_them(void **state)
 	char entry[64];
 
 	for (size_t i = 0; i < PD_ARRAY_SIZE(yes); i++) {
-		snprintf(entry, sizeof(entry), "PALLADIUM_HANDLE_SIGSEGV=%s", yes[i]);
+		snprintf(entry, sizeof(entry), "PALLADIUM_LOG_COLORS=%s", yes[i]);
+		assert_int_equal(read_env("PALLADIUM_LOG_COLORS=no", NULL), 0);
+		assert_false(vars.log_colors);
 		assert_int_equal(read_env(entry, NULL), 0);
-		assert_true(vars.handle_sigsegv);
+		assert_true(vars.log_colors);
 		snprintf(entry, sizeof(entry), "PALLADIUM_FORK=%s", no[i]);
 		assert_int_equal(read_env(entry, NULL), 0);
 		assert_false(vars.fork);
@@ -183,7 +185,7 @@ static void test_a_profile_changes_defaults_only(void **state)
 	assert_int_equal(read_env("PALLADIUM_RX_POLL=7", "PALLADIUM_SPEC=latency", NULL), 0);
 	assert_int_equal(vars.rx_poll, 7);
 	assert_int_equal(vars.select_poll, PD_POLL_FOREVER);
-	assert_int_equal(vars.mem_alloc_type, PD_MEM_HUGEPAGES);
+	assert_int_equal(vars.send_when_down, PD_SEND_WHEN_DOWN_WAIT);
 	assert_int_equal(vars.ring_allocation_logic_rx, 0);
 	assert_int_equal(read_env("PALLADIUM_SPEC=multi_ring_latency", NULL), 0);
 	assert_int_equal(vars.ring_allocation_logic_rx, 20);

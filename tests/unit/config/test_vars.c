@@ -185,7 +185,7 @@ static void test_a_profile_changes_defaults_only(void **state)
 	assert_int_equal(read_env("PALLADIUM_RX_POLL=7", "PALLADIUM_SPEC=latency", NULL), 0);
 	assert_int_equal(vars.rx_poll, 7);
 	assert_int_equal(vars.select_poll, PD_POLL_FOREVER);
-	assert_int_equal(vars.send_when_down, PD_SEND_WHEN_DOWN_WAIT);
+	assert_int_equal(vars.mem_alloc_type, PD_MEM_HUGEPAGES);
 	assert_int_equal(vars.ring_allocation_logic_rx, 0);
 	assert_int_equal(read_env("PALLADIUM_SPEC=multi_ring_latency", NULL), 0);
 	assert_int_equal(vars.ring_allocation_logic_rx, 20);

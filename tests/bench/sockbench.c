@@ -70,38 +70,47 @@ static int open_port(const char *name)
 	return fd;
 }
 
+/* Word `i` behind the Ethernet header of frame `seq`; word 0 is the number itself. */
+static uint64_t word(uint64_t seq, unsigned i)
+{
+	return seq + i * 0x9e3779b97f4a7c15ull;
+}
+
 /* Write frame `seq` of `size` bytes. */
 static void build(uint8_t *f, uint64_t seq, unsigned size)
 {
+	unsigned words = (size - 14) / 8, rest = (size - 14) % 8;
+	uint64_t w;
+
 	memset(f, 0xff, 6);
 	memset(f + 6, 0x02, 6);
 	f[12] = ETHERTYPE >> 8;
 	f[13] = ETHERTYPE & 0xff;
-	for (unsigned at = 14; at < size; at += 8) {
-		uint64_t word = seq + (at - 14) * 0x9e3779b97f4a7c15ull;
-
-		memcpy(f + at, &word, size - at < 8 ? size - at : 8);
+	f += 14;
+	for (unsigned i = 0; i < words; i++) {
+		w = word(seq, i);
+		memcpy(f + 8 * i, &w, 8);
 	}
+	w = word(seq, words);
+	memcpy(f + 8 * words, &w, rest);
 }
 
 /* Whether `f` is a frame of ours of `size` bytes; its number goes to *seq. */
 static int check(const uint8_t *f, unsigned len, unsigned size, uint64_t *seq)
 {
-	uint64_t bad = 0, word;
-	unsigned at;
+	unsigned words = (size - 14) / 8, rest = (size - 14) % 8;
+	uint64_t bad = 0, w;
 
-	if (len != size)
+	if (len != size || f[12] != ETHERTYPE >> 8 || f[13] != (ETHERTYPE & 0xff))
 		return 0;
-	memcpy(seq, f + 14, 8);
-	for (at = 14; at + 8 <= size; at += 8) {
-		memcpy(&word, f + at, 8);
-		bad |= word ^ (*seq + (at - 14) * 0x9e3779b97f4a7c15ull);
+	f += 14;
+	memcpy(seq, f, 8);
+	for (unsigned i = 0; i < words; i++) {
+		memcpy(&w, f + 8 * i, 8);
+		bad |= w ^ word(*seq, i);
 	}
-	if (at < size) {
-		word = *seq + (at - 14) * 0x9e3779b97f4a7c15ull;
-		bad |= (uint64_t)memcmp(f + at, &word, size - at);
-	}
-	return !bad && f[12] == ETHERTYPE >> 8;
+	w = word(*seq, words);
+	return !bad && !memcmp(f + 8 * words, &w, rest);
 }
 
 static void prepare(unsigned batch, unsigned size)

@@ -19,7 +19,7 @@ BUILD = pathlib.Path(os.environ.get("PD_BUILD", HERE.parent.parent / "build"))
 PRELOAD = BUILD / ".libs" / "libpalladium.so"
 PYTHON = "/usr/bin/python3"
 LOOP = "pd0=loop:pd1"
-LIMIT = 60
+LIMIT = 20
 
 
 def sanitizer():

@@ -166,6 +166,19 @@ static int pd_ifquery_port(const struct pd_port *port, unsigned long req, struct
 	}
 }
 
+int pd_ifquery_kernel_index(const char *name)
+{
+	int fd = pd_sys_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), ret;
+	struct ifreq ifr = {0};
+
+	if (fd < 0)
+		return 0;
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
+	ret = pd_sys_ioctl(fd, SIOCGIFINDEX, &ifr);
+	pd_sys_close(fd);
+	return ret < 0 ? 0 : ifr.ifr_ifindex;
+}
+
 /* SIOCGIFCONF: the kernel's interfaces with addresses, then ours. */
 static int pd_ifquery_conf(struct ifconf *ifc)
 {

@@ -2,6 +2,7 @@
 /*
  * Starting and ending the socket layer, and deciding which sockets are ours.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 
 #include "base/internal_fd.h"
@@ -22,27 +23,70 @@ _Static_assert((int)PD_CONF_DIALECT_AVIP == (int)PD_DIALECT_AVIP &&
 const struct pd_config *pd_sock_config;
 static bool pd_sock_layer_started;
 
+/* --- rules --------------------------------------------------------------------------------- */
+
+uint64_t pd_sock_rule_ports(uint16_t protocol)
+{
+	struct pd_conf_decision decision;
+	uint64_t mask = 0;
+
+	_Static_assert(PD_PORTS_MAX <= 64, "one bit per port");
+	for (unsigned i = 0; i < pd_port_count; i++) {
+		pd_conf_match_packet(pd_sock_config, program_invocation_short_name,
+				     pd_vars.application_id, pd_ports[i].name, protocol, &decision);
+		if (decision.use == PD_USE_PALLADIUM)
+			mask |= 1ull << i;
+		else if (decision.rule)
+			pd_debug("sock",
+				 "%s:%u leaves packet sockets on %s, protocol %#x, to the kernel",
+				 decision.rule->place.file, decision.rule->place.line,
+				 pd_ports[i].name, protocol);
+	}
+	return mask;
+}
+
 /* --- forks -------------------------------------------------------------------------------- */
 
 /* Hold the control state still while the process is copied. */
 static void pd_sock_fork_prepare(void)
 {
+	pd_epoll_before_fork();
 	pd_lock(&pd_control);
+	pd_taps_before_fork();
 	pd_ctr_before_fork();
 }
 
 static void pd_sock_fork_parent(void)
 {
 	pd_ctr_after_fork_in_parent();
+	pd_taps_after_fork(false);
 	pd_unlock(&pd_control);
+	pd_epoll_after_fork();
 }
 
 static void pd_sock_fork_child(void)
 {
+	int fd;
+
 	pd_ctr_after_fork_in_child();
 	pd_wait_after_fork();
 	pd_ports_after_fork();
+	pd_sock_pools_after_fork();
+	pd_taps_after_fork(true);
+	for (fd = pd_fd_next(0, UINT32_MAX, false); fd >= 0;
+	     fd = pd_fd_next((uint32_t)fd + 1, UINT32_MAX, false)) {
+		struct pd_sock *sk = pd_fd_get(fd);
+
+		if (!sk)
+			continue;
+		if (sk->kind == PD_SOCK_PACKET)
+			pd_packet_after_fork(pd_packet_of(sk));
+		else if (sk->kind == PD_SOCK_EPOLL)
+			pd_multiplex_after_fork(sk);
+		pd_fd_put(sk);
+	}
 	pd_unlock(&pd_control);
+	pd_epoll_after_fork();
 }
 
 static struct pd_fork_hook pd_sock_fork_hook = {
@@ -60,7 +104,7 @@ static long pd_hook_socket(int domain, int type, int protocol)
 	int kind = type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 	if (domain != AF_PACKET || (kind != SOCK_RAW && kind != SOCK_DGRAM) ||
-	    !pd_vars.offloaded_sockets)
+	    !pd_vars.offloaded_sockets || !pd_sock_rule_ports(ntohs((uint16_t)protocol)))
 		return PD_HOOK_PASS;
 	return pd_packet_socket(type, protocol);
 }
@@ -96,10 +140,10 @@ int pd_sock_layer_start(const struct pd_config *config)
 		       pd_strerror(ret));
 		return ret;
 	}
+	pd_sock_config = config;
 	pd_wait_hold = pd_sock_wait_hold;
 	pd_wait_drop = pd_sock_wait_drop;
 	pd_spin_max_ns = (uint32_t)pd_vars.poll_adaptive_max_usec * PD_NS_PER_US;
-	pd_sock_config = config;
 	pd_internal_fd = pd_sock_internal_fd;
 	pd_internal_fd_close = pd_fd_internal_close;
 	if (pd_vars.select_poll == PD_POLL_ADAPTIVE)
@@ -114,6 +158,7 @@ int pd_sock_layer_start(const struct pd_config *config)
 	pd_fork_register(&pd_sock_fork_hook);
 	pd_sock_layer_started = true;
 	pd_gate_open(&pd_gate_configured);
+	pd_placeholder_recover();
 	return 0;
 }
 

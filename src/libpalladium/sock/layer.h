@@ -5,6 +5,8 @@
 #ifndef PD_SOCK_LAYER_H
 #define PD_SOCK_LAYER_H
 
+#include <stdint.h>
+
 #include "config/config.h"
 
 /*
@@ -21,5 +23,13 @@ void pd_sock_layer_end(void);
 
 /* Set the hooks of poll, select, epoll, sendfile and splice; for pd_sock_layer_start. */
 void pd_multiplex_init(void);
+
+struct pd_sock;
+
+/* In a forked child, for each epoll of ours. */
+void pd_multiplex_after_fork(struct pd_sock *sk);
+
+/* The ports that the rules let a packet socket of this program and this protocol (host order) have, one bit each. Any thread. */
+uint64_t pd_sock_rule_ports(uint16_t protocol);
 
 #endif /* PD_SOCK_LAYER_H */

@@ -11,4 +11,5 @@ libpd_la_SOURCES += \
 	src/libpalladium/sock/packet_options.c \
 	src/libpalladium/sock/packet_rx.c \
 	src/libpalladium/sock/packet_tap.c \
-	src/libpalladium/sock/packet_tx.c
+	src/libpalladium/sock/packet_tx.c \
+	src/libpalladium/sock/placeholder.c

@@ -23,6 +23,9 @@
 
 static struct pd_ctr_block *pd_multiplex_ctr; /* the process's */
 
+/* Two threads may give an epoll its first offloaded member at once. */
+static struct pd_lock pd_sock_epoll_adopting = PD_LOCK_INIT(PD_RANK_TAPS);
+
 struct pd_sock_epoll {
 	struct pd_sock sock; /* first */
 	struct pd_epoll ep;
@@ -253,12 +256,14 @@ static struct pd_sock_ops pd_sock_epoll_ops = {
  * Make the program's epoll descriptor `epfd` one of ours. `kernel_members`: how many members it may have already. Its kernel half is
  * used through a copy of our own, since the program may close any number it has. Returns 0 or -errno.
  */
-static int pd_sock_epoll_adopt(int epfd, uint32_t kernel_members)
+static int pd_sock_epoll_adopt_locked(int epfd, uint32_t kernel_members)
 {
 	struct pd_sock_epoll *e;
 	struct pd_sock *sk;
 	int own, ret;
 
+	if (pd_fd_ours(epfd)) /* another thread was faster */
+		return 0;
 	own = pd_internal_fd(pd_sys_fcntl(epfd, F_DUPFD_CLOEXEC, 0));
 	if (own < 0)
 		return own;
@@ -274,6 +279,22 @@ static int pd_sock_epoll_adopt(int epfd, uint32_t kernel_members)
 	ret = pd_fd_install(epfd, sk);
 	pd_sock_put(sk);
 	return ret;
+}
+
+static int pd_sock_epoll_adopt(int epfd, uint32_t kernel_members)
+{
+	int ret;
+
+	pd_lock(&pd_sock_epoll_adopting);
+	ret = pd_sock_epoll_adopt_locked(epfd, kernel_members);
+	pd_unlock(&pd_sock_epoll_adopting);
+	return ret;
+}
+
+void pd_multiplex_after_fork(struct pd_sock *sk)
+{
+	pd_pollable_after_fork(&pd_container_of(sk, struct pd_sock_epoll, sock)->ep.self);
+	pd_lock_init(&pd_sock_epoll_adopting, PD_RANK_TAPS);
 }
 
 /* epoll_create1 while port sockets exist. */

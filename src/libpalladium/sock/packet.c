@@ -2,9 +2,7 @@
 /*
  * Packet sockets: making, binding, naming and ending them.
  *
- * The number that the program gets is one end of an AF_UNIX SOCK_SEQPACKET pair whose other end is closed at once: a real
- * descriptor that needs no privilege, and on which calls that cannot be intercepted (stdio, io_uring) fail at once instead of
- * seeming to work.
+ * The number that the program gets is a placeholder (placeholder.c): a real descriptor that needs no privilege.
  *
  * A socket may be bound to a port, or to nothing: then it concerns all ports, which are opened at its first use. Binding to an
  * interface of the kernel turns the socket back into a kernel socket under the same number, which needs the privilege that
@@ -56,11 +54,15 @@ int pd_packet_attach(struct pd_packet *s)
 {
 	int ret;
 
-	/* Pairs with the release in pd_taps_join. */
+	/* Pairs with the release below. */
 	if (pd_likely(pd_load_acquire(&s->attached)))
-		return 0;
+		return pd_unlikely(pd_load_relaxed(&s->released)) ? -EBADF : 0;
 	ret = pd_packet_open_ports(pd_load_acquire(&s->port));
-	return ret ? ret : pd_taps_attach(s);
+	if (!ret)
+		ret = pd_taps_attach(s);
+	if (!ret)
+		pd_store_release(&s->attached, true);
+	return ret;
 }
 
 /* --- names -------------------------------------------------------------------------------- */
@@ -71,23 +73,29 @@ int pd_packet_attach(struct pd_packet *s)
  */
 static int pd_packet_to_kernel(struct pd_packet *s, const struct sockaddr_ll *ll, socklen_t len)
 {
-	int fd = pd_sys_socket(AF_PACKET, s->type | SOCK_CLOEXEC, htons(s->protocol)), ret;
-	int cloexec = pd_sys_fcntl(s->fd, F_GETFD, 0);
+	int fd = pd_sys_socket(AF_PACKET, s->type | SOCK_CLOEXEC, htons(s->protocol)), ret, own;
 
 	if (fd < 0)
 		return fd;
-	if (s->sock.flags & O_NONBLOCK)
+	if (pd_load_relaxed(&s->sock.flags) & O_NONBLOCK)
 		pd_sys_fcntl(fd, F_SETFL, O_NONBLOCK);
+	pd_packet_options_carry(s, fd);
 	ret = pd_sys_bind(fd, ll, len);
-	if (!ret) {
-		pd_debug("packet", "fd %d: bound to interface %d of the kernel", s->fd,
-			 ll->sll_ifindex);
-		ret = pd_fd_remove(s->fd);
-	}
 	if (!ret)
-		ret = pd_sys_dup3(fd, s->fd, cloexec & FD_CLOEXEC ? O_CLOEXEC : 0);
+		pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_SOCKETS_OS, 1);
+	/* All numbers of the socket; the program may have copied it, and closed the first. */
+	for (own = pd_fd_next(0, UINT32_MAX, false); own >= 0 && !ret;
+	     own = pd_fd_next((uint32_t)own + 1, UINT32_MAX, false)) {
+		int flags = pd_sys_fcntl(own, F_GETFD, 0);
+
+		if (pd_fd_slot(own) != (uintptr_t)&s->sock || pd_fd_remove(own))
+			continue;
+		pd_debug("packet", "fd %d: bound to interface %d of the kernel", own,
+			 ll->sll_ifindex);
+		ret = pd_min(pd_sys_dup3(fd, own, flags & FD_CLOEXEC ? O_CLOEXEC : 0), 0);
+	}
 	pd_sys_close(fd);
-	return ret < 0 ? ret : 0;
+	return ret;
 }
 
 /* Whether the rules of libpalladium.conf let this program use `port` for `protocol` (host order). */
@@ -117,7 +125,7 @@ static int pd_packet_bind(struct pd_sock *sk, const struct sockaddr *addr, sockl
 
 	if (len < sizeof(*ll) || ll->sll_family != AF_PACKET)
 		return -EINVAL;
-	protocol = ll->sll_protocol ? ntohs(ll->sll_protocol) : s->protocol;
+	protocol = ll->sll_protocol ? ntohs(ll->sll_protocol) : pd_load_relaxed(&s->protocol);
 	if (ll->sll_ifindex) {
 		port = pd_port_by_ifindex((uint32_t)ll->sll_ifindex);
 		if (!port)
@@ -128,6 +136,8 @@ static int pd_packet_bind(struct pd_sock *sk, const struct sockaddr *addr, sockl
 	ret = pd_packet_open_ports(port);
 	if (!ret)
 		ret = pd_taps_move(s, port, protocol);
+	pd_store_release(&s->attached, !ret);
+	pd_placeholder_note(s);
 	pd_ctr_set_parent(s->ctr, port ? port->index : PD_SHM_NONE);
 	pd_bell_ring(&s->pollable.bell);
 	return ret;
@@ -365,66 +375,85 @@ static void pd_packet_destroy(struct pd_sock *sk)
 	pd_ctr_free(pd_packet_of(sk)->ctr);
 }
 
+void pd_packet_after_fork(struct pd_packet *s)
+{
+	bool quiet = !pd_load_relaxed(&s->lock.word);
+
+	pd_lock_init(&s->lock, PD_RANK_SOCKET);
+	if (quiet)
+		pd_frame_queue_clear(&s->queue);
+	else /* caught in a change: its memory is left alone */
+		memset(&s->queue, 0, sizeof(s->queue));
+	pd_pollable_after_fork(&s->pollable);
+}
+
 /* Set a new socket up; the head is done. */
-static void pd_packet_init(struct pd_packet *s, int type, int protocol)
+static void pd_packet_init(struct pd_packet *s, int type, uint16_t protocol)
 {
 	pd_pollable_init(&s->pollable, &pd_packet_pollable_ops);
 	s->pollable.owner = &s->sock;
 	pd_lock_init(&s->lock, PD_RANK_SOCKET);
 	s->type = type & 0xf;
-	s->protocol = ntohs((uint16_t)protocol);
+	s->protocol = protocol;
+	s->port_mask = pd_sock_rule_ports(protocol);
 	s->port = NULL;
 	s->attached = s->released = false;
 	s->inline_mode = pd_vars.metadata == PD_METADATA_INLINE;
 	s->recv_control = s->inline_mode;
+	pd_packet_options_init(s);
 	s->rcvbuf = s->sndbuf = PD_PACKET_BUFFER_DEFAULT;
 	s->receive_limit_bytes = pd_max((uint64_t)PD_PACKET_BUFFER_DEFAULT, pd_vars.rx_bytes_min);
 }
 
-/* One end of a pair whose other end is gone; -errno. */
-static int pd_packet_placeholder(int type)
-{
-	int pair[2], ret;
-
-	ret = pd_sys_socketpair(AF_UNIX, SOCK_SEQPACKET | (type & (SOCK_CLOEXEC | SOCK_NONBLOCK)),
-				0, pair);
-	if (ret < 0)
-		return ret;
-	pd_sys_close(pair[1]);
-	return pair[0];
-}
-
-int pd_packet_socket(int type, int protocol)
+int pd_packet_new(int fd, int type, uint16_t protocol, struct pd_sock **out)
 {
 	struct pd_packet *s;
 	struct pd_sock *sk;
-	int ret, fd;
+	int ret;
 
 	ret = pd_packet_ports_init();
 	if (ret)
 		return ret;
 	pd_sock_ops_fill(&pd_packet_ops);
-	fd = pd_packet_placeholder(type);
-	if (fd < 0)
-		return fd;
 	sk = pd_sock_new(PD_SOCK_PACKET, sizeof(*s), &pd_packet_ops);
-	if (!sk) {
-		pd_sys_close(fd);
+	if (!sk)
 		return -ENOMEM;
-	}
 	s = pd_packet_of(sk);
 	sk->flags = type & SOCK_NONBLOCK ? O_NONBLOCK : 0;
 	pd_packet_init(s, type, protocol);
+	if (fd < 0) {
+		fd = pd_placeholder_make(s, type);
+		ret = pd_min(fd, 0);
+	}
 	s->fd = fd;
 	s->ctr = pd_ctr_alloc(PD_CTR_SOCKET, fd, PD_SHM_NONE, "packet");
 	pd_ctr_text(s->ctr, PD_CTR_TEXT_KIND, "packet/%s", s->type == SOCK_RAW ? "raw" : "dgram");
-	ret = pd_fd_install(fd, sk);
-	pd_sock_put(sk); /* the table has its own */
+	pd_ctr_gauge(s->ctr, PD_CTR_SOCKET_RX_LIMIT_BYTES, s->receive_limit_bytes);
+	if (!ret)
+		ret = pd_fd_install(fd, sk);
 	if (ret) {
-		pd_sys_close(fd);
+		pd_sock_put(sk);
 		return ret;
 	}
 	pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_SOCKETS_OFFLOADED, 1);
 	pd_gate_open(&pd_gate_active);
+	*out = sk;
+	return 0;
+}
+
+int pd_packet_socket(int type, int protocol)
+{
+	struct pd_sock *sk;
+	int fd, ret;
+
+	ret = pd_packet_new(-1, type, ntohs((uint16_t)protocol), &sk);
+	if (ret)
+		return ret;
+	fd = pd_packet_of(sk)->fd;
+	pd_placeholder_note(pd_packet_of(sk));
+	/* Until it is bound it hears what comes in by ports that are in use, as the kernel's do; it opens none yet. */
+	if (protocol)
+		pd_taps_attach(pd_packet_of(sk));
+	pd_sock_put(sk); /* the table has its own */
 	return fd;
 }

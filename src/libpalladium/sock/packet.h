@@ -41,22 +41,30 @@ struct pd_frame_queue {
 	uint64_t bytes; /* of the frames queued */
 };
 
+/* Room for the options that do nothing but read back as they were set. */
+#define PD_PACKET_PLAIN_MAX 14
+
 struct pd_packet {
 	struct pd_sock sock; /* first */
 	struct pd_pollable pollable;
 	struct pd_lock lock;  /* rank PD_RANK_SOCKET */
 	int fd;               /* the number it was made with, for statistics */
 	int type;             /* SOCK_RAW or SOCK_DGRAM */
+	uint64_t unique;      /* in the name of its placeholder */
+	uint64_t port_mask;   /* ports that the rules let it have; for one that is bound to none */
 	uint16_t protocol;    /* host order; 0 receives nothing, ETH_P_ALL everything */
 	struct pd_port *port; /* what it is bound to; NULL: every port */
-	bool attached; /* it stands in the taps of its ports; written under the lock of the taps */
-	bool released; /* its last descriptor is closed; written under both locks */
+	bool attached;        /* the ports it uses are open, and it is a tap of them */
+	bool tapped;          /* it stands in the taps of its ports; under the lock of the taps */
+	bool released;        /* its last descriptor is closed; written under both locks */
 
 	/* Options. */
+	bool any_control; /* one of recv_metadata, auxdata, timestamps: a message gets ancillary data */
 	bool recv_metadata, recv_control, inline_mode, auxdata, ignore_outgoing;
 	uint8_t timestamps; /* 0, or the SO_TIMESTAMP* option that asked for them */
-	bool broadcast;
-	int priority, mark, packet_version, packet_reserve;
+	int packet_version;
+	int plain
+		[PD_PACKET_PLAIN_MAX]; /* options that are only remembered: packet_options.c has the table */
 	uint64_t receive_timeout_ns, send_timeout_ns; /* 0: none */
 	uint64_t receive_limit_bytes;                 /* of the queue */
 	uint32_t rcvbuf, sndbuf; /* as the program set them, doubled as the kernel does */
@@ -92,6 +100,26 @@ int pd_packet_socket(int type, int protocol);
 
 /* Open the ports the socket uses and become a tap of them. Idempotent; no lock held. Returns 0 or -errno. */
 int pd_packet_attach(struct pd_packet *s);
+
+/*
+ * A socket for `fd`, a placeholder; -1 makes one. `type` and flags as in socket(2), `protocol` in host order. Returns 0 with a reference in
+ * *out, or -errno.
+ */
+int pd_packet_new(int fd, int type, uint16_t protocol, struct pd_sock **out);
+
+/* In a forked child: the frames in the queue are the parent's, and no thread of the parent's holds the locks. */
+void pd_packet_after_fork(struct pd_packet *s);
+
+/* --- placeholder.c: the kernel's half of the number ----------------------------------------- */
+
+/* A named placeholder for `s`, whose type is set; SOCK_NONBLOCK and SOCK_CLOEXEC of `flags` count. Sets s->unique. Or -errno. */
+int pd_placeholder_make(struct pd_packet *s, int flags);
+
+/* Write into the placeholder what a program after exec has to know. After each bind and each option; packet->lock not held. */
+void pd_placeholder_note(const struct pd_packet *s);
+
+/* At start: make the placeholders that this program inherited packet sockets again. */
+void pd_placeholder_recover(void);
 
 /* --- packet_tap.c: ports and their taps ---------------------------------------------------- */
 
@@ -132,6 +160,10 @@ int pd_taps_attach(struct pd_packet *s);
 /* Bind: leave all taps, take port (NULL: all) and protocol, join those of the new port. As pd_taps_attach. */
 int pd_taps_move(struct pd_packet *s, struct pd_port *port, uint16_t protocol);
 
+/* Around a fork: the taps are held still. */
+void pd_taps_before_fork(void);
+void pd_taps_after_fork(bool child);
+
 /* The socket ends: leave all taps for good, and drop the queue. Takes pd_control. */
 void pd_taps_release(struct pd_packet *s);
 
@@ -142,6 +174,12 @@ static inline void pd_packet_port_range(const struct pd_packet *s, unsigned *fir
 
 	*first = port ? port->index : 0;
 	*end = port ? port->index + 1u : pd_port_count;
+}
+
+/* Whether `s`, not bound to a port, may use port `index`. */
+static inline bool pd_packet_serves(const struct pd_packet *s, unsigned index)
+{
+	return pd_load_relaxed(&s->port) || pd_load_relaxed(&s->port_mask) >> index & 1;
 }
 
 /* Whether `s` wants this frame (protocol, control frames, direction). */
@@ -201,6 +239,12 @@ int pd_packet_send(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int fl
 
 /* --- packet_options.c ---------------------------------------------------------------------- */
 
+/* Give a socket of the kernel, `fd`, the options that were set on `s`. */
+void pd_packet_options_carry(const struct pd_packet *s, int fd);
+
+/* The values that options have in a new socket. */
+void pd_packet_options_init(struct pd_packet *s);
+
 int pd_packet_setsockopt(struct pd_sock *sk, int level, int name, const void *val, socklen_t len);
 int pd_packet_getsockopt(struct pd_sock *sk, int level, int name, void *val, socklen_t *len);
 
@@ -210,6 +254,9 @@ int pd_packet_getsockopt(struct pd_sock *sk, int level, int name, void *val, soc
  * Answer an SIOC* request about a port, by the name or index in it. Returns 0, -errno, or 1 when the request is about no port of ours.
  */
 int pd_ifquery_ioctl(unsigned long req, void *arg);
+
+/* The index of an interface of the kernel, or 0. */
+int pd_ifquery_kernel_index(const char *name);
 
 /* Install the hooks of sock/hooks.h that answer about interfaces. */
 void pd_ifquery_init(void);

@@ -11,13 +11,53 @@
 #include <string.h>
 #include <sys/time.h>
 
+#include "base/sys.h"
 #include "config/vars.h"
+#include "counters/counters.h"
 #include "palladium_extra.h"
 #include "sock/packet.h"
 
 /* The smallest buffers the kernel lets a program ask for, already doubled. */
 #define PD_RCVBUF_MIN 2304
 #define PD_SNDBUF_MIN 4608
+
+/*
+ * Options that change nothing on a port, but read back as a program set them. `first` is what they are before; `flag`: any value but 0
+ * becomes 1.
+ */
+static const struct {
+	uint16_t level, name;
+	bool flag;
+	int first;
+} pd_plain_options[] = {
+	{SOL_SOCKET, SO_BROADCAST, true, 0},
+	{SOL_SOCKET, SO_KEEPALIVE, true, 0},
+	{SOL_SOCKET, SO_REUSEADDR, true, 0},
+	{SOL_SOCKET, SO_DONTROUTE, true, 0},
+	{SOL_SOCKET, SO_OOBINLINE, true, 0},
+	{SOL_SOCKET, SO_PRIORITY, false, 0},
+	{SOL_SOCKET, SO_MARK, false, 0},
+	{SOL_SOCKET, SO_RCVLOWAT, false, 1},
+	{SOL_SOCKET, SO_BUSY_POLL, false, 0},
+	{SOL_PACKET, PACKET_ORIGDEV, true, 0},
+	{SOL_PACKET, PACKET_LOSS, true, 0},
+	{SOL_PACKET, PACKET_QDISC_BYPASS, true, 0},
+	{SOL_PACKET, PACKET_COPY_THRESH, false, 0},
+	{SOL_PACKET, PACKET_RESERVE, false, 0},
+};
+_Static_assert(PD_ARRAY_SIZE(pd_plain_options) == PD_PACKET_PLAIN_MAX, "one value per option");
+
+/* Where the value of a plain option stands, with *which set to its row; NULL when it is none. */
+static int *pd_option_plain(struct pd_packet *s, int level, int name, unsigned *which)
+{
+	for (unsigned i = 0; i < PD_ARRAY_SIZE(pd_plain_options); i++) {
+		if (pd_plain_options[i].level != level || pd_plain_options[i].name != name)
+			continue;
+		*which = i;
+		return &s->plain[i];
+	}
+	return NULL;
+}
 
 /* Read an int option value. */
 static int pd_option_int(const void *val, socklen_t len, int *out)
@@ -59,7 +99,7 @@ static int pd_option_timeout(const void *val, socklen_t len, uint64_t *ns)
 	if (tv.tv_usec < 0 || tv.tv_usec >= 1000000)
 		return -EDOM;
 	if (tv.tv_sec < 0)
-		*ns = 0; /* as the kernel: an immediate timeout is none */
+		*ns = 1; /* as the kernel: over at once, and read back as zero */
 	else
 		*ns = (uint64_t)pd_min(tv.tv_sec, (time_t)1 << 32) * PD_NS_PER_SEC +
 		      (uint64_t)tv.tv_usec * PD_NS_PER_US;
@@ -84,9 +124,9 @@ static int pd_option_bind_device(struct pd_packet *s, const void *val, socklen_t
 	memcpy(name, val, pd_min((size_t)len, sizeof(name) - 1));
 	if (*name) {
 		port = pd_port_by_name(name);
-		if (!port)
+		ll.sll_ifindex = port ? (int)port->ifindex : pd_ifquery_kernel_index(name);
+		if (!ll.sll_ifindex)
 			return -ENODEV;
-		ll.sll_ifindex = (int)port->ifindex;
 	}
 	return s->sock.ops->bind(&s->sock, (const struct sockaddr *)&ll, sizeof(ll));
 }
@@ -97,6 +137,7 @@ static void pd_option_rcvbuf(struct pd_packet *s, int bytes)
 	s->rcvbuf = (uint32_t)pd_max(pd_min((int64_t)bytes, (int64_t)INT32_MAX / 2) * 2,
 				     (int64_t)PD_RCVBUF_MIN);
 	s->receive_limit_bytes = pd_max((uint64_t)s->rcvbuf, pd_vars.rx_bytes_min);
+	pd_ctr_gauge(s->ctr, PD_CTR_SOCKET_RX_LIMIT_BYTES, s->receive_limit_bytes);
 }
 
 static int pd_packet_set_socket(struct pd_packet *s, int name, const void *val, socklen_t len)
@@ -130,27 +171,12 @@ static int pd_packet_set_socket(struct pd_packet *s, int name, const void *val, 
 		s->sndbuf = (uint32_t)pd_max(pd_min((int64_t)v, (int64_t)INT32_MAX / 2) * 2,
 					     (int64_t)PD_SNDBUF_MIN);
 		return 0;
-	case SO_BROADCAST:
-		s->broadcast = v != 0;
-		return 0;
-	case SO_PRIORITY:
-		s->priority = v;
-		return 0;
-	case SO_MARK:
-		s->mark = v;
-		return 0;
 	case SO_TIMESTAMP:
 	case SO_TIMESTAMPNS:
 		s->timestamps = v ? (uint8_t)name : 0;
 		return 0;
-	case SO_REUSEADDR:
-	case SO_KEEPALIVE:
 	case SO_LINGER:
-	case SO_DONTROUTE:
-	case SO_OOBINLINE:
-	case SO_RCVLOWAT:
-	case SO_BUSY_POLL:
-		return 0;
+		return len < sizeof(struct linger) ? -EINVAL : 0;
 	default:
 		return -ENOPROTOOPT;
 	}
@@ -160,14 +186,22 @@ static int pd_packet_set_packet(struct pd_packet *s, int name, const void *val, 
 {
 	int v = 0, ret = pd_option_int(val, len, &v);
 
+	if (name == PACKET_STATISTICS)
+		return -ENOPROTOOPT;
 	if (name == PACKET_ADD_MEMBERSHIP || name == PACKET_DROP_MEMBERSHIP) {
 		struct packet_mreq mreq;
 
 		if (len < sizeof(mreq))
 			return -EINVAL;
 		memcpy(&mreq, val, sizeof(mreq));
+		if (len < offsetof(struct packet_mreq, mr_address) + mreq.mr_alen)
+			return -EINVAL;
+		if (name == PACKET_DROP_MEMBERSHIP)
+			return 0;
 		/* A port hands up everything that its peer sends, so each membership holds already. */
-		return pd_port_by_ifindex((uint32_t)mreq.mr_ifindex) ? 0 : -ENODEV;
+		if (!pd_port_by_ifindex((uint32_t)mreq.mr_ifindex))
+			return -ENODEV;
+		return mreq.mr_alen > ETH_ALEN ? -EINVAL : 0;
 	}
 	if (ret)
 		return ret;
@@ -184,14 +218,6 @@ static int pd_packet_set_packet(struct pd_packet *s, int name, const void *val, 
 		if (v < TPACKET_V1 || v > TPACKET_V3)
 			return -EINVAL;
 		s->packet_version = v;
-		return 0;
-	case PACKET_RESERVE:
-		s->packet_reserve = v;
-		return 0;
-	case PACKET_ORIGDEV:
-	case PACKET_LOSS:
-	case PACKET_COPY_THRESH:
-	case PACKET_QDISC_BYPASS:
 		return 0;
 	default:
 		return -ENOPROTOOPT;
@@ -229,13 +255,55 @@ static int pd_packet_set_palladium(struct pd_packet *s, int name, const void *va
 	}
 }
 
+void pd_packet_options_init(struct pd_packet *s)
+{
+	for (unsigned i = 0; i < PD_PACKET_PLAIN_MAX; i++)
+		s->plain[i] = pd_plain_options[i].first;
+}
+
+void pd_packet_options_carry(const struct pd_packet *s, int fd)
+{
+	const int half = (int)(s->rcvbuf / 2), on = 1;
+	struct timeval tv;
+	socklen_t len = sizeof(tv);
+
+	for (unsigned i = 0; i < PD_PACKET_PLAIN_MAX; i++)
+		if (s->plain[i] != pd_plain_options[i].first)
+			pd_sys_setsockopt(fd, pd_plain_options[i].level, pd_plain_options[i].name,
+					  &s->plain[i], sizeof(s->plain[i]));
+	pd_sys_setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &half, sizeof(half));
+	if (!pd_option_put_timeout(&tv, &len, s->receive_timeout_ns))
+		pd_sys_setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	if (!pd_option_put_timeout(&tv, &len, s->send_timeout_ns))
+		pd_sys_setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+	if (s->timestamps)
+		pd_sys_setsockopt(fd, SOL_SOCKET, s->timestamps, &on, sizeof(on));
+	if (s->auxdata)
+		pd_sys_setsockopt(fd, SOL_PACKET, PACKET_AUXDATA, &on, sizeof(on));
+	if (s->ignore_outgoing)
+		pd_sys_setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on));
+	if (s->packet_version)
+		pd_sys_setsockopt(fd, SOL_PACKET, PACKET_VERSION, &s->packet_version,
+				  sizeof(s->packet_version));
+}
+
 int pd_packet_setsockopt(struct pd_sock *sk, int level, int name, const void *val, socklen_t len)
 {
 	struct pd_packet *s = pd_packet_of(sk);
-	int ret;
+	unsigned which = 0;
+	int ret, *plain, v = 0;
 
 	if (!val && len)
 		return -EFAULT;
+	if ((int)len < 0)
+		return -EINVAL;
+	plain = pd_option_plain(s, level, name, &which);
+	if (plain) {
+		ret = pd_option_int(val, len, &v);
+		if (!ret)
+			pd_store_relaxed(plain, pd_plain_options[which].flag ? v != 0 : v);
+		return ret;
+	}
 	/* Binding takes locks of its own. */
 	if (level == SOL_SOCKET && name == SO_BINDTODEVICE)
 		return pd_packet_set_socket(s, name, val, len);
@@ -253,7 +321,9 @@ int pd_packet_setsockopt(struct pd_sock *sk, int level, int name, const void *va
 	default:
 		ret = -ENOPROTOOPT;
 	}
+	s->any_control = s->timestamps || s->auxdata || (s->recv_metadata && !s->inline_mode);
 	pd_unlock(&s->lock);
+	pd_placeholder_note(s);
 	pd_bell_ring(&s->pollable.bell);
 	return ret;
 }
@@ -277,12 +347,6 @@ static int pd_packet_get_socket(struct pd_packet *s, int name, void *val, sockle
 		return pd_option_put_timeout(val, len, s->receive_timeout_ns);
 	case SO_SNDTIMEO:
 		return pd_option_put_timeout(val, len, s->send_timeout_ns);
-	case SO_BROADCAST:
-		return pd_option_put_int(val, len, s->broadcast);
-	case SO_PRIORITY:
-		return pd_option_put_int(val, len, s->priority);
-	case SO_MARK:
-		return pd_option_put_int(val, len, s->mark);
 	case SO_TIMESTAMP:
 	case SO_TIMESTAMPNS:
 		return pd_option_put_int(val, len, s->timestamps == name);
@@ -290,15 +354,12 @@ static int pd_packet_get_socket(struct pd_packet *s, int name, void *val, sockle
 		return pd_option_put(val, len, s->port ? s->port->name : "",
 				     s->port ? strlen(s->port->name) + 1 : 0);
 	case SO_ACCEPTCONN:
-	case SO_REUSEADDR:
-	case SO_KEEPALIVE:
-	case SO_DONTROUTE:
-	case SO_OOBINLINE:
 	case SO_LOCK_FILTER:
 		return pd_option_put_int(val, len, 0);
-	case SO_RCVLOWAT:
 	case SO_SNDLOWAT:
 		return pd_option_put_int(val, len, 1);
+	case SO_LINGER:
+		return pd_option_put(val, len, &(struct linger){0}, sizeof(struct linger));
 	case SO_BPF_EXTENSIONS:
 		return pd_option_put_int(val, len, SKF_AD_MAX);
 	default:
@@ -333,8 +394,6 @@ static int pd_packet_get_packet(struct pd_packet *s, int name, void *val, sockle
 		return pd_option_put_int(val, len, s->ignore_outgoing);
 	case PACKET_VERSION:
 		return pd_option_put_int(val, len, s->packet_version);
-	case PACKET_RESERVE:
-		return pd_option_put_int(val, len, s->packet_reserve);
 	case PACKET_HDRLEN:
 		if (!val || !len || *len < sizeof(v))
 			return -EINVAL;
@@ -342,11 +401,8 @@ static int pd_packet_get_packet(struct pd_packet *s, int name, void *val, sockle
 		if (v < TPACKET_V1 || v > TPACKET_V3)
 			return -EINVAL;
 		return pd_option_put_int(val, len, hdrlen[v]);
-	case PACKET_ORIGDEV:
-	case PACKET_LOSS:
 	case PACKET_VNET_HDR:
 	case PACKET_FANOUT:
-	case PACKET_QDISC_BYPASS:
 		return pd_option_put_int(val, len, 0);
 	default:
 		return -ENOPROTOOPT;
@@ -373,8 +429,12 @@ static int pd_packet_get_palladium(struct pd_packet *s, int name, void *val, soc
 int pd_packet_getsockopt(struct pd_sock *sk, int level, int name, void *val, socklen_t *len)
 {
 	struct pd_packet *s = pd_packet_of(sk);
-	int ret;
+	unsigned which = 0;
+	int ret, *plain;
 
+	plain = pd_option_plain(s, level, name, &which);
+	if (plain)
+		return pd_option_put_int(val, len, pd_load_relaxed(plain));
 	pd_lock(&s->lock);
 	switch (level) {
 	case SOL_SOCKET:

@@ -87,10 +87,13 @@ static void pd_cmsg_put(struct pd_cmsg_cursor *c, int level, int type, const voi
 	struct cmsghdr h = {.cmsg_len = CMSG_LEN(len), .cmsg_level = level, .cmsg_type = type};
 	size_t space;
 
-	if (c->left < CMSG_LEN(len)) {
+	if (c->left < CMSG_LEN(len))
 		c->truncated = true;
+	if (c->left < sizeof(h))
 		return;
-	}
+	/* As the kernel: what does not fit is cut. */
+	len = pd_min(len, c->left - CMSG_LEN(0));
+	h.cmsg_len = CMSG_LEN(len);
 	space = pd_min(CMSG_SPACE(len), c->left);
 	memcpy(c->at, &h, sizeof(h));
 	memcpy(c->at + CMSG_LEN(0), data, len);
@@ -123,9 +126,9 @@ static void pd_packet_put_time(const struct pd_packet *s, struct pd_cmsg_cursor 
 	}
 }
 
-/* Everything the socket asked to be told about a frame of `frame_len` octets, of which `copied` were delivered. */
+/* Everything the socket asked to be told about a frame of `frame_len` octets. */
 static void pd_packet_put_control(const struct pd_packet *s, const struct pd_buffer *b,
-				  struct msghdr *m, uint32_t frame_len, size_t copied)
+				  struct msghdr *m, uint32_t frame_len)
 {
 	struct pd_cmsg_cursor c = {.at = m->msg_control,
 				   .left = m->msg_control ? m->msg_controllen : 0};
@@ -135,7 +138,7 @@ static void pd_packet_put_control(const struct pd_packet *s, const struct pd_buf
 	if (s->auxdata) {
 		struct tpacket_auxdata aux = {.tp_status = TP_STATUS_USER,
 					      .tp_len = frame_len,
-					      .tp_snaplen = (uint32_t)copied,
+					      .tp_snaplen = frame_len,
 					      .tp_net = s->type == SOCK_RAW ? ETH_HLEN : 0};
 
 		pd_cmsg_put(&c, SOL_PACKET, PACKET_AUXDATA, &aux, sizeof(aux));
@@ -204,8 +207,8 @@ static void pd_packet_deliver(const struct pd_packet *s, const struct pd_buffer 
 	}
 	if (m->msg_name)
 		pd_packet_put_source(b, m);
-	if (pd_unlikely(m->msg_control && m->msg_controllen))
-		pd_packet_put_control(s, b, m, b->total_len - skip, copied);
+	if (pd_unlikely((m->msg_control && m->msg_controllen) || s->any_control))
+		pd_packet_put_control(s, b, m, b->total_len - skip);
 	else
 		m->msg_controllen = 0;
 	if (copied < whole)
@@ -337,6 +340,8 @@ static unsigned pd_packet_try_receive(struct pd_packet *s, struct mmsghdr *msgs,
 	for (unsigned p = first; p < end; p++) {
 		struct pd_port *port = &pd_ports[p];
 
+		if (!pd_packet_serves(s, p))
+			continue;
 		if (pd_unlikely(!pd_port_lease_take(port))) {
 			if (ws)
 				ws->recheck = true;
@@ -572,6 +577,8 @@ static uint32_t pd_packet_look(struct pd_packet *s, struct pd_wait_set *ws, uint
 
 	pd_packet_port_range(s, &first, &end);
 	for (unsigned p = first; p < end; p++) {
+		if (!pd_packet_serves(s, p))
+			continue;
 		if (!pd_port_lease_held(&pd_ports[p])) {
 			if (ws)
 				ws->recheck = true;
@@ -586,12 +593,13 @@ static uint32_t pd_packet_look(struct pd_packet *s, struct pd_wait_set *ws, uint
 	return staged ? staged : found;
 }
 
+static void pd_packet_prepare(struct pd_pollable *p);
+
 uint32_t pd_packet_next_length(struct pd_packet *s)
 {
 	uint32_t edge = 0, found;
 
-	if (pd_packet_attach(s))
-		return 0;
+	pd_packet_prepare(&s->pollable);
 	found = pd_packet_look(s, NULL, &edge);
 	if (!found)
 		return 0;
@@ -642,7 +650,8 @@ static void pd_packet_prepare(struct pd_pollable *p)
 		return;
 	pd_packet_port_range(s, &first, &end);
 	for (unsigned i = first; i < end; i++)
-		pd_port_lease_take(&pd_ports[i]);
+		if (pd_packet_serves(s, i))
+			pd_port_lease_take(&pd_ports[i]);
 }
 
 static uint32_t pd_packet_poll(struct pd_pollable *p, uint32_t events, struct pd_wait_set *ws,

@@ -8,6 +8,7 @@
 
 #include "config/vars.h"
 #include "counters/counters.h"
+#include "sock/layer.h"
 #include "sock/packet.h"
 #include "vlib/progress.h"
 
@@ -143,6 +144,33 @@ static struct pd_taps *pd_taps_new(unsigned n)
 	return taps;
 }
 
+/*
+ * Frames that came before another tap joins belong to those that were there: into their queues with them. `keep` as in
+ * pd_packet_distribute. pd_taps_lock held.
+ */
+static void pd_taps_settle(struct pd_port *port, bool keep)
+{
+	if (!pd_packet_port_of(port)->taps->n || !port->lanes[0] || !pd_port_lease_open(port))
+		return;
+	for (unsigned i = 0; i < port->n_lanes; i++) {
+		struct pd_lane *lane = port->lanes[i];
+		struct pd_lane_side *side = &lane->side[PD_RX];
+		uint32_t left;
+
+		pd_lock(&side->lock);
+		/* What comes while this runs is as good as what comes after. */
+		for (left = pd_lane_ready(lane, PD_RX); left;) {
+			int got = pd_packet_distribute(port, lane,
+						       pd_min(left, (uint32_t)PD_VECTOR_MAX), keep);
+
+			if (got <= 0)
+				break;
+			left -= pd_min(left, (uint32_t)got);
+		}
+		pd_unlock(&side->lock);
+	}
+}
+
 /* Add `s` to the taps of `port`. pd_taps_lock held. Returns 0 or -ENOMEM. */
 static int pd_taps_add(struct pd_port *port, struct pd_packet *s)
 {
@@ -155,6 +183,7 @@ static int pd_taps_add(struct pd_port *port, struct pd_packet *s)
 		free(spare);
 		return -ENOMEM;
 	}
+	pd_taps_settle(port, old->n == 1);
 	memcpy(taps->tap, old->tap, old->n * sizeof(taps->tap[0]));
 	taps->tap[old->n] = s;
 	taps->n = old->n + 1;
@@ -186,11 +215,11 @@ static void pd_taps_remove(struct pd_port *port, struct pd_packet *s)
 /* Take `s` out of the taps of all its ports. pd_taps_lock held. */
 static void pd_taps_leave(struct pd_packet *s)
 {
-	if (!s->attached)
+	if (!s->tapped)
 		return;
 	for (unsigned i = 0; i < pd_port_count; i++)
 		pd_taps_remove(&pd_ports[i], s);
-	pd_store_release(&s->attached, false);
+	s->tapped = false;
 }
 
 /* Put `s` into the taps of all its ports. pd_taps_lock held. Returns 0, -EBADF when it was closed, or -ENOMEM. */
@@ -201,17 +230,29 @@ static int pd_taps_join(struct pd_packet *s)
 
 	if (s->released)
 		return -EBADF;
-	if (s->attached)
+	if (s->tapped)
 		return 0;
 	pd_packet_port_range(s, &first, &end);
 	/* A socket without a protocol only sends: it is no tap. */
 	for (unsigned i = first; i < end && !ret && s->protocol; i++)
-		ret = pd_taps_add(&pd_ports[i], s);
-	/* Pairs with pd_packet_attach: the socket is a tap. */
-	pd_store_release(&s->attached, true);
+		ret = pd_packet_serves(s, i) ? pd_taps_add(&pd_ports[i], s) : 0;
+	s->tapped = true;
 	if (ret)
 		pd_taps_leave(s);
 	return ret;
+}
+
+void pd_taps_before_fork(void)
+{
+	pd_lock(&pd_taps_lock);
+}
+
+void pd_taps_after_fork(bool child)
+{
+	/* A thread of the parent's may have been inside a pool: what it was moving is lost to the child, no more. */
+	if (child && pd_rx_pool)
+		pd_lock_init(&pd_rx_pool->lock, PD_RANK_LEAF);
+	pd_unlock(&pd_taps_lock);
 }
 
 int pd_taps_attach(struct pd_packet *s)
@@ -236,6 +277,7 @@ int pd_taps_move(struct pd_packet *s, struct pd_port *port, uint16_t protocol)
 	pd_lock(&s->lock);
 	pd_store_release(&s->port, port);
 	pd_store_relaxed(&s->protocol, protocol);
+	pd_store_relaxed(&s->port_mask, pd_sock_rule_ports(protocol));
 	pd_unlock(&s->lock);
 	ret = pd_taps_join(s);
 	pd_unlock(&pd_taps_lock);
@@ -273,11 +315,10 @@ static int pd_packet_port_headers(struct pd_packet_port *pp, unsigned n_lanes)
 
 int pd_packet_ports_init(void)
 {
-	static struct pd_lock once = PD_LOCK_INIT(PD_RANK_TAPS);
 	unsigned lanes = 0;
 	int ret = 0;
 
-	pd_lock(&once);
+	pd_lock(&pd_taps_lock);
 	if (pd_rx_pool)
 		goto out;
 	for (unsigned i = 0; i < pd_port_count; i++)
@@ -303,7 +344,7 @@ int pd_packet_ports_init(void)
 	pd_rx_pool =
 		pd_buffer_pool_create("rx", (uint32_t)pd_vars.rx_bufs, PD_RX_BUFFER_BYTES, &ret);
 out:
-	pd_unlock(&once);
+	pd_unlock(&pd_taps_lock);
 	return ret;
 }
 

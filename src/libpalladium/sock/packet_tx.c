@@ -50,6 +50,8 @@ static struct pd_port *pd_packet_destination(const struct pd_packet *s, const st
 			return NULL;
 		}
 		port = pd_port_by_ifindex((uint32_t)ll->sll_ifindex);
+		if (port && !pd_packet_serves(s, port->index))
+			port = NULL;
 	} else {
 		port = pd_load_acquire(&s->port); /* pairs with pd_taps_move */
 	}

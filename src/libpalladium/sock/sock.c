@@ -124,3 +124,13 @@ void pd_sock_free(struct pd_sock *sk)
 	pd_sock_pools[kind].free = sk;
 	pd_unlock(&pd_sock_pools[kind].lock);
 }
+
+void pd_sock_pools_after_fork(void)
+{
+	for (int kind = 0; kind < PD_SOCK_KIND_COUNT; kind++) {
+		if (!pd_load_relaxed(&pd_sock_pools[kind].lock.word))
+			continue;
+		pd_lock_init(&pd_sock_pools[kind].lock, PD_RANK_LEAF);
+		pd_sock_pools[kind].free = NULL; /* caught in a change: the blocks are lost to the child */
+	}
+}

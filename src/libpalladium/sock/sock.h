@@ -73,6 +73,9 @@ void pd_sock_ops_fill(struct pd_sock_ops *ops);
  */
 struct pd_sock *pd_sock_new(enum pd_sock_kind kind, size_t size, const struct pd_sock_ops *ops);
 
+/* In a forked child: threads of the parent's may have held the lists. */
+void pd_sock_pools_after_fork(void);
+
 /* Take a reference, unless the socket is free. */
 static inline bool pd_sock_get(struct pd_sock *sk)
 {

@@ -119,6 +119,15 @@ static inline bool pd_port_lease_held(const struct pd_port *port)
 	return words && pd_load_relaxed(&words[port->index]) == pd_lease_self;
 }
 
+/* True unless another process owns `port`. Any lock may be held. */
+static inline bool pd_port_lease_open(const struct pd_port *port)
+{
+	const uint64_t *words = pd_load_acquire(&pd_lease_words);
+	uint64_t owner = words ? pd_load_relaxed(&words[port->index]) : 0;
+
+	return !owner || owner == pd_lease_self;
+}
+
 /*
  * In a forked child: forget what the parent had open, without telling any peer, and forget its
  * progress thread. Who forks holds pd_control across the fork (progress.h).

@@ -238,6 +238,35 @@ int pd_epoll_ctl(struct pd_epoll *ep, int op, int fd, struct pd_pollable *target
 	return ret;
 }
 
+/* --- fork ---------------------------------------------------------------------------------- */
+
+void pd_epoll_before_fork(void)
+{
+	pd_lock(&pd_epoll_links_lock);
+}
+
+void pd_epoll_after_fork(void)
+{
+	pd_unlock(&pd_epoll_links_lock);
+}
+
+void pd_pollable_after_fork(struct pd_pollable *p)
+{
+	struct pd_epoll_item *item;
+	struct pd_epoll *ep;
+
+	/* Who slept on it is in the parent. */
+	pd_bell_init(&p->bell);
+	if (p->ops != &pd_epoll_pollable_ops)
+		return;
+	ep = pd_container_of(p, struct pd_epoll, self);
+	/* A thread of the parent's may have been in the middle of a harvest; the members were quiet. */
+	pd_lock_init(&ep->lock, PD_RANK_EPOLL);
+	pd_list_init(&ep->items);
+	pd_list_for_each (item, &ep->members, in_members)
+		pd_list_add_tail(&ep->items, &item->in_epoll);
+}
+
 /* --- harvest ---------------------------------------------------------------------------- */
 
 /*

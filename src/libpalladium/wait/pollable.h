@@ -47,6 +47,14 @@ void pd_pollable_init(struct pd_pollable *p, const struct pd_pollable_ops *ops);
 /* The object ends: take it out of every epoll and wake who waits on it. No lock held. */
 void pd_pollable_detach(struct pd_pollable *p);
 
+/*
+ * Around a fork: the links between epolls and objects are held still. In the child each object that it knows is made anew, for threads of
+ * the parent's held its locks and slept on its bell; then pd_epoll_after_fork in both.
+ */
+void pd_epoll_before_fork(void);
+void pd_epoll_after_fork(void);
+void pd_pollable_after_fork(struct pd_pollable *p);
+
 /* How the program's settings say to spin and to mix; one per process. */
 struct pd_wait_tuning {
 	int64_t spin_us;       /* poll, select, epoll: -1 adapts */

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Descriptors of packet sockets: copies, closing, fork, exec, streams, and turning to the kernel."""
+import subprocess
+
+from sockutil import environment, on_ports, program, same
+
+
+def test_copies_share_one_socket(kernel):
+    same(kernel, """
+a, b = packet(A), packet(B)
+copies = [os.dup(b.fileno()), os.dup2(b.fileno(), 50), fcntl.fcntl(b, fcntl.F_DUPFD, 60),
+          fcntl.fcntl(b, fcntl.F_DUPFD_CLOEXEC, 70)]
+libc.dup3(b.fileno(), 80, os.O_CLOEXEC)
+copies.append(80)
+say(copies[1:], [fcntl.fcntl(c, fcntl.F_GETFD) for c in copies])
+for i, c in enumerate(copies):
+    a.send(frame(i))
+    say(number(os.read(c, 100)))
+b.setblocking(False)
+b.close()
+for c in copies:
+    say(attempt(os.read, c, 100))
+    a.send(frame(7))
+    say(number(os.read(c, 100)))
+    os.close(c)
+say(attempt(os.read, 80, 1))
+""")
+
+
+def test_a_number_that_is_closed_is_nobodys(kernel):
+    same(kernel, """
+for how in ("close", "close_range", "dup2", "closefrom"):
+    s = packet(B)
+    s2 = socket.socket(fileno=os.dup2(s.fileno(), 100))
+    n = s2.detach()
+    if how == "close":
+        os.close(n)
+    elif how == "close_range":
+        libc.close_range(90, 110, 0)
+    elif how == "closefrom":
+        os.closerange(90, 110)
+    else:
+        r, w = os.pipe()
+        os.write(w, b"pipe")
+        os.dup2(r, n)
+        say(os.read(n, 10))
+        os.close(n)
+    say(how, attempt(os.fstat, n))
+""")
+
+
+def test_a_stream_over_a_socket():
+    out = on_ports("""
+libc.fdopen.restype = ctypes.c_void_p
+a, b = packet(A), packet(B)
+f = libc.fdopen(os.dup(a.fileno()), b"w")
+data = frame(3)
+say(libc.fwrite(data, 1, len(data), ctypes.c_void_p(f)), libc.fclose(ctypes.c_void_p(f)))
+say(b.recv(100) == data)
+with os.fdopen(os.dup(b.fileno()), "rb", buffering=0) as g:
+    a.send(data)
+    say(g.read(100) == data)
+""")
+    assert out == "64 0\nTrue\nTrue\n"
+
+
+def test_exec_keeps_what_is_inherited():
+    out = on_ports("""
+a, b = packet(A), packet(B, proto=ETH_P_TEST, kind=SOCK_DGRAM)
+b.settimeout(None)
+b.setsockopt(SOL_PALLADIUM, 1, 1)
+b.setsockopt(1, 20, struct.pack("ll", 3, 0))
+a.setblocking(False)
+fds = [a.fileno(), b.fileno(), os.dup(b.fileno())]
+for fd in fds:
+    os.set_inheritable(fd, True)
+after = '''
+from prelude import *
+a, b, c = [socket.socket(fileno=int(x)) for x in sys.argv[1:]]
+say(a.getsockname()[:3], b.getsockname()[:3], c.getsockname()[:3], a.type, b.type)
+say(b.getsockopt(SOL_PALLADIUM, 1), struct.unpack("ll", c.getsockopt(1, 20, 16)))
+say(os.get_blocking(a.fileno()), os.get_blocking(b.fileno()), attempt(a.recv, 1))
+say(attempt(b.recv, 1, MSG_DONTWAIT))
+a.send(frame(3))
+data, anc, flags, addr = c.recvmsg(100, 100)
+say(len(data), [x[:2] for x in anc], addr[:2], attempt(b.recv, 1, MSG_DONTWAIT))
+'''
+os.execv(sys.executable, [sys.executable, "-c", after, *map(str, fds)])
+""")
+    assert out.splitlines() == [
+        "('pd0', 3, 0) ('pd1', 34997, 0) ('pd1', 34997, 0) 3 2",
+        "1 (3, 0)",
+        "False True EAGAIN",
+        "EAGAIN",
+        "50 [(20548, 1)] ('pd1', 34997) EAGAIN",
+    ]
+
+
+def test_exec_of_a_program_without_the_preload_finds_a_dead_end():
+    out = on_ports("""
+b = packet(B)
+os.set_inheritable(b.fileno(), True)
+env = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+after = "import os, sys; print(repr(os.read(int(sys.argv[1]), 10)))"
+os.execve(sys.executable, [sys.executable, "-c", after, str(b.fileno())], env)
+""")
+    assert out == "b''\n"
+
+
+def test_fork_leaves_the_port_with_its_owner_until_it_ends():
+    """The parent moves frames: the child's copy of the socket is never ready, until the parent is gone."""
+    out = on_ports("""
+a, b = packet(A), packet(B)
+a.send(frame(1))
+say("parent", number(b.recv(100)))
+r, w = os.pipe()
+pid = os.fork()
+if pid:
+    a.send(frame(2))
+    say("parent", number(b.recv(100)))
+    os.close(w)
+    os.read(r, 1)             # the child has looked
+    os._exit(0)
+os.close(r)
+say("child", ready(b, timeout=0), attempt(b.recv, 100, MSG_DONTWAIT), attempt(a.send, frame(3)))
+threading.Timer(0.05, os.close, [w]).start()
+poll = select.epoll()
+poll.register(a, select.EPOLLOUT)
+poll.register(b, select.EPOLLOUT)
+say("child", poll.poll(10)[0][1])      # sleeps until the ports are free
+a.setsockopt(1, 21, struct.pack("ll", 5, 0))
+assert attempt(b.recv, 100, MSG_DONTWAIT) == "EAGAIN"
+say("child", a.send(frame(4)), number(b.recv(100)))
+""")
+    assert out.splitlines() == [
+        "parent 1",
+        "parent 2",
+        "child 0 EAGAIN ENETDOWN",
+        "child 4",
+        "child 64 4",
+    ]
+
+
+def test_a_server_that_forks_hands_the_port_to_its_child():
+    out = on_ports("""
+a, b = packet(A), packet(B)
+pid = os.fork()
+if not pid:
+    assert attempt(b.recv, 100, MSG_DONTWAIT) == "EAGAIN"
+    a.send(frame(5))
+    say("child", number(b.recv(100)))
+    os._exit(0)
+os.waitpid(pid, 0)
+assert attempt(b.recv, 100, MSG_DONTWAIT) == "EAGAIN"
+a.send(frame(6))
+say("parent", number(b.recv(100)))
+""")
+    assert out == "child 5\nparent 6\n"
+
+
+def test_binding_to_an_interface_of_the_kernel_gives_a_kernel_socket(kernel):
+    """The number stays, and so do its copies, options and flags."""
+    body = """
+s = socket.socket(AF_PACKET, SOCK_RAW, 0)
+s.setsockopt(263, 8, 1)
+s.setsockopt(1, 20, struct.pack("ll", 5, 0))
+s.setsockopt(1, 12, 5)
+first, s = s, socket.socket(fileno=os.dup2(s.fileno(), 90))
+first.close()
+t = os.open("/dev/null", os.O_RDONLY)                # takes the first number
+s.bind(("ka", ETH_P_ALL))
+say(os.read(t, 1), s.getsockname()[0], s.getsockopt(263, 8), s.getsockopt(1, 12))
+say(struct.unpack("ll", s.getsockopt(1, 20, 16)), fcntl.fcntl(s, fcntl.F_GETFD))
+b = packet("kb")
+b.send(frame(4))
+say(ready(s), number(s.recv(100)), attempt(s.bind, ("nosuch", 0)))
+d = socket.socket(AF_PACKET, SOCK_RAW, socket.htons(3))
+d.setsockopt(1, 25, b"ka\\0")
+say(d.getsockname()[0] in ("ka", ""))
+"""
+    env = environment()
+    done = subprocess.run([*kernel.space.wrap, *program(body)], env=env, capture_output=True,
+                          text=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == kernel.run(body)
+
+
+def test_rules_leave_ports_and_protocols_to_the_kernel(sockdir):
+    conf = sockdir / "conf"
+    conf.write_text("application-id * *\nuse os packet pd0:0x88b6\nuse os packet pd2\n")
+    out = on_ports("""
+def bind(name, proto):
+    s = socket.socket(AF_PACKET, SOCK_RAW, socket.htons(proto))
+    return attempt(s.bind, (name, proto)), s
+say(bind("pd0", ETH_P_TEST)[0], bind("pd0", ETH_P_ALL)[0], bind("pd1", OTHER)[0])
+say(bind("pd0", OTHER)[0] in ("ENODEV", "EPERM"), bind("pd2", ETH_P_TEST)[0] in ("ENODEV", "EPERM"))
+everywhere = packet(proto=OTHER)           # all ports but pd0 and pd2
+a, b = packet("pd0"), packet("pd1")
+b.send(frame(1, proto=OTHER))
+assert number(a.recv(100)) == 1
+a.send(frame(2, proto=OTHER))
+say(number(everywhere.recv(100)), attempt(everywhere.recv, 100, MSG_DONTWAIT))
+say(attempt(everywhere.sendto, frame(3), ("pd2", OTHER)))
+""", ports="pd0=loop:pd1;pd2=loop:pd3", PALLADIUM_CONFIG_FILE=conf)
+    assert out.splitlines() == ["None None None", "True True", "2 EAGAIN", "ENXIO"]

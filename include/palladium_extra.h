@@ -36,8 +36,7 @@
 extern "C" {
 #endif
 
-/* --- the sidecar header ------------------------------------------------------------------------
- */
+/* --- the sidecar header ----------------------------------------------------------------------- */
 
 /*
  * The part that every header has. `mrg_num_buffers` is the number of ring buffers that the frame
@@ -143,8 +142,7 @@ struct palladium_new_config_metadata {
 
 	struct {
 		uint8_t queues;              /* bit n: queue n is mapped */
-		uint8_t map[MAX_PFC_QUEUES]; /* of each queue: the Ixia queues it maps to, a bit
-						mask */
+		uint8_t map[MAX_PFC_QUEUES]; /* of each queue: a bit mask of Ixia queues */
 	} pfc;
 
 	char reserved[27];
@@ -162,11 +160,13 @@ struct avip_mdata_t {
 } __attribute__((packed));
 
 /* The layout, held at compile time. */
+/* clang-format off */
 #ifdef __cplusplus
-#	define PALLADIUM_ASSERT_(cond) static_assert(cond, #        cond)
+#	define PALLADIUM_ASSERT_(cond) static_assert(cond, #cond)
 #else
-#	define PALLADIUM_ASSERT_(cond) _Static_assert(cond, #        cond)
+#	define PALLADIUM_ASSERT_(cond) _Static_assert(cond, #cond)
 #endif
+/* clang-format on */
 #define PALLADIUM_AT_(member, offset) \
 	PALLADIUM_ASSERT_(offsetof(struct avip_mdata_t, member) == (offset))
 
@@ -210,11 +210,9 @@ PALLADIUM_AT_(pd_config.reserved, 21);
 #undef PALLADIUM_AT_
 #undef PALLADIUM_ASSERT_
 
-/* --- sockets ------------------------------------------------------------------------------------
- */
+/* --- sockets ---------------------------------------------------------------------------------- */
 
-/* The level of the options and of the ancillary data below; no level of the kernel has this number.
- */
+/* The level of the options and of the ancillary data; no level of the kernel has this number. */
 #define SOL_PALLADIUM 0x5044
 
 /* Type of the ancillary data, both directions. Its payload is one struct avip_mdata_t. */
@@ -223,14 +221,22 @@ PALLADIUM_AT_(pd_config.reserved, 21);
 /*
  * Socket options.
  *
- *   RECV_METADATA     int, 0 or 1; default 0. recvmsg and recvmmsg deliver the sidecar as ancillary
- * data. DEFAULT_METADATA  struct avip_mdata_t; default all zeros. Goes with frames sent without a
- * sidecar. METADATA_MODE     int, PALLADIUM_MODE_*; default CMSG, or INLINE with
- * PALLADIUM_METADATA=inline in the environment. INLINE puts the 48 bytes in front of each frame in
- * both directions, for every call including read and write; a shorter message than 48 bytes gives
- * EINVAL. RECV_CONTROL      int, 0 or 1; default 0 in CMSG mode, 1 in INLINE mode. Control messages
- * are delivered: in CMSG mode as frames of 0 bytes with their sidecar as ancillary data, in INLINE
- * mode as messages of 48 bytes. When off they are consumed and counted.
+ *   PALLADIUM_RECV_METADATA
+ *     int, 0 or 1; default 0. recvmsg and recvmmsg deliver the sidecar as ancillary data.
+ *
+ *   PALLADIUM_DEFAULT_METADATA
+ *     struct avip_mdata_t; default all zeros. Goes with frames sent without a sidecar.
+ *
+ *   PALLADIUM_METADATA_MODE
+ *     int, PALLADIUM_MODE_CMSG or PALLADIUM_MODE_INLINE; default CMSG, or INLINE with
+ *     PALLADIUM_METADATA=inline in the environment. INLINE puts the 48 bytes in front of each frame
+ *     in both directions, for every call including read and write; a message shorter than 48 bytes
+ *     gives EINVAL.
+ *
+ *   PALLADIUM_RECV_CONTROL
+ *     int, 0 or 1; default 0 in CMSG mode, 1 in INLINE mode. Control messages are delivered: in CMSG
+ *     mode as frames of 0 bytes with their sidecar as ancillary data, in INLINE mode as messages of
+ *     48 bytes. When off they are consumed and counted.
  *
  * A control message is sent as a frame of 0 bytes (INLINE: a message of 48 bytes) whose sidecar has
  * IXVERIFY_ONLY_CTRL_PKT.
@@ -284,8 +290,7 @@ static inline void palladium_cmsg_put(struct msghdr *msg, union palladium_cmsg_b
 	msg->msg_controllen = sizeof(control->bytes);
 }
 
-/* --- functions of the library --------------------------------------------------------------------
- */
+/* --- functions of the library ----------------------------------------------------------------- */
 
 /*
  * A program that is preloaded need not be linked with the library. It can find these functions with
@@ -307,9 +312,10 @@ static inline void palladium_cmsg_put(struct msghdr *msg, union palladium_cmsg_b
 /* The library's version, "major.minor.patch". */
 PALLADIUM_API_ const char *palladium_version(void);
 
-#define PALLADIUM_TEXT \
-	0 /* several lines and an empty one, as the program palladium_decode prints */
-#define PALLADIUM_JSON 1 /* one JSON object, on one line, without a line feed */
+/* Formats of palladium_decode: several lines and an empty one, as the program of that name prints;
+ * one JSON object on one line, without a line feed. */
+#define PALLADIUM_TEXT 0
+#define PALLADIUM_JSON 1
 
 /*
  * Describe the first 48 of the `len` bytes at `header` in at most `out_size` bytes at `out`, NUL

@@ -37,6 +37,10 @@ include tests/model/local.mk
 TESTS += tests/check_headers.sh
 EXTRA_DIST += tests/check_headers.sh
 
+# --- what make install puts where ------------------------------------------------------------
+TESTS += tests/check_install.sh
+EXTRA_DIST += tests/check_install.sh
+
 # --- metadata ------------------------------------------------------------------------------
 if HAVE_CMOCKA
 check_PROGRAMS += tests/unit/metadata/test_metadata
@@ -47,8 +51,8 @@ tests_unit_metadata_test_metadata_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_metadata_test_metadata_LDADD = $(PD_UNIT_LIBS)
 
 # --- palladium_decode ----------------------------------------------------------------------
-TESTS += tests/decode/decode.sh
-EXTRA_DIST += tests/decode/decode.sh tests/decode/test_decode.py tests/decode/golden.txt
+TESTS += tests/decode/test_decode.py
+EXTRA_DIST += tests/decode/test_decode.py tests/decode/golden.txt
 
 # --- the tables, the layers, the preload ---------------------------------------------------
 include tests/preload/local.mk
@@ -56,6 +60,7 @@ include tests/preload/local.mk
 include tests/unit/virtio/local.mk
 # --- the lab -------------------------------------------------------------------------------
 include tests/lab/local.mk
+include tests/hostile/local.mk
 
 # --- measurements: built by `make bench`, never by check ------------------------------------
 include tests/bench/local.mk

@@ -224,10 +224,12 @@ def library():
     return build(".libs/libpalladium.so")
 
 
-def _sanitizer_runtime(path):
-    """A sanitized library needs its runtime preloaded first."""
+def preload_order(path):
+    """A sanitized library with its runtime, in the order of LD_PRELOAD. ASan insists on being first;
+    TSan must not be: inside its own poll, recv... it does not see what our locks order."""
     out = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
-    return [m[1] for m in re.finditer(r"=> (\S*/lib(?:asan|tsan|ubsan)\.so\S*)", out)]
+    runtime = re.findall(r"=> (\S*/lib(?:asan|tsan|ubsan)\.so\S*)", out)
+    return [str(path), *runtime] if "libtsan" in "".join(runtime) else [*runtime, str(path)]
 
 
 def preload_env(ports=None, **variables):
@@ -236,7 +238,7 @@ def preload_env(ports=None, **variables):
     ports: the value of PALLADIUM_PORTS; other variables by name without their prefix:
     preload_env("pd0=...", METADATA="inline"). The machine's own configuration is kept out.
     """
-    env = {"LD_PRELOAD": " ".join([*_sanitizer_runtime(library()), library()]),
+    env = {"LD_PRELOAD": " ".join(preload_order(library())),
            "PALLADIUM_CONFIG_FILE": os.devnull}
     if ports:
         env["PALLADIUM_PORTS"] = ports

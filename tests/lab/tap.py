@@ -17,6 +17,11 @@ def _report(verdict, name, directive="", text=""):
         _say("# " + line)
 
 
+def pytest_addoption(parser):
+    """What the terminal's plug-in defines, which is left out: the texts of assertions ask for it."""
+    parser.addoption("--verbose", action="count", default=0, dest="verbose")
+
+
 def pytest_runtest_logreport(report):
     """One line for each test; its failure text as diagnostics."""
     name = report.nodeid.split("::", 1)[-1]

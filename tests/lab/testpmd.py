@@ -23,7 +23,8 @@ import tempfile
 from .proc import Proc, ProcTimeout, require
 
 _serial = itertools.count()
-PROMPT = r"testpmd> "
+# Whole lines of other threads may stand between any two of its characters.
+PROMPT = r"(?:\s*(?:Port \d|VHOST_)[^\n]*\n)*".join("testpmd> ")
 
 
 def _clear(path, listens):

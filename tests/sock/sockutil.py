@@ -7,12 +7,12 @@ interfaces that are joined, and prints what it sees; `same` runs it both ways an
 """
 import os
 import pathlib
-import re
 import subprocess
 
 import pytest
 
 from lab import ns
+from lab.proc import preload_order
 
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = pathlib.Path(os.environ.get("PD_BUILD", HERE.parent.parent / "build"))
@@ -22,17 +22,10 @@ LOOP = "pd0=loop:pd1"
 LIMIT = 20
 
 
-def sanitizer():
-    """The sanitizer's runtime, which must be loaded in front of a library that needs it."""
-    out = subprocess.run(["ldd", PRELOAD], capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"=> (\S*/lib[at]san\.so\S*)", out)
-    return found[:1]
-
-
 def environment(ports=LOOP, **extra):
     """The environment of a program under the preload."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("PALLADIUM_")}
-    env["LD_PRELOAD"] = ":".join([*sanitizer(), str(PRELOAD)])
+    env["LD_PRELOAD"] = ":".join(preload_order(PRELOAD))
     env["PALLADIUM_PORTS"] = ports
     env["PALLADIUM_CONFIG_FILE"] = "/dev/null"
     env["PALLADIUM_TRACELEVEL"] = "error"

@@ -2,5 +2,5 @@
 check_PROGRAMS += tests/stats/publisher
 tests_stats_publisher_SOURCES = tests/stats/publisher.c
 tests_stats_publisher_LDADD = libpd.la
-TESTS += tests/stats/stats.sh
-EXTRA_DIST += tests/stats/stats.sh tests/stats/test_stats.py
+TESTS += tests/stats/test_stats.py
+EXTRA_DIST += tests/stats/test_stats.py

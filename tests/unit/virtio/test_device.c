@@ -1009,6 +1009,10 @@ static void test_descriptors_that_change(void **state)
 
 	f.bufs[0] = header_bufs[N_HEADERS];
 	start(16, 48, F_V1 | F_INDIRECT | F_MRG);
+#ifdef PD_UNDER_TSAN
+	/* The race is the test: what a peer does to its memory is not ours to order. */
+	return;
+#endif
 	pd_store_release(&stop_scribbling, 0);
 	assert_int_equal(pthread_create(&thread, NULL, scribble, NULL), 0);
 	for (unsigned round = 0; round < 20000; round++) {

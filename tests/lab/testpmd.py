@@ -23,8 +23,8 @@ import tempfile
 from .proc import Proc, ProcTimeout, require
 
 _serial = itertools.count()
-# Whole lines of other threads may stand between any two of its characters.
-PROMPT = r"(?:\s*(?:Port \d|VHOST_)[^\n]*\n)*".join("testpmd> ")
+# What other threads say may stand between any two of its characters, their line feeds by themselves.
+PROMPT = r"(?:\s|(?:Port \d|VHOST_)[^\n]*\n)*".join("testpmd> ")
 
 
 def _clear(path, listens):

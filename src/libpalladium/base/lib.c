@@ -19,6 +19,8 @@ static void pd_lib_run_nothing(void)
 
 void (*pd_lib_run_pending)(void) = pd_lib_run_nothing;
 
+int (*pd_lib_sigbus)(const struct sigaction *act, struct sigaction *old);
+
 static struct pd_lock pd_fork_lock = PD_LOCK_INIT(PD_RANK_CONTROL);
 static struct pd_fork_hook *pd_fork_hooks;
 

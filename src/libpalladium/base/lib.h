@@ -17,6 +17,7 @@
 #ifndef PD_BASE_LIB_H
 #define PD_BASE_LIB_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/compiler.h"
@@ -90,6 +91,12 @@ static inline bool pd_signal_restart_wanted(void)
 {
 	return pd_lib_self.restart;
 }
+
+/*
+ * sigaction(SIGBUS) while a handler of the library's stands in front of the program's; NULL while none does.
+ * As sigaction: 0, or -1 with errno. Under the lock of preload/signal.c.
+ */
+extern int (*pd_lib_sigbus)(const struct sigaction *act, struct sigaction *old);
 
 /*
  * What a module does around a fork: `prepare` in the parent before it (takes the locks that must be quiet),

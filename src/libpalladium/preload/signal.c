@@ -15,6 +15,9 @@
  * says pd_signal_entry, so SA_RESETHAND and a vfork child's SIG_DFL need no care. Signals that a fault raises,
  * and abort's, are never wrapped. A handler that was deferred runs on the thread's own stack (SA_ONSTACK has no
  * effect on it) and its ucontext is the place where the library was left.
+ *
+ * SIGBUS may have a handler of ours in front of the program's (pd_lib_sigbus in base/lib.h); then the program
+ * deals with that one.
  */
 #include <pthread.h>
 #include <string.h>
@@ -197,7 +200,9 @@ static int pd_sigaction_locked(int sig, const struct sigaction *act, struct siga
 		wrapped.sa_flags |= SA_SIGINFO;
 		pd_sigset_store(&wrapped.sa_mask, PD_SIGNALS_BLOCK);
 	}
-	ret = pd_real.sigaction(sig, wrap ? &wrapped : act, &was);
+	ret = sig == SIGBUS && pd_lib_sigbus
+		      ? pd_lib_sigbus(act, &was)
+		      : pd_real.sigaction(sig, wrap ? &wrapped : act, &was);
 	if (ret < 0) {
 		if (wrap)
 			pd_handler_write(sig, before.fn, before.flags, before.mask);
@@ -244,7 +249,12 @@ pd_sighandler PD_WRAP(signal)(int sig, pd_sighandler handler)
 	if (pd_sigaction_locked(sig, NULL, &was) < 0) {
 		ret = SIG_ERR;
 	} else {
-		ret = pd_real.signal(sig, handler);
+		if (sig == SIGBUS && pd_lib_sigbus) {
+			now = (struct sigaction){.sa_handler = handler, .sa_flags = SA_RESTART};
+			ret = pd_lib_sigbus(&now, NULL) ? SIG_ERR : was.sa_handler;
+		} else {
+			ret = pd_real.signal(sig, handler);
+		}
 		if (ret != SIG_ERR) {
 			ret = was.sa_handler;
 			if (pd_signal_wraps(sig, handler) && !pd_real.sigaction(sig, NULL, &now))

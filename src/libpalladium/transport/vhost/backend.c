@@ -139,7 +139,7 @@ static void ring_down(struct pd_vhost_backend *be, unsigned i)
 	}
 	if (!be->ring[i].up)
 		return;
-	pd_lock(&side->lock);
+	pd_vhost_lane_lock(lane, ring_dir(i));
 	be->ring[i].base = pd_vhost_lane_down(lane, ring_dir(i));
 	pd_unlock(&side->lock);
 	be->ring[i].up = false;
@@ -158,7 +158,7 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 	why = ring_layout(be, i, be->map, &layout);
 	if (why)
 		return why;
-	pd_lock(&side->lock);
+	pd_vhost_lane_lock(lane, ring_dir(i));
 	err = pd_vhost_lane_up(lane, ring_dir(i), &layout, &be->map->table, ring->kick_fd,
 			       ring->call_fd, false);
 	pd_unlock(&side->lock);
@@ -290,7 +290,7 @@ static struct pd_vhost_map *backend_swap_map(struct pd_vhost_backend *be, struct
 			ring_down(be, i);
 			continue;
 		}
-		pd_lock(&side->lock);
+		pd_vhost_lane_lock(lane, ring_dir(i));
 		err = pd_vhost_lane_remap(lane, dir, &layout, &map->table);
 		pd_unlock(&side->lock);
 		if (err)
@@ -386,7 +386,7 @@ static const char *on_set_mem_table(struct pd_vhost_backend *be, struct pd_vhost
 
 	if (!memory->n_regions)
 		return "a memory table without regions";
-	map = pd_vhost_map_new();
+	map = pd_vhost_map_new(be->role.lanes[0].broken);
 	if (!map)
 		return "no memory";
 	for (uint32_t i = 0; i < memory->n_regions; i++) {
@@ -410,7 +410,8 @@ static const char *on_get_max_mem_slots(struct pd_vhost_backend *be, struct pd_v
 static const char *on_add_mem_reg(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 				  struct pd_vhost_ring *ring)
 {
-	struct pd_vhost_map *map = be->map ? pd_vhost_map_copy(be->map) : pd_vhost_map_new();
+	struct pd_vhost_map *map =
+		be->map ? pd_vhost_map_copy(be->map) : pd_vhost_map_new(be->role.lanes[0].broken);
 	const char *why = "no memory";
 
 	if (map)
@@ -516,7 +517,7 @@ static const char *on_set_vring_kick(struct pd_vhost_backend *be, struct pd_vhos
 	if (ring->sink)
 		ring_down(be, i);
 	if (ring->up) {
-		pd_lock(&side->lock);
+		pd_vhost_lane_lock(lane, ring_dir(i));
 		pd_vhost_lane_set_notify(lane, ring_dir(i), fd);
 		pd_unlock(&side->lock);
 	}
@@ -540,7 +541,7 @@ static const char *on_set_vring_call(struct pd_vhost_backend *be, struct pd_vhos
 	if (ring->sink)
 		ring_down(be, i);
 	if (ring->up) {
-		pd_lock(&side->lock);
+		pd_vhost_lane_lock(lane, ring_dir(i));
 		pd_vhost_lane_set_signal(lane, ring_dir(i), fd);
 		pd_unlock(&side->lock);
 	}
@@ -696,6 +697,7 @@ static const char *backend_message(struct pd_vhost_conn *conn, struct pd_vhost_m
 	char detail[sizeof(be->reason)];
 	const char *why;
 
+	be->heard = true;
 	why = pd_vhost_check_request(msg);
 	if (why)
 		return reasonf(be, "%s: %s", name, why);
@@ -744,7 +746,21 @@ static int backend_init(struct pd_vhost_role_base *role)
 
 static int backend_connected(struct pd_vhost_role_base *role, int fd)
 {
+	backend_of(role)->heard = false;
 	return pd_vhost_conn_open(&backend_of(role)->conn, fd);
+}
+
+/* A peer that never speaks may be kept waiting, but must not keep others out. */
+static bool backend_give_way(struct pd_vhost_role_base *role)
+{
+	struct pd_vhost_backend *be = backend_of(role);
+
+	if (!pd_vhost_conn_is_open(&be->conn) || be->heard)
+		return false;
+	pd_vhost_conn_close(&be->conn);
+	backend_reset(be);
+	role->lost(role, "the peer said nothing, and another one came", true);
+	return true;
 }
 
 /* A ring is broken: the peer goes, and comes back with a fresh one if it can. */
@@ -752,13 +768,19 @@ static void backend_broken(struct pd_vhost_role_base *role)
 {
 	struct pd_vhost_backend *be = backend_of(role);
 
+	if (be->map && pd_vhost_map_is_cut(be->map)) {
+		pd_vhost_conn_close(&be->conn);
+		backend_reset(be);
+		role->lost(role, "the peer's memory is gone: a file was truncated", true);
+		return;
+	}
 	for (unsigned i = 0; i < n_rings(be); i++) {
 		const char *why = NULL;
 		struct pd_lane_side *side = &ring_lane(be, i)->lane.side[ring_dir(i)];
 
 		if (!be->ring[i].up)
 			continue;
-		pd_lock(&side->lock);
+		pd_vhost_lane_lock(ring_lane(be, i), ring_dir(i));
 		why = pd_vhost_lane_broken(ring_lane(be, i), ring_dir(i));
 		pd_unlock(&side->lock);
 		if (!why)
@@ -785,5 +807,6 @@ const struct pd_vhost_role_ops pd_vhost_backend_ops = {
 	.init = backend_init,
 	.connected = backend_connected,
 	.broken = backend_broken,
+	.give_way = backend_give_way,
 	.fini = backend_fini,
 };

@@ -8,8 +8,8 @@
  *
  * Listening. One listener per path, however many ports name it. A connection goes to the first port,
  * in configuration order, that has none. When all have one the newcomer is kept for a second: a
- * peer that was killed and is back at once may be seen before its old connection's end is. Then it
- * is closed, with a line in the log.
+ * peer that was killed and is back at once may be seen before its old connection's end is. Then one
+ * that has never said anything gives way to it, or it is closed, with a line in the log.
  *
  * The socket file. It is made with mode 0600. What stands at the path already is replaced only when
  * it is a socket, belongs to this user, and no socket is bound to it any more; a datagram connect
@@ -151,6 +151,18 @@ static struct pd_vhost_dial *listener_free_port(struct pd_vhost_listener *l)
 	return NULL;
 }
 
+/* Have a port end a connection that nothing comes from. Returns whether one did. */
+static bool listener_make_way(struct pd_vhost_listener *l)
+{
+	struct pd_vhost_dial *dial;
+
+	pd_list_for_each (dial, &l->ports, node) {
+		if (!dial->waiting && dial->give_way(dial))
+			return true;
+	}
+	return false;
+}
+
 /* Hand waiting connections to free ports, and refuse those that have waited long enough. */
 static void listener_serve(struct pd_vhost_listener *l)
 {
@@ -163,6 +175,11 @@ static void listener_serve(struct pd_vhost_listener *l)
 		dial = listener_free_port(l);
 		if (!dial && now < first.until_ns)
 			break;
+		if (!dial && listener_make_way(l)) {
+			l->early[0].until_ns =
+				now + GRACE_NS; /* the port asks for it in a moment */
+			break;
+		}
 		l->n_early--;
 		memmove(&l->early[0], &l->early[1], l->n_early * sizeof(l->early[0]));
 		if (dial) {

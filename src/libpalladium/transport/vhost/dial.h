@@ -25,6 +25,8 @@ struct pd_vhost_dial {
 	/* No peer for now, and why (a sentence's end, valid during the call); told once per reason.
 	 */
 	void (*trouble)(struct pd_vhost_dial *dial, const char *reason);
+	/* Another peer waits: end a connection that is good for nothing. Returns whether one ended. */
+	bool (*give_way)(struct pd_vhost_dial *dial);
 	/* Private. */
 	struct pd_list node; /* among the listener's ports */
 	struct pd_vhost_listener *listener;

@@ -10,18 +10,26 @@
  * An eventfd blocks its writer when the counter is full, and its reader when it is empty, unless it
  * is non-blocking. That flag belongs to the open file, which the peer shares: setting it is what
  * every known peer has done already (QEMU and DPDK create theirs so), and harmless to one that only
- * polls. A hostile peer can clear it again and fill the counter, and then stalls the thread that
- * kicks it until its process ends: the kernel offers no eventfd write that cannot wait
- * (RWF_NOWAIT is refused for it), and asking with poll first would be a race and a system call
- * more on each kick.
+ * polls. A hostile peer can clear it again and fill the counter. So nothing may rest on the flag:
+ *
+ *   reading   preadv2 with RWF_NOWAIT never waits (Linux 5.8; before that the flag is all there is).
+ *   writing   has no such flag: RWF_NOWAIT is refused. The kernel's own completions of asynchronous
+ *             I/O (IOCB_FLAG_RESFD) add to an eventfd and saturate in place of waiting. Measured,
+ *             that takes 0.8 us against 0.3 us for a write, so the data path writes, and
+ *             the control side, which must never wait, signals this way. A thread of the data path
+ *             that a hostile peer did stop is found and let go by lane.c.
  */
 #include "transport/vhost/eventfd.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
+#include <linux/aio_abi.h>
 
+#include "base/compiler.h"
 #include "base/internal_fd.h"
 #include "base/sys.h"
 
@@ -74,4 +82,65 @@ int pd_vhost_eventfd_adopt(int fd)
 	if (!(flags & O_NONBLOCK) && pd_sys_fcntl(fd, F_SETFL, flags | O_NONBLOCK))
 		return -EINVAL;
 	return 0;
+}
+
+/* --- without waiting ----------------------------------------------------------------------- */
+
+#define EVENTFD_RWF_NOWAIT 0x8
+
+void pd_vhost_eventfd_drain(int fd)
+{
+	uint64_t count;
+	struct iovec iov = {&count, sizeof(count)};
+	long got = PD_SYS_6(SYS_preadv2, fd, &iov, 1, -1, -1, EVENTFD_RWF_NOWAIT);
+
+	if (pd_unlikely(got < 0 && got != -EAGAIN && got != -EINTR))
+		pd_sys_read(fd, &count, sizeof(count)); /* an old kernel */
+}
+
+bool pd_vhost_eventfd_is_full(int fd)
+{
+	static const struct timespec now = {0, 0};
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+
+	return pd_sys_ppoll(&p, 1, &now, NULL) >= 0 && !(p.revents & POLLOUT);
+}
+
+/* The context of asynchronous I/O; 0: none yet. A forked child's is of no use and is made anew. */
+static aio_context_t aio;
+
+/* Have the kernel add one to `fd`, by completing a poll of it. Returns 1 or -errno. */
+static long signal_by_completion(int fd)
+{
+	struct iocb cb = {
+		.aio_fildes = (uint32_t)fd,
+		.aio_lio_opcode = IOCB_CMD_POLL,
+		.aio_buf = POLLIN | POLLOUT, /* an eventfd is always one of the two */
+		.aio_flags = IOCB_FLAG_RESFD,
+		.aio_resfd = (uint32_t)fd,
+	};
+	struct iocb *cbs[] = {&cb};
+	struct io_event done;
+	long ret = aio ? PD_SYS_3(SYS_io_submit, aio, 1, cbs) : -EINVAL;
+
+	if (ret == -EINVAL) {
+		aio = 0;
+		ret = PD_SYS_2(SYS_io_setup, 4, &aio);
+		if (!ret)
+			ret = PD_SYS_3(SYS_io_submit, aio, 1, cbs);
+	}
+	if (ret == 1)
+		PD_SYS_5(SYS_io_getevents, aio, 0, 1, &done, NULL);
+	return ret;
+}
+
+void pd_vhost_eventfd_signal(int fd)
+{
+	static const uint64_t one = 1;
+
+	if (signal_by_completion(fd) == 1)
+		return;
+	/* No asynchronous I/O here: the nearest to not waiting is to look first. */
+	if (!pd_vhost_eventfd_is_full(fd))
+		pd_sys_write(fd, &one, sizeof(one));
 }

@@ -5,6 +5,8 @@
 #ifndef PD_TRANSPORT_VHOST_EVENTFD_H
 #define PD_TRANSPORT_VHOST_EVENTFD_H
 
+#include <stdbool.h>
+
 /* A new eventfd of ours, non-blocking. Returns it or -errno. */
 int pd_vhost_eventfd_make(void);
 
@@ -13,5 +15,14 @@ int pd_vhost_eventfd_make(void);
  * non-blocking. Returns 0, or -EINVAL when it is something else; `fd` stays the caller's.
  */
 int pd_vhost_eventfd_adopt(int fd);
+
+/* Empty an eventfd. Never waits, whatever the peer has made of its flags. Any thread. */
+void pd_vhost_eventfd_drain(int fd);
+
+/* Add one to an eventfd. Never waits; slower than a write. pd_control held. */
+void pd_vhost_eventfd_signal(int fd);
+
+/* True when a write would wait: its counter is full, which takes a peer that wants it so. */
+bool pd_vhost_eventfd_is_full(int fd);
 
 #endif /* PD_TRANSPORT_VHOST_EVENTFD_H */

@@ -7,12 +7,15 @@
  * The last row is a question whose answer proves that the peer has taken in everything before it,
  * with or without REPLY_ACK; then the lanes come up.
  *
- * The death of the back-end. Rings and buffers stay as they are, with the eventfds and the file.
+ * The death of the back-end. Rings and buffers stay as they are, in their file; the eventfds are new.
  * What it had published as used is ours: frames to receive, buffers to send from. What it had not is
  * made available again, in the first order, to whoever connects next, who is told to begin where
  * used->idx stands (pd_vq_resume_driver). So a frame that send took is lost only with this process,
  * and one that was used is never shown twice. Only if the peer left a ring broken, or negotiated
  * features say otherwise, everything begins anew in a new file, which the old peer does not have.
+ *
+ * A peer that takes the connection and does not answer, or does not read, is given up after ten
+ * seconds, so that one that works is tried (connecting) or let in (listening).
  */
 #include "transport/vhost/frontend.h"
 
@@ -43,6 +46,9 @@
 #define STATUS_FEATURES_OK \
 	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK)
 #define STATUS_DRIVER_OK (STATUS_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK)
+
+/* How long a peer may take for its answers until the rings run. */
+#define HANDSHAKE_NS (10000 * PD_NS_PER_MS)
 
 /* How long closing waits for the peer to take the frames that were sent. */
 #define LINGER_NS (200 * PD_NS_PER_MS)
@@ -121,7 +127,7 @@ static int rings_resume(struct pd_vhost_frontend *fe)
 
 		if (!ring->used)
 			continue;
-		pd_lock(&side->lock);
+		pd_vhost_lane_lock(lane, ring_dir(i));
 		base = pd_vhost_lane_resume_base(lane, ring_dir(i));
 		pd_unlock(&side->lock);
 		if (base < 0)
@@ -140,7 +146,7 @@ static void rings_down(struct pd_vhost_frontend *fe)
 
 		if (!fe->ring[i].up)
 			continue;
-		pd_lock(&side->lock);
+		pd_vhost_lane_lock(lane, ring_dir(i));
 		pd_vhost_lane_down(lane, ring_dir(i));
 		pd_unlock(&side->lock);
 		fe->ring[i].up = false;
@@ -156,7 +162,7 @@ static const char *rings_up(struct pd_vhost_frontend *fe)
 		struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
 		int err;
 
-		pd_lock(&side->lock);
+		pd_vhost_lane_lock(lane, ring_dir(i));
 		err = pd_vhost_lane_up(lane, ring_dir(i), &ring->layout, NULL, ring->call_fd,
 				       ring->kick_fd, ring->used);
 		pd_unlock(&side->lock);
@@ -164,6 +170,7 @@ static const char *rings_up(struct pd_vhost_frontend *fe)
 			return reasonf(fe, "ring %u: %s", i, pd_strerror(err));
 		ring->up = ring->used = true;
 	}
+	pd_progress_timer_cancel(&fe->handshake);
 	fe->role.up(&fe->role);
 	return NULL;
 }
@@ -443,6 +450,7 @@ static const char *frontend_drained(struct pd_vhost_conn *conn)
 /* The connection is over, however that came. */
 static void frontend_lost(struct pd_vhost_frontend *fe, const char *reason, bool fault)
 {
+	pd_progress_timer_cancel(&fe->handshake);
 	rings_down(fe);
 	fe->role.lost(&fe->role, reason, fault);
 }
@@ -452,6 +460,19 @@ static void frontend_ended(struct pd_vhost_conn *conn, const char *reason)
 	struct pd_vhost_frontend *fe = pd_container_of(conn, struct pd_vhost_frontend, conn);
 
 	frontend_lost(fe, reason, strncmp(reason, "the peer closed", 15) != 0);
+}
+
+/* The peer had its time. */
+static void frontend_late(struct pd_progress_timer *timer)
+{
+	struct pd_vhost_frontend *fe = pd_container_of(timer, struct pd_vhost_frontend, handshake);
+
+	if (fe->awaited)
+		reasonf(fe, "the peer does not answer %s", pd_vhost_request_name(fe->awaited));
+	else
+		reasonf(fe, "the peer does not read its messages");
+	pd_vhost_conn_close(&fe->conn);
+	frontend_lost(fe, fe->reason, true);
 }
 
 static const struct pd_vhost_conn_ops frontend_conn_ops = {
@@ -474,27 +495,37 @@ static void eventfds_close(struct pd_vhost_frontend *fe)
 	}
 }
 
-static int frontend_init(struct pd_vhost_role_base *role)
+/*
+ * New eventfds for all rings, all of which are down: what the last peer has done to the old ones, which
+ * it may still have, does not concern the next. Returns 0 or -errno with none left.
+ */
+static int eventfds_renew(struct pd_vhost_frontend *fe)
 {
-	struct pd_vhost_frontend *fe = frontend_of(role);
 	int err = 0;
 
-	pd_vhost_conn_init(&fe->conn, &frontend_conn_ops, true);
-	fe->area.fd = -1;
-	for (unsigned i = 0; i < PD_ARRAY_SIZE(fe->ring); i++)
-		fe->ring[i].kick_fd = fe->ring[i].call_fd = -1;
-	for (unsigned i = 0; !err && i < 2 * role->n_lanes; i++) {
+	eventfds_close(fe);
+	for (unsigned i = 0; !err && i < 2 * fe->role.n_lanes; i++) {
 		fe->ring[i].kick_fd = pd_vhost_eventfd_make();
 		fe->ring[i].call_fd = pd_vhost_eventfd_make();
-		err = fe->ring[i].kick_fd < 0   ? fe->ring[i].kick_fd
-		      : fe->ring[i].call_fd < 0 ? fe->ring[i].call_fd
-						: 0;
+		if (fe->ring[i].kick_fd < 0 || fe->ring[i].call_fd < 0)
+			err = -EMFILE;
 	}
-	if (!err)
-		err = area_renew(fe);
 	if (err)
 		eventfds_close(fe);
 	return err;
+}
+
+static int frontend_init(struct pd_vhost_role_base *role)
+{
+	struct pd_vhost_frontend *fe = frontend_of(role);
+
+	pd_vhost_conn_init(&fe->conn, &frontend_conn_ops, true);
+	pd_list_init(&fe->handshake.node);
+	fe->handshake.fn = frontend_late;
+	fe->area.fd = -1;
+	for (unsigned i = 0; i < PD_ARRAY_SIZE(fe->ring); i++)
+		fe->ring[i].kick_fd = fe->ring[i].call_fd = -1;
+	return area_renew(fe);
 }
 
 static int frontend_connected(struct pd_vhost_role_base *role, int fd)
@@ -510,9 +541,11 @@ static int frontend_connected(struct pd_vhost_role_base *role, int fd)
 	err = pd_vhost_conn_open(&fe->conn, fd);
 	if (err)
 		return err;
-	if (fe->area.fd < 0 || rings_resume(fe))
+	pd_progress_timer_set(&fe->handshake, HANDSHAKE_NS);
+	err = eventfds_renew(fe);
+	if (!err && (fe->area.fd < 0 || rings_resume(fe)))
 		err = area_renew(fe);
-	why = err ? "no memory for the rings" : steps_run(fe);
+	why = err ? pd_strerror(err) : steps_run(fe);
 	if (why) {
 		pd_vhost_conn_close(&fe->conn);
 		frontend_lost(fe, why, false);
@@ -531,7 +564,7 @@ static void frontend_broken(struct pd_vhost_role_base *role)
 
 		if (!fe->ring[i].up)
 			continue;
-		pd_lock(&side->lock);
+		pd_vhost_lane_lock(lane, ring_dir(i));
 		why = pd_vhost_lane_broken(lane, ring_dir(i));
 		pd_unlock(&side->lock);
 		if (!why)
@@ -541,6 +574,12 @@ static void frontend_broken(struct pd_vhost_role_base *role)
 		frontend_lost(fe, fe->reason, true);
 		return;
 	}
+}
+
+/* A peer that does not answer is given up anyway. */
+static bool frontend_give_way(struct pd_vhost_role_base *role)
+{
+	return false;
 }
 
 /*
@@ -567,6 +606,7 @@ static void frontend_fini(struct pd_vhost_role_base *role, bool abandon)
 
 	if (!abandon && pd_vhost_conn_is_open(&fe->conn))
 		frontend_linger(fe);
+	pd_progress_timer_cancel(&fe->handshake);
 	pd_vhost_conn_close(&fe->conn);
 	rings_down(fe);
 	eventfds_close(fe);
@@ -579,5 +619,6 @@ const struct pd_vhost_role_ops pd_vhost_frontend_ops = {
 	.init = frontend_init,
 	.connected = frontend_connected,
 	.broken = frontend_broken,
+	.give_way = frontend_give_way,
 	.fini = frontend_fini,
 };

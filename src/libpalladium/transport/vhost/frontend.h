@@ -18,7 +18,7 @@ struct pd_vhost_own_ring {
 	uint16_t base;              /* for SET_VRING_BASE */
 	bool used;                  /* was up before in this area: carry on */
 	bool up;
-	int kick_fd, call_fd; /* ours, for the port's life */
+	int kick_fd, call_fd; /* ours, new for each connection */
 };
 
 struct pd_vhost_frontend {
@@ -34,6 +34,7 @@ struct pd_vhost_frontend {
 	unsigned at_ring; /* within a row that is sent once per ring */
 	uint32_t awaited; /* request whose answer is due, or 0 */
 	bool awaiting_ack;
+	struct pd_progress_timer handshake; /* armed until the rings run */
 	char reason[128];
 };
 

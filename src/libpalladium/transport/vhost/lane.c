@@ -5,10 +5,12 @@
  * notification's system call, the counters, and the report of a broken ring.
  */
 #include <string.h>
+#include <time.h>
 
 #include "base/sys.h"
 #include "counters/counters.h"
 #include "transport/transport.h"
+#include "transport/vhost/eventfd.h"
 #include "transport/vhost/lane.h"
 #include "virtio/driver.h"
 #include "vlib/buffer.h"
@@ -22,13 +24,27 @@ static struct pd_vhost_lane *from_lane(struct pd_lane *lane)
 
 /* --- what every operation ends with ---------------------------------------------------------- */
 
-/* Ring the peer. A full counter is as good as one that was written: it is readable. */
+/*
+ * Ring the peer. A full counter is as good as one that was written: it is readable. Should the peer
+ * have made it one that waits, the odd count tells (pd_vhost_lane_free).
+ */
 static void ring_peer(struct pd_vhost_lane *lane, enum pd_dir dir)
 {
 	static const uint64_t one = 1;
+	uint32_t rings = lane->rings[dir];
 
+	if (lane->signal_fd[dir] < 0)
+		return;
+	pd_store_relaxed(&lane->rings[dir], rings + 1);
+	pd_sys_write(lane->signal_fd[dir], &one, sizeof(one));
+	pd_store_relaxed(&lane->rings[dir], rings + 2);
+}
+
+/* Ring the peer from the control side. */
+static void ring_peer_control(struct pd_vhost_lane *lane, enum pd_dir dir)
+{
 	if (lane->signal_fd[dir] >= 0)
-		pd_sys_write(lane->signal_fd[dir], &one, sizeof(one));
+		pd_vhost_eventfd_signal(lane->signal_fd[dir]);
 }
 
 /* Have the control side take the port down; once. */
@@ -215,11 +231,9 @@ static PD_ALWAYS_INLINE void do_disarm(struct pd_lane *pl, enum pd_dir dir, enum
 /* Make event_fd unreadable; the same for every role. */
 static void drain(struct pd_lane *pl, enum pd_dir dir)
 {
-	uint64_t count;
-
 	if (pl->side[dir].event_fd < 0)
 		return;
-	pd_sys_read(pl->side[dir].event_fd, &count, sizeof(count));
+	pd_vhost_eventfd_drain(pl->side[dir].event_fd);
 	count_event(from_lane(pl), dir,
 		    dir == PD_RX ? PD_CTR_LANE_RX_WAKEUPS : PD_CTR_LANE_TX_WAKEUPS);
 }
@@ -278,6 +292,46 @@ const struct pd_lane_ops *pd_vhost_lane_ops(enum pd_vhost_role role, enum pd_vho
 
 /* --- control side ---------------------------------------------------------------------------- */
 
+/*
+ * A hostile peer fills the counter of its call (or our kick) and makes the descriptor one that
+ * waits: the thread that rings then stands in the write, with the side's lock. It is let go by
+ * emptying the counter, again and again if the peer fills it anew. What was in it is given back,
+ * in case the ring had just been heard.
+ */
+bool pd_vhost_lane_free(struct pd_vhost_lane *lane, enum pd_dir dir)
+{
+	int fd = lane->signal_fd[dir];
+
+	if (!(pd_load_relaxed(&lane->rings[dir]) & 1) || fd < 0 || !pd_vhost_eventfd_is_full(fd))
+		return false;
+	pd_vhost_eventfd_drain(fd);
+	pd_vhost_eventfd_signal(fd);
+	return true;
+}
+
+void pd_vhost_lane_lock(struct pd_vhost_lane *lane, enum pd_dir dir)
+{
+	static const struct timespec pause = {.tv_nsec = 50000};
+
+	while (!pd_trylock(&lane->lane.side[dir].lock)) {
+		pd_vhost_lane_free(lane, dir);
+		nanosleep(&pause, NULL);
+	}
+}
+
+void pd_vhost_lane_accuse(struct pd_vhost_lane *lane, enum pd_dir dir, const char *why)
+{
+	struct pd_lane_side *side = &lane->lane.side[dir];
+
+	pd_vhost_lane_lock(lane, dir);
+	if (side->up) {
+		lane->accused[dir] = why;
+		if (lane->broken)
+			pd_progress_post(lane->broken);
+	}
+	pd_unlock(&side->lock);
+}
+
 int pd_vhost_lane_init(struct pd_vhost_lane *lane, enum pd_vhost_role role,
 		       enum pd_vhost_dialect dialect, struct pd_progress_work *broken)
 {
@@ -335,8 +389,9 @@ int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct p
 		return err;
 	vq->signalled_valid = false;
 	lane->reported[dir] = false;
+	lane->accused[dir] = NULL;
 	lane->signal_fd[dir] = signal_fd;
-	ring_peer(lane, dir);
+	ring_peer_control(lane, dir);
 	pd_lane_set_link(&lane->lane, dir, true, notify_fd, vq->cursor);
 	return 0;
 }
@@ -386,7 +441,7 @@ void pd_vhost_lane_set_signal(struct pd_vhost_lane *lane, enum pd_dir dir, int s
 		return;
 	lane->signal_fd[dir] = signal_fd;
 	lane->vq[dir].signalled_valid = false;
-	ring_peer(lane, dir);
+	ring_peer_control(lane, dir);
 }
 
 void pd_vhost_lane_set_notify(struct pd_vhost_lane *lane, enum pd_dir dir, int notify_fd)

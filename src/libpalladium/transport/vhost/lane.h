@@ -35,7 +35,9 @@ struct pd_vhost_lane {
 	int signal_fd[PD_DIRS]; /* eventfd that tells the peer; -1: it polls. Borrowed. */
 	enum pd_vhost_role role;
 	enum pd_vhost_dialect dialect;
+	uint32_t rings[PD_DIRS]; /* odd while a thread rings the peer */
 	struct pd_progress_work *broken;
+	const char *accused[PD_DIRS];                     /* see pd_vhost_lane_accuse */
 	bool reported[PD_DIRS];                           /* the break of this ring was posted */
 	struct pd_buffer_pool *pool;                      /* headers of external buffers */
 	struct pd_buffer *headers[PD_VHOST_LANE_HEADERS]; /* all of them, ours for good */
@@ -90,10 +92,25 @@ void pd_vhost_lane_set_signal(struct pd_vhost_lane *lane, enum pd_dir dir, int s
 /* Another eventfd that the peer rings; wakes every sleeper. Harmless when the side is down. */
 void pd_vhost_lane_set_notify(struct pd_vhost_lane *lane, enum pd_dir dir, int notify_fd);
 
-/* Why the ring of a side is broken, or NULL. */
+/*
+ * Let a thread go that the peer holds up by a full notification; true when there was one. No lock.
+ * To be called now and then while the side is up, by the progress thread.
+ */
+bool pd_vhost_lane_free(struct pd_vhost_lane *lane, enum pd_dir dir);
+
+/* Take the lock of a side; unlike pd_lock, also when its holder is held up as above. */
+void pd_vhost_lane_lock(struct pd_vhost_lane *lane, enum pd_dir dir);
+
+/*
+ * The peer did wrong by this side, for a reason (a constant) other than the ring itself, whose
+ * contents stay good: report it as a broken one. Takes the lock.
+ */
+void pd_vhost_lane_accuse(struct pd_vhost_lane *lane, enum pd_dir dir, const char *why);
+
+/* Why the ring of a side is broken, or its peer accused, or NULL. */
 static inline const char *pd_vhost_lane_broken(const struct pd_vhost_lane *lane, enum pd_dir dir)
 {
-	return lane->vq[dir].broken;
+	return lane->vq[dir].broken ? lane->vq[dir].broken : lane->accused[dir];
 }
 
 #endif /* PD_TRANSPORT_VHOST_LANE_H */

@@ -5,7 +5,7 @@
  * A region is `size` bytes at `mmap_offset` of its file. We map from the offset rounded down to the
  * file's block (a page, or a huge page on hugetlbfs) to the end rounded up, since hugetlbfs takes
  * no other unit. The file must be a regular one (memfd, tmpfs and hugetlbfs files are) and hold the
- * region now; that it is cut shorter later cannot be known here. The mapping stays out of core
+ * region now; that it may be cut shorter later is guard.c's concern. The mapping stays out of core
  * dumps: it may be gigabytes of somebody else's memory.
  */
 #include "transport/vhost/map.h"
@@ -19,9 +19,22 @@
 #include "base/log.h"
 #include "base/sys.h"
 
-struct pd_vhost_map *pd_vhost_map_new(void)
+struct pd_vhost_map *pd_vhost_map_new(struct pd_progress_work *cut)
 {
-	return calloc(1, sizeof(struct pd_vhost_map));
+	struct pd_vhost_map *map = calloc(1, sizeof(*map));
+
+	if (map)
+		map->cut = cut;
+	return map;
+}
+
+bool pd_vhost_map_is_cut(const struct pd_vhost_map *map)
+{
+	for (uint32_t i = 0; i < map->n; i++) {
+		if (pd_vhost_guard_is_cut(map->mapping[i].guard))
+			return true;
+	}
+	return false;
 }
 
 struct pd_vhost_map *pd_vhost_map_copy(const struct pd_vhost_map *map)
@@ -40,6 +53,7 @@ void pd_vhost_map_forget(struct pd_vhost_map *map)
 
 void pd_vhost_mapping_unmap(const struct pd_vhost_mapping *mapping)
 {
+	pd_vhost_guard_end(mapping->guard);
 	pd_sys_munmap(mapping->base, mapping->len);
 }
 
@@ -53,11 +67,11 @@ void pd_vhost_map_free(struct pd_vhost_map *map)
 }
 
 /*
- * The stretch of the file `fd` to map for `region`: *from and *len. Returns NULL or why the file
+ * The stretch of the file `fd` to map for `region`: *from and *len, in *unit. Returns NULL or why the file
  * cannot hold the region.
  */
 static const char *region_stretch(const struct pd_vhost_region *region, int fd, uint64_t *from,
-				  uint64_t *len)
+				  uint64_t *len, uint64_t *unit)
 {
 	struct stat st;
 	uint64_t block, end, file_end;
@@ -76,6 +90,7 @@ static const char *region_stretch(const struct pd_vhost_region *region, int fd, 
 	block = (uint64_t)st.st_blksize;
 	if (block < 4096 || (block & (block - 1)))
 		block = 4096;
+	*unit = block;
 	*from = region->mmap_offset & ~(block - 1);
 	file_end = (end + block - 1) & ~(block - 1);
 	*len = file_end - *from;
@@ -90,12 +105,12 @@ const char *pd_vhost_map_add(struct pd_vhost_map *map, const struct pd_vhost_reg
 		.user_addr = region->uaddr,
 	};
 	struct pd_vhost_mapping mapping;
-	uint64_t from;
+	uint64_t from, unit;
 	const char *wrong;
 
 	if (map->n == PD_VHOST_SLOTS_MAX)
 		return "too many memory regions";
-	wrong = region_stretch(region, fd, &from, &mapping.len);
+	wrong = region_stretch(region, fd, &from, &mapping.len, &unit);
 	if (wrong)
 		return wrong;
 	mapping.base = pd_sys_mmap(NULL, mapping.len, PROT_READ | PROT_WRITE,
@@ -107,6 +122,7 @@ const char *pd_vhost_map_add(struct pd_vhost_map *map, const struct pd_vhost_reg
 	}
 	pd_sys_madvise(mapping.base, mapping.len, MADV_DONTDUMP);
 	mapping.host = entry.host = (uint8_t *)mapping.base + (region->mmap_offset - from);
+	mapping.guard = pd_vhost_guard_begin(mapping.base, mapping.len, unit, map->cut);
 	if (pd_mem_add(&map->table, &entry)) {
 		pd_vhost_mapping_unmap(&mapping);
 		return "a memory region that overlaps another";

@@ -9,6 +9,7 @@
 #ifndef PD_TRANSPORT_VHOST_MAP_H
 #define PD_TRANSPORT_VHOST_MAP_H
 
+#include "transport/vhost/guard.h"
 #include "transport/vhost/wire.h"
 #include "virtio/mem.h"
 
@@ -20,16 +21,18 @@ struct pd_vhost_mapping {
 	void *base;
 	uint64_t len;
 	uint8_t *host; /* the region's first byte, as in the table */
+	struct pd_vhost_guard *guard;
 };
 
 struct pd_vhost_map {
 	struct pd_mem_table table;
+	struct pd_progress_work *cut; /* posted when memory of it turns out to be gone */
 	uint32_t n;
 	struct pd_vhost_mapping mapping[PD_VHOST_SLOTS_MAX];
 };
 
-/* An empty map, or NULL when there is no memory. */
-struct pd_vhost_map *pd_vhost_map_new(void);
+/* An empty map, or NULL when there is no memory. `cut`, borrowed: see guard.h. */
+struct pd_vhost_map *pd_vhost_map_new(struct pd_progress_work *cut);
 
 /* A second map of the same mappings, to add to or remove from; NULL when there is no memory. */
 struct pd_vhost_map *pd_vhost_map_copy(const struct pd_vhost_map *map);
@@ -47,6 +50,9 @@ const char *pd_vhost_map_add(struct pd_vhost_map *map, const struct pd_vhost_reg
  */
 const char *pd_vhost_map_del(struct pd_vhost_map *map, const struct pd_vhost_region *region,
 			     struct pd_vhost_mapping *gone);
+
+/* True when a file turned out to be shorter than it was when it was mapped. */
+bool pd_vhost_map_is_cut(const struct pd_vhost_map *map);
 
 /* Unmap one mapping. */
 void pd_vhost_mapping_unmap(const struct pd_vhost_mapping *mapping);

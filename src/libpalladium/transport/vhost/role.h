@@ -21,8 +21,11 @@ struct pd_vhost_role_ops {
 	int (*init)(struct pd_vhost_role_base *role);
 	/* There is a connection: `fd` is taken. Returns 0 or -errno (fd closed). */
 	int (*connected)(struct pd_vhost_role_base *role, int fd);
-	/* A lane says that the peer broke a ring. */
+	/* A lane says that the peer broke a ring, or the guard that its memory is gone. */
 	void (*broken)(struct pd_vhost_role_base *role);
+	/* Another peer waits for this one's place: end the connection if it has not said anything yet.
+	 * Returns whether. */
+	bool (*give_way)(struct pd_vhost_role_base *role);
 	/*
 	 * End for good: every side down, everything freed but the structure itself. `abandon`: in a
 	 * forked child, where nothing may be told to the peer.

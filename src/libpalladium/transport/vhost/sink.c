@@ -8,8 +8,9 @@
 #include "transport/vhost/sink.h"
 
 #include <stdlib.h>
+#include <sys/epoll.h>
 
-#include "base/sys.h"
+#include "transport/vhost/eventfd.h"
 #include "virtio/device.h"
 
 /* Blocks of entries that are thrown away in one go. */
@@ -21,7 +22,6 @@
  */
 static void sink_drain(struct pd_vhost_sink *sink)
 {
-	static const uint64_t one = 1;
 	unsigned blocks = 0;
 	struct pd_vq *vq = &sink->vq;
 	struct pd_split_block block;
@@ -31,7 +31,7 @@ static void sink_drain(struct pd_vhost_sink *sink)
 		if (!n && !pd_device_arm(vq, vq->cursor))
 			return;
 		if (blocks++ == BLOCKS_PER_TURN) {
-			pd_sys_write(sink->kick.fd, &one, sizeof(one));
+			pd_vhost_eventfd_signal(sink->kick.fd);
 			return;
 		}
 		n = pd_min(pd_device_avail(vq, 1), PD_SPLIT_BLOCK);
@@ -45,7 +45,7 @@ static void sink_drain(struct pd_vhost_sink *sink)
 		vq->cursor += (uint32_t)n;
 		sink->discarded += (uint64_t)n;
 		if (pd_device_flush(vq) && sink->call_fd >= 0)
-			pd_sys_write(sink->call_fd, &one, sizeof(one));
+			pd_vhost_eventfd_signal(sink->call_fd);
 	}
 	if (sink->kick.active)
 		pd_progress_mod(&sink->kick, 0);
@@ -55,9 +55,8 @@ static void sink_drain(struct pd_vhost_sink *sink)
 static void sink_kick(struct pd_progress_fd *kick, uint32_t revents)
 {
 	struct pd_vhost_sink *sink = pd_container_of(kick, struct pd_vhost_sink, kick);
-	uint64_t count;
 
-	pd_sys_read(kick->fd, &count, sizeof(count));
+	pd_vhost_eventfd_drain(kick->fd);
 	sink_drain(sink);
 }
 

@@ -6,6 +6,7 @@
  *   conn      one connection: bytes and descriptors to messages
  *   dial      connecting, listening, trying again
  *   map       the peer's memory, mapped        (back-end)
+ *   guard     that memory may vanish           (back-end)
  *   area      our memory, shared               (front-end)
  *   backend   what the messages mean: the peer has the memory
  *   frontend  the same from the other end: we have it
@@ -24,6 +25,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "counters/counters.h"
 #include "transport/transport.h"
@@ -31,10 +33,14 @@
 #include "transport/vhost/dial.h"
 #include "transport/vhost/frontend.h"
 
+/* How often it is looked for threads that a hostile peer holds up. */
+#define WATCH_NS (250 * PD_NS_PER_MS)
+
 struct pd_vhost_port {
 	struct pd_port *port;
 	struct pd_vhost_dial dial;
 	struct pd_vhost_role_base *role; /* the structure of its kind */
+	struct pd_progress_timer watch;  /* for threads that the peer holds up; armed while up */
 	struct pd_vhost_lane lanes[];
 };
 
@@ -56,12 +62,26 @@ static struct pd_vhost_port *port_of(struct pd_vhost_role_base *role)
 
 /* --- what the role tells ------------------------------------------------------------------- */
 
+/* Let go who is held up by a peer that made its notifications wait, and end with that peer. */
+static void port_watch(struct pd_progress_timer *timer)
+{
+	struct pd_vhost_port *vp = pd_container_of(timer, struct pd_vhost_port, watch);
+
+	pd_progress_timer_set(timer, WATCH_NS);
+	for (unsigned q = 0; q < vp->port->n_lanes; q++)
+		for (int dir = 0; dir < PD_DIRS; dir++)
+			if (pd_vhost_lane_free(&vp->lanes[q], dir))
+				pd_vhost_lane_accuse(&vp->lanes[q], dir,
+						     "the peer makes its notifications wait");
+}
+
 /* Frames can move. */
 static void port_up(struct pd_vhost_role_base *role)
 {
 	struct pd_vhost_port *vp = port_of(role);
 
 	pd_vhost_dial_settled(&vp->dial);
+	pd_progress_timer_set(&vp->watch, WATCH_NS);
 	pd_port_set_state(vp->port, PD_PORT_UP, NULL);
 }
 
@@ -76,6 +96,7 @@ static void port_lost(struct pd_vhost_role_base *role, const char *reason, bool 
 {
 	struct pd_vhost_port *vp = port_of(role);
 
+	pd_progress_timer_cancel(&vp->watch);
 	if (vp->port->state == PD_PORT_UP)
 		pd_port_set_state(vp->port, PD_PORT_DOWN, reason);
 	else
@@ -100,6 +121,14 @@ static void port_connected(struct pd_vhost_dial *dial, int fd)
 	err = vp->role->ops->connected(vp->role, fd);
 	if (err)
 		port_lost(vp->role, pd_strerror(err), true);
+}
+
+/* Another peer waits for this port's connection. */
+static bool port_give_way(struct pd_vhost_dial *dial)
+{
+	struct pd_vhost_port *vp = pd_container_of(dial, struct pd_vhost_port, dial);
+
+	return vp->role->ops->give_way(vp->role);
 }
 
 /* There is none. */
@@ -185,6 +214,9 @@ static int vhost_open(struct pd_port *port)
 	vp->dial.order = port->index;
 	vp->dial.connected = port_connected;
 	vp->dial.trouble = port_trouble;
+	vp->dial.give_way = port_give_way;
+	pd_list_init(&vp->watch.node);
+	vp->watch.fn = port_watch;
 	vp->role = calloc(1, ops->bytes);
 	if (!vp->role)
 		goto err_port;
@@ -228,6 +260,7 @@ static void port_end(struct pd_port *port, bool abandon)
 {
 	struct pd_vhost_port *vp = port->priv;
 
+	pd_progress_timer_cancel(&vp->watch);
 	pd_vhost_dial_stop(&vp->dial, abandon);
 	vp->role->ops->fini(vp->role, abandon);
 	port_free(vp);

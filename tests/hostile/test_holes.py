@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a peer can do with what it shares with us: eventfds that wait, memory that vanishes, silence.
+The program is never held up for longer than a moment."""
+import contextlib
+import os
+import threading
+
+import pytest
+
+from lab import avip
+from lab.frames import numbered
+from lab.proc import Proc, preload_env
+from lab.vhostpeer import BackEnd, FrontEnd, Memory, PeerTimeout, Req
+from lab.wire import Listener, dial
+from hostile.victim import Victim, echoes, returns, serves
+
+FULL = (1 << 64) - 2
+
+
+@contextlib.contextmanager
+def kept_full(*fds):
+    """Eventfds that wait and are full, filled again whenever somebody empties them."""
+    fds = [os.dup(fd) for fd in fds]
+    end = False
+
+    def fill(fd):
+        while not end:
+            os.eventfd_write(fd, FULL)
+    for fd in fds:
+        os.set_blocking(fd, True)
+        os.eventfd_write(fd, 1)
+        os.eventfd_read(fd)
+        os.eventfd_write(fd, FULL)
+    threads = [threading.Thread(target=fill, args=(fd,), daemon=True) for fd in fds]
+    for t in threads:
+        t.start()
+    try:
+        yield
+    finally:
+        end = True
+        for fd, t in zip(fds, threads):
+            while t.is_alive():
+                os.set_blocking(fd, False)
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(fd)
+                t.join(0.01)
+            os.close(fd)
+
+
+@pytest.mark.parametrize("ring", [0, 1])
+def test_call_that_waits(sock, ring):
+    with FrontEnd(sock) as fe, Victim(sock) as program:
+        serves(fe)
+        fds = program.fds()
+        with kept_full(fe.queues[ring].call_fd):
+            for q in fe.queues:
+                q.suppress_calls(False)
+            fe.send(numbered(50, 60))
+            program.refused("notifications wait")
+            assert fe.channel.closed_by_peer()
+        fe.drop()
+        for q in fe.queues:
+            os.set_blocking(q.call_fd, False)
+        serves(fe, 100)
+        program.settled(fds)
+        assert program.running
+
+
+def test_call_that_waits_at_start(sock):
+    """The control side rings too, and serves every other port: it must not wait at all."""
+    with FrontEnd(sock) as fe, Victim(sock) as program:
+        fe.connect()
+        with kept_full(*(q.call_fd for q in fe.queues)):
+            fe.connect_like_qemu()
+            fe.start_like_qemu()
+            fe.channel.request(Req.GET_FEATURES)
+            assert program.running
+        fe.drop()
+        for q in fe.queues:
+            os.set_blocking(q.call_fd, False)
+        serves(fe)
+
+
+def test_kick_that_waits(sock):
+    """An empty kick that waits its reader; the peer takes its own kicks back meanwhile."""
+    with FrontEnd(sock) as fe, Victim(sock) as program:
+        serves(fe)
+        for q in fe.queues:
+            os.set_blocking(q.kick_fd, True)
+        for n in range(50, 100):
+            for _ in range(20):
+                fe.tx.kick()
+                os.set_blocking(fe.tx.kick_fd, False)
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(fe.tx.kick_fd)
+                os.set_blocking(fe.tx.kick_fd, True)
+            fe.tx.kick()
+            echoes(fe, n, 1)
+        assert program.running
+
+
+def test_front_end_kick_that_waits(sock):
+    """The kicks are the program's own, and the peer has them too."""
+    with BackEnd(sock, listen=True) as be, Victim(sock, role="frontend") as program:
+        be.wait_started()
+        returns(be)
+        with kept_full(be.rings[1].kick):
+            be.queue(1).suppress_kicks(False)
+            be.send(numbered(99, 60))
+            program.refused("notifications wait")
+        be.drop()
+        be.wait_started()
+        pkt = be.recv()  # it was not taken, so it comes again
+        assert pkt.frame == numbered(99, 60)
+        returns(be, 100)
+        assert program.running
+
+
+@pytest.mark.parametrize("how", ["while asleep", "in a burst"])
+def test_memory_truncated(sock, how):
+    with Victim(sock) as program:
+        memory = Memory((8 << 20,), seals=0)
+        fe = FrontEnd(sock, memory=memory)
+        fe.start_like_qemu()
+        fe.post_rx([2048] * 32)
+        echoes(fe)
+        fds = program.fds()
+        kick = fe.tx.kick_fd
+        if how == "in a burst":
+            for n in range(200):
+                fe.send(numbered(n, 1500), publish=False)
+            fe.tx.publish()
+        # From here on nothing may touch the memory in this process either.
+        os.ftruncate(memory.fds[0], 0)
+        os.eventfd_write(kick, 1)
+        program.refused("truncated")
+        fe.close()
+        with FrontEnd(sock) as good:
+            good.start_like_qemu()
+            good.post_rx([2048] * 32)
+            good.send(numbered(7000, 60), avip.distinct(7000))
+            while good.recv().frame != numbered(7000, 60):  # the burst's echoes may come first
+                pass
+            echoes(good)
+            program.settled(fds)
+        assert program.running
+
+
+HANDLER = """
+import signal, socket, os, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(("pd0", 0))
+hits = []
+def early(*a): hits.append("early")
+def late(*a): hits.append("late")
+signal.signal(signal.SIGBUS, early)
+print("ready", flush=True)
+s.send(s.recv(4096))
+os.kill(os.getpid(), signal.SIGBUS)
+assert signal.getsignal(signal.SIGBUS) is early and hits == ["early"], hits
+signal.signal(signal.SIGBUS, late)
+os.kill(os.getpid(), signal.SIGBUS)
+assert hits == ["early", "late"], hits
+print("truncate", flush=True)
+s.send(s.recv(4096))
+assert hits == ["early", "late"], hits
+signal.signal(signal.SIGBUS, signal.SIG_DFL)
+print("default", flush=True)
+os.kill(os.getpid(), signal.SIGBUS)
+"""
+
+
+def test_programs_own_sigbus(sock):
+    """The program keeps its handler, sees its own signals and none of ours, and dies when it says."""
+    memory = Memory((8 << 20,), seals=0)
+    with Proc(["/usr/bin/python3", "-c", HANDLER], env=preload_env(f"pd0=vhost-user:{sock}")) as p:
+        p.expect("ready")
+        fe = FrontEnd(sock, memory=memory)
+        fe.start_like_qemu()
+        fe.post_rx([2048] * 8)
+        fe.send(numbered(1, 60))
+        assert fe.recv().frame == numbered(1, 60)
+        p.expect("truncate")
+        kick = fe.tx.kick_fd
+        os.ftruncate(memory.fds[0], 0)
+        os.eventfd_write(kick, 1)
+        assert fe.channel.closed_by_peer()
+        fe.close()
+        with FrontEnd(sock) as good:
+            good.start_like_qemu()
+            good.post_rx([2048] * 8)
+            good.send(numbered(2, 60))
+            assert good.recv().frame == numbered(2, 60)
+            p.expect("default")
+            assert p.wait() == -7
+
+
+def test_back_end_that_never_answers(sock):
+    """A listening peer takes the connection and says nothing: it is given up, and the next one served."""
+    listener = Listener(sock)
+    with Victim(sock, role="frontend") as program:
+        silent = listener.accept()
+        program_fds = silent.recv()
+        assert program_fds.req == Req.GET_FEATURES
+        with contextlib.suppress(PeerTimeout):
+            assert silent.closed_by_peer(30)
+        program.refused("does not answer GET_FEATURES")
+        silent.close()
+        listener.close()
+        with BackEnd(sock, listen=True) as be:
+            be.wait_started()
+            returns(be)
+
+
+def test_silent_newcomer_gives_way(sock):
+    """Somebody connects to the listening program and says nothing: he keeps nobody out."""
+    with Victim(sock, mode="listen") as program:
+        silent = dial(sock)
+        with FrontEnd(sock, listen=False) as fe:
+            fe.start_like_dpdk()
+            fe.post_rx([2048] * 32)
+            echoes(fe)
+            assert silent.closed_by_peer()
+        silent.close()
+
+
+def test_out_of_descriptors(sock):
+    """The program has no number left for what the peer sends: that peer is refused, and when there are
+    some again, the next is served."""
+    code = """
+import os, socket, resource
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(("pd0", 0))
+s.send(s.recv(4096))
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))
+held = []
+try:
+    while True: held.append(os.dup(0))
+except OSError: pass
+print("full", flush=True)
+input()
+for fd in held: os.close(fd)
+print("free", flush=True)
+while True: s.send(s.recv(4096))
+"""
+    with FrontEnd(sock) as fe, \
+            Proc(["/usr/bin/python3", "-c", code], env=preload_env(f"pd0=vhost-user:{sock}")) as p:
+        fe.start_like_qemu()
+        fe.post_rx([2048] * 8)
+        fe.send(numbered(1, 60))
+        assert fe.recv().frame == numbered(1, 60)
+        p.expect("full")
+        fe.drop()
+        fe.reset_rings()
+        with contextlib.suppress(PeerTimeout, ConnectionError):
+            fe.timeout = 0.5
+            fe.start_like_qemu()
+        fe.timeout = 10.0
+        assert p.running
+        fe.drop()
+        p.write("\n")
+        p.expect("free")
+        fe.reset_rings()
+        fe.start_like_qemu()
+        fe.post_rx([2048] * 8)
+        for n in range(20):
+            fe.send(numbered(n, 60))
+            assert fe.recv().frame == numbered(n, 60)
+

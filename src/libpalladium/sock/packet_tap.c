@@ -462,8 +462,15 @@ void pd_packet_salvage(struct pd_port *port, struct pd_lane *lane)
 {
 	if (!port->sock) /* no packet socket yet */
 		return;
-	while (pd_packet_distribute(port, lane, PD_VECTOR_MAX, true) > 0)
-		;
+	/* What is there now, no more: a peer that goes on filling the ring would keep us for ever. */
+	for (uint32_t left = pd_lane_ready(lane, PD_RX); left;) {
+		int got = pd_packet_distribute(port, lane,
+					       pd_min(left, (uint32_t)PD_VECTOR_MAX), true);
+
+		if (got <= 0)
+			break;
+		left -= pd_min(left, (uint32_t)got);
+	}
 }
 
 void pd_packet_outgoing(struct pd_port *port, struct pd_packet *sender,

@@ -22,6 +22,10 @@
 #define PD_EPOLL_DEPTH_MAX 5
 /* Bits of an interest that are not events. */
 #define PD_EPOLL_FLAGS (EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP)
+/* What an exclusive interest may hold. */
+#define PD_EPOLL_EXCLUSIVE_OK                                                          \
+	((uint32_t)(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | \
+		    EPOLLEXCLUSIVE))
 /* Rounds of spinning between two looks at kernel members. */
 #define PD_EPOLL_SPIN_KERNEL_ROUNDS 64
 
@@ -57,6 +61,7 @@ void pd_pollable_init(struct pd_pollable *p, const struct pd_pollable_ops *ops)
 {
 	p->ops = ops;
 	p->owner = NULL;
+	p->detached = false;
 	pd_bell_init(&p->bell);
 	pd_list_init(&p->links);
 }
@@ -80,6 +85,7 @@ void pd_pollable_detach(struct pd_pollable *p)
 	struct pd_epoll_item *item, *tmp;
 
 	pd_lock(&pd_epoll_links_lock);
+	p->detached = true;
 	pd_list_for_each_safe (item, tmp, &p->links, in_object)
 		pd_epoll_item_remove(item);
 	pd_unlock(&pd_epoll_links_lock);
@@ -164,12 +170,16 @@ static int pd_epoll_add(struct pd_epoll *ep, int fd, struct pd_pollable *target,
 {
 	struct pd_epoll_item *item;
 
+	/* Another thread closed one of the two since this call looked it up. */
+	if (target->detached || ep->self.detached)
+		return -EBADF;
+	if ((event->events & EPOLLEXCLUSIVE) &&
+	    ((event->events & ~PD_EPOLL_EXCLUSIVE_OK) || target->ops == &pd_epoll_pollable_ops))
+		return -EINVAL;
 	if (target->ops == &pd_epoll_pollable_ops) {
 		struct pd_epoll *inner = pd_container_of(target, struct pd_epoll, self);
 
-		if (event->events & EPOLLEXCLUSIVE)
-			return -EINVAL;
-		if (pd_epoll_depth_below(inner, ep, 1) + pd_epoll_depth_above(ep, 0) >
+		if (pd_epoll_depth_below(inner, ep, 1) + pd_epoll_depth_above(ep, 1) >
 		    PD_EPOLL_DEPTH_MAX)
 			return -ELOOP;
 	}

@@ -39,6 +39,7 @@ struct pd_pollable {
 	const struct pd_pollable_ops *ops;
 	struct pd_bell bell;  /* rung when the answer may have changed and no lane tells */
 	struct pd_list links; /* epoll items on this object */
+	bool detached;        /* it ended: nothing joins it any more; under the lock of the links */
 	void *owner;          /* what keeps the object alive (pd_wait_hold), or NULL */
 };
 

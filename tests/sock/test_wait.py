@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""poll, select and epoll over ports, beside the kernel's, and threads in a muddle."""
+import subprocess
+
+import pytest
+
+from sockutil import BUILD, environment, on_ports, same
+
+DRAIN = """
+def drain(s):
+    while not isinstance(attempt(s.recv, 100, MSG_DONTWAIT), str):
+        pass
+"""
+
+
+def test_level_edge_and_oneshot(kernel):
+    same(kernel, DRAIN + """
+a, b = packet(A, proto=0), packet(B)
+E, L = select.EPOLLIN | select.EPOLLET, select.EPOLLIN
+e = select.epoll()
+def got(t=0):
+    return [x for _, x in e.poll(t)]
+for events in (L, E, L | select.EPOLLONESHOT, E | select.EPOLLONESHOT, E | select.EPOLLOUT,
+               L | select.EPOLLEXCLUSIVE):
+    e.register(b, events)
+    say(events, got())
+    a.send(frame(1))
+    say(got(5), got(), got())
+    a.send(frame(2))
+    say(got(), got())
+    say(attempt(e.modify, b, events), got(), got())
+    b.recv(100)
+    say(got())
+    drain(b)
+    say(got())
+    a.send(frame(3))
+    say(got(0), got())
+    drain(b)
+    e.unregister(b)
+    a.send(frame(4))
+    say(got())
+    e.register(b, events)
+    say(got(), got())
+    drain(b)
+    e.unregister(b)
+say(attempt(e.unregister, b), attempt(e.modify, b, 1), attempt(e.register, b, 1), attempt(e.register, b, 1))
+""")
+
+
+def test_one_socket_in_many_epolls_and_epolls_in_epolls(kernel):
+    same(kernel, DRAIN + """
+a, b = packet(A, proto=0), packet(B)
+c = os.dup(b.fileno())
+es = [select.epoll() for _ in range(3)]
+for e in es:
+    e.register(b, select.EPOLLIN)
+es[0].register(c, select.EPOLLIN)
+a.send(frame(1))
+say([len(e.poll(5)) for e in es], len(es[0].poll(0)))
+outer, far = select.epoll(), select.epoll()
+outer.register(es[1], select.EPOLLIN)
+far.register(outer, select.EPOLLIN)
+say(len(outer.poll(0)), len(far.poll(5)), len(far.poll(0)), ready(far, timeout=0))
+drain(b)
+say(len(outer.poll(0)), len(far.poll(0)), ready(far, timeout=0))
+say(attempt(es[1].register, far, 1), attempt(outer.register, outer, 1), attempt(outer.register, es[1], 1))
+chain = [select.epoll() for _ in range(8)]
+chain[0].register(b, select.EPOLLIN)
+say([attempt(chain[i + 1].register, chain[i], select.EPOLLIN) for i in range(7)])
+b.close()
+a.send(frame(2))
+say([len(e.poll(0)) for e in es])
+os.close(c)
+say([len(e.poll(0)) for e in es], len(far.poll(0)))
+""")
+
+
+def test_mixed_with_descriptors_of_the_kernel(kernel):
+    same(kernel, DRAIN + """
+a, b = packet(A, proto=0), packet(B)
+r, w = os.pipe()
+e, p = select.epoll(), select.poll()
+names = {b.fileno(): "b", r: "r", a.fileno(): "a"}
+for s in (b, r):
+    e.register(s, select.EPOLLIN)
+    p.register(s, select.POLLIN)
+def look(t=0):
+    # members of the kernel's get every fourth look of an epoll that finds frames
+    say(sorted({names[f] for _ in range(4) for f, _ in e.poll(t)}), sorted(names[f] for f, _ in p.poll(t * 1000)),
+        [[names[getattr(x, "fileno", lambda: x)()] for x in l] for l in select.select([b, r], [a], [b, r], t)])
+look()
+os.write(w, b"x"); look()
+a.send(frame(1)); look(); look(1)
+os.read(r, 1); look()
+drain(b); look()
+threading.Timer(0.03, os.write, [w, b"y"]).start(); say(len(e.poll(10)), os.read(r, 1))
+threading.Timer(0.03, a.send, [frame(1)]).start(); say(len(e.poll(10))); drain(b)
+threading.Timer(0.03, os.write, [w, b"y"]).start(); say(len(p.poll(10000)), os.read(r, 1))
+threading.Timer(0.03, a.send, [frame(1)]).start(); say(len(select.select([r, b], [], [], 10)[0])); drain(b)
+os.close(w)
+say(e.poll(1) == [(r, select.EPOLLHUP)], p.poll(1) == [(r, select.POLLHUP)])
+os.close(r)
+say(e.poll(0), [x for _, x in p.poll(0)], attempt(select.select, [r, b], [], [], 0))
+""")
+
+
+def test_members_change_while_a_thread_sleeps(kernel):
+    same(kernel, DRAIN + """
+a, b = packet(A, proto=0), packet(B)
+e = select.epoll()
+found = []
+def wait():
+    found.append(e.poll(10))
+for change in ("add ready", "modify", "pipe"):
+    t = threading.Thread(target=wait)
+    if change == "modify":
+        e.register(b, 0)
+    t.start()
+    time.sleep(0.03)
+    if change == "pipe":
+        r, w = os.pipe()
+        os.write(w, b"x")
+        e.register(r, select.EPOLLIN)
+    else:
+        a.send(frame(1))
+        (e.modify if change == "modify" else e.register)(b, select.EPOLLIN)
+    t.join()
+    say(change, [x for _, x in found.pop()])
+    if change != "pipe":
+        drain(b)
+        e.unregister(b)
+""")
+
+
+def test_timeouts_are_never_early_and_bad_ones_are_refused(kernel):
+    same(kernel, """
+b = packet(B)
+e = select.epoll()
+e.register(b, select.EPOLLIN)
+class pollfd(ctypes.Structure):
+    _fields_ = [("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short)]
+p = pollfd(b.fileno(), 1, 0)
+ev = ctypes.create_string_buffer(64)
+def timed(seconds, call, *args):
+    t = time.monotonic()
+    ret = checked(call(*args))
+    return ret, time.monotonic() - t >= seconds
+for ns in (0, 1, 1000, 1000000, 30000000, 1000000000, -1):
+    ts = timespec(0, ns)
+    least = ns / 1e9 if 0 <= ns < 1000000000 else 0
+    say(ns, timed(least, libc.ppoll, ctypes.byref(p), 1, ctypes.byref(ts), None),
+        timed(least, libc.epoll_pwait2, e.fileno(), ev, 1, ctypes.byref(ts), None),
+        timed(least, libc.pselect, 0, None, None, None, ctypes.byref(ts), None))
+ts = timespec(-1, 0)
+say(checked(libc.ppoll(ctypes.byref(p), 1, ctypes.byref(ts), None)))
+for ms in (0, 1, 30):
+    say(ms, timed(ms / 1e3, libc.poll, ctypes.byref(p), 1, ms), timed(ms / 1e3, libc.epoll_wait, e.fileno(), ev, 1, ms))
+say(checked(libc.epoll_wait(e.fileno(), ev, 0, 0)), checked(libc.epoll_wait(e.fileno(), ev, -1, 0)))
+tv = struct.pack("ll", 0, 30000)
+buf = ctypes.create_string_buffer(tv, 16)
+bits = ctypes.create_string_buffer(128)
+bits[b.fileno() // 8] = 1 << b.fileno() % 8
+say(timed(0.03, libc.select, b.fileno() + 1, bits, None, None, buf), buf.raw == bytes(16), bits.raw == bytes(128))
+""")
+
+
+def test_signals_end_a_wait_and_masks_hold_them(kernel):
+    same(kernel, """
+b = packet(B)
+e = select.epoll()
+e.register(b, select.EPOLLIN)
+ran = []
+class pollfd(ctypes.Structure):
+    _fields_ = [("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short)]
+p = pollfd(b.fileno(), 1, 0)
+ev, buf = ctypes.create_string_buffer(64), ctypes.create_string_buffer(64)
+signal.signal(signal.SIGALRM, lambda *_: ran.append(1))
+mask = ctypes.create_string_buffer(struct.pack("Q", 1 << signal.SIGALRM - 1), 128)
+ts = timespec.of(0.08)
+calls = dict(recv=lambda: libc.recv(b.fileno(), buf, 64, 0),
+             read=lambda: libc.read(b.fileno(), buf, 64),
+             poll=lambda: libc.poll(ctypes.byref(p), 1, -1),
+             ppoll=lambda: libc.ppoll(ctypes.byref(p), 1, ctypes.byref(ts), mask),
+             epoll=lambda: libc.epoll_wait(e.fileno(), ev, 1, -1),
+             epoll_pwait=lambda: libc.epoll_pwait(e.fileno(), ev, 1, 80, mask),
+             epoll_pwait2=lambda: libc.epoll_pwait2(e.fileno(), ev, 1, ctypes.byref(ts), mask))
+for restart in (False, True):
+    signal.siginterrupt(signal.SIGALRM, not restart)
+    for name, call in calls.items():
+        if restart and name in ("recv", "read"):
+            b.setsockopt(1, 20, struct.pack("ll", 0, 0))
+            threading.Timer(0.06, packet(A, proto=0).send, [frame(1)]).start()
+        signal.setitimer(signal.ITIMER_REAL, 0.03)
+        say(restart, name, checked(call()), len(ran))
+    b.setsockopt(1, 20, struct.pack("ll", 5, 0))
+    signal.setitimer(signal.ITIMER_REAL, 0.03)
+    say(restart, "with a timeout", checked(calls["recv"]()))
+    b.setsockopt(1, 20, struct.pack("ll", 0, 0))
+""")
+
+
+def test_idle_waiting_costs_nothing():
+    out = on_ports("""
+b = packet(B)
+e = select.epoll()
+e.register(b, select.EPOLLIN)
+b.setsockopt(1, 20, struct.pack("ll", 1, 0))
+t = time.process_time()
+say(len(e.poll(1)), ready(b, timeout=1000), checked(libc.recv(b.fileno(), ctypes.create_string_buffer(9), 9, 0)))
+say(time.process_time() - t < 0.3)
+""")
+    assert out == "0 0 EAGAIN\nTrue\n"
+
+
+@pytest.mark.parametrize("mode, rounds", [("wake", 2000), ("churn", 4000), ("longjmp", 150)])
+def test_threads_in_a_muddle(mode, rounds):
+    done = subprocess.run([BUILD / "tests/sock/stress", mode, str(rounds)], env=environment(),
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

@@ -132,6 +132,7 @@ static void pd_signal_entry(int sig, siginfo_t *info, void *context)
 	struct pd_handler handler = pd_handler_read(sig);
 	ucontext_t *uc = context;
 	uint64_t mask = pd_sigset_load(&uc->uc_sigmask);
+	int type;
 
 	if (self->depth && !self->asleep) {
 		pd_deferred = (struct pd_deferred){sig, handler, mask, *info};
@@ -143,9 +144,14 @@ static void pd_signal_entry(int sig, siginfo_t *info, void *context)
 	}
 	self->depth = 0;
 	self->asleep = 0;
+	/* A sleep can be cancelled at any instruction; the handler may call us again, where it must not. */
+	if (was.asleep)
+		pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &type);
 	pd_signal_mask_set(pd_handler_mask(&handler, sig, mask));
 	pd_handler_call(&handler, sig, info, uc);
 	pd_signal_mask_set(PD_SIGNALS_BLOCK | mask);
+	if (was.asleep)
+		pthread_setcanceltype(type, NULL);
 	self->depth = was.depth;
 	self->asleep = was.asleep;
 	self->ran = 1;

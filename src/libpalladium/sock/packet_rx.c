@@ -407,6 +407,7 @@ static int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, uns
 	pd_spin_end(&s->receive_spin, false);
 	*slept = true;
 	ws = pd_wait_begin();
+	pd_wait_on_cancel(ws, pd_wait_drop, &s->sock);
 	for (;;) {
 		uint32_t seq = pd_bell_seq(&s->pollable.bell);
 

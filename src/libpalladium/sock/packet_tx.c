@@ -354,6 +354,7 @@ static int pd_packet_wait_send(struct pd_packet *s, struct mmsghdr *msgs, unsign
 	}
 	pd_spin_end(&s->send_spin, false);
 	ws = pd_wait_begin();
+	pd_wait_on_cancel(ws, pd_wait_drop, &s->sock);
 	for (;;) {
 		uint32_t seq = pd_bell_seq(&s->pollable.bell);
 

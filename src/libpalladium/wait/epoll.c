@@ -456,6 +456,8 @@ static int pd_epoll_sleep(struct pd_epoll *ep, struct epoll_event *events, int m
 	struct pd_wait_set *ws = pd_wait_begin();
 	int n;
 
+	if (ep->self.owner)
+		pd_wait_on_cancel(ws, pd_wait_drop, ep->self.owner);
 	for (;;) {
 		n = pd_epoll_round(ep, events, max, ws, true);
 		if (n || (deadline_ns != PD_WAIT_FOREVER && pd_clock_ns() >= deadline_ns))

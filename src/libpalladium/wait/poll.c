@@ -106,12 +106,30 @@ static int pd_poll_round(struct pollfd *fds, struct pd_pollable *const *objects,
 	return ready + pd_max(ret, 0);
 }
 
+/* The objects of a poll, for a thread that is cancelled in it. */
+struct pd_poll_cancel {
+	struct pd_pollable *const *objects;
+	unsigned n;
+};
+
+/* Give back the caller's references. */
+static void pd_poll_cancelled(void *arg)
+{
+	struct pd_poll_cancel *c = arg;
+
+	for (unsigned i = 0; i < c->n; i++)
+		if (c->objects[i] && c->objects[i]->owner)
+			pd_wait_drop(c->objects[i]->owner);
+}
+
 /* Ask and sleep until something is ready. As pd_poll_round; 0 at the deadline. */
 static int pd_poll_sleep(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
 			 struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask)
 {
+	struct pd_poll_cancel cancel = {objects, n};
 	int ready;
 
+	pd_wait_on_cancel(ws, pd_poll_cancelled, &cancel);
 	for (;;) {
 		pd_wait_reset(ws);
 		ready = pd_poll_round(fds, objects, n, ws, ws, true);

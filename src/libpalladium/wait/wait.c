@@ -179,6 +179,7 @@ struct pd_wait_set *pd_wait_begin(void)
 	if (pd_unlikely(ws->asleep))
 		ws = pd_wait_nested((uintptr_t)__builtin_frame_address(0));
 	pd_wait_reset(ws);
+	pd_wait_on_cancel(ws, NULL, NULL);
 	ws->n_kernel = 0;
 	return ws;
 }
@@ -350,14 +351,36 @@ static struct timespec *pd_wait_left(uint64_t deadline_ns, struct timespec *ts)
 	return ts;
 }
 
-/* ppoll, with signal handlers running as they arrive. -EINTR when one ran or is to run. */
-static int pd_wait_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *ts, const void *mask)
+/* The thread was cancelled asleep: undo what the call did, and leave the library for the program's cleanup handlers. */
+static void pd_wait_cancelled(void *arg)
 {
-	int ret = -EINTR;
+	struct pd_wait_set *ws = arg;
 
-	if (!pd_lib_sleep_begin())
-		ret = pd_sys_ppoll(fds, n, ts, mask);
 	pd_lib_sleep_end();
+	pd_wait_abandon(ws);
+	if (ws->undo)
+		ws->undo(ws->undo_arg);
+	pd_lib_self.depth = 1;
+	pd_lib_leave();
+}
+
+/*
+ * ppoll for the set, with signal handlers running as they arrive. -EINTR when one ran or is to run. The thread can be cancelled in
+ * here and nowhere else: no lock is held, and nothing is taken yet.
+ */
+static int pd_wait_ppoll(struct pd_wait_set *ws, const struct timespec *ts, const void *mask)
+{
+	volatile int ret = -EINTR;
+	int type;
+
+	pthread_cleanup_push(pd_wait_cancelled, ws);
+	if (!pd_lib_sleep_begin()) {
+		pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+		ret = pd_sys_ppoll(ws->fds, ws->n_kernel + 1 + ws->n, ts, mask);
+		pthread_setcanceltype(type, NULL);
+	}
+	pd_lib_sleep_end();
+	pthread_cleanup_pop(0);
 	return ret;
 }
 
@@ -393,8 +416,7 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 	}
 	if (linked == ws->n) {
 		ws->asleep = true;
-		ret = pd_wait_ppoll(ws->fds, base + 1 + ws->n, pd_wait_left(deadline_ns, &ts),
-				    mask);
+		ret = pd_wait_ppoll(ws, pd_wait_left(deadline_ns, &ts), mask);
 		ws->asleep = false;
 	} else {
 		/* Something moved: no sleep, but the kernel's descriptors get their turn. */

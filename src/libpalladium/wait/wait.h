@@ -82,6 +82,9 @@ struct pd_wait_set {
 	bool stale;          /* something moved while it was noted: ask again before sleeping */
 	bool failed;         /* out of memory while noting: sleep briefly, then ask again */
 	bool recheck; /* nobody tells of one of the objects: sleep no longer than PD_WAIT_RECHECK_NS */
+	void (*undo)(
+		void *arg); /* gives back what the call holds when its thread is cancelled asleep, or NULL */
+	void *undo_arg;
 };
 
 /* How long a thread sleeps at most when something may change that nobody tells of: another process gives up a port. */
@@ -96,6 +99,17 @@ extern void (*pd_wait_drop)(void *owner);
  * (but a signal handler that interrupts a sleep gets a set of its own).
  */
 struct pd_wait_set *pd_wait_begin(void);
+
+/*
+ * A sleep is a cancellation point: the call does not return then, and the stack below it is gone. Have `undo(arg)` give back the
+ * references that the call holds. Until the next pd_wait_begin.
+ */
+static inline void pd_wait_on_cancel(struct pd_wait_set *ws, void (*undo)(void *arg), void *arg)
+{
+	ws->undo = undo;
+	ws->undo_arg = arg;
+}
+
 void pd_wait_end(struct pd_wait_set *ws);
 
 /* Empty the set, keeping the kernel descriptors: before asking again. */

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Cancels threads that sleep on a packet socket, each call in turn: NAME1 NAME2 are two joined interfaces. Then frames still pass, and
+ * the sockets can be closed and opened again. Prints a line per call.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static int a, b;
+static int cleaned;
+static unsigned char frame[64] = {255, 255, 255, 255, 255, 255, [12] = 0x88, [13] = 0xb5};
+
+static int packet(const char *name)
+{
+	struct sockaddr_ll addr = {.sll_family = AF_PACKET, .sll_protocol = htons(0x88b5)};
+	int fd = socket(AF_PACKET, SOCK_RAW, 0);
+
+	addr.sll_ifindex = (int)if_nametoindex(name);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)))
+		exit(2);
+	return fd;
+}
+
+static void wait_recv(void)
+{
+	unsigned char buf[64];
+
+	recv(b, buf, sizeof(buf), 0);
+}
+
+static void wait_recvmmsg(void)
+{
+	unsigned char buf[64];
+	struct iovec iov = {buf, sizeof(buf)};
+	struct mmsghdr msg = {.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
+
+	recvmmsg(b, &msg, 1, 0, NULL);
+}
+
+static void wait_poll(void)
+{
+	struct pollfd p[2] = {{b, POLLIN, 0}, {b, POLLIN, 0}};
+
+	poll(p, 2, -1);
+}
+
+static void wait_select(void)
+{
+	fd_set set;
+
+	FD_ZERO(&set);
+	FD_SET(b, &set);
+	select(b + 1, &set, NULL, NULL, NULL);
+}
+
+static void wait_epoll(void)
+{
+	struct epoll_event ev = {.events = EPOLLIN};
+	int ep = epoll_create1(0);
+
+	epoll_ctl(ep, EPOLL_CTL_ADD, b, &ev);
+	epoll_wait(ep, &ev, 1, -1);
+}
+
+static void wait_send(void)
+{
+	for (;;)
+		send(a, frame, sizeof(frame), 0);
+}
+
+/* A cleanup handler uses the socket that the thread slept on. */
+static void cleanup(void *arg)
+{
+	unsigned char buf[64];
+
+	cleaned += recv(b, buf, sizeof(buf), MSG_DONTWAIT) < 0 || arg;
+}
+
+static void *thread(void *arg)
+{
+	void (*call)(void) = *(void (**)(void))arg;
+
+	pthread_cleanup_push(cleanup, call == wait_send ? arg : NULL);
+	call();
+	pthread_cleanup_pop(0);
+	return NULL;
+}
+
+/* Cancel a thread in `call` soon after its start, at different moments; true when each one ended so. */
+static int cancel(void (*call)(void))
+{
+	for (int i = 0; i < 8; i++) {
+		struct timespec pause = {0, i * 300000}, until;
+		pthread_t t;
+		void *result;
+
+		cleaned = 0;
+		pthread_create(&t, NULL, thread, &call);
+		nanosleep(&pause, NULL);
+		pthread_cancel(t);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec += 10;
+		if (pthread_timedjoin_np(t, &result, &until) || result != PTHREAD_CANCELED)
+			return 0;
+		if (i == 7 && !cleaned)
+			return 0;
+	}
+	return 1;
+}
+
+/* One frame from a to b, with nothing in front of it. */
+static int passes(void)
+{
+	struct pollfd p = {b, POLLIN, 0};
+	unsigned char buf[64];
+
+	while (recv(b, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+		;
+	return send(a, frame, sizeof(frame), 0) == sizeof(frame) && poll(&p, 1, 10000) == 1 &&
+	       recv(b, buf, sizeof(buf), 0) == sizeof(buf);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		void (*call)(void);
+	} calls[] = {{"recv", wait_recv},     {"recvmmsg", wait_recvmmsg}, {"poll", wait_poll},
+		     {"select", wait_select}, {"epoll", wait_epoll},       {"send", wait_send}};
+
+	if (argc != 3)
+		return 2;
+	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
+		a = packet(argv[1]);
+		b = packet(argv[2]);
+		printf("%s %d %d\n", calls[i].name, cancel(calls[i].call), passes());
+		fflush(stdout);
+		close(a);
+		close(b);
+	}
+	return 0;
+}

@@ -122,12 +122,10 @@ static double pd_stats_interval(const char *text)
 /* The argument of -v. */
 static int pd_stats_view(const char *text)
 {
-	unsigned long view = pd_stats_number("--view", text, 1, 5);
-
-	if (view > 3)
-		pd_stats_usage("view %lu (%s) comes with a later version; there are 1, 2 and 3",
-			       view, view == 4 ? "multicast groups" : "like netstat");
-	return (int)view;
+	if (!strcmp(text, "4") || !strcmp(text, "5")) /* VMA's */
+		pd_stats_usage("view %s (%s) comes with a later version; there are 1, 2 and 3",
+			       text, *text == '4' ? "multicast groups" : "like netstat");
+	return (int)pd_stats_number("--view", text, 1, 3);
 }
 
 /* Read the command line. Leaves on --help, --version and mistakes. */
@@ -177,8 +175,10 @@ static void pd_stats_options_parse(int argc, char **argv, struct pd_stats_option
 			else
 				fputs(pd_stats_help, stdout);
 			exit(0);
-		} else
-			pd_stats_usage("see above");
+		} else { /* getopt has said what is wrong */
+			fprintf(stderr, "Try 'palladium_stats --help'.\n");
+			exit(2);
+		}
 	}
 	if (optind < argc)
 		pd_stats_usage("'%s': there are options only", argv[optind]);

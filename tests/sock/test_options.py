@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Options, requests and ancillary data of packet sockets, beside the kernel's."""
-from sockutil import on_ports, same
+import subprocess
+
+from sockutil import environment, on_ports, same
 
 OPTIONS = """
 def setopt(s, level, name, value):
@@ -142,3 +144,20 @@ say(got, packets, drops)
 """, PALLADIUM_RX_BYTES_MIN=65536)
     got, packets, drops = map(int, out.split())
     assert (got, packets, drops) == (65, 400, 335)
+
+
+def test_what_the_configuration_sets_cannot_be_changed():
+    """SIOCSIFMTU, HWADDR, ADDR, NETMASK, NAME, TXQLEN; joining a group is no change: all comes in."""
+    assert on_ports("""
+s = packet(A)
+for request in (0x8922, 0x8924, 0x8916, 0x891c, 0x8923, 0x8943, 0x8931):
+    outcome = attempt(fcntl.ioctl, s, request, struct.pack("16s16x", A.encode()))
+    say(outcome if isinstance(outcome, str) else "done")
+""").splitlines() == ["ENOTSUP"] * 6 + ["done"]
+
+
+def test_a_port_that_hides_an_interface_is_said():
+    done = subprocess.run(["/bin/true"], env=environment("lo=loop:pd1", PALLADIUM_TRACELEVEL="warn"),
+                          capture_output=True, text=True, timeout=20, check=True)
+    assert "port lo hides the kernel's interface lo" in done.stderr
+    assert "pd1 hides" not in done.stderr

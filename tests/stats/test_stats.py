@@ -357,9 +357,9 @@ def test_other_users_are_refused_and_root_is_not(tmp_path):
 
 
 @pytest.mark.parametrize("args,status,said", [
-    (["-v", "4"], 2, "later version"), (["-v", "9"], 2, "from 1 to 5"), (["-i", "0"], 2, "--interval"),
+    (["-v", "4"], 2, "later version"), (["-v", "9"], 2, "from 1 to 3"), (["-i", "0"], 2, "--interval"),
     (["-i", "1x"], 2, "--interval"), (["-c", "-1"], 2, "--cycles"), (["-p", "0"], 2, "--pid"),
-    (["-d", "3"], 2, "--details"), (["x"], 2, "'x'"), (["--nonsense"], 2, "--help"),
+    (["-d", "3"], 2, "--details"), (["x"], 2, "'x'"), (["--nonsense"], 2, "nonsense'\nTry"),
     (["-p", "4194304"], 1, "no process 4194304"), (["-p", str(os.getpid())], 1, "publishes no counters"),
     (["-n", "nobody"], 1, "'nobody'"), ([], 1, "no process publishes"),
 ])

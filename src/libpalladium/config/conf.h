@@ -110,6 +110,9 @@ void pd_conf_port_key(struct pd_conf_parse *p, struct pd_conf_text key, struct p
 /* True for what may name a port: letters, digits, '_', '-', '.', a letter first, at most 15. */
 bool pd_conf_port_name_ok(struct pd_conf_text name);
 
+/* The MTU of a port that names none. */
+uint32_t pd_conf_default_mtu(void);
+
 /* The port at `name` that may be written, or NULL. */
 struct pd_port_config *pd_conf_find_port(struct pd_config *cfg, struct pd_conf_text name);
 

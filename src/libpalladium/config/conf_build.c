@@ -338,7 +338,7 @@ void pd_conf_log_level(struct pd_conf_parse *p, struct pd_conf_text text,
 	}
 	pd_conf_error(p, &place,
 		      "expected a level from 1 to 9 or a name (none, panic, error, warn, "
-		      "info, details, debug, fine, finer, all), not \"%.*s\"",
+		      "info, details, debug, fine, finer, all), not \"%.*s\"; the level stays",
 		      PD_CONF_SHOWN(text));
 }
 
@@ -346,6 +346,8 @@ void pd_conf_log_level(struct pd_conf_parse *p, struct pd_conf_text text,
 void pd_conf_log_file(struct pd_conf_parse *p, struct pd_conf_text text, struct pd_conf_place place)
 {
 	if (!text.len || !pd_conf_copy(p->cfg->log_file, sizeof(p->cfg->log_file), text))
-		pd_conf_error(p, &place, "expected the path of a file, at most %zu bytes",
-			      sizeof(p->cfg->log_file) - 1);
+		pd_conf_error(
+			p, &place,
+			"expected the path of a file, at most %zu bytes; the log stays where it is",
+			sizeof(p->cfg->log_file) - 1);
 }

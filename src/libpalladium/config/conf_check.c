@@ -149,8 +149,7 @@ static void pd_conf_check_ports(struct pd_conf_check *c)
 		struct pd_port_config *port = &cfg->ports[i];
 
 		if (!port->mtu)
-			port->mtu = pd_vars.mtu ? (uint32_t)pd_max(pd_vars.mtu, PD_CONF_MTU_MIN)
-						: PD_CONF_MTU_DEFAULT;
+			port->mtu = pd_conf_default_mtu();
 		if (!port->mac_set)
 			pd_conf_make_mac(port);
 		pd_conf_check_mac(c, port);

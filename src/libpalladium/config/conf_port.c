@@ -2,8 +2,9 @@
 /*
  * Ports and their keys.
  *
- * A key is a row of pd_conf_keys: its name, the transports that know it, and the function that reads its
- * value. A value that is refused is said with what was expected, and the default stands.
+ * A key is a row of pd_conf_keys: its name, the transport that knows it, the function that reads its value
+ * and the one that says what stands. A value that is refused is said with what was expected and what is used
+ * instead.
  */
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -14,35 +15,40 @@
 #include "base/compiler.h"
 #include "config/conf.h"
 #include "config/text.h"
-
-/* Bits of the transports that a key belongs to. */
-enum { PD_KEY_VHOST = 1, PD_KEY_LOOP = 2, PD_KEY_VERBS = 4, PD_KEY_ANY = 7 };
+#include "config/vars.h"
 
 /* A transport that ports may name: what stands behind "transport:" is the value of `argument`. */
 static const struct pd_conf_transport {
 	const char *name;
-	unsigned bit;
 	const char *argument;
 } pd_conf_transports[] = {
-	{"vhost-user", PD_KEY_VHOST, "path"},
-	{"loop", PD_KEY_LOOP, "peer"},
-	{"verbs", PD_KEY_VERBS, "device"},
+#define PD_TRANSPORT(ops, name, argument) {name, argument},
+#include "defs/transports.def"
+#undef PD_TRANSPORT
 };
 
 /* A value at hand. */
 struct pd_conf_value {
 	struct pd_conf_parse *p;
 	struct pd_port_config *port;
+	const struct pd_conf_key *row; /* NULL: no key of ours */
 	struct pd_conf_text key, text;
 	struct pd_conf_place place;
 };
 
 struct pd_conf_key {
 	const char *name;
-	unsigned transports;
+	const char *transport; /* NULL: every one */
 	bool repeatable;
 	void (*read)(struct pd_conf_value *v);
+	/* Writes the value that stands, as the file would have it; nothing when there is none. NULL: a refused value is left out. */
+	void (*show)(const struct pd_port_config *port, char *out, size_t size);
 };
+
+uint32_t pd_conf_default_mtu(void)
+{
+	return pd_vars.mtu ? (uint32_t)pd_vars.mtu : PD_CONF_MTU_DEFAULT;
+}
 
 bool pd_conf_port_name_ok(struct pd_conf_text name)
 {
@@ -74,17 +80,24 @@ static const struct pd_conf_transport *pd_conf_transport(struct pd_conf_text nam
 
 /* --- values -------------------------------------------------------------------------------- */
 
-/* Say that the value is not what the key takes. */
+/* Say that the value is not what the key takes, and what is used instead. */
 static PD_PRINTF(2, 3) void pd_conf_refuse(struct pd_conf_value *v, const char *fmt, ...)
 {
-	char expected[300];
+	char expected[300], stands[PD_CONF_PATH_MAX] = "";
+	const char *instead = "; it is left out";
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(expected, sizeof(expected), fmt, ap);
 	va_end(ap);
-	pd_conf_error(v->p, &v->place, "%.*s: expected %s, not \"%.*s\"", PD_CONF_SHOWN(v->key),
-		      expected, PD_CONF_SHOWN(v->text));
+	if (v->port == &v->p->scratch) {
+		instead = ""; /* the port is left out, with all its keys */
+	} else if (v->row && v->row->show) {
+		v->row->show(v->port, stands, sizeof(stands));
+		instead = *stands ? "; using " : "";
+	}
+	pd_conf_error(v->p, &v->place, "%.*s: expected %s, not \"%.*s\"%s%s", PD_CONF_SHOWN(v->key),
+		      expected, PD_CONF_SHOWN(v->text), instead, stands);
 }
 
 /* Read one of two words; returns 0 or 1, or -1 when it is neither (which has been said). */
@@ -119,6 +132,58 @@ static bool pd_conf_number(struct pd_conf_value *v, uint32_t min, uint32_t max, 
 	}
 	*out = (uint32_t)number;
 	return true;
+}
+
+/* The path that stands; none is an error of its own. */
+static void pd_conf_show_path(const struct pd_port_config *port, char *out, size_t size)
+{
+	snprintf(out, size, "%s", port->path);
+}
+
+static void pd_conf_show_peer(const struct pd_port_config *port, char *out, size_t size)
+{
+	snprintf(out, size, "%s", port->peer);
+}
+
+static void pd_conf_show_mode(const struct pd_port_config *port, char *out, size_t size)
+{
+	snprintf(out, size, port->mode == PD_CONF_MODE_LISTEN ? "listen" : "connect");
+}
+
+static void pd_conf_show_role(const struct pd_port_config *port, char *out, size_t size)
+{
+	snprintf(out, size, port->role == PD_CONF_FRONTEND ? "frontend" : "backend");
+}
+
+static void pd_conf_show_dialect(const struct pd_port_config *port, char *out, size_t size)
+{
+	snprintf(out, size, port->dialect == PD_CONF_DIALECT_VIRTIO ? "virtio" : "avip");
+}
+
+static void pd_conf_show_mac(const struct pd_port_config *port, char *out, size_t size)
+{
+	const uint8_t *mac = port->mac;
+
+	if (port->mac_set)
+		snprintf(out, size, "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3],
+			 mac[4], mac[5]);
+	else
+		snprintf(out, size, "one made from the port's name and place");
+}
+
+static void pd_conf_show_mtu(const struct pd_port_config *port, char *out, size_t size)
+{
+	snprintf(out, size, "%u", port->mtu ? port->mtu : pd_conf_default_mtu());
+}
+
+static void pd_conf_show_queues(const struct pd_port_config *port, char *out, size_t size)
+{
+	snprintf(out, size, "%u", port->queues);
+}
+
+static void pd_conf_show_ring(const struct pd_port_config *port, char *out, size_t size)
+{
+	snprintf(out, size, "%u", port->ring);
 }
 
 static void pd_conf_read_path(struct pd_conf_value *v)
@@ -258,7 +323,8 @@ static void pd_conf_read_ip(struct pd_conf_value *v)
 		return;
 	}
 	if (port->address_count == PD_CONF_ADDRESSES_MAX) {
-		pd_conf_error(v->p, &v->place, "ip: more than %d addresses", PD_CONF_ADDRESSES_MAX);
+		pd_conf_error(v->p, &v->place, "ip: more than %d addresses; this one is left out",
+			      PD_CONF_ADDRESSES_MAX);
 		return;
 	}
 	port->addresses[port->address_count++] = a;
@@ -287,7 +353,8 @@ static void pd_conf_read_option(struct pd_conf_value *v)
 	struct pd_conf_option *option = &port->options[port->option_count];
 
 	if (port->option_count == PD_CONF_OPTIONS_MAX) {
-		pd_conf_error(v->p, &v->place, "more than %d keys of the transport's own",
+		pd_conf_error(v->p, &v->place,
+			      "more than %d keys of the transport's own; this one is left out",
 			      PD_CONF_OPTIONS_MAX);
 	} else if (!pd_conf_copy(option->key, sizeof(option->key), v->key) ||
 		   !pd_conf_copy(option->text, sizeof(option->text), v->text)) {
@@ -299,18 +366,17 @@ static void pd_conf_read_option(struct pd_conf_value *v)
 }
 
 static const struct pd_conf_key pd_conf_keys[] = {
-	{"path", PD_KEY_VHOST, false, pd_conf_read_path},
-	{"mode", PD_KEY_VHOST, false, pd_conf_read_mode},
-	{"role", PD_KEY_VHOST, false, pd_conf_read_role},
-	{"dialect", PD_KEY_ANY, false, pd_conf_read_dialect},
-	{"mac", PD_KEY_ANY, false, pd_conf_read_mac},
-	{"mtu", PD_KEY_ANY, false, pd_conf_read_mtu},
-	{"ip", PD_KEY_ANY, true, pd_conf_read_ip},
-	{"gw", PD_KEY_ANY, true, pd_conf_read_gw},
-	{"queues", PD_KEY_ANY, false, pd_conf_read_queues},
-	{"ring", PD_KEY_ANY, false, pd_conf_read_ring},
-	{"peer", PD_KEY_LOOP, false, pd_conf_read_peer},
-	{"device", PD_KEY_VERBS, false, pd_conf_read_option},
+	{"path", "vhost-user", false, pd_conf_read_path, pd_conf_show_path},
+	{"mode", "vhost-user", false, pd_conf_read_mode, pd_conf_show_mode},
+	{"role", "vhost-user", false, pd_conf_read_role, pd_conf_show_role},
+	{"dialect", NULL, false, pd_conf_read_dialect, pd_conf_show_dialect},
+	{"mac", NULL, false, pd_conf_read_mac, pd_conf_show_mac},
+	{"mtu", NULL, false, pd_conf_read_mtu, pd_conf_show_mtu},
+	{"ip", NULL, true, pd_conf_read_ip, NULL},
+	{"gw", NULL, true, pd_conf_read_gw, NULL},
+	{"queues", NULL, false, pd_conf_read_queues, pd_conf_show_queues},
+	{"ring", NULL, false, pd_conf_read_ring, pd_conf_show_ring},
+	{"peer", "loop", false, pd_conf_read_peer, pd_conf_show_peer},
 };
 _Static_assert(PD_ARRAY_SIZE(pd_conf_keys) <= 32, "keys_seen has a bit for each key");
 
@@ -335,7 +401,7 @@ static void pd_conf_unknown_key(struct pd_conf_value *v, struct pd_conf_place ke
 void pd_conf_port_key(struct pd_conf_parse *p, struct pd_conf_text key, struct pd_conf_text value,
 		      struct pd_conf_place key_place, struct pd_conf_place value_place)
 {
-	struct pd_conf_value v = {p, p->port, key, value, value_place};
+	struct pd_conf_value v = {p, p->port, NULL, key, value, value_place};
 	struct pd_conf_text name = {p->port->transport, strlen(p->port->transport)};
 	const struct pd_conf_transport *transport = pd_conf_transport(name);
 
@@ -344,7 +410,7 @@ void pd_conf_port_key(struct pd_conf_parse *p, struct pd_conf_text key, struct p
 
 		if (!pd_text_is(key.s, key.len, row->name))
 			continue;
-		if (transport && !(row->transports & transport->bit)) {
+		if (transport && row->transport && strcmp(row->transport, transport->name)) {
 			pd_conf_warn(p, &key_place, "%s= means nothing to a %s port", row->name,
 				     transport->name);
 			return;
@@ -353,10 +419,12 @@ void pd_conf_port_key(struct pd_conf_parse *p, struct pd_conf_text key, struct p
 			pd_conf_warn(p, &key_place, "%s= stands twice; the last one counts",
 				     row->name);
 		p->keys_seen |= 1u << i;
+		v.row = row;
 		row->read(&v);
 		return;
 	}
-	pd_conf_unknown_key(&v, key_place);
+	if (transport) /* what a transport that is not there would take, nobody knows */
+		pd_conf_unknown_key(&v, key_place);
 }
 
 void pd_conf_port_argument(struct pd_conf_parse *p, struct pd_conf_text arg,
@@ -406,11 +474,27 @@ static struct pd_port_config *pd_conf_claim_port(struct pd_conf_parse *p, struct
 	return &p->cfg->ports[p->cfg->port_count++];
 }
 
-/* Say that there is no such transport, and which may have been meant. */
+/* The names of the transports as "a, b or c". Returns `out`. */
+static const char *pd_conf_transport_names(char *out, size_t size)
+{
+	const size_t count = PD_ARRAY_SIZE(pd_conf_transports);
+	size_t n = 0;
+
+	for (size_t i = 0; i < count && n < size; i++)
+		n += (size_t)snprintf(out + n, size - n, "%s%s",
+				      !i              ? ""
+				      : i + 1 < count ? ", "
+						      : " or ",
+				      pd_conf_transports[i].name);
+	return out;
+}
+
+/* Say that there is no such transport, which there are, and which may have been meant. */
 static void pd_conf_unknown_transport(struct pd_conf_parse *p, struct pd_conf_text name,
 				      struct pd_conf_place place)
 {
 	struct pd_text_nearest nearest;
+	char names[100];
 	const char *best;
 	size_t ignored;
 
@@ -420,10 +504,10 @@ static void pd_conf_unknown_transport(struct pd_conf_parse *p, struct pd_conf_te
 				      strlen(pd_conf_transports[i].name));
 	best = pd_text_nearest_end(&nearest, &ignored);
 	pd_conf_error(p, &place,
-		      "expected a transport (vhost-user, loop or verbs), not \"%.*s\"%s%s%s; "
+		      "expected a transport of this build (%s), not \"%.*s\"%s%s%s; "
 		      "the port is left out",
-		      PD_CONF_SHOWN(name), best ? "; did you mean " : "", best ? best : "",
-		      best ? "?" : "");
+		      pd_conf_transport_names(names, sizeof(names)), PD_CONF_SHOWN(name),
+		      best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
 }
 
 void pd_conf_begin_port(struct pd_conf_parse *p, struct pd_conf_text name,

@@ -74,7 +74,7 @@ struct pd_conf_option {
 
 struct pd_port_config {
 	char name[PD_CONF_NAME_MAX];
-	char transport[PD_CONF_TRANSPORT_MAX]; /* "vhost-user", "loop", "verbs" */
+	char transport[PD_CONF_TRANSPORT_MAX]; /* a name of defs/transports.def */
 	char path[PD_CONF_PATH_MAX];           /* the socket of a vhost-user port, else "" */
 	char peer[PD_CONF_PEER_MAX];           /* the other port of a loop pair, else "" */
 	enum pd_conf_mode mode;

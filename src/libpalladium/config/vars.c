@@ -18,6 +18,7 @@
 
 #include "base/compiler.h"
 #include "base/sys.h"
+#include "config/config.h"
 #include "config/text.h"
 #include "config/vars.h"
 
@@ -204,7 +205,7 @@ static const char *pd_var_format_default(const struct pd_var_desc *desc, char *o
 	return out;
 }
 
-/* Append the names of "name=number|..." to `out`, parted by commas. */
+/* Append the names of "name=number|..." to `out` as "a, b or c". */
 static void pd_var_append_words(char *out, size_t size, const char *words)
 {
 	size_t n = strlen(out);
@@ -212,7 +213,10 @@ static void pd_var_append_words(char *out, size_t size, const char *words)
 	for (const char *p = words; *p;) {
 		const char *eq = strchr(p, '=');
 
-		n += (size_t)snprintf(out + n, size - n, "%s%.*s", p == words ? "" : ", ",
+		n += (size_t)snprintf(out + n, size - n, "%s%.*s",
+				      p == words       ? ""
+				      : strchr(p, '|') ? ", "
+						       : " or ",
 				      (int)(eq - p), p);
 		n = pd_min(n, size - 1);
 		p = strchrnul(p, '|');
@@ -440,6 +444,13 @@ int pd_vars_parse(struct pd_vars *vars, char *const *env, pd_var_message_fn mess
 			return ret;
 	}
 	pd_vars_apply_spec(vars);
+	if (vars->mtu && vars->mtu < PD_CONF_MTU_MIN) {
+		pd_vars_say(&r, PD_LOG_WARN,
+			    "PALLADIUM_MTU=%d is less than an MTU can be: using %d (0 leaves the "
+			    "MTU at %d)",
+			    vars->mtu, PD_CONF_MTU_MIN, PD_CONF_MTU_DEFAULT);
+		vars->mtu = PD_CONF_MTU_MIN;
+	}
 	if (vars->reconnect_max_ms < vars->reconnect_min_ms) {
 		pd_vars_say(
 			&r, PD_LOG_WARN,

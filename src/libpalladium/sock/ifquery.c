@@ -145,6 +145,8 @@ static int pd_ifquery_port(const struct pd_port *port, unsigned long req, struct
 		ifr->ifr_flags = (short)pd_port_flags(port);
 		return 0;
 	case SIOCSIFFLAGS: /* up and promiscuous is what a port always is */
+	case SIOCADDMULTI:
+	case SIOCDELMULTI:
 		return 0;
 	case SIOCGIFADDR:
 	case SIOCGIFNETMASK:
@@ -161,7 +163,7 @@ static int pd_ifquery_port(const struct pd_port *port, unsigned long req, struct
 	case SIOCGIFMAP:
 		memset(&ifr->ifr_map, 0, sizeof(ifr->ifr_map));
 		return 0;
-	default:
+	default: /* what is set comes from the configuration and stays */
 		return -EOPNOTSUPP;
 	}
 }
@@ -239,6 +241,18 @@ int pd_ifquery_ioctl(unsigned long req, void *arg)
 	case SIOCGIFTXQLEN:
 	case SIOCGIFMAP:
 	case SIOCETHTOOL:
+	case SIOCSIFADDR:
+	case SIOCSIFBRDADDR:
+	case SIOCSIFDSTADDR:
+	case SIOCSIFHWADDR:
+	case SIOCSIFMAP:
+	case SIOCSIFMETRIC:
+	case SIOCSIFMTU:
+	case SIOCSIFNAME:
+	case SIOCSIFNETMASK:
+	case SIOCSIFTXQLEN:
+	case SIOCADDMULTI:
+	case SIOCDELMULTI:
 		memcpy(name, ifr->ifr_name, sizeof(name) - 1);
 		name[sizeof(name) - 1] = 0;
 		port = pd_port_by_name(name);

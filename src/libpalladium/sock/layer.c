@@ -131,6 +131,17 @@ static int pd_sock_internal_fd(int fd)
 	return high < 0 ? fd : high;
 }
 
+/* Warn of ports that have the name of an interface of the kernel: the program does not see that one any more. */
+static void pd_sock_warn_of_hidden(void)
+{
+	for (unsigned i = 0; i < pd_port_count; i++)
+		if (pd_ifquery_kernel_index(pd_ports[i].name))
+			pd_warn("sock",
+				"port %s hides the kernel's interface %s: the program sees the "
+				"port alone",
+				pd_ports[i].name, pd_ports[i].name);
+}
+
 int pd_sock_layer_start(const struct pd_config *config)
 {
 	int ret = pd_ports_init(config);
@@ -140,6 +151,7 @@ int pd_sock_layer_start(const struct pd_config *config)
 		       pd_strerror(ret));
 		return ret;
 	}
+	pd_sock_warn_of_hidden();
 	pd_sock_config = config;
 	pd_wait_hold = pd_sock_wait_hold;
 	pd_wait_drop = pd_sock_wait_drop;

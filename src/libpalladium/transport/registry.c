@@ -29,7 +29,7 @@
 #include "transport/transport.h"
 #include "vlib/progress.h"
 
-#define PD_TRANSPORT(ops) extern const struct pd_transport_ops ops;
+#define PD_TRANSPORT(ops, name, argument) extern const struct pd_transport_ops ops;
 #include "defs/transports.def"
 #undef PD_TRANSPORT
 
@@ -59,9 +59,10 @@ static void pd_port_on_publish(struct pd_progress_timer *timer);
 static struct pd_progress_timer pd_publish_timer = {.node = PD_LIST_INIT(pd_publish_timer.node),
 						    .fn = pd_port_on_publish};
 
-static const char *const pd_port_state_names[] = {
+/* As long as palladium_stats has room for. */
+static const char pd_port_state_names[][sizeof(((struct pd_ctr_block *)0)->state)] = {
 	[PD_PORT_CLOSED] = "closed",
-	[PD_PORT_CONNECTING] = "waiting for its peer",
+	[PD_PORT_CONNECTING] = "waiting",
 	[PD_PORT_UP] = "up",
 	[PD_PORT_DOWN] = "down",
 };
@@ -89,20 +90,21 @@ static const struct pd_transport_ops pd_transport_none = {
 	.abandon = pd_transport_none_close,
 };
 
-/* The last row is the end of the table. */
-static const struct pd_transport_ops *const pd_transports[] = {
-#define PD_TRANSPORT(ops) &ops,
+static const struct pd_transport {
+	const char *name;
+	const struct pd_transport_ops *ops;
+} pd_transports[] = {
+#define PD_TRANSPORT(ops, name, argument) {name, &ops},
 #include "defs/transports.def"
 #undef PD_TRANSPORT
-	&pd_transport_none,
 };
 
-/* The transport that calls itself `name`, or the one that refuses. */
+/* The transport called `name`, or the one that refuses. */
 static const struct pd_transport_ops *pd_transport_by_name(const char *name)
 {
-	for (size_t i = 0; i + 1 < PD_ARRAY_SIZE(pd_transports); i++)
-		if (!strcmp(pd_transports[i]->name, name))
-			return pd_transports[i];
+	for (size_t i = 0; i < PD_ARRAY_SIZE(pd_transports); i++)
+		if (!strcmp(pd_transports[i].name, name))
+			return pd_transports[i].ops;
 	return &pd_transport_none;
 }
 
@@ -364,6 +366,7 @@ static int pd_port_open_locked(struct pd_port *port)
 	pd_port_count_open(port);
 	pd_store_release(&port->state, (uint32_t)PD_PORT_CONNECTING);
 	pd_ctr_text(port->ctr, PD_CTR_TEXT_STATE, "%s", pd_port_state_names[PD_PORT_CONNECTING]);
+	pd_ctr_text(port->ctr, PD_CTR_TEXT_REASON, "its peer has not come yet");
 	ret = port->transport->open(port);
 	if (ret == 0)
 		return 0;

@@ -215,34 +215,39 @@ static void test_wrong_values_name_what_was_expected(void **state)
 		const char *key, *said;
 	} rows[] = {
 		{"mtu=abc", "mtu: expected a number from 68 to 12226 (with 14 octets of header at "
-			    "most 12240), not \"abc\""},
+			    "most 12240), not \"abc\"; using 1500"},
 		{"mtu=12227",
 		 "mtu: expected a number from 68 to 12226 (with 14 octets of header at "
-		 "most 12240), not \"12227\""},
+		 "most 12240), not \"12227\"; using 1500"},
 		{"mode=conect", "mode: expected connect or listen (did you mean connect?), not "
-				"\"conect\""},
-		{"role=guest", "role: expected backend or frontend, not \"guest\""},
+				"\"conect\"; using connect"},
+		{"role=guest", "role: expected backend or frontend, not \"guest\"; using backend"},
 		{"dialect=vritio", "dialect: expected avip or virtio (did you mean virtio?), not "
-				   "\"vritio\""},
-		{"mac=1:2:3", "mac: expected six octets like 02:00:00:00:00:01, not \"1:2:3\""},
+				   "\"vritio\"; using avip"},
+		{"mac=1:2:3", "mac: expected six octets like 02:00:00:00:00:01, not \"1:2:3\"; "
+			      "using one made from the port's name and place"},
 		{"mac=0x:00:00:00:00:01",
-		 "mac: expected six octets like 02:00:00:00:00:01, not \"0x:00:00:00:00:01\""},
+		 "mac: expected six octets like 02:00:00:00:00:01, not \"0x:00:00:00:00:01\"; "
+		 "using one made from the port's name and place"},
 		{"mac=01:00:5e:00:00:01", "mac: expected the address of one station (a first octet "
-					  "that is even, not all zero), not \"01:00:5e:00:00:01\""},
+					  "that is even, not all zero), not \"01:00:5e:00:00:01\"; "
+					  "using one made from the port's name and place"},
 		{"ip=10.0.0.1",
 		 "ip: expected ADDRESS/LENGTH like 192.168.1.1/24 or fd00::1/64, not "
-		 "\"10.0.0.1\""},
+		 "\"10.0.0.1\"; it is left out"},
 		{"ip=10.0.0.1/33",
 		 "ip: expected ADDRESS/LENGTH like 192.168.1.1/24 or fd00::1/64, not "
-		 "\"10.0.0.1/33\""},
+		 "\"10.0.0.1/33\"; it is left out"},
 		{"ip=224.0.0.1/24", "ip: expected the address of one station, not "
-				    "\"224.0.0.1/24\""},
+				    "\"224.0.0.1/24\"; it is left out"},
 		{"gw=10.0.0.1/8", "gw: expected the address of a router, without a length, not "
-				  "\"10.0.0.1/8\""},
-		{"queues=0", "queues: expected a number from 1 to 10, not \"0\""},
-		{"queues=11", "queues: expected a number from 1 to 10, not \"11\""},
-		{"ring=1", "ring: expected a number from 2 to 32768, a power of two, not \"1\""},
-		{"ring=100", "ring: expected a power of two from 2 to 32768, not \"100\""},
+				  "\"10.0.0.1/8\"; it is left out"},
+		{"queues=0", "queues: expected a number from 1 to 10, not \"0\"; using 1"},
+		{"queues=11", "queues: expected a number from 1 to 10, not \"11\"; using 1"},
+		{"ring=1",
+		 "ring: expected a number from 2 to 32768, a power of two, not \"1\"; using 256"},
+		{"ring=100",
+		 "ring: expected a power of two from 2 to 32768, not \"100\"; using 256"},
 	};
 	char text[300], expected[400];
 
@@ -294,7 +299,7 @@ static void test_too_long_and_too_many(void **state)
 	for (int i = 1; i <= 17; i++)
 		n += (size_t)snprintf(text + n, sizeof(text) - n, " ip=10.0.0.%d/8", i);
 	file(text);
-	assert_non_null(strstr(said, ": ip: more than 16 addresses\n"));
+	assert_non_null(strstr(said, ": ip: more than 16 addresses; this one is left out\n"));
 	assert_int_equal(cfg->ports[0].address_count, 16);
 }
 
@@ -303,21 +308,61 @@ static void test_keys_that_do_not_fit(void **state)
 	const struct pd_port_config *p;
 
 	file("port pd0 vhost-user:/x mut=9000 zebra=1 peer=pd1 path=/y ip=1.2.3.4/8 ip=1.2.3.4/9 "
-	     "gw=1.2.3.4 gw=1.2.3.5\nport pd9 verbs:mlx5_0 ib_port=1\n");
-	assert_string_equal(said, "warning f:1:24: \"mut\" is no key of a port; did you mean mtu?\n"
-				  "warning f:1:33: \"zebra\" is no key of a port\n"
-				  "warning f:1:41: peer= means nothing to a vhost-user port\n"
-				  "warning f:1:50: path= stands twice; the last one counts\n"
-				  "warning f:1:74: ip: 1.2.3.4 stands twice at this port\n"
-				  "error f:1:98: gw: a port has one IPv4 router; the first stands\n"
-				  "warning f:2:23: \"ib_port\" is no key of a port\n");
+	     "gw=1.2.3.4 gw=1.2.3.5\n");
+	assert_string_equal(said,
+			    "warning f:1:24: \"mut\" is no key of a port; did you mean mtu?\n"
+			    "warning f:1:33: \"zebra\" is no key of a port\n"
+			    "warning f:1:41: peer= means nothing to a vhost-user port\n"
+			    "warning f:1:50: path= stands twice; the last one counts\n"
+			    "warning f:1:74: ip: 1.2.3.4 stands twice at this port\n"
+			    "error f:1:98: gw: a port has one IPv4 router; the first stands\n");
 	p = pd_config_port(cfg, "pd0");
 	assert_string_equal(pd_port_config_option(p, "zebra"), "1");
 	assert_null(pd_port_config_option(p, "peer"));
 	assert_string_equal(p->path, "/y");
-	p = pd_config_port(cfg, "pd9");
-	assert_string_equal(pd_port_config_option(p, "device"), "mlx5_0");
-	assert_string_equal(pd_port_config_option(p, "ib_port"), "1");
+}
+
+/* Only what is in the build is offered; keys of what is not are not judged. */
+static void test_a_transport_that_is_not_built(void **state)
+{
+	file("port pd9 verbs:mlx5_0 ib_port=1\n");
+	assert_string_equal(said, "error f:1:10: expected a transport of this build (vhost-user or "
+				  "loop), not \"verbs\"; the port is left out\n");
+	assert_int_equal(cfg->port_count, 0);
+}
+
+/* Each mistake in a value says what is used instead: the default, or what stood before. */
+static void test_what_stands_instead_of_a_mistake(void **state)
+{
+	static const struct {
+		const char *keys, *tail;
+	} rows[] = {
+		{"mtu=10", "not \"10\"; using 1500\n"},
+		{"mtu=9000 mtu=x", "not \"x\"; using 9000\n"},
+		{"ring=3", "not \"3\"; using 256\n"},
+		{"queues=0", "not \"0\"; using 1\n"},
+		{"mode=x", "not \"x\"; using connect\n"},
+		{"role=x", "not \"x\"; using backend\n"},
+		{"dialect=virtio dialect=x", "not \"x\"; using virtio\n"},
+		{"mac=x", "not \"x\"; using one made from the port's name and place\n"},
+		{"mac=02:00:00:00:00:01 mac=x", "not \"x\"; using 02:00:00:00:00:01\n"},
+		{"path=\"\"", "not \"\"; using /s\n"},
+		{"ip=x", "not \"x\"; it is left out\n"},
+		{"gw=x", "not \"x\"; it is left out\n"},
+	};
+	char text[200];
+
+	for (size_t i = 0; i < PD_ARRAY_SIZE(rows); i++) {
+		snprintf(text, sizeof(text), "port pd0 vhost-user:/s %s\n", rows[i].keys);
+		file(text);
+		assert_int_equal(cfg->error_count, 1);
+		assert_non_null(strstr(said, rows[i].tail));
+	}
+	pd_vars.mtu = 2000;
+	file("port pd0 vhost-user:/s mtu=x\n");
+	assert_non_null(strstr(said, "; using 2000\n"));
+	assert_int_equal(cfg->ports[0].mtu, 2000);
+	pd_vars.mtu = 0;
 }
 
 static void test_ports_named_twice_and_unknown_transports(void **state)
@@ -330,10 +375,10 @@ static void test_ports_named_twice_and_unknown_transports(void **state)
 		"error f:2:28: mtu: expected a number from 68 to 12226 (with 14 octets of header "
 		"at "
 		"most 12240), not \"xx\"\n"
-		"error f:3:10: expected a transport (vhost-user, loop or verbs), not "
+		"error f:3:10: expected a transport of this build (vhost-user or loop), not "
 		"\"vhostuser\"; "
 		"did you mean vhost-user?; the port is left out\n"
-		"error f:4:10: expected a transport (vhost-user, loop or verbs), not "
+		"error f:4:10: expected a transport of this build (vhost-user or loop), not "
 		"\"carrier-pigeon\"; the port is left out\n");
 	assert_int_equal(cfg->port_count, 1);
 	assert_string_equal(cfg->ports[0].path, "/a");
@@ -392,14 +437,15 @@ static void test_mistakes_in_the_environment(void **state)
 		 "error env:1:22: expected '=', not the end of the entry\n"},
 		{"pd0=vhost-user:/x,mtu=1",
 		 "error env:1:23: mtu: expected a number from 68 to 12226 "
-		 "(with 14 octets of header at most 12240), not \"1\"\n"},
+		 "(with 14 octets of header at most 12240), not \"1\"; using 1500\n"},
 		{"pd0=vhost-user:/x,",
 		 "error env:1:19: expected key=value, not the end of the entry\n"},
 		{"pd0=vhost-user:\"/x",
 		 "error env:1:16: expected a word, not a quotation without its end\n"
 		 "error env:1:1: port pd0 needs path=, its socket; it is left out\n"},
-		{"pd0=vhost:/x", "error env:1:5: expected a transport (vhost-user, loop or verbs), "
-				 "not \"vhost\"; the port is left out\n"},
+		{"pd0=vhost:/x",
+		 "error env:1:5: expected a transport of this build (vhost-user or loop), "
+		 "not \"vhost\"; the port is left out\n"},
 		{"pd1=loop:pd2;pd1=loop:pd3", "error env:1:14: port pd1 is already made at line 1 "
 					      "column 1; this one is left out\n"},
 	};
@@ -570,7 +616,7 @@ static void test_mistakes_in_lines(void **state)
 		{"log loud", "1:5: expected min-level or destination, not \"loud\""},
 		{"log min-level 10",
 		 "1:15: expected a level from 1 to 9 or a name (none, panic, error, warn, info, "
-		 "details, debug, fine, finer, all), not \"10\""},
+		 "details, debug, fine, finer, all), not \"10\"; the level stays"},
 		{"log destination printer",
 		 "1:17: expected stderr, syslog or file, not \"printer\""},
 	};
@@ -789,8 +835,7 @@ static void test_random_words_never_hurt(void **state)
 		assert_int_equal(pd_config_parse_ports(cfg, "env", text, n, NULL, NULL), 0);
 		pd_config_finish(cfg, NULL, NULL);
 		for (uint32_t j = 0; j < cfg->port_count; j++) {
-			assert_true(*cfg->ports[j].path || *cfg->ports[j].peer ||
-				    !strcmp(cfg->ports[j].transport, "verbs"));
+			assert_true(*cfg->ports[j].path || *cfg->ports[j].peer);
 			assert_in_range(cfg->ports[j].mtu, 68, 12226);
 		}
 	}
@@ -807,6 +852,8 @@ int main(void)
 		cmocka_unit_test(test_wrong_values_name_what_was_expected),
 		cmocka_unit_test(test_too_long_and_too_many),
 		cmocka_unit_test(test_keys_that_do_not_fit),
+		cmocka_unit_test(test_a_transport_that_is_not_built),
+		cmocka_unit_test(test_what_stands_instead_of_a_mistake),
 		cmocka_unit_test(test_ports_named_twice_and_unknown_transports),
 		cmocka_unit_test(test_the_rest_of_a_line_is_read),
 		cmocka_unit_test(test_ports_of_the_environment),

@@ -119,17 +119,23 @@ static void test_out_of_range_names_the_range_and_keeps_the_default(void **state
 	assert_string_equal(said.text, "warn: PALLADIUM_MTU=99999 is out of range: expected a "
 				       "number from 0 to 12226 (octets); using 0\n");
 	assert_int_equal(vars.mtu, 0);
+	assert_int_equal(read_env("PALLADIUM_MTU=10", NULL), 1);
+	assert_string_equal(said.text,
+			    "warn: PALLADIUM_MTU=10 is less than an MTU can be: using 68 "
+			    "(0 leaves the MTU at 1500)\n");
+	assert_int_equal(vars.mtu, 68);
+	assert_int_equal(read_env("PALLADIUM_MTU=68", NULL), 0);
 	assert_int_equal(read_env("PALLADIUM_RX_POLL=-3", NULL), 1);
 	assert_string_equal(said.text,
 			    "warn: PALLADIUM_RX_POLL=-3 is out of range: expected a number from -1 "
-			    "to 100000000 (loops), or adaptive, forever; using adaptive\n");
+			    "to 100000000 (loops), or adaptive or forever; using adaptive\n");
 	assert_int_equal(read_env("PALLADIUM_RX_POLL=99999999999999999999", NULL), 1);
 	assert_non_null(strstr(said.text, "out of range"));
 	assert_int_equal(read_env("PALLADIUM_RX_BUFS=9999999999999G", NULL), 1);
 	assert_non_null(strstr(said.text, "out of range"));
 	assert_int_equal(read_env("PALLADIUM_MEM_ALLOC_TYPE=3", NULL), 1);
 	assert_string_equal(said.text, "warn: PALLADIUM_MEM_ALLOC_TYPE=3 is out of range: expected "
-				       "anon, contig, hugepages; using contig\n");
+				       "anon, contig or hugepages; using contig\n");
 	assert_int_equal(vars.mem_alloc_type, PD_MEM_CONTIG);
 }
 

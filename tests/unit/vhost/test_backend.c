@@ -435,6 +435,17 @@ static void regions_that_are_no_files_or_overlap(void **state)
 	assert_int_equal(peer_reply(sock, PD_VHOST_SET_MEM_TABLE), 1);
 }
 
+/* A peer that asks and leaves has been refused nothing. */
+static void who_leaves_before_the_answer_is_not_refused(void **state)
+{
+	(void)state;
+	peer_send(sock, PD_VHOST_GET_FEATURES, 0, "", 0, NULL, 0);
+	close(sock);
+	sock = -1;
+	turn();
+	assert_int_equal(port->state, PD_PORT_CONNECTING);
+}
+
 static void notification_descriptors_must_be_eventfds(void **state)
 {
 	int pipe_fds[2];
@@ -603,6 +614,7 @@ int main(void)
 	T(reset_device_begins_anew);
 	T(a_broken_ring_ends_the_connection);
 	T(regions_that_are_no_files_or_overlap);
+	T(who_leaves_before_the_answer_is_not_refused);
 	T(notification_descriptors_must_be_eventfds);
 	T(changes_while_running);
 	T(what_is_never_offered);

@@ -670,6 +670,12 @@ static const char *find_ring(struct pd_vhost_backend *be, const struct pd_vhost_
 	return NULL;
 }
 
+/* True when a connection ended because its other end closed it. */
+static bool peer_closed(const char *reason)
+{
+	return !strncmp(reason, "the peer closed", 15);
+}
+
 /* Carry out one message. Returns NULL or why it is refused. */
 static const char *dispatch(struct pd_vhost_backend *be, struct pd_vhost_msg *msg)
 {
@@ -705,6 +711,8 @@ static const char *backend_message(struct pd_vhost_conn *conn, struct pd_vhost_m
 	why = dispatch(be, msg);
 	if (!why)
 		return ack ? reply_u64(be, msg, 0) : NULL;
+	if (peer_closed(why))
+		return why;
 	if (why == be->reason) {
 		memcpy(detail, be->reason, sizeof(detail));
 		why = detail;
@@ -721,7 +729,7 @@ static void backend_ended(struct pd_vhost_conn *conn, const char *reason)
 	struct pd_vhost_backend *be = pd_container_of(conn, struct pd_vhost_backend, conn);
 
 	backend_reset(be);
-	be->role.lost(&be->role, reason, strncmp(reason, "the peer closed", 15) != 0);
+	be->role.lost(&be->role, reason, !peer_closed(reason));
 }
 
 static const struct pd_vhost_conn_ops backend_conn_ops = {

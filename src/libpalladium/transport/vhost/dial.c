@@ -189,7 +189,8 @@ static void listener_serve(struct pd_vhost_listener *l)
 		}
 		pd_sys_close(first.fd);
 		pd_log_ratelimited(PD_LOG_WARN, "vhost",
-				   "%s: one more connection than ports on this path, closed",
+				   "%s: one more connection than open ports on this path, "
+				   "closed",
 				   l->path);
 	}
 	if (l->n_early)

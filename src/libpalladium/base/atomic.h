@@ -13,31 +13,31 @@
 #include <stdint.h>
 
 #if defined(__SANITIZE_THREAD__)
-#define PD_UNDER_TSAN 1
+#	define PD_UNDER_TSAN 1
 #elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define PD_UNDER_TSAN 1
-#endif
+#	if __has_feature(thread_sanitizer)
+#		define PD_UNDER_TSAN 1
+#	endif
 #endif
 
-#define pd_load_relaxed(p)	__atomic_load_n((p), __ATOMIC_RELAXED)
-#define pd_load_acquire(p)	__atomic_load_n((p), __ATOMIC_ACQUIRE)
-#define pd_load_seq(p)		__atomic_load_n((p), __ATOMIC_SEQ_CST)
-#define pd_store_relaxed(p, v)	__atomic_store_n((p), (v), __ATOMIC_RELAXED)
-#define pd_store_release(p, v)	__atomic_store_n((p), (v), __ATOMIC_RELEASE)
-#define pd_store_seq(p, v)	__atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
-#define pd_fetch_add(p, v)	__atomic_fetch_add((p), (v), __ATOMIC_ACQ_REL)
-#define pd_fetch_sub(p, v)	__atomic_fetch_sub((p), (v), __ATOMIC_ACQ_REL)
-#define pd_fetch_or(p, v)	__atomic_fetch_or((p), (v), __ATOMIC_ACQ_REL)
-#define pd_fetch_and(p, v)	__atomic_fetch_and((p), (v), __ATOMIC_ACQ_REL)
-#define pd_exchange(p, v)	__atomic_exchange_n((p), (v), __ATOMIC_ACQ_REL)
+#define pd_load_relaxed(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+#define pd_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define pd_load_seq(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+#define pd_store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+#define pd_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define pd_store_seq(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
+#define pd_fetch_add(p, v) __atomic_fetch_add((p), (v), __ATOMIC_ACQ_REL)
+#define pd_fetch_sub(p, v) __atomic_fetch_sub((p), (v), __ATOMIC_ACQ_REL)
+#define pd_fetch_or(p, v) __atomic_fetch_or((p), (v), __ATOMIC_ACQ_REL)
+#define pd_fetch_and(p, v) __atomic_fetch_and((p), (v), __ATOMIC_ACQ_REL)
+#define pd_exchange(p, v) __atomic_exchange_n((p), (v), __ATOMIC_ACQ_REL)
 
 /*
  * Compare and swap; true when *p was `*expected` and is now `desired`, else *expected holds what was
  * found. Acquire-release on success, relaxed on failure.
  */
-#define pd_cas(p, expected, desired)                                                               \
-	__atomic_compare_exchange_n((p), (expected), (desired), false, __ATOMIC_ACQ_REL,           \
+#define pd_cas(p, expected, desired)                                                     \
+	__atomic_compare_exchange_n((p), (expected), (desired), false, __ATOMIC_ACQ_REL, \
 				    __ATOMIC_RELAXED)
 
 /*

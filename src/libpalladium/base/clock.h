@@ -9,8 +9,8 @@
 #include <time.h>
 
 #define PD_NS_PER_SEC 1000000000ull
-#define PD_NS_PER_MS  1000000ull
-#define PD_NS_PER_US  1000ull
+#define PD_NS_PER_MS 1000000ull
+#define PD_NS_PER_US 1000ull
 
 /* Nanoseconds of CLOCK_MONOTONIC (the vDSO: about 20 ns a call, no system call). */
 static inline uint64_t pd_clock_ns(void)

@@ -15,9 +15,9 @@ struct pd_list {
 };
 
 /* Static initialiser of an empty list named `name`. */
-#define PD_LIST_INIT(name)                                                                         \
-	{                                                                                          \
-		&(name), &(name)                                                                   \
+#define PD_LIST_INIT(name)       \
+	{                        \
+		&(name), &(name) \
 	}
 
 static inline void pd_list_init(struct pd_list *head)
@@ -57,16 +57,16 @@ static inline void pd_list_del(struct pd_list *node)
 #define pd_list_entry(ptr, type, member) pd_container_of(ptr, type, member)
 
 /* Walk `head`; `pos` is a pointer to the containing type. The body must not remove `pos`. */
-#define pd_list_for_each(pos, head, member)                                                        \
-	for ((pos) = pd_list_entry((head)->next, __typeof__(*(pos)), member);                      \
-	     &(pos)->member != (head);                                                             \
+#define pd_list_for_each(pos, head, member)                                   \
+	for ((pos) = pd_list_entry((head)->next, __typeof__(*(pos)), member); \
+	     &(pos)->member != (head);                                        \
 	     (pos) = pd_list_entry((pos)->member.next, __typeof__(*(pos)), member))
 
 /* The same; the body may remove `pos`. `tmp` is a second pointer of the same type. */
-#define pd_list_for_each_safe(pos, tmp, head, member)                                              \
-	for ((pos) = pd_list_entry((head)->next, __typeof__(*(pos)), member),                      \
-	    (tmp) = pd_list_entry((pos)->member.next, __typeof__(*(pos)), member);                 \
-	     &(pos)->member != (head); (pos) = (tmp),                                              \
-	    (tmp) = pd_list_entry((tmp)->member.next, __typeof__(*(tmp)), member))
+#define pd_list_for_each_safe(pos, tmp, head, member)                              \
+	for ((pos) = pd_list_entry((head)->next, __typeof__(*(pos)), member),      \
+	    (tmp) = pd_list_entry((pos)->member.next, __typeof__(*(pos)), member); \
+	     &(pos)->member != (head);                                             \
+	     (pos) = (tmp), (tmp) = pd_list_entry((tmp)->member.next, __typeof__(*(tmp)), member))
 
 #endif /* PD_BASE_LIST_H */

@@ -35,7 +35,7 @@ PD_NOINLINE void pd_lock_wake(struct pd_lock *lock)
 
 #ifdef PD_ENABLE_ASSERT
 
-#define PD_LOCK_HELD_MAX 16
+#	define PD_LOCK_HELD_MAX 16
 
 static __thread struct pd_lock *pd_lock_held[PD_LOCK_HELD_MAX];
 static __thread unsigned pd_lock_held_count;

@@ -70,7 +70,8 @@ int pd_log_set_file(const char *path)
 		ret = pd_log_expand_path(path, name, sizeof(name));
 		if (ret < 0)
 			return ret;
-		fd = pd_sys_open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+		fd = pd_sys_open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW,
+				 0600);
 		if (fd < 0)
 			return fd;
 	}
@@ -103,15 +104,15 @@ static int pd_log_prefix(char *line, size_t size, enum pd_log_level level, const
 
 	if (pd_log_details >= 2) {
 		clock_gettime(CLOCK_REALTIME, &now);
-		snprintf(details, sizeof(details), " %lld.%06ld pid %d tid %d:",
-			 (long long)now.tv_sec, now.tv_nsec / 1000, (int)pd_sys_getpid(),
-			 (int)pd_sys_gettid());
+		snprintf(details, sizeof(details),
+			 " %lld.%06ld pid %d tid %d:", (long long)now.tv_sec, now.tv_nsec / 1000,
+			 (int)pd_sys_getpid(), (int)pd_sys_gettid());
 	} else if (pd_log_details == 1) {
 		snprintf(details, sizeof(details), " pid %d tid %d:", (int)pd_sys_getpid(),
 			 (int)pd_sys_gettid());
 	}
-	return snprintf(line, size, "%sPALLADIUM %s:%s %s: ",
-			pd_log_colours ? pd_log_levels[level].colour : "",
+	return snprintf(line, size,
+			"%sPALLADIUM %s:%s %s: ", pd_log_colours ? pd_log_levels[level].colour : "",
 			pd_log_levels[level].label, details, module);
 }
 

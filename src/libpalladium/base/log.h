@@ -48,20 +48,21 @@ const char *pd_log_level_name(enum pd_log_level level);
 int pd_log_level_parse(const char *name);
 
 /* Write one line. `module` is a short lower-case word. Lines longer than 1000 characters are cut. */
-void pd_log_write(enum pd_log_level level, const char *module, const char *fmt, ...) PD_PRINTF(3, 4);
+void pd_log_write(enum pd_log_level level, const char *module, const char *fmt, ...)
+	PD_PRINTF(3, 4);
 
-#define pd_log(level, module, ...)                                                                 \
-	do {                                                                                       \
-		if (pd_unlikely(pd_load_relaxed(&pd_log_level_now) >= (int)(level)))               \
-			pd_log_write((level), (module), __VA_ARGS__);                              \
+#define pd_log(level, module, ...)                                                   \
+	do {                                                                         \
+		if (pd_unlikely(pd_load_relaxed(&pd_log_level_now) >= (int)(level))) \
+			pd_log_write((level), (module), __VA_ARGS__);                \
 	} while (0)
 
-#define pd_err(module, ...)	pd_log(PD_LOG_ERROR, module, __VA_ARGS__)
-#define pd_warn(module, ...)	pd_log(PD_LOG_WARN, module, __VA_ARGS__)
-#define pd_info(module, ...)	pd_log(PD_LOG_INFO, module, __VA_ARGS__)
+#define pd_err(module, ...) pd_log(PD_LOG_ERROR, module, __VA_ARGS__)
+#define pd_warn(module, ...) pd_log(PD_LOG_WARN, module, __VA_ARGS__)
+#define pd_info(module, ...) pd_log(PD_LOG_INFO, module, __VA_ARGS__)
 #define pd_details(module, ...) pd_log(PD_LOG_DETAILS, module, __VA_ARGS__)
-#define pd_debug(module, ...)	pd_log(PD_LOG_DEBUG, module, __VA_ARGS__)
-#define pd_trace(module, ...)	pd_log(PD_LOG_FINER, module, __VA_ARGS__)
+#define pd_debug(module, ...) pd_log(PD_LOG_DEBUG, module, __VA_ARGS__)
+#define pd_trace(module, ...) pd_log(PD_LOG_FINER, module, __VA_ARGS__)
 
 /* State of one rate-limited place: at most `PD_LOG_BURST` lines a second, the rest counted. */
 struct pd_log_limit {
@@ -75,12 +76,12 @@ struct pd_log_limit {
 bool pd_log_allowed(struct pd_log_limit *limit);
 
 /* A line that a peer or a program can cause over and over. */
-#define pd_log_ratelimited(level, module, ...)                                                     \
-	do {                                                                                       \
-		static struct pd_log_limit pd_limit;                                               \
-		if (pd_load_relaxed(&pd_log_level_now) >= (int)(level) &&                          \
-		    pd_log_allowed(&pd_limit))                                                     \
-			pd_log_write((level), (module), __VA_ARGS__);                              \
+#define pd_log_ratelimited(level, module, ...)                            \
+	do {                                                              \
+		static struct pd_log_limit pd_limit;                      \
+		if (pd_load_relaxed(&pd_log_level_now) >= (int)(level) && \
+		    pd_log_allowed(&pd_limit))                            \
+			pd_log_write((level), (module), __VA_ARGS__);     \
 	} while (0)
 
 /* The text of an error, given as errno or -errno. Thread-safe, no allocation. */

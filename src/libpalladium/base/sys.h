@@ -53,18 +53,18 @@ static inline long pd_sys(long nr, long a, long b, long c, long d, long e, long 
 			 : "memory");
 	return x0;
 #else
-#error "libpalladium knows the system-call convention of x86-64 and aarch64 only"
+#	error "libpalladium knows the system-call convention of x86-64 and aarch64 only"
 #endif
 }
 
-#define PD_SYS_0(nr)		     pd_sys(nr, 0, 0, 0, 0, 0, 0)
-#define PD_SYS_1(nr, a)		     pd_sys(nr, (long)(a), 0, 0, 0, 0, 0)
-#define PD_SYS_2(nr, a, b)	     pd_sys(nr, (long)(a), (long)(b), 0, 0, 0, 0)
-#define PD_SYS_3(nr, a, b, c)	     pd_sys(nr, (long)(a), (long)(b), (long)(c), 0, 0, 0)
-#define PD_SYS_4(nr, a, b, c, d)     pd_sys(nr, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
-#define PD_SYS_5(nr, a, b, c, d, e)                                                                \
+#define PD_SYS_0(nr) pd_sys(nr, 0, 0, 0, 0, 0, 0)
+#define PD_SYS_1(nr, a) pd_sys(nr, (long)(a), 0, 0, 0, 0, 0)
+#define PD_SYS_2(nr, a, b) pd_sys(nr, (long)(a), (long)(b), 0, 0, 0, 0)
+#define PD_SYS_3(nr, a, b, c) pd_sys(nr, (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define PD_SYS_4(nr, a, b, c, d) pd_sys(nr, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+#define PD_SYS_5(nr, a, b, c, d, e) \
 	pd_sys(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
-#define PD_SYS_6(nr, a, b, c, d, e, f)                                                             \
+#define PD_SYS_6(nr, a, b, c, d, e, f) \
 	pd_sys(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 
 static inline ssize_t pd_sys_read(int fd, void *buf, size_t n)
@@ -183,7 +183,8 @@ static inline int pd_sys_is_error(const void *p)
 /* Move a mapping of `len` bytes onto `to`, replacing what is there; `to` or an error as for mmap. */
 static inline void *pd_sys_mremap_to(void *from, size_t len, void *to)
 {
-	return (void *)PD_SYS_5(SYS_mremap, from, len, len, 3 /* MREMAP_MAYMOVE|MREMAP_FIXED */, to);
+	return (void *)PD_SYS_5(SYS_mremap, from, len, len, 3 /* MREMAP_MAYMOVE|MREMAP_FIXED */,
+				to);
 }
 
 static inline int pd_sys_munmap(void *addr, size_t len)

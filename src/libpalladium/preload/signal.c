@@ -206,9 +206,8 @@ static int pd_sigaction_locked(int sig, const struct sigaction *act, struct siga
 		wrapped.sa_flags |= SA_SIGINFO;
 		pd_sigset_store(&wrapped.sa_mask, PD_SIGNALS_BLOCK);
 	}
-	ret = sig == SIGBUS && pd_lib_sigbus
-		      ? pd_lib_sigbus(act, &was)
-		      : pd_real.sigaction(sig, wrap ? &wrapped : act, &was);
+	ret = sig == SIGBUS && pd_lib_sigbus ? pd_lib_sigbus(act, &was)
+					     : pd_real.sigaction(sig, wrap ? &wrapped : act, &was);
 	if (ret < 0) {
 		if (wrap)
 			pd_handler_write(sig, before.fn, before.flags, before.mask);

@@ -464,8 +464,8 @@ void pd_packet_salvage(struct pd_port *port, struct pd_lane *lane)
 		return;
 	/* What is there now, no more: a peer that goes on filling the ring would keep us for ever. */
 	for (uint32_t left = pd_lane_ready(lane, PD_RX); left;) {
-		int got = pd_packet_distribute(port, lane,
-					       pd_min(left, (uint32_t)PD_VECTOR_MAX), true);
+		int got = pd_packet_distribute(port, lane, pd_min(left, (uint32_t)PD_VECTOR_MAX),
+					       true);
 
 		if (got <= 0)
 			break;

@@ -131,6 +131,7 @@ void pd_sock_pools_after_fork(void)
 		if (!pd_load_relaxed(&pd_sock_pools[kind].lock.word))
 			continue;
 		pd_lock_init(&pd_sock_pools[kind].lock, PD_RANK_LEAF);
-		pd_sock_pools[kind].free = NULL; /* caught in a change: the blocks are lost to the child */
+		pd_sock_pools[kind].free =
+			NULL; /* caught in a change: the blocks are lost to the child */
 	}
 }

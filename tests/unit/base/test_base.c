@@ -32,15 +32,15 @@ static void test_list_keeps_order_and_survives_removal(void **state)
 		items[i].value = i;
 		pd_list_add_tail(&head, &items[i].node);
 	}
-	pd_list_for_each(pos, &head, node) {
+	pd_list_for_each (pos, &head, node) {
 		assert_true(pos->value > last);
 		last = pos->value;
 	}
-	pd_list_for_each_safe(pos, tmp, &head, node) {
+	pd_list_for_each_safe (pos, tmp, &head, node) {
 		if (pos->value % 2)
 			pd_list_del(&pos->node);
 	}
-	pd_list_for_each(pos, &head, node)
+	pd_list_for_each (pos, &head, node)
 		sum += pos->value;
 	assert_int_equal(sum, 2);
 	pd_list_del(&items[1].node); /* a second time: harmless */

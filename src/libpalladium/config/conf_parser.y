@@ -69,7 +69,7 @@ input:
 lines:
 	%empty
 |	lines EOL
-|	lines statement EOL
+|	lines statement EOL		{ yyerrok; }
 |	lines error EOL		{ yyerrok; }
 ;
 

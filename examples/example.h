@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the example programs share: opening a packet socket, reading numbers, ending on a signal.
+ * What the example programs share: the command line, opening a packet socket, ending on a signal.
  *
  * Nothing here is special to libpalladium but the two socket options of ex_want_sidecars(). Without
  * the preload the programs run on an interface of the kernel, where frames have no sidecar.
@@ -10,6 +10,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <getopt.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
@@ -27,11 +28,31 @@
 
 #include "palladium_extra.h"
 
+#ifdef HAVE_CONFIG_H
+#	include "config.h"
+#else
+#	define PACKAGE_VERSION "?" /* built by hand */
+#endif
+
 #define EX_FRAME_BYTES 16384 /* room for any frame: the largest is 12,240 */
 #define EX_BATCH_MAX 256
 #define EX_TICK_MS 100 /* how often a waiting program looks at its stop flag and its clock */
 
+/* What every program takes besides its own options. */
+#define EX_OPTIONS                                                             \
+	{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, \
+	{                                                                      \
+		0                                                              \
+	}
+#define EX_OPTIONS_SHORT "hV"
+#define EX_OPTIONS_HELP                                  \
+	"  -h, --help               print this text\n"   \
+	"  -V, --version            print the version\n" \
+	"\n"                                             \
+	"SIGINT and SIGTERM end it; the last line says what was done.\n"
+
 static const char *ex_program; /* for messages */
+static const char *ex_help;    /* what --help prints */
 static volatile sig_atomic_t ex_stopped;
 
 static void ex_on_signal(int number)
@@ -40,12 +61,13 @@ static void ex_on_signal(int number)
 	ex_stopped = 1;
 }
 
-/* Remember the program's name and let SIGINT and SIGTERM end it in order. */
-static inline void ex_start(const char *program)
+/* Remember the program's name and help, and let SIGINT and SIGTERM end it in order. */
+static inline void ex_start(const char *program, const char *help)
 {
 	struct sigaction action = {.sa_handler = ex_on_signal}; /* no SA_RESTART: calls end */
 
 	ex_program = program;
+	ex_help = help;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -56,6 +78,32 @@ static inline void __attribute__((noreturn)) ex_fail(const char *what)
 {
 	fprintf(stderr, "%s: %s: %s\n", ex_program, what, strerror(errno));
 	exit(1);
+}
+
+/* An option that is not the program's own: print what it asks for, or that it is none, and end. */
+static inline void __attribute__((noreturn)) ex_other_option(int option)
+{
+	if (option == 'V')
+		printf("%s (libpalladium) %s\n", ex_program, PACKAGE_VERSION);
+	else
+		fputs(ex_help, option == 'h' ? stdout : stderr);
+	exit(option == 'h' || option == 'V' ? 0 : 2);
+}
+
+/* The `n` words behind the options; ends the program when there are more or fewer. `what` says what they are. */
+static inline char **ex_words(int argc, char **argv, int n, const char *what)
+{
+	if (argc - optind == n)
+		return argv + optind;
+	fprintf(stderr, "%s: expected %s, got %d word%s\n", ex_program, what, argc - optind,
+		argc - optind == 1 ? "" : "s");
+	ex_other_option('?');
+}
+
+/* Tell who waits for it that frames are taken from now on. */
+static inline void ex_ready(const char *port)
+{
+	printf("%s: %s is ready\n", ex_program, port);
 }
 
 /* The number that the text of an option is; ends the program when it is none or out of range. */
@@ -118,6 +166,16 @@ static inline int ex_open_port(const char *name)
 	return fd;
 }
 
+/* Write the hardware address of the port to `mac`; it stays as it is when there is none. */
+static inline void ex_read_address(int fd, const char *port, uint8_t mac[6])
+{
+	struct ifreq request = {0};
+
+	strncpy(request.ifr_name, port, sizeof(request.ifr_name) - 1);
+	if (ioctl(fd, SIOCGIFHWADDR, &request) == 0)
+		memcpy(mac, request.ifr_hwaddr.sa_data, 6);
+}
+
 /*
  * Ask for the sidecar of each frame, and for control messages too. Returns false when the socket is
  * the kernel's: it has none.
@@ -131,26 +189,44 @@ static inline bool ex_want_sidecars(int fd)
 	return !setsockopt(fd, SOL_PALLADIUM, PALLADIUM_RECV_CONTROL, &on, sizeof(on));
 }
 
+/* Say, once, that a frame is too long for the port, and what helps. */
+static inline void ex_say_too_long(int fd, const char *port)
+{
+	struct ifreq request = {0};
+	static bool said;
+
+	if (said)
+		return;
+	said = true;
+	strncpy(request.ifr_name, port, sizeof(request.ifr_name) - 1);
+	ioctl(fd, SIOCGIFMTU, &request);
+	fprintf(stderr, "%s: %s: a frame is longer than the port's MTU %d: set mtu=\n", ex_program,
+		port, request.ifr_mtu);
+}
+
 /*
- * A send failed; see to it that trying again makes sense. Returns after there was time for things
- * to change, or ends the program when they will not.
+ * A send over `port` failed. Returns true after there was time for things to change, so that trying
+ * again makes sense; false when the frame is longer than the port takes. Other errors end the program.
  */
-static inline void ex_wait_to_send(int fd)
+static inline bool ex_wait_to_send(int fd, const char *port)
 {
 	struct pollfd p = {.fd = fd, .events = POLLOUT};
 
 	switch (errno) {
 	case EINTR:
-		return;
+		return true;
 	case EAGAIN: /* the peer's ring is full */
 		poll(&p, 1, EX_TICK_MS);
-		return;
+		return true;
 	case ENETDOWN: /* the peer is away: it may come back */
 		poll(NULL, 0, 10);
-		return;
+		return true;
 	case ENOBUFS: /* the kernel's queue is full, and poll would not tell */
 		poll(NULL, 0, 1);
-		return;
+		return true;
+	case EMSGSIZE:
+		ex_say_too_long(fd, port);
+		return false;
 	default:
 		ex_fail("send");
 	}

@@ -8,8 +8,6 @@
  * bytes that follow from the number and their place. With --check the peer is expected to send each
  * frame back, once and in order; then no more than --window of them are under way at any time.
  */
-#include <getopt.h>
-
 #include "example.h"
 
 #define HEADER_BYTES 14 /* Ethernet */
@@ -65,8 +63,8 @@ static unsigned send_some(struct generator *g, unsigned n)
 	if (sent >= 0)
 		return (unsigned)sent;
 	g->retries++;
-	if (!(g->check && errno == EAGAIN))
-		ex_wait_to_send(g->fd);
+	if (!(g->check && errno == EAGAIN) && !ex_wait_to_send(g->fd, g->port))
+		exit(1); /* all frames are of one length */
 	return 0;
 }
 
@@ -168,36 +166,23 @@ static void run(struct generator *g)
 		g->lost = g->sent - g->returned;
 }
 
-/* The hardware address of the port; zeroes when it has none. */
-static void read_address(const struct generator *g, uint8_t *mac)
-{
-	struct ifreq request = {0};
-
-	strncpy(request.ifr_name, g->port, sizeof(request.ifr_name) - 1);
-	if (ioctl(g->fd, SIOCGIFHWADDR, &request) == 0)
-		memcpy(mac, request.ifr_hwaddr.sa_data, 6);
-}
-
-static void usage(FILE *out)
-{
-	fprintf(out, "Usage: generator [OPTION]... PORT\n"
-		     "Send frames with a sidecar out of PORT.\n"
-		     "\n"
-		     "  -c, --count=N         frames to send (1000)\n"
-		     "  -s, --size=BYTES      bytes of a frame, 60 to 12240 (60)\n"
-		     "  -r, --rate=N          frames per second (as fast as it goes)\n"
-		     "  -b, --batch=N         frames per call, 1 to 256 (32)\n"
-		     "      --ifg=OCTETS      inter-frame gap, in the sidecar\n"
-		     "      --pfc=PRIORITY    PFC priority 0 to 7, in the sidecar\n"
-		     "      --preamble=BYTES  length of the preamble, 1 to 8, in the sidecar\n"
-		     "      --check           expect every frame back, unaltered and in order\n"
-		     "      --window=N        --check: frames under way at most, 1 to 65536 (64)\n"
-		     "      --timeout=SECONDS --check: how long to wait for the next frame (5)\n"
-		     "  -h, --help            print this text\n"
-		     "\n"
-		     "Exit status: 0, 1 when --check found a frame lost or altered, 2 for wrong "
-		     "usage.\n");
-}
+static const char help[] =
+	"Usage: generator [OPTION]... PORT\n"
+	"Send frames with a sidecar out of PORT.\n"
+	"\n"
+	"  -c, --count=N            frames to send (1000)\n"
+	"  -s, --size=BYTES         bytes of a frame, 60 to 12240 (60)\n"
+	"  -r, --rate=N             frames per second (as fast as it goes)\n"
+	"  -b, --batch=N            frames per call, 1 to 256 (32)\n"
+	"      --ifg=OCTETS         inter-frame gap, in the sidecar\n"
+	"      --pfc=PRIORITY       PFC priority 0 to 7, in the sidecar\n"
+	"      --preamble=BYTES     length of the preamble, 1 to 8, in the sidecar\n"
+	"      --check              expect every frame back, unaltered and in order\n"
+	"      --window=N           --check: frames under way at most, 1 to 65536 (64)\n"
+	"      --timeout=SECONDS    --check: how long to wait for the next frame "
+	"(5)\n" EX_OPTIONS_HELP
+	"Exit status: 0, 1 when --check found a frame lost or altered, 2 for wrong "
+	"usage.\n";
 
 enum { OPT_IFG = 256, OPT_PFC, OPT_PREAMBLE, OPT_CHECK, OPT_WINDOW, OPT_TIMEOUT };
 
@@ -235,12 +220,11 @@ static void read_options(struct generator *g, int argc, char **argv)
 		{"check", no_argument, NULL, OPT_CHECK},
 		{"window", required_argument, NULL, OPT_WINDOW},
 		{"timeout", required_argument, NULL, OPT_TIMEOUT},
-		{"help", no_argument, NULL, 'h'},
-		{0},
+		EX_OPTIONS,
 	};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "c:s:r:b:h", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "c:s:r:b:" EX_OPTIONS_SHORT, options, NULL)) != -1) {
 		switch (c) {
 		case 'c':
 			g->count = ex_number("--count", optarg, 1, UINT64_MAX);
@@ -268,20 +252,11 @@ static void read_options(struct generator *g, int argc, char **argv)
 		case OPT_TIMEOUT:
 			g->timeout_ns = ex_number("--timeout", optarg, 1, 1000000) * 1000000000u;
 			break;
-		case 'h':
-			usage(stdout);
-			exit(0);
 		default:
-			usage(stderr);
-			exit(2);
+			ex_other_option(c);
 		}
 	}
-	if (optind != argc - 1) {
-		fprintf(stderr, "%s: expected one port, got %d\n", ex_program, argc - optind);
-		usage(stderr);
-		exit(2);
-	}
-	g->port = argv[optind];
+	g->port = *ex_words(argc, argv, 1, "one port");
 }
 
 int main(int argc, char **argv)
@@ -292,16 +267,16 @@ int main(int argc, char **argv)
 		.window = 64,
 		.count = 1000,
 		.timeout_ns = 5000000000u,
-		/* To everybody; read_address writes the sender. */
+		/* To everybody; ex_read_address writes the sender. */
 		.header = {0xff, 0xff, 0xff, 0xff, 0xff,
 			   0xff, [12] = ETHERTYPE >> 8, [13] = ETHERTYPE & 0xff},
 	};
 	uint64_t start_ns, ns;
 
-	ex_start("generator");
+	ex_start("generator", help);
 	read_options(&g, argc, argv);
 	g.fd = ex_open_port(g.port);
-	read_address(&g, g.header + 6);
+	ex_read_address(g.fd, g.port, g.header + 6);
 	start_ns = ex_now_ns();
 	run(&g);
 	ns = ex_now_ns() - start_ns;

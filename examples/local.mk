@@ -14,4 +14,4 @@ examples_sniffer_CFLAGS = $(PD_EXAMPLE_CFLAGS)
 examples_sniffer_LDFLAGS = $(AM_LDFLAGS) -pie
 
 noinst_PROGRAMS += examples/responder
-examples_responder_SOURCES = examples/responder.c
+examples_responder_SOURCES = examples/responder.c examples/example.h

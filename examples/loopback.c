@@ -8,8 +8,6 @@
  * zeroes, or with --keep as it came. Control messages, and frames whose generic_flags are not 0,
  * are counted and not sent back. What cannot be sent now is tried until it can.
  */
-#include <getopt.h>
-
 #include "example.h"
 
 struct loopback {
@@ -65,15 +63,18 @@ static void send_all(struct loopback *l, unsigned n)
 		int sent;
 
 		if (l->one_by_one)
-			sent = sendmsg(l->fd, &l->tx[0].msg_hdr, 0) < 0 ? -1 : 1;
+			sent = sendmsg(l->fd, &l->tx[done].msg_hdr, 0) < 0 ? -1 : 1;
 		else
 			sent = sendmmsg(l->fd, l->tx + done, n - done, 0);
 		if (sent > 0) {
-			done += (unsigned)sent;
+			for (int i = 0; i < sent; i++)
+				l->bytes += l->tx[done++].msg_hdr.msg_iov->iov_len;
 			l->echoed += (unsigned)sent;
-		} else {
+		} else if (ex_wait_to_send(l->fd, l->port)) {
 			l->retries++;
-			ex_wait_to_send(l->fd);
+		} else { /* too long for the port */
+			l->not_echoed++;
+			done++;
 		}
 	}
 }
@@ -123,7 +124,6 @@ static bool turn_round(struct loopback *l, unsigned i, unsigned n_tx)
 		out->msg_control = in->msg_control;
 		out->msg_controllen = in->msg_controllen;
 	}
-	l->bytes += l->rx[i].msg_len;
 	return true;
 }
 
@@ -157,22 +157,16 @@ static void run(struct loopback *l)
 	}
 }
 
-static void usage(FILE *out)
-{
-	fprintf(out,
-		"Usage: loopback [OPTION]... PORT\n"
-		"Send every frame of PORT back to where it came from, with a sidecar of zeroes.\n"
-		"\n"
-		"  -k, --keep               send the sidecar back as it came\n"
-		"  -b, --batch=N            frames per call, 1 to 256 (32)\n"
-		"  -1, --one-by-one         recvmsg and sendmsg in place of recvmmsg and sendmmsg\n"
-		"  -c, --count=N            end after N frames\n"
-		"  -i, --idle-exit=SECONDS  end after so long without a frame\n"
-		"  -v, --verbose            print control messages\n"
-		"  -h, --help               print this text\n"
-		"\n"
-		"SIGINT and SIGTERM end it; the last line says what was done.\n");
-}
+static const char help[] =
+	"Usage: loopback [OPTION]... PORT\n"
+	"Send every frame of PORT back to where it came from, with a sidecar of zeroes.\n"
+	"\n"
+	"  -k, --keep               send the sidecar back as it came\n"
+	"  -b, --batch=N            frames per call, 1 to 256 (32)\n"
+	"  -1, --one-by-one         recvmsg and sendmsg in place of recvmmsg and sendmmsg\n"
+	"  -c, --count=N            end after N frames\n"
+	"  -i, --idle-exit=SECONDS  end after so long without a frame\n"
+	"  -v, --verbose            print control messages\n" EX_OPTIONS_HELP;
 
 static void read_options(struct loopback *l, int argc, char **argv)
 {
@@ -183,12 +177,11 @@ static void read_options(struct loopback *l, int argc, char **argv)
 		{"count", required_argument, NULL, 'c'},
 		{"idle-exit", required_argument, NULL, 'i'},
 		{"verbose", no_argument, NULL, 'v'},
-		{"help", no_argument, NULL, 'h'},
-		{0},
+		EX_OPTIONS,
 	};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "kb:1c:i:vh", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "kb:1c:i:v" EX_OPTIONS_SHORT, options, NULL)) != -1) {
 		switch (c) {
 		case 'k':
 			l->keep = true;
@@ -209,33 +202,24 @@ static void read_options(struct loopback *l, int argc, char **argv)
 		case 'v':
 			l->verbose = true;
 			break;
-		case 'h':
-			usage(stdout);
-			exit(0);
 		default:
-			usage(stderr);
-			exit(2);
+			ex_other_option(c);
 		}
 	}
-	if (optind != argc - 1) {
-		fprintf(stderr, "%s: expected one port, got %d\n", ex_program, argc - optind);
-		usage(stderr);
-		exit(2);
-	}
-	l->port = argv[optind];
+	l->port = *ex_words(argc, argv, 1, "one port");
 }
 
 int main(int argc, char **argv)
 {
 	static struct loopback l = {.batch = 32};
 
-	ex_start("loopback");
+	ex_start("loopback", help);
 	read_options(&l, argc, argv);
 	l.fd = ex_open_port(l.port);
 	if (!ex_want_sidecars(l.fd))
 		fprintf(stderr, "loopback: %s is an interface of the kernel: no sidecars\n",
 			l.port);
-	printf("loopback: %s is ready\n", l.port);
+	ex_ready(l.port);
 	run(&l);
 	printf("loopback: %s: %llu frames echoed, %llu bytes; %llu control messages; %llu frames "
 	       "not "

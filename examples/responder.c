@@ -5,65 +5,23 @@
  * A plain Linux program: it knows nothing of libpalladium, and runs the same way on a kernel
  * interface and, under the preload, on a port.
  *
- *     responder INTERFACE ADDRESS
- *
- * It prints "ready" once it is bound, and the number of answers when SIGINT or SIGTERM ends it.
+ *     responder PORT ADDRESS
  */
-#include <arpa/inet.h>
-#include <errno.h>
-#include <net/ethernet.h>
-#include <net/if.h>
 #include <netinet/if_ether.h>
 #include <netinet/ip.h>
 #include <netinet/ip_icmp.h>
-#include <netpacket/packet.h>
-#include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <unistd.h>
 
-#define FRAME_MAX 16384
+#include "example.h"
 
 struct responder {
 	int fd;
+	const char *port;
 	uint8_t mac[ETH_ALEN];
 	struct in_addr address;
+	unsigned long long answers, not_answered;
 };
 
-static volatile sig_atomic_t stopping;
-
-/**
- * stop() - Signal handler: end the loop at its next turn
- * @number:	The signal, unused
- */
-static void stop(int number)
-{
-	(void)number;
-	stopping = 1;
-}
-
-/**
- * fail() - Say which call failed, and why
- * @what:	The call
- *
- * Return: 1, the exit status
- */
-static int fail(const char *what)
-{
-	fprintf(stderr, "responder: %s: %s\n", what, strerror(errno));
-	return 1;
-}
-
-/**
- * checksum() - The Internet checksum of RFC 1071, in network byte order
- * @data:	Bytes
- * @length:	How many
- */
+/* The Internet checksum of RFC 1071, in network byte order. */
 static uint16_t checksum(const uint8_t *data, size_t length)
 {
 	uint32_t sum = 0;
@@ -75,13 +33,9 @@ static uint16_t checksum(const uint8_t *data, size_t length)
 	return htons(~sum & 0xffff);
 }
 
-/**
- * answer_arp() - Turn an ARP request for our address into its reply (RFC 826)
- * @r:		The responder
- * @frame:	The frame, changed in place
- * @length:	Its bytes
- *
- * Return: the reply's length, 0 when there is nothing to answer
+/*
+ * Turn an ARP request for our address into its reply (RFC 826). Returns the reply's length, 0 when
+ * there is nothing to answer.
  */
 static size_t answer_arp(const struct responder *r, uint8_t *frame, size_t length)
 {
@@ -102,15 +56,9 @@ static size_t answer_arp(const struct responder *r, uint8_t *frame, size_t lengt
 	return length;
 }
 
-/**
- * answer_icmp() - Turn an ICMP echo request to our address into its reply (RFC 792)
- * @r:		The responder
- * @frame:	The frame, changed in place
- * @length:	Its bytes
- *
- * Fragments are not answered.
- *
- * Return: the reply's length, 0 when there is nothing to answer
+/*
+ * Turn an ICMP echo request to our address into its reply (RFC 792). Fragments are not answered.
+ * Returns the reply's length, 0 when there is nothing to answer.
  */
 static size_t answer_icmp(const struct responder *r, uint8_t *frame, size_t length)
 {
@@ -142,13 +90,9 @@ static size_t answer_icmp(const struct responder *r, uint8_t *frame, size_t leng
 	return length;
 }
 
-/**
- * answer() - Turn a frame into the answer to it
- * @r:		The responder
- * @frame:	The frame, changed in place
- * @length:	Its bytes
- *
- * Return: the answer's length, 0 when there is nothing to answer
+/*
+ * Turn a frame into the answer to it. Returns the answer's length, 0 when there is nothing to
+ * answer.
  */
 static size_t answer(const struct responder *r, uint8_t *frame, size_t length)
 {
@@ -172,89 +116,78 @@ static size_t answer(const struct responder *r, uint8_t *frame, size_t length)
 	return length;
 }
 
-/**
- * responder_open() - Open a packet socket on one interface and learn its MAC address
- * @r:		The responder, whose fd and mac are set
- * @name:	The interface
- *
- * Return: 0, or 1 after saying what is wrong
- */
-static int responder_open(struct responder *r, const char *name)
+/* Send the answer in `frame`, however often that has to be tried. */
+static void send_answer(struct responder *r, const uint8_t *frame, size_t length)
 {
-	struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL)};
-	/* So that a signal which comes just before the call does not wait for the next frame. */
-	const struct timeval patience = {.tv_sec = 1};
-	struct ifreq ifr = {0};
-
-	if (strlen(name) >= sizeof(ifr.ifr_name)) {
-		errno = ENAMETOOLONG;
-		return fail(name);
+	while (!ex_stopped) {
+		if (send(r->fd, frame, length, 0) >= 0) {
+			r->answers++;
+			return;
+		}
+		if (!ex_wait_to_send(r->fd, r->port)) {
+			r->not_answered++;
+			return;
+		}
 	}
-	r->fd = socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL));
-	if (r->fd < 0)
-		return fail("socket(AF_PACKET)");
-	strcpy(ifr.ifr_name, name);
-	if (ioctl(r->fd, SIOCGIFHWADDR, &ifr) < 0)
-		return fail(name);
-	memcpy(r->mac, ifr.ifr_hwaddr.sa_data, ETH_ALEN);
-	to.sll_ifindex = (int)if_nametoindex(name);
-	if (to.sll_ifindex == 0)
-		return fail(name);
-	if (bind(r->fd, (struct sockaddr *)&to, sizeof(to)) < 0)
-		return fail("bind");
-	if (setsockopt(r->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) < 0)
-		return fail("SO_RCVTIMEO");
-	return 0;
 }
 
-/**
- * transient() - Is this error of a packet socket one that passes?
- * @error:	errno of a send or receive
- */
-static bool transient(int error)
+/* Answer what comes in until it is time to stop. */
+static void run(struct responder *r)
 {
-	return error == EINTR || error == ENETDOWN || error == EAGAIN || error == ENOBUFS;
-}
+	static uint8_t frame[EX_FRAME_BYTES];
 
-int main(int argc, char **argv)
-{
-	static const struct sigaction on_stop = {.sa_handler = stop};
-	static uint8_t frame[FRAME_MAX];
-	struct responder r = {.fd = -1};
-	unsigned long answers = 0;
-
-	if (argc != 3 || inet_pton(AF_INET, argv[2], &r.address) != 1) {
-		fprintf(stderr, "usage: responder INTERFACE ADDRESS\n");
-		return 2;
-	}
-	sigaction(SIGINT, &on_stop, NULL);
-	sigaction(SIGTERM, &on_stop, NULL);
-	if (responder_open(&r, argv[1]) != 0)
-		return 1;
-	printf("ready\n");
-	fflush(stdout);
-
-	while (!stopping) {
+	while (!ex_stopped) {
 		struct sockaddr_ll from;
 		socklen_t from_length = sizeof(from);
 		ssize_t length;
 		size_t reply;
 
-		length = recvfrom(r.fd, frame, sizeof(frame), 0, (struct sockaddr *)&from,
+		length = recvfrom(r->fd, frame, sizeof(frame), 0, (struct sockaddr *)&from,
 				  &from_length);
-		if (length < 0 && !transient(errno))
-			return fail("recvfrom");
+		if (length < 0 && errno == ENETDOWN) /* the peer is away: it may come back */
+			poll(NULL, 0, 10);
+		else if (length < 0 && errno != EAGAIN && errno != EINTR)
+			ex_fail("recvfrom");
 		if (length <= 0 || from.sll_pkttype == PACKET_OUTGOING)
 			continue;
-		reply = answer(&r, frame, (size_t)length);
-		if (reply == 0)
-			continue;
-		if (send(r.fd, frame, reply, 0) >= 0)
-			answers++;
-		else if (!transient(errno))
-			return fail("send");
+		reply = answer(r, frame, (size_t)length);
+		if (reply)
+			send_answer(r, frame, reply);
 	}
-	printf("%lu answers\n", answers);
+}
+
+static const char help[] =
+	"Usage: responder [OPTION]... PORT ADDRESS\n"
+	"Answer ARP requests and ICMP echo for the IPv4 address ADDRESS on PORT.\n"
+	"\n" EX_OPTIONS_HELP;
+
+static void read_options(struct responder *r, int argc, char **argv)
+{
+	static const struct option options[] = {EX_OPTIONS};
+	char **words;
+	int c;
+
+	while ((c = getopt_long(argc, argv, EX_OPTIONS_SHORT, options, NULL)) != -1)
+		ex_other_option(c);
+	words = ex_words(argc, argv, 2, "a port and an address");
+	r->port = words[0];
+	if (inet_pton(AF_INET, words[1], &r->address) == 1)
+		return;
+	fprintf(stderr, "%s: expected an IPv4 address, not \"%s\"\n", ex_program, words[1]);
+	exit(2);
+}
+
+int main(int argc, char **argv)
+{
+	struct responder r = {0};
+
+	ex_start("responder", help);
+	read_options(&r, argc, argv);
+	r.fd = ex_open_port(r.port);
+	ex_read_address(r.fd, r.port, r.mac);
+	ex_ready(r.port);
+	run(&r);
+	printf("responder: %s: %llu answers, %llu not sent\n", r.port, r.answers, r.not_answered);
 	close(r.fd);
 	return 0;
 }

@@ -8,8 +8,6 @@
  * The words come from palladium_decode(), which the preload brings along: the program is not linked
  * with the library, so the function may be missing (then the sidecar is shown in hex).
  */
-#include <getopt.h>
-
 #define PALLADIUM_WEAK
 #include "example.h"
 
@@ -120,19 +118,14 @@ static uint64_t run(const struct sniffer *s)
 	return number;
 }
 
-static void usage(FILE *out)
-{
-	fprintf(out, "Usage: sniffer [OPTION]... PORT\n"
-		     "Print the frames and control messages that come in on PORT.\n"
-		     "\n"
-		     "  -c, --count=N  end after N of them\n"
-		     "  -j, --json     one JSON object on one line for each\n"
-		     "  -x, --hex      print the bytes of frames too\n"
-		     "  -h, --help     print this text\n"
-		     "\n"
-		     "What is printed is consumed: nobody else gets it. SIGINT and SIGTERM end the "
-		     "program.\n");
-}
+static const char help[] =
+	"Usage: sniffer [OPTION]... PORT\n"
+	"Print the frames and control messages that come in on PORT.\n"
+	"\n"
+	"  -c, --count=N            end after N of them\n"
+	"  -j, --json               one JSON object on one line for each\n"
+	"  -x, --hex                print the bytes of frames too\n" EX_OPTIONS_HELP
+	"What is printed is consumed: nobody else gets it.\n";
 
 static void read_options(struct sniffer *s, int argc, char **argv)
 {
@@ -140,12 +133,11 @@ static void read_options(struct sniffer *s, int argc, char **argv)
 		{"count", required_argument, NULL, 'c'},
 		{"json", no_argument, NULL, 'j'},
 		{"hex", no_argument, NULL, 'x'},
-		{"help", no_argument, NULL, 'h'},
-		{0},
+		EX_OPTIONS,
 	};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "c:jxh", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "c:jx" EX_OPTIONS_SHORT, options, NULL)) != -1) {
 		switch (c) {
 		case 'c':
 			s->count = ex_number("--count", optarg, 1, UINT64_MAX);
@@ -156,20 +148,11 @@ static void read_options(struct sniffer *s, int argc, char **argv)
 		case 'x':
 			s->hex = true;
 			break;
-		case 'h':
-			usage(stdout);
-			exit(0);
 		default:
-			usage(stderr);
-			exit(2);
+			ex_other_option(c);
 		}
 	}
-	if (optind != argc - 1) {
-		fprintf(stderr, "%s: expected one port, got %d\n", ex_program, argc - optind);
-		usage(stderr);
-		exit(2);
-	}
-	s->port = argv[optind];
+	s->port = *ex_words(argc, argv, 1, "one port");
 }
 
 int main(int argc, char **argv)
@@ -177,7 +160,7 @@ int main(int argc, char **argv)
 	struct sniffer s = {0};
 	uint64_t printed;
 
-	ex_start("sniffer");
+	ex_start("sniffer", help);
 	read_options(&s, argc, argv);
 	s.fd = ex_open_port(s.port);
 	if (!ex_want_sidecars(s.fd))

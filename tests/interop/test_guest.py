@@ -18,7 +18,7 @@ class Responder(Proc):
     def __init__(self, path, **keys):
         super().__init__([build("examples/responder"), "pd0", PROGRAM_IP],
                          env=preload_env(port(path, dialect="virtio", mac=self.mac, **keys)))
-        self.expect("^ready")
+        self.expect("is ready")
 
 
 def reach(vm):

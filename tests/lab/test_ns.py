@@ -40,13 +40,13 @@ def test_responder_over_veth():
         a, b = net.namespace(), net.namespace()
         net.veth(a, "va", b, "vb")
         responder = procs.start([program, "vb", "10.1.0.9"], wrap=b.wrap)
-        responder.expect("^ready")
+        responder.expect("is ready")
         tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         code, out = a.run([sys.executable, "-c", ASK, tests])
         assert (code, out) == (0, "answered\n")
         responder.terminate()
         assert responder.wait() == 0
-        responder.expect("^5 answers")
+        responder.expect(": 5 answers")
 
 
 def test_namespaces_are_gone_afterwards():

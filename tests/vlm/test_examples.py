@@ -138,11 +138,40 @@ def test_on_a_kernel_interface():
             assert loop.wait() == 0
 
 
-@pytest.mark.parametrize("program", ["loopback", "generator", "sniffer"])
-def test_usage(program):
+@pytest.mark.parametrize("args", [[], ["-1"]], ids=["batches", "one by one"])
+def test_loopback_leaves_out_what_is_too_long(sock, args):
+    """Frames longer than the port's MTU come in, and cannot go back: said once; the others do."""
+    ports = f"pd0=vhost-user:{sock}"
+    with under_preload(sock, "loopback", "--keep", *args, "pd0", ports=ports) as p:
+        assert run(vlm(sock, "--frames", 10, "--size", 1600, "--expect", "sink"))[0] == 0
+        code, text = run(vlm(sock, "--frames", 500, "--size", "60-1514", "--expect", "echo"))
+        assert (code, failures(report(text))) == (0, {}), p.text
+        p.signal(signal.SIGTERM)
+        assert p.wait() == 0
+        assert "500 frames echoed" in p.text and "10 frames not echoed" in p.text
+        assert p.text.count("longer than the port's MTU 1500: set mtu=") == 1
+
+
+def test_generator_says_what_is_too_long(sock):
+    with Proc(vlm(sock, "--reflect")), \
+            under_preload(sock, "generator", "--size", 1600, "pd0",
+                          ports=f"pd0=vhost-user:{sock}") as p:
+        assert p.wait() == 1
+        assert "longer than the port's MTU 1500: set mtu=" in p.text
+
+
+@pytest.mark.parametrize("program, words", [("loopback", []), ("generator", []), ("sniffer", []),
+                                            ("responder", ["10.9.0.2"])])
+def test_usage(program, words):
     path = build(f"examples/{program}")
-    assert run([path, "--help"])[0] == 0
-    assert run([path])[0] == 2
-    assert run([path, "--count", "x", "pd0"])[0] == 2
-    code, text = run([path, "no_such_port"])
+    code, text = run([path, "--help"])
+    assert code == 0 and text.startswith(f"Usage: {program} [OPTION]... PORT")
+    code, text = run([path, "--version"])
+    assert code == 0 and re.fullmatch(program + r" \(libpalladium\) [0-9.]+\n", text)
+    code, text = run([path])
+    assert code == 2 and "got 0 words" in text
+    assert run([path, "--nonsense", "pd0", *words])[0] == 2
+    if program != "responder":
+        assert run([path, "--count", "x", "pd0"])[0] == 2
+    code, text = run([path, "no_such_port", *words])
     assert code == 1 and "no_such_port" in text and "PALLADIUM_PORTS" in text

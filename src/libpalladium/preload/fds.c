@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <stdarg.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 #include "base/sys.h"
@@ -273,7 +274,10 @@ static PD_NOINLINE int pd_ioctl_ours(int fd, unsigned long req, void *arg)
 		result = pd_real.ioctl(fd, req, arg);
 		sk = result < 0 || req != FIONBIO ? NULL : pd_fd_get(fd);
 		if (sk) {
-			pd_set_nonblock(sk, *(int *)arg);
+			int on;
+
+			memcpy(&on, arg, sizeof(on)); /* it may stand at any address */
+			pd_set_nonblock(sk, on);
 			pd_fd_put(sk);
 		}
 		return result;

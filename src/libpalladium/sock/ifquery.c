@@ -214,20 +214,25 @@ static int pd_ifquery_conf(struct ifconf *ifc)
 
 int pd_ifquery_ioctl(unsigned long req, void *arg)
 {
-	struct ifreq *ifr = arg;
-	char name[IFNAMSIZ];
 	struct pd_port *port;
+	struct ifconf ifc;
+	struct ifreq ifr;
+	int ret;
 
 	if (!arg)
 		return 1;
 	switch (req) {
 	case SIOCGIFCONF:
-		return pd_ifquery_conf(arg);
+		memcpy(&ifc, arg, sizeof(ifc));
+		ret = pd_ifquery_conf(&ifc);
+		memcpy(arg, &ifc, sizeof(ifc));
+		return ret;
 	case SIOCGIFNAME:
-		port = pd_port_by_ifindex((uint32_t)ifr->ifr_ifindex);
+		memcpy(&ifr, arg, sizeof(ifr));
+		port = pd_port_by_ifindex((uint32_t)ifr.ifr_ifindex);
 		if (!port)
 			return 1;
-		memcpy(ifr->ifr_name, port->name, IFNAMSIZ);
+		memcpy(arg, port->name, IFNAMSIZ);
 		return 0;
 	case SIOCGIFINDEX:
 	case SIOCGIFHWADDR:
@@ -253,10 +258,16 @@ int pd_ifquery_ioctl(unsigned long req, void *arg)
 	case SIOCSIFTXQLEN:
 	case SIOCADDMULTI:
 	case SIOCDELMULTI:
-		memcpy(name, ifr->ifr_name, sizeof(name) - 1);
-		name[sizeof(name) - 1] = 0;
-		port = pd_port_by_name(name);
-		return port ? pd_ifquery_port(port, req, ifr) : 1;
+		/* A copy, for the program's may stand at any address. */
+		memcpy(&ifr, arg, sizeof(ifr));
+		ifr.ifr_name[IFNAMSIZ - 1] = 0;
+		port = pd_port_by_name(ifr.ifr_name);
+		if (!port)
+			return 1;
+		ret = pd_ifquery_port(port, req, &ifr);
+		if (ret >= 0)
+			memcpy(arg, &ifr, sizeof(ifr));
+		return ret;
 	default:
 		return 1;
 	}

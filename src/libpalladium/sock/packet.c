@@ -312,14 +312,16 @@ static int pd_packet_sendmmsg(struct pd_sock *sk, struct mmsghdr *msgs, unsigned
 static int pd_packet_ioctl(struct pd_sock *sk, unsigned long req, void *arg)
 {
 	struct pd_packet *s = pd_packet_of(sk);
-	int ret;
+	int ret, value;
 
+	/* A program's buffer may stand at any address, as for the kernel. */
 	switch (req) {
 	case SIOCINQ:
-		*(int *)arg = (int)pd_packet_next_length(s);
+		value = (int)pd_packet_next_length(s);
+		memcpy(arg, &value, sizeof(value));
 		return 0;
 	case SIOCOUTQ: /* what was sent is in the peer's memory already */
-		*(int *)arg = 0;
+		memset(arg, 0, sizeof(value));
 		return 0;
 	}
 	ret = pd_ifquery_ioctl(req, arg);

@@ -31,6 +31,7 @@ def environment(ports=LOOP, **extra):
     env["PALLADIUM_TRACELEVEL"] = "error"
     env["PYTHONPATH"] = str(HERE)
     env["PYTHONDONTWRITEBYTECODE"] = "1"
+    env["TSAN_OPTIONS"] = "die_after_fork=0:" + env.get("TSAN_OPTIONS", "")  # threads in children
     env["ASAN_OPTIONS"] = "detect_leaks=0:" + env.get("ASAN_OPTIONS", "")
     env.update({k: str(v) for k, v in extra.items()})
     return env

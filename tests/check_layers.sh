@@ -19,10 +19,8 @@ allowed() {
 	transport) echo base config counters defs vlib metadata ;;
 	transport/loop) echo base config counters vlib metadata transport/transport.h ;;
 	transport/vhost) echo base config counters vlib metadata virtio transport/transport.h ;;
-	transport/verbs) echo base config counters vlib metadata transport/transport.h ;;
-	net) echo base vlib metadata transport/transport.h ;;
 	wait) echo base vlib ;;
-	sock) echo base config counters defs vlib metadata net wait transport/transport.h ;;
+	sock) echo base config counters defs vlib metadata wait transport/transport.h ;;
 	preload) echo base config defs metadata sock ;;
 	*) return 1 ;;
 	esac

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Print defs/vars.def as the table of README.txt (no argument) or of libpalladium.conf(5) (`--man`).
+ * The man page has every variable in full; README.txt those that act, and the names of the others by reason.
  */
 #include <stdio.h>
 #include <string.h>
@@ -69,7 +70,7 @@ static void wrap(const char *text, int indent)
 	putchar('\n');
 }
 
-/* `text` as roff: no line is a request, no backslash an escape, a minus is a minus. */
+/* `text` as roff: no line is a request, no backslash an escape, a minus is a minus; long words may break. */
 static void roff(const char *text)
 {
 	if (*text == '.' || *text == '\'')
@@ -81,8 +82,9 @@ static void roff(const char *text)
 			printf("\\-");
 		else
 			putchar(*text);
+		if ((*text == ';' || *text == ',') && text[1] >= '0' && text[1] <= 'z')
+			printf("\\:");
 	}
-	putchar('\n');
 }
 
 /* One variable. */
@@ -105,12 +107,57 @@ static void row(const struct pd_var_desc *d, int man)
 		roff(*dflt ? dflt : "empty");
 		printf(")\n");
 		roff(text);
+		putchar('\n');
 		return;
 	}
-	printf("%s%s\n", d->name, d->idle ? "  (no effect)" : "");
+	printf("%s\n", d->name);
 	snprintf(head, sizeof(head), "%s; default %s", values, *dflt ? dflt : "empty");
 	wrap(head, 8);
 	wrap(text, 8);
+}
+
+/* The row of the field at `offset`. */
+static const struct pd_var_desc *desc_at(size_t offset)
+{
+	unsigned i = 0;
+
+	while (pd_var_descs[i].offset != offset)
+		i++;
+	return &pd_var_descs[i];
+}
+
+/* True when a variable of the section that begins behind `i` acts. */
+static int section_acts(size_t i)
+{
+	for (i++; i < PD_ARRAY_SIZE(sections) && !sections[i].title; i++)
+		if (!desc_at(sections[i].offset)->idle)
+			return 1;
+	return 0;
+}
+
+/* The names of the variables that do nothing, by the reason. */
+static void idle_names(void)
+{
+	static char names[8192];
+
+	for (unsigned i = 0; i < pd_var_count; i++) {
+		const char *why = pd_var_descs[i].idle;
+		unsigned first = 0;
+		size_t n = 0;
+
+		if (!why)
+			continue;
+		while (!pd_var_descs[first].idle || strcmp(pd_var_descs[first].idle, why))
+			first++;
+		if (first != i)
+			continue; /* printed already */
+		for (unsigned j = i; j < pd_var_count; j++)
+			if (pd_var_descs[j].idle && !strcmp(pd_var_descs[j].idle, why))
+				n += (size_t)snprintf(names + n, sizeof(names) - n, "%s%s",
+						      n ? " " : "", pd_var_descs[j].name);
+		printf("%s\n", why);
+		wrap(names, 8);
+	}
 }
 
 int main(int argc, char **argv)
@@ -118,15 +165,23 @@ int main(int argc, char **argv)
 	int man = argc > 1 && !strcmp(argv[1], "--man");
 
 	for (size_t i = 0; i < PD_ARRAY_SIZE(sections); i++) {
+		if (sections[i].title && !man && !section_acts(i))
+			continue;
 		if (sections[i].title) {
 			printf(man ? ".SS %s\n" : "\n--- %s ---\n\n", sections[i].title);
 			continue;
 		}
-		for (unsigned j = 0; j < pd_var_count; j++)
-			if (pd_var_descs[j].offset == sections[i].offset)
-				row(&pd_var_descs[j], man);
+		if (man || !desc_at(sections[i].offset)->idle)
+			row(desc_at(sections[i].offset), man);
 	}
-	if (!man)
+	if (!man) {
+		printf("\n--- Without effect ---\n\n");
+		wrap("Known, so that settings made for VMA are understood, but they do nothing; "
+		     "libpalladium.conf(5) says what each will mean. By reason:",
+		     0);
 		putchar('\n');
+		idle_names();
+		putchar('\n');
+	}
 	return 0;
 }

@@ -61,6 +61,19 @@ static int pd_log_expand_path(const char *path, char *out, size_t size)
 	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
 }
 
+/* Open a log file; its number is none of the standard streams', which the program may have closed to open its own. */
+static int pd_log_open(const char *name)
+{
+	int fd = pd_sys_open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int high;
+
+	if (fd < 0 || fd > 2)
+		return fd;
+	high = pd_sys_fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	pd_sys_close(fd);
+	return high;
+}
+
 int pd_log_set_file(const char *path)
 {
 	char name[4096];
@@ -70,8 +83,7 @@ int pd_log_set_file(const char *path)
 		ret = pd_log_expand_path(path, name, sizeof(name));
 		if (ret < 0)
 			return ret;
-		fd = pd_sys_open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW,
-				 0600);
+		fd = pd_log_open(name);
 		if (fd < 0)
 			return fd;
 	}
@@ -79,6 +91,29 @@ int pd_log_set_file(const char *path)
 	if (old > 2)
 		pd_sys_close(old);
 	return 0;
+}
+
+void pd_log_start(void)
+{
+	if (pd_log_fd == 2 && pd_sys_fcntl(2, F_GETFD, 0) < 0)
+		pd_log_fd = -1;
+}
+
+/* The program claimed the number of the log file: it goes on under another. */
+static void pd_log_moved(void *ctx, int from, int to)
+{
+	pd_store_relaxed(&pd_log_fd, to);
+}
+
+void pd_log_keep(pd_log_keep_fn keep)
+{
+	int fd = pd_load_relaxed(&pd_log_fd);
+
+	if (fd <= 2)
+		return;
+	fd = keep(fd, pd_log_moved, NULL);
+	if (fd >= 0)
+		pd_store_relaxed(&pd_log_fd, fd);
 }
 
 const char *pd_log_level_name(enum pd_log_level level)

@@ -40,6 +40,13 @@ void pd_log_set_level(enum pd_log_level level);
  */
 int pd_log_set_file(const char *path);
 
+/* Before the first line: where standard error is closed, 2 will be a file of the program's, and nothing is written to it. */
+void pd_log_start(void);
+
+/* Have `keep` (pd_fd_internal) take the log file's descriptor to where the program neither closes nor replaces it. */
+typedef int (*pd_log_keep_fn)(int fd, void (*moved)(void *ctx, int from, int to), void *ctx);
+void pd_log_keep(pd_log_keep_fn keep);
+
 /* Details before each line, as VMA_LOG_DETAILS: 0 none, 1 pid and tid, 2 also the time. Colours on or off. */
 void pd_log_set_details(int details, bool colours);
 

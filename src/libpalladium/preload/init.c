@@ -61,5 +61,6 @@ static void pd_configure(void)
 static PD_CONSTRUCTOR void pd_init(void)
 {
 	pd_real_resolve();
+	pd_log_start();
 	pd_configure();
 }

@@ -158,6 +158,7 @@ int pd_sock_layer_start(const struct pd_config *config)
 	pd_spin_max_ns = (uint32_t)pd_vars.poll_adaptive_max_usec * PD_NS_PER_US;
 	pd_internal_fd = pd_sock_internal_fd;
 	pd_internal_fd_close = pd_fd_internal_close;
+	pd_log_keep(pd_fd_internal);
 	if (pd_vars.select_poll == PD_POLL_ADAPTIVE)
 		pd_wait_tuning.spin_us = -1;
 	else

@@ -26,7 +26,7 @@ tests_unit_sock_test_fd_SOURCES = tests/unit/sock/test_fd.c
 tests_unit_sock_test_fd_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_sock_test_fd_LDADD = $(PD_UNIT_LIBS)
 tests_unit_preload_test_preload_SOURCES = tests/unit/preload/test_preload.c $(libpalladium_la_SOURCES)
-tests_unit_preload_test_preload_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_preload_test_preload_CFLAGS = $(PD_UNIT_CFLAGS) $(PD_SANITIZE_PRELOAD)
 tests_unit_preload_test_preload_LDADD = $(PD_UNIT_LIBS)
 
 TESTS += tests/preload/test_passthrough.py tests/preload/test_cpython.py

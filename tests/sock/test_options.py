@@ -161,3 +161,16 @@ def test_a_port_that_hides_an_interface_is_said():
                           capture_output=True, text=True, timeout=20, check=True)
     assert "port lo hides the kernel's interface lo" in done.stderr
     assert "pd1 hides" not in done.stderr
+
+
+def test_no_address_at_all(kernel):
+    same(kernel, """
+s = packet(A)
+for call in (lambda: libc.bind(s.fileno(), None, 20), lambda: libc.bind(s.fileno(), None, 0),
+             lambda: libc.sendmsg(s.fileno(), None, 0),
+             lambda: libc.recvmsg(s.fileno(), None, socket.MSG_DONTWAIT),
+             lambda: libc.ioctl(s.fileno(), termios.FIONREAD, None),
+             lambda: libc.poll(None, 5, 0)):
+    ctypes.set_errno(0)
+    say(call(), errno.errorcode.get(ctypes.get_errno()))
+""")

@@ -67,6 +67,8 @@ static long pd_hook_poll_until(struct pollfd *fds, nfds_t n, uint64_t deadline_n
 	nfds_t i;
 	long ret;
 
+	if (n && !fds)
+		return PD_HOOK_PASS;
 	for (i = 0; i < n && !pd_fd_ours(fds[i].fd); i++)
 		;
 	if (i == n)

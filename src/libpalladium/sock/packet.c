@@ -123,6 +123,8 @@ static int pd_packet_bind(struct pd_sock *sk, const struct sockaddr *addr, sockl
 	uint16_t protocol;
 	int ret;
 
+	if (!addr && len)
+		return -EFAULT;
 	if (len < sizeof(*ll) || ll->sll_family != AF_PACKET)
 		return -EINVAL;
 	protocol = ll->sll_protocol ? ntohs(ll->sll_protocol) : pd_load_relaxed(&s->protocol);
@@ -193,9 +195,13 @@ static ssize_t pd_packet_receive_one(struct pd_packet *s, struct mmsghdr *m, int
 
 static ssize_t pd_packet_recvmsg(struct pd_sock *sk, struct msghdr *msg, int flags)
 {
-	struct mmsghdr m = {.msg_hdr = *msg};
-	ssize_t ret = pd_packet_receive_one(pd_packet_of(sk), &m, flags);
+	struct mmsghdr m = {.msg_len = 0};
+	ssize_t ret;
 
+	if (!msg)
+		return -EFAULT;
+	m.msg_hdr = *msg;
+	ret = pd_packet_receive_one(pd_packet_of(sk), &m, flags);
 	if (ret >= 0)
 		*msg = m.msg_hdr;
 	return ret;
@@ -266,8 +272,11 @@ static ssize_t pd_packet_send_one(struct pd_packet *s, struct mmsghdr *m, int fl
 
 static ssize_t pd_packet_sendmsg(struct pd_sock *sk, const struct msghdr *msg, int flags)
 {
-	struct mmsghdr m = {.msg_hdr = *msg};
+	struct mmsghdr m = {.msg_len = 0};
 
+	if (!msg)
+		return -EFAULT;
+	m.msg_hdr = *msg;
 	return pd_packet_send_one(pd_packet_of(sk), &m, flags);
 }
 
@@ -314,6 +323,8 @@ static int pd_packet_ioctl(struct pd_sock *sk, unsigned long req, void *arg)
 	struct pd_packet *s = pd_packet_of(sk);
 	int ret, value;
 
+	if (!arg && (req == SIOCINQ || req == SIOCOUTQ))
+		return -EFAULT;
 	/* A program's buffer may stand at any address, as for the kernel. */
 	switch (req) {
 	case SIOCINQ:

@@ -420,6 +420,7 @@ static void pd_packet_init(struct pd_packet *s, int type, uint16_t protocol)
 
 int pd_packet_new(int fd, int type, uint16_t protocol, struct pd_sock **out)
 {
+	bool inherited = fd >= 0;
 	struct pd_packet *s;
 	struct pd_sock *sk;
 	int ret;
@@ -434,7 +435,7 @@ int pd_packet_new(int fd, int type, uint16_t protocol, struct pd_sock **out)
 	s = pd_packet_of(sk);
 	sk->flags = type & SOCK_NONBLOCK ? O_NONBLOCK : 0;
 	pd_packet_init(s, type, protocol);
-	if (fd < 0) {
+	if (!inherited) {
 		fd = pd_placeholder_make(s, type);
 		ret = pd_min(fd, 0);
 	}
@@ -445,6 +446,8 @@ int pd_packet_new(int fd, int type, uint16_t protocol, struct pd_sock **out)
 	if (!ret)
 		ret = pd_fd_install(fd, sk);
 	if (ret) {
+		if (!inherited && fd >= 0)
+			pd_sys_close(fd);
 		pd_sock_put(sk);
 		return ret;
 	}

@@ -116,7 +116,7 @@ void pd_packet_after_fork(struct pd_packet *s);
 int pd_placeholder_make(struct pd_packet *s, int flags);
 
 /* Write into the placeholder what a program after exec has to know. After each bind and each option; packet->lock not held. */
-void pd_placeholder_note(const struct pd_packet *s);
+void pd_placeholder_note(struct pd_packet *s);
 
 /* At start: make the placeholders that this program inherited packet sockets again. */
 void pd_placeholder_recover(void);

@@ -114,15 +114,17 @@ static void pd_placeholder_set_time(int fd, int name, uint64_t ns)
 	pd_sys_setsockopt(fd, SOL_SOCKET, name, &tv, sizeof(tv));
 }
 
-void pd_placeholder_note(const struct pd_packet *s)
+void pd_placeholder_note(struct pd_packet *s)
 {
 	const struct pd_port *port = pd_load_acquire(&s->port);
-	int fd = pd_placeholder_fd(s);
+	int fd = pd_placeholder_fd(s), noted;
 
 	if (fd < 0)
 		return;
-	pd_placeholder_set(fd, SO_PEEK_OFF,
-			   (int)(pd_load_relaxed(&s->protocol) | pd_placeholder_options(s) << 16));
+	pd_lock(&s->lock);
+	noted = (int)(s->protocol | pd_placeholder_options(s) << 16);
+	pd_unlock(&s->lock);
+	pd_placeholder_set(fd, SO_PEEK_OFF, noted);
 	pd_placeholder_set(fd, SO_RCVLOWAT, port ? (int)port->ifindex : 1);
 	pd_placeholder_set_time(fd, SO_RCVTIMEO, pd_load_relaxed(&s->receive_timeout_ns));
 	pd_placeholder_set_time(fd, SO_SNDTIMEO, pd_load_relaxed(&s->send_timeout_ns));

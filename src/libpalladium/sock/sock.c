@@ -96,6 +96,7 @@ struct pd_sock *pd_sock_new(enum pd_sock_kind kind, size_t size, const struct pd
 	sk = pd_sock_pools[kind].free;
 	if (sk)
 		pd_sock_pools[kind].free = sk->next_free;
+	pd_assert(!sk || !pd_load_relaxed(&sk->refs)); /* nobody raises it from zero */
 	pd_assert(!pd_sock_pools[kind].size || pd_sock_pools[kind].size == size);
 	pd_sock_pools[kind].size = size;
 	pd_unlock(&pd_sock_pools[kind].lock);

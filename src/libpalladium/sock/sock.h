@@ -18,6 +18,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "base/assert.h"
 #include "base/atomic.h"
 #include "base/compiler.h"
 #include "defs/calls.h"
@@ -93,7 +94,10 @@ void pd_sock_free(struct pd_sock *sk);
 /* Drop a reference; the last one destroys the socket. */
 static inline void pd_sock_put(struct pd_sock *sk)
 {
-	if (pd_unlikely(pd_fetch_sub(&sk->refs, 1) == 1))
+	uint32_t refs = pd_fetch_sub(&sk->refs, 1);
+
+	pd_assert(refs);
+	if (pd_unlikely(refs == 1))
 		pd_sock_free(sk);
 }
 

@@ -114,14 +114,17 @@ a, b = packet(A), packet(B)
 a.send(frame(1))
 say("parent", number(b.recv(100)))
 r, w = os.pipe()
+told, tell = os.pipe()
 pid = os.fork()
 if pid:
     a.send(frame(2))
     say("parent", number(b.recv(100)))
+    os.write(tell, b"x")
     os.close(w)
     os.read(r, 1)             # the child has looked
     os._exit(0)
 os.close(r)
+os.read(told, 1)              # the parent has spoken
 say("child", ready(b, timeout=0), attempt(b.recv, 100, MSG_DONTWAIT), attempt(a.send, frame(3)))
 threading.Timer(0.05, os.close, [w]).start()
 poll = select.epoll()

@@ -514,10 +514,5 @@ int main(void)
 		cmocka_unit_test_setup(test_storm_of_signals_and_changes, reset),
 	};
 
-#ifdef PD_UNDER_TSAN
-	/* It has wrappers of its own for the same calls, and delivers signals when it likes. */
-	puts("1..0 # SKIP ThreadSanitizer intercepts these calls itself");
-	return 0;
-#endif
 	return cmocka_run_group_tests_name("preload", tests, start, NULL);
 }

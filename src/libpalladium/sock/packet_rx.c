@@ -238,6 +238,10 @@ static unsigned pd_packet_receive_queue(struct pd_packet *s, struct mmsghdr *msg
 		pd_frame_queue_pop(&s->queue);
 		pd_buffer_free(&index, 1);
 	}
+	pd_ctr_begin(s->ctr, PD_CTR_SOCKET_QUEUE);
+	pd_ctr_set(s->ctr, PD_CTR_SOCKET_RX_QUEUED_PACKETS, s->queue.tail - s->queue.head);
+	pd_ctr_set(s->ctr, PD_CTR_SOCKET_RX_QUEUED_BYTES, s->queue.bytes);
+	pd_ctr_end(s->ctr, PD_CTR_SOCKET_QUEUE);
 	pd_unlock(&s->lock);
 	return done;
 }
@@ -385,11 +389,11 @@ static int64_t pd_packet_spin_setting(void)
 }
 
 /*
- * Wait until a try finds something; *slept tells whether spinning was not enough. Returns messages filled, -EAGAIN at the deadline, -EINTR, -EBADF when the socket was closed
- * meanwhile, or the socket's error.
+ * Wait until a try finds something; *sleeps grows by one with every sleep. Returns messages filled, -EAGAIN at the deadline, -EINTR, -EBADF
+ * when the socket was closed meanwhile, or the socket's error.
  */
 static int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags,
-				  uint64_t deadline_ns, bool *slept)
+				  uint64_t deadline_ns, unsigned *sleeps)
 {
 	struct pd_spin_loop spin = {.spin = &s->receive_spin};
 	int64_t setting = pd_packet_spin_setting();
@@ -405,7 +409,6 @@ static int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, uns
 		}
 	}
 	pd_spin_end(&s->receive_spin, false);
-	*slept = true;
 	ws = pd_wait_begin();
 	pd_wait_on_cancel(ws, pd_wait_drop, &s->sock);
 	for (;;) {
@@ -423,6 +426,7 @@ static int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, uns
 		if (ret)
 			return ret;
 		pd_wait_add_bell(ws, &s->pollable.bell, seq, NULL);
+		++*sleeps;
 		ret = pd_wait_sleep(ws, deadline_ns, NULL);
 		if (ret < 0 && !pd_packet_restarts(ret, deadline_ns))
 			return ret;
@@ -431,13 +435,15 @@ static int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, uns
 
 /* Count what a call did. */
 static void pd_packet_count_receive(struct pd_packet *s, const struct mmsghdr *msgs, int result,
-				    bool waited, int flags)
+				    unsigned sleeps, int flags)
 {
 	struct pd_ctr_block *ctr = s->ctr;
-	uint64_t bytes = 0;
+	uint64_t bytes = 0, truncated = 0;
 
-	for (int i = 0; i < result; i++)
+	for (int i = 0; i < result; i++) {
 		bytes += msgs[i].msg_len;
+		truncated += (msgs[i].msg_hdr.msg_flags & MSG_TRUNC) != 0;
+	}
 	pd_lock(&s->lock);
 	pd_ctr_begin(ctr, PD_CTR_SOCKET_RX);
 	if (pd_likely(result > 0)) {
@@ -446,12 +452,16 @@ static void pd_packet_count_receive(struct pd_packet *s, const struct mmsghdr *m
 			   (uint64_t)result);
 		if (!(flags & MSG_PEEK))
 			pd_ctr_add(ctr, PD_CTR_SOCKET_RX_BYTES, bytes);
-		pd_ctr_add(ctr, waited ? PD_CTR_SOCKET_RX_POLL_MISS : PD_CTR_SOCKET_RX_POLL_HIT, 1);
+		pd_ctr_add(ctr, sleeps ? PD_CTR_SOCKET_RX_POLL_MISS : PD_CTR_SOCKET_RX_POLL_HIT, 1);
+		if (pd_unlikely(truncated))
+			pd_ctr_add(ctr, PD_CTR_SOCKET_RX_TRUNCATED, truncated);
 	} else {
 		pd_ctr_add(ctr,
 			   result == -EAGAIN ? PD_CTR_SOCKET_RX_EAGAINS : PD_CTR_SOCKET_RX_ERRORS,
 			   1);
 	}
+	if (sleeps)
+		pd_ctr_add(ctr, PD_CTR_SOCKET_RX_WAKEUPS, sleeps);
 	pd_ctr_end(ctr, PD_CTR_SOCKET_RX);
 	pd_unlock(&s->lock);
 }
@@ -459,8 +469,7 @@ static void pd_packet_count_receive(struct pd_packet *s, const struct mmsghdr *m
 int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags,
 		      uint64_t deadline_ns)
 {
-	bool waited = false;
-	unsigned done;
+	unsigned done, sleeps = 0;
 	int ret;
 
 	if (pd_unlikely(flags & ~PD_RX_FLAGS))
@@ -479,7 +488,7 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
 		ret = pd_packet_take_error(s);
 	while (!ret && done < n && deadline_ns != PD_WAIT_NOT &&
 	       !(done && flags & MSG_WAITFORONE)) {
-		ret = pd_packet_wait_receive(s, msgs + done, n - done, flags, deadline_ns, &waited);
+		ret = pd_packet_wait_receive(s, msgs + done, n - done, flags, deadline_ns, &sleeps);
 		if (ret > 0) {
 			done += (unsigned)ret;
 			ret = 0;
@@ -493,7 +502,7 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
 	} else if (!ret) {
 		ret = -EAGAIN;
 	}
-	pd_packet_count_receive(s, msgs, ret, waited, flags);
+	pd_packet_count_receive(s, msgs, ret, sleeps, flags);
 	return ret;
 }
 

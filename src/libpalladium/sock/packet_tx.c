@@ -388,10 +388,13 @@ static void pd_packet_count_send(struct pd_packet *s, const struct mmsghdr *msgs
 	if (pd_likely(result > 0)) {
 		pd_ctr_add(s->ctr, PD_CTR_SOCKET_TX_PACKETS, (uint64_t)result);
 		pd_ctr_add(s->ctr, PD_CTR_SOCKET_TX_BYTES, bytes);
+	} else if (result == -EAGAIN) {
+		pd_ctr_add(s->ctr, PD_CTR_SOCKET_TX_EAGAINS, 1);
 	} else {
-		pd_ctr_add(s->ctr,
-			   result == -EAGAIN ? PD_CTR_SOCKET_TX_EAGAINS : PD_CTR_SOCKET_TX_ERRORS,
-			   1);
+		pd_ctr_add(s->ctr, PD_CTR_SOCKET_TX_ERRORS, 1);
+		/* The program will not try these again. */
+		if (result == -EMSGSIZE || result == -ENETDOWN)
+			pd_ctr_add(s->ctr, PD_CTR_SOCKET_TX_DROPS, 1);
 	}
 	if (waited)
 		pd_ctr_add(s->ctr, PD_CTR_SOCKET_TX_WAITS, 1);

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""palladium_stats shows what a packet socket did: each counter of a socket moves when it should, by as much as it should."""
+import json
+import subprocess
+
+import pytest
+
+from lab.proc import Proc, build
+from sockutil import environment, program
+
+
+def sockets_of(pid, folder):
+    """The counters of the program's sockets by descriptor."""
+    out = subprocess.run([build("palladium_stats"), "-p", str(pid), "-k", str(folder), "-c", "1", "-v", "3", "--json"],
+                         capture_output=True, text=True, timeout=20, check=True).stdout
+    return {s["id"]: s["counters"] for s in json.loads(out)["socket"] if s["role"] == "single"}
+
+
+@pytest.fixture
+def counted(tmp_path):
+    """Run a body that prints `done` and then waits; its sockets' counters."""
+    def run(body):
+        env = environment(STATS_SHMEM_DIR=tmp_path)
+        env["PALLADIUM_STATS_SHMEM_DIR"] = str(tmp_path)
+        with Proc(program(body + "\nprint('done', flush=True)\nsys.stdin.readline()\n"), env=env) as p:
+            p.expect("^done")
+            counters = sockets_of(p.pid, tmp_path)
+            p.write("\n")
+            assert p.wait() == 0
+        return counters
+    return run
+
+
+def test_frames_and_bytes(counted):
+    c = counted("""
+import sys
+a, b = packet(A), packet(B)
+for i in range(10):
+    a.send(frame(i, 100))
+for i in range(10):
+    b.recv(2000)
+print(a.fileno(), b.fileno())
+""")
+    a, b = c[min(c)], c[max(c)]
+    assert (a["tx_packets"], a["tx_bytes"], a["rx_packets"]) == (10, 1000, 0)
+    assert (b["rx_packets"], b["rx_bytes"], b["tx_packets"]) == (10, 1000, 0)
+    assert b["rx_poll_hit"] == 10
+
+
+def test_what_goes_wrong(counted):
+    c = counted("""
+import sys
+a, b = packet(A), packet(B)
+attempt(a.send, b"x" * 3000)
+attempt(b.recv, 100, MSG_DONTWAIT)
+a.send(frame(1, 500))
+b.recv(2000, MSG_PEEK)
+b.recv(60)
+""")
+    a, b = c[min(c)], c[max(c)]
+    assert (a["tx_errors"], a["tx_drops"], a["tx_packets"]) == (1, 1, 1)
+    assert (b["rx_eagains"], b["rx_peeks"], b["rx_truncated"], b["rx_packets"]) == (1, 1, 1, 1)
+
+
+def test_a_queue_fills_and_empties(counted):
+    c = counted("""
+import sys
+a, b, c = packet(A), packet(B), packet(B)
+for i in range(8):
+    a.send(frame(i, 100))
+b.recv(2000)      # takes all off the ring: each of the two sockets gets its copies
+for i in range(3):
+    c.recv(2000)
+""")
+    fds = sorted(c)
+    b, other = c[fds[1]], c[fds[2]]
+    assert (b["rx_queued_packets"], b["rx_queued_packets_max"]) == (7, 8)
+    assert (other["rx_queued_packets"], other["rx_queued_bytes"]) == (5, 500)
+
+
+def test_a_sleep_is_a_miss_and_a_wakeup(counted):
+    c = counted("""
+import sys, threading, time
+a, b = packet(A), packet(B)
+def later():
+    time.sleep(0.5)
+    a.send(frame(1, 100))
+t = threading.Thread(target=later)
+t.start()
+b.recv(2000)
+t.join()
+""")
+    b = c[max(c)]
+    assert b["rx_poll_miss"] == 1 and b["rx_wakeups"] >= 1

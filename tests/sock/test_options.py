@@ -169,6 +169,8 @@ s = packet(A)
 for call in (lambda: libc.bind(s.fileno(), None, 20), lambda: libc.bind(s.fileno(), None, 0),
              lambda: libc.sendmsg(s.fileno(), None, 0),
              lambda: libc.recvmsg(s.fileno(), None, socket.MSG_DONTWAIT),
+             lambda: libc.sendmmsg(s.fileno(), None, 1, 0),
+             lambda: libc.recvmmsg(s.fileno(), None, 1, socket.MSG_DONTWAIT, None),
              lambda: libc.ioctl(s.fileno(), termios.FIONREAD, None),
              lambda: libc.poll(None, 5, 0)):
     ctypes.set_errno(0)

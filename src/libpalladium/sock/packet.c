@@ -258,6 +258,8 @@ static int pd_packet_recvmmsg(struct pd_sock *sk, struct mmsghdr *msgs, unsigned
 	limit = pd_wait_deadline_ts(timeout, &err);
 	if (err)
 		return err;
+	if (!msgs && n)
+		return -EFAULT;
 	return pd_packet_receive(s, msgs, pd_min(n, (unsigned)UIO_MAXIOV), flags,
 				 pd_min(deadline, limit));
 }
@@ -315,6 +317,8 @@ static ssize_t pd_packet_writev(struct pd_sock *sk, const struct iovec *iov, int
 
 static int pd_packet_sendmmsg(struct pd_sock *sk, struct mmsghdr *msgs, unsigned n, int flags)
 {
+	if (!msgs && n)
+		return -EFAULT;
 	return pd_packet_send(pd_packet_of(sk), msgs, pd_min(n, (unsigned)UIO_MAXIOV), flags);
 }
 

@@ -102,7 +102,8 @@ def test_path_of_a_listener_that_lives(sock):
             fe.start_like_qemu()
             fe.post_rx([2048] * 32)
             with Victim(sock, mode="listen") as second:
-                second.expect("another process listens there")
+                # The progress thread may say it before the program says that it is ready.
+                until(lambda: "another process listens there" in second.text, "the refusal")
                 echoes(fe)
                 first.terminate()
                 assert first.wait() == 0

@@ -203,6 +203,7 @@ static int pd_tx_build(struct pd_tx_run *run, const struct msghdr *m)
 	if (run->n == PD_VECTOR_MAX || run->used + count + 1 > PD_TX_HEADERS)
 		return 1;
 	head = pd_tx_header(run, NULL, 0);
+	head->data = head->opaque; /* a pointer also where nothing follows the sidecar */
 	if (pd_unlikely(run->s->inline_mode))
 		ret = pd_tx_inline(head, &iov, &count, &offset);
 	else

@@ -73,6 +73,15 @@ static void pd_wait_key_create(void)
 		pd_err("wait", "no thread key left: a descriptor per thread will leak");
 }
 
+/* Have pd_wait_thread_end run when the calling thread ends: it has, or will have, something to give back. */
+static void pd_wait_register(struct pd_wait_thread *self)
+{
+	if (pd_likely(self->registered))
+		return;
+	pthread_once(&pd_wait_once, pd_wait_key_create);
+	self->registered = pthread_setspecific(pd_wait_key, self) == 0;
+}
+
 /* The calling thread's wake eventfd, made if need be; -errno if it cannot be made. */
 static int pd_wait_wake_fd(struct pd_wait_thread *self)
 {
@@ -84,10 +93,6 @@ static int pd_wait_wake_fd(struct pd_wait_thread *self)
 		pd_internal_fd_close(self->wake_fd); /* the parent's: it is shared with it */
 	self->wake_fd = pd_internal_fd(pd_sys_eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
 	self->fork_epoch = epoch;
-	if (!self->registered) {
-		pthread_once(&pd_wait_once, pd_wait_key_create);
-		self->registered = pthread_setspecific(pd_wait_key, self) == 0;
-	}
 	return self->wake_fd;
 }
 
@@ -176,6 +181,7 @@ struct pd_wait_set *pd_wait_begin(void)
 {
 	struct pd_wait_set *ws = pd_wait_self.sets;
 
+	pd_wait_register(&pd_wait_self);
 	if (pd_unlikely(ws->asleep))
 		ws = pd_wait_nested((uintptr_t)__builtin_frame_address(0));
 	pd_wait_reset(ws);

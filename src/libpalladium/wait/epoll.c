@@ -425,7 +425,7 @@ static int pd_epoll_kernel(struct pd_epoll *ep, struct epoll_event *events, int 
 {
 	int n = pd_sys_epoll_pwait(ep->epfd, events, max, 0, NULL);
 
-	ep->harvests = 0;
+	pd_store_relaxed(&ep->harvests, 0); /* threads share the count; its order matters to none */
 	return n == -EINTR ? 0 : n;
 }
 
@@ -441,7 +441,7 @@ static int pd_epoll_round(struct pd_epoll *ep, struct epoll_event *events, int m
 		pd_wait_add_bell(ws, &ep->self.bell, seq, NULL);
 	if (!pd_load_relaxed(&ep->kernel_members) || n == max)
 		return n;
-	if (n ? ++ep->harvests < pd_wait_tuning.kernel_ratio : !look_at_kernel)
+	if (n ? pd_fetch_add(&ep->harvests, 1) + 1 < pd_wait_tuning.kernel_ratio : !look_at_kernel)
 		return n;
 	k = pd_epoll_kernel(ep, events + n, max - n);
 	if (k < 0)

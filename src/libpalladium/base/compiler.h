@@ -24,6 +24,8 @@
 #define PD_COLD __attribute__((cold))
 #define PD_WARN_UNUSED __attribute__((warn_unused_result))
 
+#define PD_BIT(n) (1ull << (n))
+
 #define PD_ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 /* The structure of type `type` whose member `member` is at `ptr`. */

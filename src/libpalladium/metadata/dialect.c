@@ -13,7 +13,6 @@
 
 #include "metadata/sidecar.h"
 
-#define PD_BIT(n) (1ull << (n))
 
 #define PD_FEATURES_OFFLOAD                                                                       \
 	(PD_BIT(VIRTIO_NET_F_CSUM) | PD_BIT(VIRTIO_NET_F_GUEST_CSUM) | PD_BIT(VIRTIO_NET_F_GSO) | \

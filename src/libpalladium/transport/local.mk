@@ -14,5 +14,5 @@ libpd_la_SOURCES += \
 	src/libpalladium/transport/vhost/map.c src/libpalladium/transport/vhost/map.h \
 	src/libpalladium/transport/vhost/sink.c src/libpalladium/transport/vhost/sink.h \
 	src/libpalladium/transport/vhost/wire.c src/libpalladium/transport/vhost/wire.h \
-	src/libpalladium/transport/vhost/role.h \
+	src/libpalladium/transport/vhost/role.c src/libpalladium/transport/vhost/role.h \
 	src/libpalladium/transport/vhost/vhost.c

@@ -30,8 +30,6 @@
 #include "transport/vhost/backend.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
@@ -42,50 +40,20 @@
 #include "transport/vhost/eventfd.h"
 #include "transport/vhost/sink.h"
 
-#define BIT(n) (1ull << (n))
-
-#define PROTOCOL_FEATURES                                                          \
-	(BIT(PD_VHOST_PF_MQ) | BIT(PD_VHOST_PF_REPLY_ACK) | BIT(PD_VHOST_PF_MTU) | \
-	 BIT(PD_VHOST_PF_RESET_DEVICE) | BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS) |    \
-	 BIT(PD_VHOST_PF_STATUS))
+#define PROTOCOL_FEATURES                                                                   \
+	(PD_BIT(PD_VHOST_PF_MQ) | PD_BIT(PD_VHOST_PF_REPLY_ACK) | PD_BIT(PD_VHOST_PF_MTU) | \
+	 PD_BIT(PD_VHOST_PF_RESET_DEVICE) | PD_BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS) |       \
+	 PD_BIT(PD_VHOST_PF_STATUS))
 
 /* What every dialect has. With a sidecar neither offloads nor packed rings (metadata.md, 6). */
-#define FEATURES                                                                          \
-	(BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_NET_F_MTU) | BIT(VIRTIO_F_ANY_LAYOUT) | \
-	 BIT(VIRTIO_RING_F_INDIRECT_DESC) | BIT(VIRTIO_RING_F_EVENT_IDX) |                \
-	 BIT(PD_VHOST_F_PROTOCOL_FEATURES) | BIT(VIRTIO_F_VERSION_1))
+#define FEATURES                                                                                   \
+	(PD_BIT(VIRTIO_NET_F_MRG_RXBUF) | PD_BIT(VIRTIO_NET_F_MTU) | PD_BIT(VIRTIO_F_ANY_LAYOUT) | \
+	 PD_BIT(VIRTIO_RING_F_INDIRECT_DESC) | PD_BIT(VIRTIO_RING_F_EVENT_IDX) |                   \
+	 PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES) | PD_BIT(VIRTIO_F_VERSION_1))
 
 static struct pd_vhost_backend *backend_of(struct pd_vhost_role_base *role)
 {
 	return pd_container_of(role, struct pd_vhost_backend, role);
-}
-
-static unsigned n_rings(const struct pd_vhost_backend *be)
-{
-	return 2 * be->role.n_lanes;
-}
-
-/* The lane of ring `i`. */
-static struct pd_vhost_lane *ring_lane(struct pd_vhost_backend *be, unsigned i)
-{
-	return &be->role.lanes[i / 2];
-}
-
-/* The lane's side of ring `i`: the peer's even rings receive what we send. */
-static enum pd_dir ring_dir(unsigned i)
-{
-	return i & 1 ? PD_RX : PD_TX;
-}
-
-/* Write a reason with details into the back-end's buffer, and return it. */
-static const char *PD_PRINTF(2, 3) reasonf(struct pd_vhost_backend *be, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(be->reason, sizeof(be->reason), fmt, ap);
-	va_end(ap);
-	return be->reason;
 }
 
 /* Close *fd if it is one. */
@@ -110,28 +78,23 @@ static const char *ring_layout(struct pd_vhost_backend *be, unsigned i,
 	layout->size = ring->num;
 	layout->features = be->features;
 	layout->base = ring->base;
-	if (be->role.config->dialect == PD_CONF_DIALECT_AVIP)
-		layout->hdr_bytes = PD_VQ_HDR_SIDECAR;
-	else if (be->features & (BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_F_VERSION_1)))
-		layout->hdr_bytes = PD_VQ_HDR_NET;
-	else
-		layout->hdr_bytes = PD_VQ_HDR_LEGACY;
+	layout->hdr_bytes = pd_vhost_hdr_bytes(be->role.config, be->features);
 	layout->desc = pd_mem_translate_user(table, ring->addr.desc, pd_vq_desc_bytes(ring->num));
 	layout->avail =
 		pd_mem_translate_user(table, ring->addr.avail, pd_vq_avail_bytes(ring->num));
 	layout->used = pd_mem_translate_user(table, ring->addr.used, pd_vq_used_bytes(ring->num));
 	if (!layout->desc || !layout->avail || !layout->used)
-		return reasonf(be, "ring %u does not stand in one memory region", i);
+		return pd_vhost_reason(&be->role, "ring %u does not stand in one memory region", i);
 	if (pd_vq_layout_check(layout, &why))
-		return reasonf(be, "ring %u: %s", i, why);
+		return pd_vhost_reason(&be->role, "ring %u: %s", i, why);
 	return NULL;
 }
 
 /* Take the lane's side of ring `i` down, if it is up, or its sink. */
 static void ring_down(struct pd_vhost_backend *be, unsigned i)
 {
-	struct pd_vhost_lane *lane = ring_lane(be, i);
-	struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
+	struct pd_vhost_lane *lane = pd_vhost_ring_lane(&be->role, i);
+	enum pd_dir dir = pd_vhost_ring_dir(&be->role, i);
 
 	if (be->ring[i].sink) {
 		be->ring[i].base = pd_vhost_sink_stop(be->ring[i].sink);
@@ -139,9 +102,9 @@ static void ring_down(struct pd_vhost_backend *be, unsigned i)
 	}
 	if (!be->ring[i].up)
 		return;
-	pd_vhost_lane_lock(lane, ring_dir(i));
-	be->ring[i].base = pd_vhost_lane_down(lane, ring_dir(i));
-	pd_unlock(&side->lock);
+	pd_vhost_lane_lock(lane, dir);
+	be->ring[i].base = pd_vhost_lane_down(lane, dir);
+	pd_vhost_lane_unlock(lane, dir);
 	be->ring[i].up = false;
 }
 
@@ -149,8 +112,8 @@ static void ring_down(struct pd_vhost_backend *be, unsigned i)
 static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 {
 	struct pd_vhost_ring *ring = &be->ring[i];
-	struct pd_vhost_lane *lane = ring_lane(be, i);
-	struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
+	struct pd_vhost_lane *lane = pd_vhost_ring_lane(&be->role, i);
+	enum pd_dir dir = pd_vhost_ring_dir(&be->role, i);
 	struct pd_vq_layout layout;
 	const char *why;
 	int err;
@@ -158,12 +121,12 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 	why = ring_layout(be, i, be->map, &layout);
 	if (why)
 		return why;
-	pd_vhost_lane_lock(lane, ring_dir(i));
-	err = pd_vhost_lane_up(lane, ring_dir(i), &layout, &be->map->table, ring->kick_fd,
-			       ring->call_fd, false);
-	pd_unlock(&side->lock);
+	pd_vhost_lane_lock(lane, dir);
+	err = pd_vhost_lane_up(lane, dir, &layout, &be->map->table, ring->kick_fd, ring->call_fd,
+			       false);
+	pd_vhost_lane_unlock(lane, dir);
 	if (err)
-		return reasonf(be, "ring %u: %s", i, pd_strerror(err));
+		return pd_vhost_reason(&be->role, "ring %u: %s", i, pd_strerror(err));
 	ring->up = true;
 	pd_debug("vhost", "%s: ring %u runs, %u descriptors", be->role.name, i, ring->num);
 	return NULL;
@@ -194,7 +157,7 @@ static bool ring_started(const struct pd_vhost_backend *be, unsigned i)
 /* True when ring `i` is enabled. Without protocol features there is no message for it. */
 static bool ring_enabled(const struct pd_vhost_backend *be, unsigned i)
 {
-	return be->ring[i].enabled || !(be->features & BIT(PD_VHOST_F_PROTOCOL_FEATURES));
+	return be->ring[i].enabled || !(be->features & PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES));
 }
 
 /* True when some queue pair can move frames both ways. */
@@ -216,11 +179,11 @@ static const char *backend_settle(struct pd_vhost_backend *be)
 	const char *why = NULL;
 	bool moves;
 
-	for (unsigned i = 0; i < n_rings(be); i++) {
+	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
 		struct pd_vhost_ring *ring = &be->ring[i];
 		bool run = ring_started(be, i) && ring_enabled(be, i);
-		bool discard =
-			ring_started(be, i) && !run && ring->disabled && ring_dir(i) == PD_RX;
+		bool discard = ring_started(be, i) && !run && ring->disabled &&
+			       pd_vhost_ring_dir(&be->role, i) == PD_RX;
 
 		if (run ? ring->up : discard && ring->sink)
 			continue;
@@ -244,7 +207,7 @@ static const char *backend_settle(struct pd_vhost_backend *be)
 /* Every ring down and as at the beginning. */
 static void backend_reset_rings(struct pd_vhost_backend *be)
 {
-	for (unsigned i = 0; i < n_rings(be); i++) {
+	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
 		struct pd_vhost_ring *ring = &be->ring[i];
 
 		ring_down(be, i);
@@ -275,10 +238,9 @@ static struct pd_vhost_map *backend_swap_map(struct pd_vhost_backend *be, struct
 {
 	struct pd_vhost_map *old = be->map;
 
-	for (unsigned i = 0; i < n_rings(be); i++) {
-		struct pd_vhost_lane *lane = ring_lane(be, i);
-		enum pd_dir dir = ring_dir(i);
-		struct pd_lane_side *side = &lane->lane.side[dir];
+	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
+		struct pd_vhost_lane *lane = pd_vhost_ring_lane(&be->role, i);
+		enum pd_dir dir = pd_vhost_ring_dir(&be->role, i);
 		struct pd_vq_layout layout;
 		int err;
 
@@ -290,9 +252,9 @@ static struct pd_vhost_map *backend_swap_map(struct pd_vhost_backend *be, struct
 			ring_down(be, i);
 			continue;
 		}
-		pd_vhost_lane_lock(lane, ring_dir(i));
+		pd_vhost_lane_lock(lane, dir);
 		err = pd_vhost_lane_remap(lane, dir, &layout, &map->table);
-		pd_unlock(&side->lock);
+		pd_vhost_lane_unlock(lane, dir);
 		if (err)
 			ring_down(be, i);
 	}
@@ -340,11 +302,11 @@ static const char *on_set_features(struct pd_vhost_backend *be, struct pd_vhost_
 	uint64_t features = msg->payload.u64;
 
 	if (features & ~be->offered)
-		return reasonf(be, "features that were not offered: 0x%llx",
-			       (unsigned long long)(features & ~be->offered));
+		return pd_vhost_reason(&be->role, "features that were not offered: 0x%llx",
+				       (unsigned long long)(features & ~be->offered));
 	if (be->features_set && features == be->features)
 		return NULL;
-	for (unsigned i = 0; i < n_rings(be); i++) {
+	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
 		if (be->ring[i].up)
 			return "other features while a ring runs";
 	}
@@ -363,7 +325,7 @@ static const char *on_set_owner(struct pd_vhost_backend *be, struct pd_vhost_msg
 static const char *on_reset_owner(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 				  struct pd_vhost_ring *ring)
 {
-	for (unsigned i = 0; i < n_rings(be); i++)
+	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++)
 		be->ring[i].enabled = false;
 	return NULL;
 }
@@ -395,7 +357,7 @@ static const char *on_set_mem_table(struct pd_vhost_backend *be, struct pd_vhost
 		if (!why)
 			continue;
 		pd_vhost_map_free(map);
-		return reasonf(be, "%s (region %u)", why, i);
+		return pd_vhost_reason(&be->role, "%s (region %u)", why, i);
 	}
 	pd_vhost_map_free(backend_swap_map(be, map));
 	return NULL;
@@ -449,7 +411,7 @@ static const char *on_set_vring_num(struct pd_vhost_backend *be, struct pd_vhost
 	uint32_t num = msg->payload.state.num;
 
 	if (num < PD_VQ_SIZE_MIN || num > PD_VQ_SIZE_MAX || (num & (num - 1)))
-		return reasonf(be, "a ring of %u descriptors", num);
+		return pd_vhost_reason(&be->role, "a ring of %u descriptors", num);
 	if ((ring->up || ring->sink) && num != ring->num)
 		return "another size for a ring that runs";
 	ring->num = num;
@@ -475,7 +437,7 @@ static const char *on_set_vring_base(struct pd_vhost_backend *be, struct pd_vhos
 				     struct pd_vhost_ring *ring)
 {
 	if (msg->payload.state.num > UINT16_MAX)
-		return reasonf(be, "a ring base of %u", msg->payload.state.num);
+		return pd_vhost_reason(&be->role, "a ring base of %u", msg->payload.state.num);
 	if (!ring->up)
 		ring->base = (uint16_t)msg->payload.state.num;
 	return NULL;
@@ -503,12 +465,17 @@ static const char *take_eventfd(struct pd_vhost_msg *msg, int *fd)
 	return NULL;
 }
 
-static const char *on_set_vring_kick(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
-				     struct pd_vhost_ring *ring)
+/*
+ * Take the eventfd of a KICK or CALL into *held, in place of the one that is there; `hand_over` gives
+ * it to a side that runs. Returns NULL or a refusal.
+ */
+static const char *set_eventfd(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+			       struct pd_vhost_ring *ring, int *held,
+			       void (*hand_over)(struct pd_vhost_lane *, enum pd_dir, int))
 {
 	unsigned i = (unsigned)(ring - be->ring);
-	struct pd_vhost_lane *lane = ring_lane(be, i);
-	struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
+	struct pd_vhost_lane *lane = pd_vhost_ring_lane(&be->role, i);
+	enum pd_dir dir = pd_vhost_ring_dir(&be->role, i);
 	int fd;
 	const char *why = take_eventfd(msg, &fd);
 
@@ -517,37 +484,29 @@ static const char *on_set_vring_kick(struct pd_vhost_backend *be, struct pd_vhos
 	if (ring->sink)
 		ring_down(be, i);
 	if (ring->up) {
-		pd_vhost_lane_lock(lane, ring_dir(i));
-		pd_vhost_lane_set_notify(lane, ring_dir(i), fd);
-		pd_unlock(&side->lock);
+		pd_vhost_lane_lock(lane, dir);
+		hand_over(lane, dir, fd);
+		pd_vhost_lane_unlock(lane, dir);
 	}
-	fd_drop(&ring->kick_fd);
-	ring->kick_fd = fd;
-	ring->kick_set = true;
+	fd_drop(held);
+	*held = fd;
 	return NULL;
+}
+
+static const char *on_set_vring_kick(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				     struct pd_vhost_ring *ring)
+{
+	const char *why = set_eventfd(be, msg, ring, &ring->kick_fd, pd_vhost_lane_set_notify);
+
+	if (!why)
+		ring->kick_set = true;
+	return why;
 }
 
 static const char *on_set_vring_call(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 				     struct pd_vhost_ring *ring)
 {
-	unsigned i = (unsigned)(ring - be->ring);
-	struct pd_vhost_lane *lane = ring_lane(be, i);
-	struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
-	int fd;
-	const char *why = take_eventfd(msg, &fd);
-
-	if (why)
-		return why;
-	if (ring->sink)
-		ring_down(be, i);
-	if (ring->up) {
-		pd_vhost_lane_lock(lane, ring_dir(i));
-		pd_vhost_lane_set_signal(lane, ring_dir(i), fd);
-		pd_unlock(&side->lock);
-	}
-	fd_drop(&ring->call_fd);
-	ring->call_fd = fd;
-	return NULL;
+	return set_eventfd(be, msg, ring, &ring->call_fd, pd_vhost_lane_set_signal);
 }
 
 /* Errors are told by ending the connection; the descriptor is not kept. */
@@ -569,8 +528,8 @@ static const char *on_set_protocol_features(struct pd_vhost_backend *be, struct 
 	uint64_t features = msg->payload.u64;
 
 	if (features & ~PROTOCOL_FEATURES)
-		return reasonf(be, "protocol features that were not offered: 0x%llx",
-			       (unsigned long long)(features & ~PROTOCOL_FEATURES));
+		return pd_vhost_reason(&be->role, "protocol features that were not offered: 0x%llx",
+				       (unsigned long long)(features & ~PROTOCOL_FEATURES));
 	be->protocol_features = features;
 	return NULL;
 }
@@ -663,17 +622,11 @@ static const char *find_ring(struct pd_vhost_backend *be, const struct pd_vhost_
 	*ring = NULL;
 	if (ref == RING_NONE)
 		return NULL;
-	if (i >= n_rings(be))
-		return reasonf(be, "ring %llu, where there are %u", (unsigned long long)i,
-			       n_rings(be));
+	if (i >= pd_vhost_n_rings(&be->role))
+		return pd_vhost_reason(&be->role, "ring %llu, where there are %u",
+				       (unsigned long long)i, pd_vhost_n_rings(&be->role));
 	*ring = &be->ring[i];
 	return NULL;
-}
-
-/* True when a connection ended because its other end closed it. */
-static bool peer_closed(const char *reason)
-{
-	return !strncmp(reason, "the peer closed", 15);
 }
 
 /* Carry out one message. Returns NULL or why it is refused. */
@@ -684,7 +637,7 @@ static const char *dispatch(struct pd_vhost_backend *be, struct pd_vhost_msg *ms
 	const char *why;
 
 	if (!handlers[msg->hdr.request].fn ||
-	    (kind->feature >= 0 && !(PROTOCOL_FEATURES & BIT(kind->feature))))
+	    (kind->feature >= 0 && !(PROTOCOL_FEATURES & PD_BIT(kind->feature))))
 		return "we do not offer this";
 	why = find_ring(be, msg, handlers[msg->hdr.request].ring, &ring);
 	if (!why)
@@ -698,27 +651,27 @@ static const char *backend_message(struct pd_vhost_conn *conn, struct pd_vhost_m
 	struct pd_vhost_backend *be = pd_container_of(conn, struct pd_vhost_backend, conn);
 	const char *name = pd_vhost_request_name(msg->hdr.request);
 	bool ack = (msg->hdr.flags & PD_VHOST_NEED_REPLY) &&
-		   (be->protocol_features & BIT(PD_VHOST_PF_REPLY_ACK)) &&
+		   (be->protocol_features & PD_BIT(PD_VHOST_PF_REPLY_ACK)) &&
 		   pd_vhost_kinds[msg->hdr.request].answer == PD_VHOST_ANSWER_NONE;
-	char detail[sizeof(be->reason)];
+	char detail[sizeof(be->role.reason)];
 	const char *why;
 
 	be->heard = true;
 	why = pd_vhost_check_request(msg);
 	if (why)
-		return reasonf(be, "%s: %s", name, why);
+		return pd_vhost_reason(&be->role, "%s: %s", name, why);
 	pd_trace("vhost", "%s: %s", be->role.name, name);
 	why = dispatch(be, msg);
 	if (!why)
 		return ack ? reply_u64(be, msg, 0) : NULL;
-	if (peer_closed(why))
+	if (pd_vhost_conn_closed_by_peer(why))
 		return why;
-	if (why == be->reason) {
-		memcpy(detail, be->reason, sizeof(detail));
+	if (why == be->role.reason) {
+		memcpy(detail, be->role.reason, sizeof(detail));
 		why = detail;
 	}
 	if (!ack)
-		return reasonf(be, "%s refused: %.80s", name, why);
+		return pd_vhost_reason(&be->role, "%s refused: %.80s", name, why);
 	pd_log_ratelimited(PD_LOG_WARN, "vhost", "%s: %s refused: %s", be->role.name, name, why);
 	return reply_u64(be, msg, 1);
 }
@@ -729,7 +682,7 @@ static void backend_ended(struct pd_vhost_conn *conn, const char *reason)
 	struct pd_vhost_backend *be = pd_container_of(conn, struct pd_vhost_backend, conn);
 
 	backend_reset(be);
-	be->role.lost(&be->role, reason, !peer_closed(reason));
+	be->role.lost(&be->role, reason, !pd_vhost_conn_closed_by_peer(reason));
 }
 
 static const struct pd_vhost_conn_ops backend_conn_ops = {
@@ -746,8 +699,8 @@ static int backend_init(struct pd_vhost_role_base *role)
 	pd_vhost_conn_init(&be->conn, &backend_conn_ops, false);
 	be->offered = FEATURES;
 	if (role->n_lanes > 1)
-		be->offered |= BIT(VIRTIO_NET_F_MQ);
-	for (unsigned i = 0; i < n_rings(be); i++)
+		be->offered |= PD_BIT(VIRTIO_NET_F_MQ);
+	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++)
 		be->ring[i].kick_fd = be->ring[i].call_fd = -1;
 	return 0;
 }
@@ -775,6 +728,7 @@ static bool backend_give_way(struct pd_vhost_role_base *role)
 static void backend_broken(struct pd_vhost_role_base *role)
 {
 	struct pd_vhost_backend *be = backend_of(role);
+	const char *why;
 
 	if (be->map && pd_vhost_map_is_cut(be->map)) {
 		pd_vhost_conn_close(&be->conn);
@@ -782,23 +736,12 @@ static void backend_broken(struct pd_vhost_role_base *role)
 		role->lost(role, "the peer's memory is gone: a file was truncated", true);
 		return;
 	}
-	for (unsigned i = 0; i < n_rings(be); i++) {
-		const char *why = NULL;
-		struct pd_lane_side *side = &ring_lane(be, i)->lane.side[ring_dir(i)];
-
-		if (!be->ring[i].up)
-			continue;
-		pd_vhost_lane_lock(ring_lane(be, i), ring_dir(i));
-		why = pd_vhost_lane_broken(ring_lane(be, i), ring_dir(i));
-		pd_unlock(&side->lock);
-		if (!why)
-			continue;
-		reasonf(be, "ring %u: %s", i, why);
-		pd_vhost_conn_close(&be->conn);
-		backend_reset(be);
-		role->lost(role, be->reason, true);
+	why = pd_vhost_broken_ring(role);
+	if (!why)
 		return;
-	}
+	pd_vhost_conn_close(&be->conn);
+	backend_reset(be);
+	role->lost(role, why, true);
 }
 
 static void backend_fini(struct pd_vhost_role_base *role, bool abandon)

@@ -39,8 +39,7 @@ struct pd_vhost_backend {
 	uint8_t status;
 	struct pd_vhost_map *map; /* NULL: no memory yet */
 	struct pd_vhost_ring ring[2 * PD_QUEUES_MAX];
-	bool heard;       /* a message came on this connection */
-	char reason[128]; /* of a refusal, with its details */
+	bool heard; /* a message came on this connection */
 };
 
 extern const struct pd_vhost_role_ops pd_vhost_backend_ops;

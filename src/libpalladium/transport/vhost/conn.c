@@ -30,8 +30,14 @@
 #define MESSAGES_PER_TURN 32
 
 static const char peer_closed[] = "the peer closed the connection";
+static const char peer_closed_inside[] = "the peer closed the connection inside a message";
 
 static void conn_io(struct pd_progress_fd *io, uint32_t revents);
+
+bool pd_vhost_conn_closed_by_peer(const char *reason)
+{
+	return reason == peer_closed || reason == peer_closed_inside;
+}
 
 void pd_vhost_conn_init(struct pd_vhost_conn *conn, const struct pd_vhost_conn_ops *ops,
 			bool replies)
@@ -140,8 +146,8 @@ static int conn_read(struct pd_vhost_conn *conn, void *to, size_t n, const char 
 		return 0;
 	if (got <= 0) {
 		*reason = got < 0 && got != -ECONNRESET ? pd_strerror((int)got)
-			  : conn->in_bytes ? "the peer closed the connection inside a message"
-					   : peer_closed;
+			  : conn->in_bytes              ? peer_closed_inside
+							: peer_closed;
 		return -1;
 	}
 	*reason = collect_fds(conn, &mh, conn->in_bytes < HDR_BYTES);

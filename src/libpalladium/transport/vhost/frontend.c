@@ -20,8 +20,6 @@
 #include "transport/vhost/frontend.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <linux/virtio_config.h>
@@ -33,14 +31,13 @@
 #include "base/sys.h"
 #include "transport/vhost/eventfd.h"
 
-#define BIT(n) (1ull << (n))
-
 /* What we make use of; the rest of what a peer offers is left alone. */
 #define PROTOCOL_FEATURES \
-	(BIT(PD_VHOST_PF_MQ) | BIT(PD_VHOST_PF_REPLY_ACK) | BIT(PD_VHOST_PF_STATUS))
-#define FEATURES                                                                                 \
-	(BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_F_ANY_LAYOUT) | BIT(VIRTIO_RING_F_EVENT_IDX) | \
-	 BIT(PD_VHOST_F_PROTOCOL_FEATURES) | BIT(VIRTIO_F_VERSION_1))
+	(PD_BIT(PD_VHOST_PF_MQ) | PD_BIT(PD_VHOST_PF_REPLY_ACK) | PD_BIT(PD_VHOST_PF_STATUS))
+#define FEATURES                                                                  \
+	(PD_BIT(VIRTIO_NET_F_MRG_RXBUF) | PD_BIT(VIRTIO_F_ANY_LAYOUT) |           \
+	 PD_BIT(VIRTIO_RING_F_EVENT_IDX) | PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES) | \
+	 PD_BIT(VIRTIO_F_VERSION_1))
 
 /* Device status bits of virtio 1.2, 2.1. */
 #define STATUS_FEATURES_OK \
@@ -56,29 +53,6 @@
 static struct pd_vhost_frontend *frontend_of(struct pd_vhost_role_base *role)
 {
 	return pd_container_of(role, struct pd_vhost_frontend, role);
-}
-
-/* The lane of ring `i`. */
-static struct pd_vhost_lane *ring_lane(struct pd_vhost_frontend *fe, unsigned i)
-{
-	return &fe->role.lanes[i / 2];
-}
-
-/* The lane's side of ring `i`: we receive on even rings. */
-static enum pd_dir ring_dir(unsigned i)
-{
-	return i & 1 ? PD_TX : PD_RX;
-}
-
-/* Write a reason with details, and return it. */
-static const char *PD_PRINTF(2, 3) reasonf(struct pd_vhost_frontend *fe, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(fe->reason, sizeof(fe->reason), fmt, ap);
-	va_end(ap);
-	return fe->reason;
 }
 
 /* --- memory and lanes ---------------------------------------------------------------------- */
@@ -103,12 +77,12 @@ static int area_renew(struct pd_vhost_frontend *fe)
 	err = pd_vhost_area_make(&fe->area, 2 * fe->role.n_lanes * each);
 	if (err)
 		return err;
-	for (unsigned i = 0; i < 2 * fe->role.n_lanes; i++) {
+	for (unsigned i = 0; i < pd_vhost_n_rings(&fe->role); i++) {
 		struct pd_vhost_own_ring *ring = &fe->ring[i];
 		uint8_t *at = fe->area.base + i * each;
 
 		ring->layout = (struct pd_vq_layout){.size = config->ring, .buf_bytes = buf_bytes};
-		ring->layout.receive = ring_dir(i) == PD_RX;
+		ring->layout.receive = pd_vhost_ring_dir(&fe->role, i) == PD_RX;
 		pd_vq_driver_place(&ring->layout, at, pd_vhost_area_addr(&fe->area, at));
 		ring->base = 0;
 		ring->used = false;
@@ -119,17 +93,17 @@ static int area_renew(struct pd_vhost_frontend *fe)
 /* Find where each ring carries on. Returns 0, or -ENETDOWN when one cannot. */
 static int rings_resume(struct pd_vhost_frontend *fe)
 {
-	for (unsigned i = 0; i < 2 * fe->role.n_lanes; i++) {
+	for (unsigned i = 0; i < pd_vhost_n_rings(&fe->role); i++) {
 		struct pd_vhost_own_ring *ring = &fe->ring[i];
-		struct pd_vhost_lane *lane = ring_lane(fe, i);
-		struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
+		struct pd_vhost_lane *lane = pd_vhost_ring_lane(&fe->role, i);
+		enum pd_dir dir = pd_vhost_ring_dir(&fe->role, i);
 		int base;
 
 		if (!ring->used)
 			continue;
-		pd_vhost_lane_lock(lane, ring_dir(i));
-		base = pd_vhost_lane_resume_base(lane, ring_dir(i));
-		pd_unlock(&side->lock);
+		pd_vhost_lane_lock(lane, dir);
+		base = pd_vhost_lane_resume_base(lane, dir);
+		pd_vhost_lane_unlock(lane, dir);
 		if (base < 0)
 			return base;
 		ring->base = (uint16_t)base;
@@ -140,15 +114,15 @@ static int rings_resume(struct pd_vhost_frontend *fe)
 /* Every side down. */
 static void rings_down(struct pd_vhost_frontend *fe)
 {
-	for (unsigned i = 0; i < 2 * fe->role.n_lanes; i++) {
-		struct pd_vhost_lane *lane = ring_lane(fe, i);
-		struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
+	for (unsigned i = 0; i < pd_vhost_n_rings(&fe->role); i++) {
+		struct pd_vhost_lane *lane = pd_vhost_ring_lane(&fe->role, i);
+		enum pd_dir dir = pd_vhost_ring_dir(&fe->role, i);
 
 		if (!fe->ring[i].up)
 			continue;
-		pd_vhost_lane_lock(lane, ring_dir(i));
-		pd_vhost_lane_down(lane, ring_dir(i));
-		pd_unlock(&side->lock);
+		pd_vhost_lane_lock(lane, dir);
+		pd_vhost_lane_down(lane, dir);
+		pd_vhost_lane_unlock(lane, dir);
 		fe->ring[i].up = false;
 	}
 }
@@ -158,16 +132,16 @@ static const char *rings_up(struct pd_vhost_frontend *fe)
 {
 	for (unsigned i = 0; i < 2 * fe->n_lanes; i++) {
 		struct pd_vhost_own_ring *ring = &fe->ring[i];
-		struct pd_vhost_lane *lane = ring_lane(fe, i);
-		struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
+		struct pd_vhost_lane *lane = pd_vhost_ring_lane(&fe->role, i);
+		enum pd_dir dir = pd_vhost_ring_dir(&fe->role, i);
 		int err;
 
-		pd_vhost_lane_lock(lane, ring_dir(i));
-		err = pd_vhost_lane_up(lane, ring_dir(i), &ring->layout, NULL, ring->call_fd,
-				       ring->kick_fd, ring->used);
-		pd_unlock(&side->lock);
+		pd_vhost_lane_lock(lane, dir);
+		err = pd_vhost_lane_up(lane, dir, &ring->layout, NULL, ring->call_fd, ring->kick_fd,
+				       ring->used);
+		pd_vhost_lane_unlock(lane, dir);
 		if (err)
-			return reasonf(fe, "ring %u: %s", i, pd_strerror(err));
+			return pd_vhost_reason(&fe->role, "ring %u: %s", i, pd_strerror(err));
 		ring->up = ring->used = true;
 	}
 	pd_progress_timer_cancel(&fe->handshake);
@@ -275,18 +249,15 @@ static const char *answer_features(struct pd_vhost_frontend *fe, uint64_t value)
 			(unsigned long long)fe->features);
 		err = area_renew(fe);
 		if (err)
-			return reasonf(fe, "no memory for the rings: %s", pd_strerror(err));
+			return pd_vhost_reason(&fe->role, "no memory for the rings: %s",
+					       pd_strerror(err));
 	}
 	fe->features = features;
-	for (unsigned i = 0; i < 2 * fe->role.n_lanes; i++) {
+	for (unsigned i = 0; i < pd_vhost_n_rings(&fe->role); i++) {
 		struct pd_vq_layout *layout = &fe->ring[i].layout;
 
 		layout->features = features;
-		layout->hdr_bytes =
-			fe->role.config->dialect == PD_CONF_DIALECT_AVIP ? PD_VQ_HDR_SIDECAR
-			: features & (BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_F_VERSION_1))
-				? PD_VQ_HDR_NET
-				: PD_VQ_HDR_LEGACY;
+		layout->hdr_bytes = pd_vhost_hdr_bytes(fe->role.config, features);
 	}
 	return NULL;
 }
@@ -351,11 +322,11 @@ static bool step_wanted(const struct pd_vhost_frontend *fe, unsigned step)
 {
 	switch (steps[step].need) {
 	case NEED_PROTOCOL:
-		return fe->offered & BIT(PD_VHOST_F_PROTOCOL_FEATURES);
+		return fe->offered & PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES);
 	case NEED_MQ:
-		return fe->protocol_features & BIT(PD_VHOST_PF_MQ);
+		return fe->protocol_features & PD_BIT(PD_VHOST_PF_MQ);
 	case NEED_STATUS:
-		return fe->protocol_features & BIT(PD_VHOST_PF_STATUS);
+		return fe->protocol_features & PD_BIT(PD_VHOST_PF_STATUS);
 	default:
 		return true;
 	}
@@ -386,7 +357,7 @@ static const char *step_send(struct pd_vhost_frontend *fe, unsigned step, unsign
 		fe->awaited = hdr.request;
 		fe->awaiting_ack = false;
 	} else if (hdr.request == PD_VHOST_SET_MEM_TABLE &&
-		   (fe->protocol_features & BIT(PD_VHOST_PF_REPLY_ACK))) {
+		   (fe->protocol_features & PD_BIT(PD_VHOST_PF_REPLY_ACK))) {
 		hdr.flags |= PD_VHOST_NEED_REPLY;
 		fe->awaited = hdr.request;
 		fe->awaiting_ack = true;
@@ -430,13 +401,13 @@ static const char *frontend_message(struct pd_vhost_conn *conn, struct pd_vhost_
 	bool ack = fe->awaiting_ack;
 
 	if (!fe->awaited)
-		return reasonf(fe, "%s: an answer that was not asked for", name);
+		return pd_vhost_reason(&fe->role, "%s: an answer that was not asked for", name);
 	why = pd_vhost_check_reply(msg, fe->awaited);
 	if (why)
-		return reasonf(fe, "%s: %s", name, why);
+		return pd_vhost_reason(&fe->role, "%s: %s", name, why);
 	fe->awaited = 0;
 	if (ack && msg->payload.u64)
-		return reasonf(fe, "%s: the peer refused it", name);
+		return pd_vhost_reason(&fe->role, "%s: the peer refused it", name);
 	if (!ack)
 		why = steps[fe->step++].answer(fe, msg->payload.u64);
 	return why ? why : steps_run(fe);
@@ -459,7 +430,7 @@ static void frontend_ended(struct pd_vhost_conn *conn, const char *reason)
 {
 	struct pd_vhost_frontend *fe = pd_container_of(conn, struct pd_vhost_frontend, conn);
 
-	frontend_lost(fe, reason, strncmp(reason, "the peer closed", 15) != 0);
+	frontend_lost(fe, reason, !pd_vhost_conn_closed_by_peer(reason));
 }
 
 /* The peer had its time. */
@@ -468,11 +439,12 @@ static void frontend_late(struct pd_progress_timer *timer)
 	struct pd_vhost_frontend *fe = pd_container_of(timer, struct pd_vhost_frontend, handshake);
 
 	if (fe->awaited)
-		reasonf(fe, "the peer does not answer %s", pd_vhost_request_name(fe->awaited));
+		pd_vhost_reason(&fe->role, "the peer does not answer %s",
+				pd_vhost_request_name(fe->awaited));
 	else
-		reasonf(fe, "the peer does not read its messages");
+		pd_vhost_reason(&fe->role, "the peer does not read its messages");
 	pd_vhost_conn_close(&fe->conn);
-	frontend_lost(fe, fe->reason, true);
+	frontend_lost(fe, fe->role.reason, true);
 }
 
 static const struct pd_vhost_conn_ops frontend_conn_ops = {
@@ -504,7 +476,7 @@ static int eventfds_renew(struct pd_vhost_frontend *fe)
 	int err = 0;
 
 	eventfds_close(fe);
-	for (unsigned i = 0; !err && i < 2 * fe->role.n_lanes; i++) {
+	for (unsigned i = 0; !err && i < pd_vhost_n_rings(&fe->role); i++) {
 		fe->ring[i].kick_fd = pd_vhost_eventfd_make();
 		fe->ring[i].call_fd = pd_vhost_eventfd_make();
 		if (fe->ring[i].kick_fd < 0 || fe->ring[i].call_fd < 0)
@@ -556,24 +528,12 @@ static int frontend_connected(struct pd_vhost_role_base *role, int fd)
 static void frontend_broken(struct pd_vhost_role_base *role)
 {
 	struct pd_vhost_frontend *fe = frontend_of(role);
+	const char *why = pd_vhost_broken_ring(role);
 
-	for (unsigned i = 0; i < 2 * role->n_lanes; i++) {
-		struct pd_vhost_lane *lane = ring_lane(fe, i);
-		struct pd_lane_side *side = &lane->lane.side[ring_dir(i)];
-		const char *why;
-
-		if (!fe->ring[i].up)
-			continue;
-		pd_vhost_lane_lock(lane, ring_dir(i));
-		why = pd_vhost_lane_broken(lane, ring_dir(i));
-		pd_unlock(&side->lock);
-		if (!why)
-			continue;
-		reasonf(fe, "ring %u: %s", i, why);
-		pd_vhost_conn_close(&fe->conn);
-		frontend_lost(fe, fe->reason, true);
+	if (!why)
 		return;
-	}
+	pd_vhost_conn_close(&fe->conn);
+	frontend_lost(fe, why, true);
 }
 
 /* A peer that does not answer is given up anyway. */
@@ -592,7 +552,7 @@ static void frontend_linger(struct pd_vhost_frontend *fe)
 	uint64_t until = pd_clock_ns() + LINGER_NS;
 
 	for (unsigned i = 1; i < 2 * fe->n_lanes; i += 2) {
-		const struct pd_vq *vq = &ring_lane(fe, i)->vq[PD_TX];
+		const struct pd_vq *vq = &pd_vhost_ring_lane(&fe->role, i)->vq[PD_TX];
 
 		while (fe->ring[i].up && !vq->broken &&
 		       pd_load_acquire(&vq->used->idx) != vq->own_idx && pd_clock_ns() < until)

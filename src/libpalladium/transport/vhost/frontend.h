@@ -35,7 +35,6 @@ struct pd_vhost_frontend {
 	uint32_t awaited; /* request whose answer is due, or 0 */
 	bool awaiting_ack;
 	struct pd_progress_timer handshake; /* armed until the rings run */
-	char reason[128];
 };
 
 extern const struct pd_vhost_role_ops pd_vhost_frontend_ops;

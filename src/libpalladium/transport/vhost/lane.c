@@ -321,15 +321,13 @@ void pd_vhost_lane_lock(struct pd_vhost_lane *lane, enum pd_dir dir)
 
 void pd_vhost_lane_accuse(struct pd_vhost_lane *lane, enum pd_dir dir, const char *why)
 {
-	struct pd_lane_side *side = &lane->lane.side[dir];
-
 	pd_vhost_lane_lock(lane, dir);
-	if (side->up) {
+	if (lane->lane.side[dir].up) {
 		lane->accused[dir] = why;
 		if (lane->broken)
 			pd_progress_post(lane->broken);
 	}
-	pd_unlock(&side->lock);
+	pd_vhost_lane_unlock(lane, dir);
 }
 
 int pd_vhost_lane_init(struct pd_vhost_lane *lane, enum pd_vhost_role role,

@@ -101,6 +101,12 @@ bool pd_vhost_lane_free(struct pd_vhost_lane *lane, enum pd_dir dir);
 /* Take the lock of a side; unlike pd_lock, also when its holder is held up as above. */
 void pd_vhost_lane_lock(struct pd_vhost_lane *lane, enum pd_dir dir);
 
+/* Give it back. */
+static inline void pd_vhost_lane_unlock(struct pd_vhost_lane *lane, enum pd_dir dir)
+{
+	pd_unlock(&lane->lane.side[dir].lock);
+}
+
 /*
  * The peer did wrong by this side, for a reason (a constant) other than the ring itself, whose
  * contents stay good: report it as a broken one. Takes the lock.

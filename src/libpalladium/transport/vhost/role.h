@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the port's glue (vhost.c) and the two roles know of each other.
+ * What the port's glue (vhost.c) and the two roles know of each other, and what the roles share.
+ *
+ * Rings are numbered as in the messages: 2q is the front-end's receive queue of pair q, 2q + 1 its
+ * transmit queue. Everything runs under pd_control.
  */
 #ifndef PD_TRANSPORT_VHOST_ROLE_H
 #define PD_TRANSPORT_VHOST_ROLE_H
@@ -46,6 +49,36 @@ struct pd_vhost_role_base {
 	/* The connection is over (and closed); every side is down. `fault`: the peer broke the
 	 * protocol. */
 	void (*lost)(struct pd_vhost_role_base *role, const char *reason, bool fault);
+	char reason[128]; /* pd_vhost_reason's */
 };
+
+static inline unsigned pd_vhost_n_rings(const struct pd_vhost_role_base *role)
+{
+	return 2 * role->n_lanes;
+}
+
+/* The lane of ring `i`. */
+static inline struct pd_vhost_lane *pd_vhost_ring_lane(struct pd_vhost_role_base *role, unsigned i)
+{
+	return &role->lanes[i / 2];
+}
+
+/* The lane's side of ring `i`: a front-end receives on even rings, a back-end sends on them. */
+static inline enum pd_dir pd_vhost_ring_dir(const struct pd_vhost_role_base *role, unsigned i)
+{
+	return (i & 1) == (role->ops->lane_role == PD_VHOST_DEVICE) ? PD_RX : PD_TX;
+}
+
+/* What is wrong with the first broken ring of those that run (as pd_vhost_reason's), or NULL. */
+const char *pd_vhost_broken_ring(struct pd_vhost_role_base *role);
+
+/*
+ * Write a reason with details. Returns it: it stands until the next one, so an earlier one must not
+ * be among the arguments.
+ */
+const char *pd_vhost_reason(struct pd_vhost_role_base *role, const char *fmt, ...) PD_PRINTF(2, 3);
+
+/* Bytes of the header before each frame: the sidecar, or what virtio 1.2, 5.1.6 says. */
+uint32_t pd_vhost_hdr_bytes(const struct pd_port_config *config, uint64_t features);
 
 #endif /* PD_TRANSPORT_VHOST_ROLE_H */

@@ -10,6 +10,7 @@
  *   area      our memory, shared               (front-end)
  *   backend   what the messages mean: the peer has the memory
  *   frontend  the same from the other end: we have it
+ *   role      what those two share
  *   lane      the data path over virtio/
  *
  * Everything here runs under pd_control. The data path meets it at the locks of the lanes' sides,

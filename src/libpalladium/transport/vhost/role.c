@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What both roles do: say what is wrong in words, and find a ring that is.
+ */
+#include "transport/vhost/role.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+
+const char *pd_vhost_reason(struct pd_vhost_role_base *role, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(role->reason, sizeof(role->reason), fmt, ap);
+	va_end(ap);
+	return role->reason;
+}
+
+const char *pd_vhost_broken_ring(struct pd_vhost_role_base *role)
+{
+	for (unsigned i = 0; i < pd_vhost_n_rings(role); i++) {
+		struct pd_vhost_lane *lane = pd_vhost_ring_lane(role, i);
+		enum pd_dir dir = pd_vhost_ring_dir(role, i);
+		const char *why = NULL;
+
+		pd_vhost_lane_lock(lane, dir);
+		if (lane->lane.side[dir].up)
+			why = pd_vhost_lane_broken(lane, dir);
+		pd_vhost_lane_unlock(lane, dir);
+		if (why)
+			return pd_vhost_reason(role, "ring %u: %s", i, why);
+	}
+	return NULL;
+}
+
+uint32_t pd_vhost_hdr_bytes(const struct pd_port_config *config, uint64_t features)
+{
+	if (config->dialect == PD_CONF_DIALECT_AVIP)
+		return PD_VQ_HDR_SIDECAR;
+	if (features & (PD_BIT(VIRTIO_NET_F_MRG_RXBUF) | PD_BIT(VIRTIO_F_VERSION_1)))
+		return PD_VQ_HDR_NET;
+	return PD_VQ_HDR_LEGACY;
+}

@@ -13,7 +13,6 @@
 
 #include "metadata/sidecar.h"
 
-
 #define PD_FEATURES_OFFLOAD                                                                       \
 	(PD_BIT(VIRTIO_NET_F_CSUM) | PD_BIT(VIRTIO_NET_F_GUEST_CSUM) | PD_BIT(VIRTIO_NET_F_GSO) | \
 	 PD_BIT(VIRTIO_NET_F_GUEST_TSO4) | PD_BIT(VIRTIO_NET_F_GUEST_TSO6) |                      \

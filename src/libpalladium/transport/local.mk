@@ -6,6 +6,7 @@ libpd_la_SOURCES += src/libpalladium/transport/vhost/lane.c src/libpalladium/tra
 libpd_la_SOURCES += \
 	src/libpalladium/transport/vhost/area.c src/libpalladium/transport/vhost/area.h \
 	src/libpalladium/transport/vhost/backend.c src/libpalladium/transport/vhost/backend.h \
+	src/libpalladium/transport/vhost/backend_rings.c src/libpalladium/transport/vhost/backend_rings.h \
 	src/libpalladium/transport/vhost/conn.c src/libpalladium/transport/vhost/conn.h \
 	src/libpalladium/transport/vhost/dial.c src/libpalladium/transport/vhost/dial.h \
 	src/libpalladium/transport/vhost/eventfd.c src/libpalladium/transport/vhost/eventfd.h \

@@ -5,27 +5,14 @@
  * The peer's messages fill in the state of its rings in whatever order it likes: QEMU enables rings
  * before it says its features, DPDK hands over call descriptors before anything else, some never
  * say SET_OWNER. So no message handler starts anything. Each records what it was told; then
- * backend_settle looks at every ring and moves the lane's side up or down to where the state says
- * it belongs. A ring runs when features, memory, size, addresses and kick are there and it is
- * enabled; GET_VRING_BASE takes the kick away, which stops it.
- *
- * Where a ring begins. Everything is completed in order and no descriptor outlives a call, so what
- * we have consumed is what used->idx says, and every start, after whatever stop, is at used->idx
- * (vq.h). That is what makes the death of either side harmless: a frame is copied out before
- * used->idx covers it, and a front-end that comes back, with a base of 0 or none at all, finds us
- * where used->idx stands.
- *
- * A ring that is started and was disabled by a message discards what the peer sends (sink.c). One
- * that is merely not enabled yet is left alone: DPDK kicks first and enables afterwards, and frames
- * that a front-end kept for us over a reconnect must not be lost in between.
+ * pd_vhost_backend_settle (backend_rings.c) moves every lane to where the state says it belongs.
  *
  * Refusals. A message that is well formed but says something wrong is answered with an error if the
  * peer asked for an acknowledgement, and ends the connection if not, as there is no other way to
  * tell it (specification, "Communication"). Syntax errors always end it.
  *
- * Memory. A new table is mapped whole before the old one goes; each running side is moved over
- * under its lock, so no data-path call ever sees half of a change, and then the old mappings are
- * removed. Descriptors of regions are closed as soon as they are mapped.
+ * Memory. Descriptors of regions are closed as soon as they are mapped; how a new table takes the
+ * place of the old one stands in backend_rings.c.
  */
 #include "transport/vhost/backend.h"
 
@@ -37,15 +24,15 @@
 
 #include "base/log.h"
 #include "base/sys.h"
+#include "transport/vhost/backend_rings.h"
 #include "transport/vhost/eventfd.h"
-#include "transport/vhost/sink.h"
 
 #define PROTOCOL_FEATURES                                                                   \
 	(PD_BIT(PD_VHOST_PF_MQ) | PD_BIT(PD_VHOST_PF_REPLY_ACK) | PD_BIT(PD_VHOST_PF_MTU) | \
 	 PD_BIT(PD_VHOST_PF_RESET_DEVICE) | PD_BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS) |       \
 	 PD_BIT(PD_VHOST_PF_STATUS))
 
-/* What every dialect has. With a sidecar neither offloads nor packed rings (metadata.md, 6). */
+/* What every dialect has. With a sidecar neither offloads nor packed rings (metadata/dialect.c). */
 #define FEATURES                                                                                   \
 	(PD_BIT(VIRTIO_NET_F_MRG_RXBUF) | PD_BIT(VIRTIO_NET_F_MTU) | PD_BIT(VIRTIO_F_ANY_LAYOUT) | \
 	 PD_BIT(VIRTIO_RING_F_INDIRECT_DESC) | PD_BIT(VIRTIO_RING_F_EVENT_IDX) |                   \
@@ -56,210 +43,16 @@ static struct pd_vhost_backend *backend_of(struct pd_vhost_role_base *role)
 	return pd_container_of(role, struct pd_vhost_backend, role);
 }
 
-/* Close *fd if it is one. */
-static void fd_drop(int *fd)
-{
-	if (*fd >= 0)
-		pd_sys_close(*fd);
-	*fd = -1;
-}
-
-/* --- rings and lanes ----------------------------------------------------------------------- */
-
-/* Where ring `i` stands in `map`. Returns NULL with *layout filled, or why it cannot be run. */
-static const char *ring_layout(struct pd_vhost_backend *be, unsigned i,
-			       const struct pd_vhost_map *map, struct pd_vq_layout *layout)
-{
-	const struct pd_vhost_ring *ring = &be->ring[i];
-	const struct pd_mem_table *table = &map->table;
-	const char *why;
-
-	memset(layout, 0, sizeof(*layout));
-	layout->size = ring->num;
-	layout->features = be->features;
-	layout->base = ring->base;
-	layout->hdr_bytes = pd_vhost_hdr_bytes(be->role.config, be->features);
-	layout->desc = pd_mem_translate_user(table, ring->addr.desc, pd_vq_desc_bytes(ring->num));
-	layout->avail =
-		pd_mem_translate_user(table, ring->addr.avail, pd_vq_avail_bytes(ring->num));
-	layout->used = pd_mem_translate_user(table, ring->addr.used, pd_vq_used_bytes(ring->num));
-	if (!layout->desc || !layout->avail || !layout->used)
-		return pd_vhost_reason(&be->role, "ring %u does not stand in one memory region", i);
-	if (pd_vq_layout_check(layout, &why))
-		return pd_vhost_reason(&be->role, "ring %u: %s", i, why);
-	return NULL;
-}
-
-/* Take the lane's side of ring `i` down, if it is up, or its sink. */
-static void ring_down(struct pd_vhost_backend *be, unsigned i)
-{
-	struct pd_vhost_lane *lane = pd_vhost_ring_lane(&be->role, i);
-	enum pd_dir dir = pd_vhost_ring_dir(&be->role, i);
-
-	if (be->ring[i].sink) {
-		be->ring[i].base = pd_vhost_sink_stop(be->ring[i].sink);
-		be->ring[i].sink = NULL;
-	}
-	if (!be->ring[i].up)
-		return;
-	pd_vhost_lane_lock(lane, dir);
-	be->ring[i].base = pd_vhost_lane_down(lane, dir);
-	pd_vhost_lane_unlock(lane, dir);
-	be->ring[i].up = false;
-}
-
-/* Bring the lane's side of ring `i` up. Returns NULL or why it cannot be run. */
-static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
-{
-	struct pd_vhost_ring *ring = &be->ring[i];
-	struct pd_vhost_lane *lane = pd_vhost_ring_lane(&be->role, i);
-	enum pd_dir dir = pd_vhost_ring_dir(&be->role, i);
-	struct pd_vq_layout layout;
-	const char *why;
-	int err;
-
-	why = ring_layout(be, i, be->map, &layout);
-	if (why)
-		return why;
-	pd_vhost_lane_lock(lane, dir);
-	err = pd_vhost_lane_up(lane, dir, &layout, &be->map->table, ring->kick_fd, ring->call_fd,
-			       false);
-	pd_vhost_lane_unlock(lane, dir);
-	if (err)
-		return pd_vhost_reason(&be->role, "ring %u: %s", i, pd_strerror(err));
-	ring->up = true;
-	pd_debug("vhost", "%s: ring %u runs, %u descriptors", be->role.name, i, ring->num);
-	return NULL;
-}
-
-/* Throw away what the peer sends on ring `i`. Returns NULL or why it cannot be run. */
-static const char *ring_discard(struct pd_vhost_backend *be, unsigned i)
-{
-	struct pd_vhost_ring *ring = &be->ring[i];
-	struct pd_vq_layout layout;
-	const char *why;
-
-	why = ring_layout(be, i, be->map, &layout);
-	if (why)
-		return why;
-	ring->sink = pd_vhost_sink_start(&layout, &be->map->table, ring->kick_fd, ring->call_fd);
-	return ring->sink ? NULL : "no memory";
-}
-
-/* True when everything that ring `i` needs to run has been said. */
-static bool ring_started(const struct pd_vhost_backend *be, unsigned i)
-{
-	const struct pd_vhost_ring *ring = &be->ring[i];
-
-	return be->features_set && be->map && ring->num && ring->addr_set && ring->kick_set;
-}
-
-/* True when ring `i` is enabled. Without protocol features there is no message for it. */
-static bool ring_enabled(const struct pd_vhost_backend *be, unsigned i)
-{
-	return be->ring[i].enabled || !(be->features & PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES));
-}
-
-/* True when some queue pair can move frames both ways. */
-static bool backend_moves(const struct pd_vhost_backend *be)
-{
-	for (unsigned q = 0; q < be->role.n_lanes; q++) {
-		if (be->ring[2 * q].up && be->ring[2 * q + 1].up)
-			return true;
-	}
-	return false;
-}
-
-/*
- * Bring every lane to where the state of its rings says it belongs, and tell the port. Returns NULL
- * or what is wrong with a ring.
- */
-static const char *backend_settle(struct pd_vhost_backend *be)
-{
-	const char *why = NULL;
-	bool moves;
-
-	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
-		struct pd_vhost_ring *ring = &be->ring[i];
-		bool run = ring_started(be, i) && ring_enabled(be, i);
-		bool discard = ring_started(be, i) && !run && ring->disabled &&
-			       pd_vhost_ring_dir(&be->role, i) == PD_RX;
-
-		if (run ? ring->up : discard && ring->sink)
-			continue;
-		ring_down(be, i);
-		if (run && !why)
-			why = ring_up(be, i);
-		else if (discard && !why)
-			why = ring_discard(be, i);
-	}
-	moves = backend_moves(be);
-	if (!why && moves != be->moves) {
-		be->moves = moves;
-		if (moves)
-			be->role.up(&be->role);
-		else
-			be->role.stopped(&be->role, "the peer stopped its rings");
-	}
-	return why;
-}
-
-/* Every ring down and as at the beginning. */
-static void backend_reset_rings(struct pd_vhost_backend *be)
-{
-	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
-		struct pd_vhost_ring *ring = &be->ring[i];
-
-		ring_down(be, i);
-		fd_drop(&ring->kick_fd);
-		fd_drop(&ring->call_fd);
-		memset(ring, 0, sizeof(*ring));
-		ring->kick_fd = ring->call_fd = -1;
-	}
-}
-
 /* As before the first message. */
 static void backend_reset(struct pd_vhost_backend *be)
 {
-	backend_reset_rings(be);
+	pd_vhost_backend_reset_rings(be);
 	pd_vhost_map_free(be->map);
 	be->map = NULL;
 	be->features = be->protocol_features = 0;
 	be->features_set = false;
 	be->moves = false;
 	be->status = 0;
-}
-
-/*
- * Move to the memory of `map`: running sides first, each under its lock. Sides whose ring is no
- * longer there go down. Returns the old map, which nobody uses any more.
- */
-static struct pd_vhost_map *backend_swap_map(struct pd_vhost_backend *be, struct pd_vhost_map *map)
-{
-	struct pd_vhost_map *old = be->map;
-
-	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
-		struct pd_vhost_lane *lane = pd_vhost_ring_lane(&be->role, i);
-		enum pd_dir dir = pd_vhost_ring_dir(&be->role, i);
-		struct pd_vq_layout layout;
-		int err;
-
-		if (!be->ring[i].up) {
-			ring_down(be, i); /* a sink begins anew when the ring is settled */
-			continue;
-		}
-		if (ring_layout(be, i, map, &layout)) {
-			ring_down(be, i);
-			continue;
-		}
-		pd_vhost_lane_lock(lane, dir);
-		err = pd_vhost_lane_remap(lane, dir, &layout, &map->table);
-		pd_vhost_lane_unlock(lane, dir);
-		if (err)
-			ring_down(be, i);
-	}
-	be->map = map;
-	return old;
 }
 
 /* --- messages ------------------------------------------------------------------------------ */
@@ -333,7 +126,7 @@ static const char *on_reset_owner(struct pd_vhost_backend *be, struct pd_vhost_m
 static const char *on_reset_device(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 				   struct pd_vhost_ring *ring)
 {
-	backend_reset_rings(be);
+	pd_vhost_backend_reset_rings(be);
 	be->features_set = false;
 	be->features = 0;
 	be->status = 0;
@@ -359,7 +152,7 @@ static const char *on_set_mem_table(struct pd_vhost_backend *be, struct pd_vhost
 		pd_vhost_map_free(map);
 		return pd_vhost_reason(&be->role, "%s (region %u)", why, i);
 	}
-	pd_vhost_map_free(backend_swap_map(be, map));
+	pd_vhost_map_free(pd_vhost_backend_swap_map(be, map));
 	return NULL;
 }
 
@@ -382,7 +175,7 @@ static const char *on_add_mem_reg(struct pd_vhost_backend *be, struct pd_vhost_m
 		pd_vhost_map_forget(map);
 		return why;
 	}
-	pd_vhost_map_forget(backend_swap_map(be, map));
+	pd_vhost_map_forget(pd_vhost_backend_swap_map(be, map));
 	return NULL;
 }
 
@@ -400,7 +193,7 @@ static const char *on_rem_mem_reg(struct pd_vhost_backend *be, struct pd_vhost_m
 		pd_vhost_map_forget(map);
 		return why;
 	}
-	pd_vhost_map_forget(backend_swap_map(be, map));
+	pd_vhost_map_forget(pd_vhost_backend_swap_map(be, map));
 	pd_vhost_mapping_unmap(&gone);
 	return NULL;
 }
@@ -427,7 +220,7 @@ static const char *on_set_vring_addr(struct pd_vhost_backend *be, struct pd_vhos
 	if ((ring->up || ring->sink) &&
 	    (addr->desc != ring->addr.desc || addr->used != ring->addr.used ||
 	     addr->avail != ring->addr.avail))
-		ring_down(be, (unsigned)(ring - be->ring));
+		pd_vhost_backend_ring_down(be, (unsigned)(ring - be->ring));
 	ring->addr = *addr;
 	ring->addr_set = true;
 	return NULL;
@@ -446,9 +239,9 @@ static const char *on_set_vring_base(struct pd_vhost_backend *be, struct pd_vhos
 static const char *on_get_vring_base(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 				     struct pd_vhost_ring *ring)
 {
-	ring_down(be, (unsigned)(ring - be->ring));
+	pd_vhost_backend_ring_down(be, (unsigned)(ring - be->ring));
 	ring->kick_set = false;
-	fd_drop(&ring->kick_fd);
+	pd_vhost_eventfd_close(&ring->kick_fd);
 	msg->payload.state.num = ring->base;
 	return reply(be, msg, sizeof(msg->payload.state));
 }
@@ -482,13 +275,13 @@ static const char *set_eventfd(struct pd_vhost_backend *be, struct pd_vhost_msg 
 	if (why)
 		return why;
 	if (ring->sink)
-		ring_down(be, i);
+		pd_vhost_backend_ring_down(be, i);
 	if (ring->up) {
 		pd_vhost_lane_lock(lane, dir);
 		hand_over(lane, dir, fd);
 		pd_vhost_lane_unlock(lane, dir);
 	}
-	fd_drop(held);
+	pd_vhost_eventfd_close(held);
 	*held = fd;
 	return NULL;
 }
@@ -642,7 +435,7 @@ static const char *dispatch(struct pd_vhost_backend *be, struct pd_vhost_msg *ms
 	why = find_ring(be, msg, handlers[msg->hdr.request].ring, &ring);
 	if (!why)
 		why = handlers[msg->hdr.request].fn(be, msg, ring);
-	return why ? why : backend_settle(be);
+	return why ? why : pd_vhost_backend_settle(be);
 }
 
 /* A message arrived. Returns NULL or why the connection must end. */

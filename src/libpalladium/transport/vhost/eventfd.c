@@ -88,6 +88,13 @@ int pd_vhost_eventfd_adopt(int fd)
 
 #define EVENTFD_RWF_NOWAIT 0x8
 
+void pd_vhost_eventfd_close(int *fd)
+{
+	if (*fd >= 0)
+		pd_sys_close(*fd);
+	*fd = -1;
+}
+
 void pd_vhost_eventfd_drain(int fd)
 {
 	uint64_t count;

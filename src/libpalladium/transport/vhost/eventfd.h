@@ -16,6 +16,9 @@ int pd_vhost_eventfd_make(void);
  */
 int pd_vhost_eventfd_adopt(int fd);
 
+/* Close *fd if there is one; it is -1 then. */
+void pd_vhost_eventfd_close(int *fd);
+
 /* Empty an eventfd. Never waits, whatever the peer has made of its flags. Any thread. */
 void pd_vhost_eventfd_drain(int fd);
 

@@ -459,11 +459,8 @@ static const struct pd_vhost_conn_ops frontend_conn_ops = {
 static void eventfds_close(struct pd_vhost_frontend *fe)
 {
 	for (unsigned i = 0; i < PD_ARRAY_SIZE(fe->ring); i++) {
-		if (fe->ring[i].kick_fd >= 0)
-			pd_sys_close(fe->ring[i].kick_fd);
-		if (fe->ring[i].call_fd >= 0)
-			pd_sys_close(fe->ring[i].call_fd);
-		fe->ring[i].kick_fd = fe->ring[i].call_fd = -1;
+		pd_vhost_eventfd_close(&fe->ring[i].kick_fd);
+		pd_vhost_eventfd_close(&fe->ring[i].call_fd);
 	}
 }
 

@@ -8,7 +8,7 @@
  *   map       the peer's memory, mapped        (back-end)
  *   guard     that memory may vanish           (back-end)
  *   area      our memory, shared               (front-end)
- *   backend   what the messages mean: the peer has the memory
+ *   backend   what the messages mean: the peer has the memory; backend_rings, its rings
  *   frontend  the same from the other end: we have it
  *   role      what those two share
  *   lane      the data path over virtio/

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The back-end's rings, brought up and down.
+ *
+ * When a ring runs. Settling looks at every ring and moves the lane's side up or down to where the
+ * state says it belongs. A ring runs when features, memory, size, addresses and kick are there and
+ * it is enabled; GET_VRING_BASE takes the kick away, which stops it.
+ *
+ * Where a ring begins. Everything is completed in order and no descriptor outlives a call, so what
+ * we have consumed is what used->idx says, and every start, after whatever stop, is at used->idx
+ * (vq.h). That is what makes the death of either side harmless: a frame is copied out before
+ * used->idx covers it, and a front-end that comes back, with a base of 0 or none at all, finds us
+ * where used->idx stands.
+ *
+ * A ring that is started and was disabled by a message discards what the peer sends (sink.c). One
+ * that is merely not enabled yet is left alone: DPDK kicks first and enables afterwards, and frames
+ * that a front-end kept for us over a reconnect must not be lost in between.
+ *
+ * Memory. A new table is mapped whole before the old one goes; each running side is moved over
+ * under its lock, so no data-path call ever sees half of a change. The caller removes the old
+ * mappings then.
+ */
+#include "transport/vhost/backend_rings.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "transport/vhost/eventfd.h"
+#include "transport/vhost/sink.h"
+
+/* Where ring `i` stands in `map`. Returns NULL with *layout filled, or why it cannot be run. */
+static const char *ring_layout(struct pd_vhost_backend *be, unsigned i,
+			       const struct pd_vhost_map *map, struct pd_vq_layout *layout)
+{
+	const struct pd_vhost_ring *ring = &be->ring[i];
+	const struct pd_mem_table *table = &map->table;
+	const char *why;
+
+	memset(layout, 0, sizeof(*layout));
+	layout->size = ring->num;
+	layout->features = be->features;
+	layout->base = ring->base;
+	layout->hdr_bytes = pd_vhost_hdr_bytes(be->role.config, be->features);
+	layout->desc = pd_mem_translate_user(table, ring->addr.desc, pd_vq_desc_bytes(ring->num));
+	layout->avail =
+		pd_mem_translate_user(table, ring->addr.avail, pd_vq_avail_bytes(ring->num));
+	layout->used = pd_mem_translate_user(table, ring->addr.used, pd_vq_used_bytes(ring->num));
+	if (!layout->desc || !layout->avail || !layout->used)
+		return pd_vhost_reason(&be->role, "ring %u does not stand in one memory region", i);
+	if (pd_vq_layout_check(layout, &why))
+		return pd_vhost_reason(&be->role, "ring %u: %s", i, why);
+	return NULL;
+}
+
+void pd_vhost_backend_ring_down(struct pd_vhost_backend *be, unsigned i)
+{
+	struct pd_vhost_lane *lane = pd_vhost_ring_lane(&be->role, i);
+	enum pd_dir dir = pd_vhost_ring_dir(&be->role, i);
+
+	if (be->ring[i].sink) {
+		be->ring[i].base = pd_vhost_sink_stop(be->ring[i].sink);
+		be->ring[i].sink = NULL;
+	}
+	if (!be->ring[i].up)
+		return;
+	pd_vhost_lane_lock(lane, dir);
+	be->ring[i].base = pd_vhost_lane_down(lane, dir);
+	pd_vhost_lane_unlock(lane, dir);
+	be->ring[i].up = false;
+}
+
+/* Bring the lane's side of ring `i` up. Returns NULL or why it cannot be run. */
+static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
+{
+	struct pd_vhost_ring *ring = &be->ring[i];
+	struct pd_vhost_lane *lane = pd_vhost_ring_lane(&be->role, i);
+	enum pd_dir dir = pd_vhost_ring_dir(&be->role, i);
+	struct pd_vq_layout layout;
+	const char *why;
+	int err;
+
+	why = ring_layout(be, i, be->map, &layout);
+	if (why)
+		return why;
+	pd_vhost_lane_lock(lane, dir);
+	err = pd_vhost_lane_up(lane, dir, &layout, &be->map->table, ring->kick_fd, ring->call_fd,
+			       false);
+	pd_vhost_lane_unlock(lane, dir);
+	if (err)
+		return pd_vhost_reason(&be->role, "ring %u: %s", i, pd_strerror(err));
+	ring->up = true;
+	pd_debug("vhost", "%s: ring %u runs, %u descriptors", be->role.name, i, ring->num);
+	return NULL;
+}
+
+/* Throw away what the peer sends on ring `i`. Returns NULL or why it cannot be run. */
+static const char *ring_discard(struct pd_vhost_backend *be, unsigned i)
+{
+	struct pd_vhost_ring *ring = &be->ring[i];
+	struct pd_vq_layout layout;
+	const char *why;
+
+	why = ring_layout(be, i, be->map, &layout);
+	if (why)
+		return why;
+	ring->sink = pd_vhost_sink_start(&layout, &be->map->table, ring->kick_fd, ring->call_fd);
+	return ring->sink ? NULL : "no memory";
+}
+
+/* True when everything that ring `i` needs to run has been said. */
+static bool ring_started(const struct pd_vhost_backend *be, unsigned i)
+{
+	const struct pd_vhost_ring *ring = &be->ring[i];
+
+	return be->features_set && be->map && ring->num && ring->addr_set && ring->kick_set;
+}
+
+/* True when ring `i` is enabled. Without protocol features there is no message for it. */
+static bool ring_enabled(const struct pd_vhost_backend *be, unsigned i)
+{
+	return be->ring[i].enabled || !(be->features & PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES));
+}
+
+/* True when some queue pair can move frames both ways. */
+static bool backend_moves(const struct pd_vhost_backend *be)
+{
+	for (unsigned q = 0; q < be->role.n_lanes; q++) {
+		if (be->ring[2 * q].up && be->ring[2 * q + 1].up)
+			return true;
+	}
+	return false;
+}
+
+const char *pd_vhost_backend_settle(struct pd_vhost_backend *be)
+{
+	const char *why = NULL;
+	bool moves;
+
+	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
+		struct pd_vhost_ring *ring = &be->ring[i];
+		bool run = ring_started(be, i) && ring_enabled(be, i);
+		bool discard = ring_started(be, i) && !run && ring->disabled &&
+			       pd_vhost_ring_dir(&be->role, i) == PD_RX;
+
+		if (run ? ring->up : discard && ring->sink)
+			continue;
+		pd_vhost_backend_ring_down(be, i);
+		if (run && !why)
+			why = ring_up(be, i);
+		else if (discard && !why)
+			why = ring_discard(be, i);
+	}
+	moves = backend_moves(be);
+	if (!why && moves != be->moves) {
+		be->moves = moves;
+		if (moves)
+			be->role.up(&be->role);
+		else
+			be->role.stopped(&be->role, "the peer stopped its rings");
+	}
+	return why;
+}
+
+void pd_vhost_backend_reset_rings(struct pd_vhost_backend *be)
+{
+	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
+		struct pd_vhost_ring *ring = &be->ring[i];
+
+		pd_vhost_backend_ring_down(be, i);
+		pd_vhost_eventfd_close(&ring->kick_fd);
+		pd_vhost_eventfd_close(&ring->call_fd);
+		memset(ring, 0, sizeof(*ring));
+		ring->kick_fd = ring->call_fd = -1;
+	}
+}
+
+struct pd_vhost_map *pd_vhost_backend_swap_map(struct pd_vhost_backend *be,
+					       struct pd_vhost_map *map)
+{
+	struct pd_vhost_map *old = be->map;
+
+	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
+		struct pd_vhost_lane *lane = pd_vhost_ring_lane(&be->role, i);
+		enum pd_dir dir = pd_vhost_ring_dir(&be->role, i);
+		struct pd_vq_layout layout;
+		int err;
+
+		/* A sink goes down too: it begins anew when the ring is settled. */
+		if (!be->ring[i].up || ring_layout(be, i, map, &layout)) {
+			pd_vhost_backend_ring_down(be, i);
+			continue;
+		}
+		pd_vhost_lane_lock(lane, dir);
+		err = pd_vhost_lane_remap(lane, dir, &layout, &map->table);
+		pd_vhost_lane_unlock(lane, dir);
+		if (err)
+			pd_vhost_backend_ring_down(be, i);
+	}
+	be->map = map;
+	return old;
+}

@@ -23,61 +23,20 @@
 #include "virtio/driver.h"
 #include "vlib/buffer.h"
 
-#define GUARD 65536
-
-/* xorshift64*: the same numbers on every machine. */
-static uint64_t rnd_state = 0x9e3779b97f4a7c15;
-static inline uint32_t rnd(uint32_t below)
-{
-	rnd_state ^= rnd_state >> 12;
-	rnd_state ^= rnd_state << 25;
-	rnd_state ^= rnd_state >> 27;
-	return (uint32_t)((rnd_state * 0x2545f4914f6cdd1d) >> 32) % below;
-}
+/* A number below `below`: the same sequence on every machine. */
+uint32_t rnd(uint32_t below);
 
 /* `bytes` of zeroed shared memory with unmapped pages on both sides. */
-static inline uint8_t *guarded_map(size_t bytes)
-{
-	size_t room = (bytes + 4095) & ~(size_t)4095;
-	int fd = memfd_create("ring", 0);
-	uint8_t *p = mmap(NULL, room + 2 * GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+uint8_t *guarded_map(size_t bytes);
+void guarded_unmap(uint8_t *p, size_t bytes);
 
-	assert_true(fd >= 0 && p != MAP_FAILED);
-	assert_int_equal(ftruncate(fd, (off_t)room), 0);
-	assert_ptr_equal(
-		mmap(p + GUARD, room, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0),
-		p + GUARD);
-	close(fd);
-	/* End at the guard: what runs over is caught even by one byte (16-aligned sizes). */
-	return p + GUARD + (room - bytes) / 16 * 16;
-}
-
-static inline void guarded_unmap(uint8_t *p, size_t bytes)
-{
-	size_t room = (bytes + 4095) & ~(size_t)4095;
-
-	munmap((uint8_t *)((uintptr_t)p & ~(uintptr_t)4095) - GUARD, room + 2 * GUARD);
-}
-
-/* Headers for external buffers and for frames to send. */
+/* Headers for external buffers, and N_HEADERS more for frames to send. */
 #define N_HEADERS 512
-static struct pd_buffer *header_bufs[2 * N_HEADERS];
-static const struct pd_vq_headers headers = {header_bufs, N_HEADERS};
+extern struct pd_buffer *header_bufs[2 * N_HEADERS];
+extern const struct pd_vq_headers headers;
 
-static inline int headers_setup(void **state)
-{
-	static uint32_t idx[2 * N_HEADERS];
-	struct pd_buffer_pool *pool;
-	int err;
-
-	(void)state;
-	pool = pd_buffer_pool_create("test", 2 * N_HEADERS, 0, &err);
-	if (!pool || pd_buffer_alloc(pool, idx, 2 * N_HEADERS) != 2 * N_HEADERS)
-		return -1;
-	for (unsigned i = 0; i < 2 * N_HEADERS; i++)
-		header_bufs[i] = pd_buffer_get(idx[i]);
-	return 0;
-}
+/* Make the headers; a group's set-up. */
+int headers_setup(void **state);
 
 /* Byte `i` of frame `seq`, and of its sidecar. */
 static inline uint8_t frame_byte(uint32_t seq, uint32_t i)
@@ -92,12 +51,7 @@ static inline uint8_t sidecar_byte(uint32_t seq, uint32_t i)
 }
 
 /* Make the sidecar of frame `seq` in `b`. */
-static inline void sidecar_make(struct pd_buffer *b, uint32_t seq)
-{
-	for (unsigned i = 0; i < PD_BUFFER_SIDECAR_BYTES; i++)
-		b->sidecar[i] = sidecar_byte(seq, i);
-	b->flags |= PD_BUFFER_SIDECAR;
-}
+void sidecar_make(struct pd_buffer *b, uint32_t seq);
 
 /* Storage of one frame to send, cut into up to `pieces` buffers of our own. */
 struct out_frame {
@@ -106,54 +60,9 @@ struct out_frame {
 };
 
 /* Make frame `seq` of `len` bytes in f; the first buffer is returned. */
-static inline struct pd_buffer *frame_make(struct out_frame *f, uint32_t seq, uint32_t len,
-					   unsigned pieces)
-{
-	uint32_t at = 0;
-
-	for (uint32_t i = 0; i < len; i++)
-		f->bytes[i] = frame_byte(seq, i);
-	for (unsigned p = 0; p < pieces; p++) {
-		uint32_t n = p + 1 == pieces ? len - at : rnd(len - at + 1);
-		struct pd_buffer *b = f->bufs[p];
-
-		b->data = f->bytes + at;
-		b->len = n;
-		b->flags = PD_BUFFER_EXTERNAL;
-		b->next = p + 1 == pieces ? PD_BUFFER_NONE : f->bufs[p + 1]->index;
-		at += n;
-	}
-	f->bufs[0]->total_len = len;
-	sidecar_make(f->bufs[0], seq);
-	if (!len)
-		f->bufs[0]->flags |= PD_BUFFER_CONTROL;
-	return f->bufs[0];
-}
+struct pd_buffer *frame_make(struct out_frame *f, uint32_t seq, uint32_t len, unsigned pieces);
 
 /* Compare what was received with frame `seq` of `len` bytes. */
-static inline void frame_check(const struct pd_buffer *b, uint32_t seq, uint32_t len, bool avip)
-{
-	uint32_t at = 0;
-
-	assert_int_equal(b->total_len, len);
-	if (avip) {
-		assert_true(b->flags & PD_BUFFER_SIDECAR);
-		assert_int_equal(!!(b->flags & PD_BUFFER_CONTROL), !len);
-		for (unsigned i = 2; i < PD_BUFFER_SIDECAR_BYTES; i++)
-			assert_int_equal(b->sidecar[i], sidecar_byte(seq, i));
-	} else {
-		assert_false(b->flags & (PD_BUFFER_SIDECAR | PD_BUFFER_CONTROL));
-	}
-	for (;;) {
-		for (uint32_t i = 0; i < b->len; i++)
-			if (b->data[i] != frame_byte(seq, at + i))
-				fail_msg("frame %u differs at byte %u", seq, at + i);
-		at += b->len;
-		if (b->next == PD_BUFFER_NONE)
-			break;
-		b = pd_buffer_get(b->next);
-	}
-	assert_int_equal(at, len);
-}
+void frame_check(const struct pd_buffer *b, uint32_t seq, uint32_t len, bool avip);
 
 #endif /* TESTS_RING_UTIL_H */

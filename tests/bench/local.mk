@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-EXTRA_PROGRAMS += tests/bench/sockbench tests/bench/spike
+EXTRA_PROGRAMS += tests/bench/sockbench tests/bench/spike tests/bench/batch
 tests_bench_spike_SOURCES = tests/bench/spike.c
 tests_bench_spike_LDADD = libpd.la
+tests_bench_batch_SOURCES = tests/bench/batch.c
+tests_bench_batch_LDADD =
 tests_bench_sockbench_SOURCES = tests/bench/sockbench.c
 # The generator and the checker must not be what is measured.
 tests_bench_sockbench_CFLAGS = $(AM_CFLAGS) -O3

@@ -51,7 +51,7 @@ static int echo(const char *path, bool graph)
 
 	snprintf(text, sizeof(text), "pd0=vhost-user:%s,mtu=9000", path);
 	make_ports(text);
-	engine = pd_engine_create(&err);
+	engine = pd_engine_create("spike", &err);
 	if (!engine || pd_engine_attach(engine, pd_ports[0].lanes[0], 0))
 		return 1;
 	fprintf(stderr, "ready\n");
@@ -128,7 +128,7 @@ static int cost(unsigned rounds)
 
 	make_ports("pd0=loop:pd1;pd2=loop:pd3");
 	pool = pd_buffer_pool_create("spike", PD_VECTOR_MAX, 0, &err);
-	engine = pd_engine_create(&err);
+	engine = pd_engine_create("spike", &err);
 	if (!pool || !engine ||
 	    pd_engine_attach(engine, lane_of("pd1"), pd_port_by_name("pd2")->index) ||
 	    pd_engine_attach(engine, lane_of("pd2"), pd_port_by_name("pd1")->index))

@@ -2,25 +2,30 @@
 /*
  * The dispatcher (the theory stands in node.h), and the nodes where frames end: drop and error-drop.
  *
- * Memory: vectors are made ahead, four per node, and more are made when a round needs them; they are
+ * Memory: vectors are made ahead, two per node, and more are made when a round needs them; they are
  * never given back before the engine is. When there is no memory for one more, frames go to the overflow
  * vector, which is emptied by freeing them, and are counted.
  */
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
 #include "vlib/node.h"
+#include "vlib/runtime.h"
 
 #define PD_ENGINE_IDLE_LIMIT 1000
 /* Vectors shorter than this are not worth two reads of the cycle counter. */
 #define PD_NODE_CLOCK_MIN 4
+#define PD_NODE_VECTORS 2
 
 struct pd_node_registration *pd_node_registrations;
+uint32_t pd_graph_wanted;
 
 void pd_node_register(struct pd_node_registration *reg)
 {
@@ -39,12 +44,15 @@ struct pd_node *pd_engine_node(struct pd_engine *engine, const char *name)
 }
 
 /* One more vector, not yet in use; NULL when there is no memory. */
-static struct pd_vector *pd_vector_new(void)
+static struct pd_vector *pd_vector_new(struct pd_engine *engine)
 {
 	struct pd_vector *v = aligned_alloc(PD_CACHE_LINE, sizeof(*v));
 
-	if (v)
-		v->n = 0;
+	if (!v)
+		return NULL;
+	v->n = 0;
+	v->next_made = engine->made;
+	engine->made = v;
 	return v;
 }
 
@@ -61,8 +69,8 @@ static int pd_node_setup(struct pd_engine *engine, struct pd_node *node,
 	node->errors = calloc(reg->error_count + 1, sizeof(*node->errors));
 	if (!node->errors)
 		return -ENOMEM;
-	for (int i = 0; i < 4; i++) {
-		struct pd_vector *v = pd_vector_new();
+	for (int i = 0; i < PD_NODE_VECTORS; i++) {
+		struct pd_vector *v = pd_vector_new(engine);
 
 		if (!v)
 			return -ENOMEM;
@@ -95,7 +103,28 @@ static int pd_node_link(struct pd_engine *engine, struct pd_node *node)
 
 static int pd_engine_sleep_on_lanes(struct pd_engine *engine, int timeout_ms);
 
-struct pd_engine *pd_engine_create(int *err)
+/* Whether engines hold the node. */
+static bool pd_node_moves_frames(const struct pd_node_registration *reg)
+{
+	return reg->type != PD_NODE_PROCESS;
+}
+
+/* Make the nodes: the last registered stands first in the list, and gets the highest number. Returns 0 or -errno. */
+static int pd_engine_make_nodes(struct pd_engine *engine)
+{
+	const struct pd_node_registration *reg;
+	unsigned n = engine->node_count;
+	int ret = 0;
+
+	for (reg = pd_node_registrations; reg && !ret; reg = reg->next)
+		if (pd_node_moves_frames(reg))
+			ret = pd_node_setup(engine, &engine->nodes[--n], reg);
+	for (unsigned i = 0; i < engine->node_count && !ret; i++)
+		ret = pd_node_link(engine, &engine->nodes[i]);
+	return ret;
+}
+
+struct pd_engine *pd_engine_create(const char *name, int *err)
 {
 	struct pd_engine *engine = calloc(1, sizeof(*engine));
 	const struct pd_node_registration *reg;
@@ -104,34 +133,25 @@ struct pd_engine *pd_engine_create(int *err)
 	*err = -ENOMEM;
 	if (!engine)
 		return NULL;
+	snprintf(engine->name, sizeof(engine->name), "%s", name);
+	pd_list_init(&engine->node);
 	engine->wake_fd = -1;
 	engine->idle_limit = PD_ENGINE_IDLE_LIMIT;
 	engine->sleep = pd_engine_sleep_on_lanes;
 	for (reg = pd_node_registrations; reg; reg = reg->next)
-		n++;
-	engine->pending_size = 4 * n + 64;
+		n += pd_node_moves_frames(reg);
+	engine->pending_size = PD_NODE_VECTORS * n + 64;
 	engine->pending = calloc(engine->pending_size, sizeof(*engine->pending));
-	engine->overflow = pd_vector_new();
+	engine->overflow = pd_vector_new(engine);
 	engine->nodes = aligned_alloc(PD_CACHE_LINE, (n + !n) * sizeof(*engine->nodes));
 	if (!engine->pending || !engine->overflow || !engine->nodes)
 		goto err_engine;
 	memset(engine->nodes, 0, (n + !n) * sizeof(*engine->nodes));
-	for (reg = pd_node_registrations; reg; reg = reg->next) {
-		*err = pd_node_setup(engine, &engine->nodes[engine->node_count++], reg);
-		if (*err)
-			goto err_engine;
-	}
-	for (unsigned i = 0; i < n; i++) {
-		*err = pd_node_link(engine, &engine->nodes[i]);
-		if (*err)
-			goto err_engine;
-	}
-	engine->wake_fd = pd_internal_fd(pd_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-	if (engine->wake_fd < 0) {
-		*err = engine->wake_fd;
+	engine->node_count = n;
+	*err = pd_engine_make_nodes(engine);
+	if (*err)
 		goto err_engine;
-	}
-	*err = 0;
+	pd_runtime_enter(engine);
 	return engine;
 
 err_engine:
@@ -144,23 +164,45 @@ void pd_engine_destroy(struct pd_engine *engine)
 	if (!engine)
 		return;
 	pd_assert(!engine->pending_count);
+	pd_runtime_leave(engine);
 	if (engine->wake_fd >= 0)
 		pd_sys_close(engine->wake_fd);
-	while (engine->free) {
-		struct pd_vector *v = engine->free;
+	while (engine->made) {
+		struct pd_vector *v = engine->made;
 
-		engine->free = v->next_free;
+		engine->made = v->next_made;
 		free(v);
 	}
-	for (unsigned i = 0; i < engine->node_count; i++)
+	for (unsigned i = 0; engine->nodes && i < engine->node_count; i++)
 		free(engine->nodes[i].errors);
 	free(engine->nodes);
-	free(engine->overflow);
 	free(engine->pending);
 	free(engine);
 }
 
-/* --- dispatch ------------------------------------------------------------------------------ */
+void pd_engine_forget(struct pd_engine *engine)
+{
+	engine->pending_count = 0;
+	engine->call = NULL;
+	engine->overflowed = false;
+	engine->free = NULL;
+	for (struct pd_vector *v = engine->made; v; v = v->next_made) {
+		v->n = 0;
+		if (v == engine->overflow)
+			continue;
+		v->next_free = engine->free;
+		engine->free = v;
+	}
+	for (unsigned i = 0; i < engine->node_count; i++) {
+		struct pd_node *node = &engine->nodes[i];
+
+		node->open = NULL;
+		node->calls = node->vectors = node->clocks = node->clocked_vectors = 0;
+		memset(node->errors, 0, node->reg->error_count * sizeof(*node->errors));
+	}
+}
+
+/* --- rounds -------------------------------------------------------------------------------- */
 
 /* Free what is ours of the buffers of a vector; external ones go back by themselves. */
 static void pd_vector_free_buffers(struct pd_vector *v)
@@ -179,8 +221,9 @@ static void pd_vector_free_buffers(struct pd_vector *v)
 static PD_COLD void pd_vector_empty_overflow(struct pd_engine *engine)
 {
 	pd_vector_free_buffers(engine->overflow);
-	engine->lost += engine->overflow->n;
+	pd_node_add(&engine->lost, engine->overflow->n);
 	engine->overflow->n = 0;
+	engine->overflowed = false;
 	for (unsigned i = 0; i < engine->node_count; i++)
 		if (engine->nodes[i].open == engine->overflow)
 			engine->nodes[i].open = NULL;
@@ -191,6 +234,7 @@ static PD_COLD struct pd_vector *pd_vector_overflow(struct pd_engine *engine, st
 {
 	pd_vector_empty_overflow(engine);
 	node->open = engine->overflow;
+	engine->overflowed = true;
 	return engine->overflow;
 }
 
@@ -210,7 +254,7 @@ struct pd_vector *pd_vector_open(struct pd_engine *engine, struct pd_node *node)
 	if (pd_likely(v))
 		engine->free = v->next_free;
 	else
-		v = pd_vector_new();
+		v = pd_vector_new(engine);
 	if (pd_unlikely(!v))
 		return pd_vector_overflow(engine, node);
 	v->n = 0;
@@ -231,11 +275,10 @@ static inline unsigned pd_node_dispatch(struct pd_engine *engine, struct pd_node
 	if (expected >= PD_NODE_CLOCK_MIN)
 		before = pd_clock_cycles();
 	n = node->fn(engine, node, vector);
-	node->calls++;
-	node->vectors += n;
+	pd_node_count(node, n);
 	if (before && n >= PD_NODE_CLOCK_MIN) {
-		node->clocks += pd_clock_cycles() - before;
-		node->clocked_vectors += n;
+		pd_node_add(&node->clocks, pd_clock_cycles() - before);
+		pd_node_add(&node->clocked_vectors, n);
 	}
 	return n;
 }
@@ -272,7 +315,7 @@ static void pd_engine_run_pending(struct pd_engine *engine)
 		engine->free = v;
 	}
 	engine->pending_count = 0;
-	if (pd_unlikely(engine->overflow->n))
+	if (pd_unlikely(engine->overflowed))
 		pd_vector_empty_overflow(engine);
 }
 
@@ -288,6 +331,16 @@ unsigned pd_engine_round(struct pd_engine *engine)
 			engine->nodes[i].reg->finish(engine, &engine->nodes[i]);
 	engine->rounds++;
 	return n;
+}
+
+unsigned pd_engine_run_input(struct pd_engine *engine, struct pd_node *node)
+{
+	node->last_vectors = pd_node_dispatch(engine, node, NULL, node->last_vectors);
+	pd_engine_run_pending(engine);
+	if (node->reg->finish)
+		node->reg->finish(engine, node);
+	engine->rounds++;
+	return node->last_vectors;
 }
 
 /* --- polling and sleeping ------------------------------------------------------------------ */
@@ -335,12 +388,29 @@ static int pd_engine_sleep_on_lanes(struct pd_engine *engine, int timeout_ms)
 	return pd_min(ret, 0);
 }
 
-void pd_engine_run(struct pd_engine *engine)
+/* Make the descriptor that pd_engine_stop wakes a sleep with, once. Returns 0 or -errno. */
+static int pd_engine_make_wake(struct pd_engine *engine)
+{
+	int fd = engine->wake_fd;
+
+	if (fd >= 0)
+		return 0;
+	fd = pd_internal_fd(pd_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	if (fd < 0)
+		return fd;
+	pd_store_release(&engine->wake_fd, fd);
+	/* Either the stop finds the descriptor, or the round that follows finds the stop: pairs with the fence in
+	 * pd_engine_stop. */
+	pd_fence_full();
+	return 0;
+}
+
+int pd_engine_run(struct pd_engine *engine)
 {
 	unsigned found = 0; /* rounds in a row that had work */
-	int ret;
+	int ret = pd_engine_make_wake(engine);
 
-	while (!pd_load_acquire(&engine->stopping)) {
+	while (!ret && !pd_load_acquire(&engine->stopping)) {
 		unsigned n = pd_engine_round(engine);
 
 		found = n ? found + 1 : 0;
@@ -349,20 +419,26 @@ void pd_engine_run(struct pd_engine *engine)
 			continue;
 		engine->idle_rounds = engine->idle_limit;
 		ret = engine->sleep(engine, -1);
-		if (ret < 0 && ret != -EINTR) {
-			pd_err("graph", "the engine cannot sleep: %s", pd_strerror(ret));
-			break;
-		}
+		if (ret == -EINTR)
+			ret = 0;
 	}
+	if (ret)
+		pd_err("graph", "the engine %s cannot sleep: %s", engine->name, pd_strerror(ret));
 	pd_store_release(&engine->stopping, 0);
+	return ret;
 }
 
 void pd_engine_stop(struct pd_engine *engine)
 {
 	static const uint64_t one = 1;
+	int fd;
 
 	pd_store_release(&engine->stopping, 1);
-	pd_sys_write(engine->wake_fd, &one, sizeof(one));
+	/* Pairs with the fence in pd_engine_make_wake. */
+	pd_fence_full();
+	fd = pd_load_acquire(&engine->wake_fd);
+	if (fd >= 0)
+		pd_sys_write(fd, &one, sizeof(one));
 }
 
 /* --- where frames end ---------------------------------------------------------------------- */
@@ -394,7 +470,7 @@ static unsigned pd_error_drop_dispatch(struct pd_engine *engine, struct pd_node 
 
 		pd_assert(note >> 16 < engine->node_count);
 		pd_assert((note & 0xffff) < engine->nodes[note >> 16].reg->error_count);
-		engine->nodes[note >> 16].errors[note & 0xffff]++;
+		pd_node_add(&engine->nodes[note >> 16].errors[note & 0xffff], 1);
 	}
 	pd_enqueue(engine, node, vector->index, nexts, vector->n);
 	return vector->n;

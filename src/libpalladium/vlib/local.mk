@@ -4,5 +4,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/vlib/lane.c src/libpalladium/vlib/lane.h \
 	src/libpalladium/vlib/progress.c src/libpalladium/vlib/progress.h \
 	src/libpalladium/vlib/graph.c src/libpalladium/vlib/node.h \
+	src/libpalladium/vlib/runtime.c src/libpalladium/vlib/runtime.h \
+	src/libpalladium/vlib/process.c src/libpalladium/vlib/process.h \
 	src/libpalladium/vlib/init.c src/libpalladium/vlib/init.h \
 	src/libpalladium/vlib/port_nodes.c src/libpalladium/vlib/port_nodes.h

@@ -23,6 +23,11 @@
  * is open for adding; everybody who enqueues to that node adds to it, so the node that is the target owns
  * it and no arc has to hand it over. When it fills, it stays pending and a new one opens; it is detached
  * before its node runs, so a node that enqueues to itself opens a new one.
+ *
+ * Counters of a node count what was done with its function, be it by the dispatcher or by a fused path (pd_node_count). Only the
+ * dispatcher reads the clock. One thread writes, any may read (runtime.h).
+ *
+ * Process nodes move no frames: process.h has them, and no engine holds them.
  */
 #ifndef PD_VLIB_NODE_H
 #define PD_VLIB_NODE_H
@@ -32,8 +37,10 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/atomic.h"
 #include "base/clock.h"
 #include "base/compiler.h"
+#include "base/list.h"
 #include "vlib/buffer.h"
 #include "vlib/lane.h"
 
@@ -43,19 +50,20 @@
 
 struct pd_engine;
 struct pd_node;
+struct pd_process;
 
 enum pd_node_type {
 	PD_NODE_PRE_INPUT, /* once a round, before every other */
 	PD_NODE_INPUT,     /* once a round: brings work in */
 	PD_NODE_INTERNAL,  /* when work was enqueued to it */
-	PD_NODE_PROCESS,   /* a cooperative thread: not dispatched yet */
+	PD_NODE_PROCESS,   /* on an event or a clock, by the progress thread: process.h */
 	PD_NODE_TYPES
 };
 
 /* A vector of buffers on its way to a node. */
 struct pd_vector {
 	uint32_t n;
-	struct pd_vector *next_free; /* private */
+	struct pd_vector *next_free, *next_made; /* private */
 	uint32_t index[PD_VECTOR_MAX] PD_CACHE_ALIGNED;
 } PD_CACHE_ALIGNED;
 
@@ -70,6 +78,7 @@ struct pd_node_registration {
 	const char *name;
 	enum pd_node_type type;
 	pd_node_fn fn;
+	uint64_t (*process)(struct pd_process *process); /* instead of fn: process.h */
 	/* Input nodes: the round is over, nothing of what fn brought in is in the graph any more. */
 	void (*finish)(struct pd_engine *engine, struct pd_node *node);
 	const char *const *errors; /* texts, by number */
@@ -100,7 +109,7 @@ void pd_node_register(struct pd_node_registration *reg);
 struct pd_node {
 	pd_node_fn fn;
 	struct pd_vector *open; /* vector that may still be added to; NULL: none */
-	uint64_t calls, vectors, suspends;
+	uint64_t calls, vectors;
 	uint64_t clocks, clocked_vectors; /* cycles, and the frames that were timed */
 	uint64_t *errors;
 	uint32_t index;
@@ -119,6 +128,9 @@ struct pd_node_ctx {
 };
 
 struct pd_engine {
+	char name[24];
+	struct pd_list node; /* in the list of all engines: runtime.h */
+	void *call; /* what the caller of this round works for; its nodes know what it is */
 	struct pd_node *nodes;
 	unsigned node_count;
 	struct {
@@ -126,9 +138,10 @@ struct pd_engine {
 		struct pd_vector *vector;
 	} * pending;
 	unsigned pending_count, pending_size;
-	struct pd_vector *free;
-	struct pd_vector *overflow; /* where frames go when there is no memory for a vector */
-	uint64_t lost;              /* frames freed that way */
+	struct pd_vector *free, *made; /* unused vectors; all vectors */
+	struct pd_vector *overflow;    /* where frames go when there is no memory for a vector */
+	bool overflowed;               /* it is open for some node */
+	uint64_t lost;                 /* frames freed that way */
 	uint64_t rounds;
 	/* Lanes that the port nodes work on (port_nodes.h); by port index. */
 	struct pd_lane *lanes[PD_ENGINE_LANES_MAX];
@@ -137,16 +150,22 @@ struct pd_engine {
 	/* Adaptive polling: rounds without work before `sleep` is asked, and what it does. */
 	uint32_t idle_rounds, idle_limit;
 	int (*sleep)(struct pd_engine *engine, int timeout_ms);
-	int wake_fd;
+	int wake_fd; /* atomic; -1 until pd_engine_run */
 	uint32_t stopping;
 };
 
 /*
- * Make an engine of all registered nodes. Control path. Returns it, or NULL with *err set: -ENOENT
- * when a next node does not exist, -EEXIST when two have one name (both are logged by name), -E2BIG,
- * -ENOMEM, or what making its eventfd gave.
+ * How many want each frame to go through a graph, and fused paths not to be taken: the tracer, plug-ins. Atomic; who changes it
+ * need not wait for calls that are under way.
  */
-struct pd_engine *pd_engine_create(int *err);
+extern uint32_t pd_graph_wanted;
+
+/*
+ * Make an engine of all registered nodes but process nodes; they are numbered in the order of their registration. Opens no
+ * descriptor. Control path. Returns it, or NULL with *err set: -ENOENT when a next node does not exist, -EEXIST when two have one
+ * name (both are logged by name), -E2BIG, or -ENOMEM.
+ */
+struct pd_engine *pd_engine_create(const char *name, int *err);
 
 /* Free an engine; nothing is pending in it. NULL is allowed. */
 void pd_engine_destroy(struct pd_engine *engine);
@@ -159,11 +178,17 @@ struct pd_node *pd_engine_node(struct pd_engine *engine, const char *name);
 unsigned pd_engine_round(struct pd_engine *engine);
 
 /*
+ * One input node's share of a round: `node`, then all pending work, then its finish. Others that bring work in do not run: this is
+ * how a caller with work of its own (engine->call) puts it through the graph. Returns the frames that came in.
+ */
+unsigned pd_engine_run_input(struct pd_engine *engine, struct pd_node *node);
+
+/*
  * Rounds until pd_engine_stop. Polls while there is work; after `idle_limit` rounds without any it
  * sleeps (engine->sleep), and polls again only once two rounds in a row had work, so that a trickle of
- * frames does not make it poll for nothing.
+ * frames does not make it poll for nothing. Returns 0, or -errno when it cannot sleep.
  */
-void pd_engine_run(struct pd_engine *engine);
+int pd_engine_run(struct pd_engine *engine);
 
 /* End pd_engine_run; any thread. */
 void pd_engine_stop(struct pd_engine *engine);
@@ -233,6 +258,19 @@ static inline uint32_t pd_buffer_error(const struct pd_buffer *b)
 
 	memcpy(&note, b->opaque2, sizeof(note));
 	return note;
+}
+
+/* Add to a counter that this thread writes and any may read. */
+static inline void pd_node_add(uint64_t *counter, uint64_t n)
+{
+	pd_store_relaxed(counter, *counter + n);
+}
+
+/* Count that `node` worked on `n` frames; a fused path calls it once for each node it stands for. */
+static inline void pd_node_count(struct pd_node *node, unsigned n)
+{
+	pd_node_add(&node->calls, 1);
+	pd_node_add(&node->vectors, n);
 }
 
 /* The context of a node for its inline function. */

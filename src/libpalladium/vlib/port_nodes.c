@@ -121,14 +121,10 @@ static unsigned pd_port_send(struct pd_lane *lane, struct pd_buffer *const *bufs
 	unsigned done = 0;
 
 	while (done < n) {
-		int ret = lane->ops->tx(lane, bufs + done, n - done);
+		int ret = pd_port_output_try(lane, bufs + done, n - done, error);
 
-		if (ret <= 0) {
-			*error = ret == -EMSGSIZE ? PD_PORT_OUTPUT_ERROR_TOO_LONG
-				 : ret == 0       ? PD_PORT_OUTPUT_ERROR_FULL
-						  : PD_PORT_OUTPUT_ERROR_NO_PORT;
+		if (ret <= 0)
 			break;
-		}
 		done += (unsigned)ret;
 	}
 	return done;
@@ -178,7 +174,7 @@ static unsigned pd_port_output_dispatch(struct pd_engine *engine, struct pd_node
 	return vector->n;
 }
 
-static const char *const pd_port_output_errors[] = {
+const char *const pd_port_output_errors[] = {
 #define PD_ROW(id, text) text,
 	PD_PORT_OUTPUT_ERROR_TABLE(PD_ROW)
 #undef PD_ROW

@@ -18,6 +18,8 @@
 #ifndef PD_VLIB_PORT_NODES_H
 #define PD_VLIB_PORT_NODES_H
 
+#include <errno.h>
+
 #include "vlib/node.h"
 
 enum pd_sidecar_input_next {
@@ -50,6 +52,8 @@ enum pd_port_output_error {
 		PD_PORT_OUTPUT_ERRORS
 };
 
+extern const char *const pd_port_output_errors[PD_PORT_OUTPUT_ERRORS];
+
 /* The sidecar's generic_flags byte, and its bit for control frames. */
 #define PD_SIDECAR_GENERIC_FLAGS_AT 2
 #define PD_SIDECAR_GENERIC_CONTROL 1
@@ -65,10 +69,23 @@ static PD_ALWAYS_INLINE uint16_t pd_sidecar_input_one(const struct pd_node_ctx *
 	if (b->flags & PD_BUFFER_CONTROL ||
 	    b->sidecar[PD_SIDECAR_GENERIC_FLAGS_AT] & PD_SIDECAR_GENERIC_CONTROL) {
 		b->flags |= PD_BUFFER_CONTROL;
-		ctx->errors[PD_SIDECAR_INPUT_ERROR_CONTROL]++;
+		pd_node_add(&ctx->errors[PD_SIDECAR_INPUT_ERROR_CONTROL], 1);
 		return PD_SIDECAR_INPUT_NEXT_CONTROL;
 	}
 	return PD_SIDECAR_INPUT_NEXT_OUTPUT;
+}
+
+/* port-output: hand frames to the lane, whose transmit side is locked and up. As lane->ops->tx; when nothing went, *error tells why. */
+static PD_ALWAYS_INLINE int pd_port_output_try(struct pd_lane *lane, struct pd_buffer *const *bufs,
+					       unsigned n, enum pd_port_output_error *error)
+{
+	int ret = lane->ops->tx(lane, bufs, n);
+
+	if (pd_unlikely(ret <= 0))
+		*error = ret == -EMSGSIZE ? PD_PORT_OUTPUT_ERROR_TOO_LONG
+			 : ret == 0       ? PD_PORT_OUTPUT_ERROR_FULL
+					  : PD_PORT_OUTPUT_ERROR_NO_PORT;
+	return ret;
 }
 
 /*

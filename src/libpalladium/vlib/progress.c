@@ -28,6 +28,7 @@
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "vlib/process.h"
 #include "vlib/progress.h"
 
 #define PD_PROGRESS_EVENTS 16
@@ -484,8 +485,11 @@ int pd_progress_start(void)
 	int ret;
 
 	ret = pd_progress_setup();
-	if (ret < 0 || pd_progress.running || pd_progress.manual)
+	if (ret < 0)
 		return ret;
+	pd_processes_start(); /* logs what does not start */
+	if (pd_progress.running || pd_progress.manual)
+		return 0;
 	pd_store_release(&pd_progress.stopping, 0);
 	ret = pthread_attr_init(&attr);
 	if (ret)
@@ -543,6 +547,7 @@ void pd_progress_stop(void)
 		pthread_join(pd_progress.thread, NULL);
 	}
 	pd_lock(&pd_control);
+	pd_processes_stop();
 	pd_progress_reset();
 	pd_store_release(&pd_progress.stopping, 0);
 	free(pd_progress.slots);
@@ -554,6 +559,7 @@ void pd_progress_stop(void)
 void pd_progress_after_fork(void)
 {
 	pd_progress_self = false;
+	pd_processes_after_fork();
 	pd_progress_reset();
 	pd_store_release(&pd_progress.stopping, 0);
 }

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 pd_vlib_tests = tests/unit/vlib/test_buffer tests/unit/vlib/test_progress tests/unit/vlib/test_init \
-	tests/unit/vlib/test_graph tests/unit/vlib/test_lane_stress \
+	tests/unit/vlib/test_graph tests/unit/vlib/test_process tests/unit/vlib/test_lane_stress \
 	tests/unit/transport/test_lease
 if HAVE_CMOCKA
 check_PROGRAMS += $(pd_vlib_tests)
@@ -18,6 +18,9 @@ tests_unit_vlib_test_init_LDADD = $(PD_UNIT_LIBS)
 tests_unit_vlib_test_graph_SOURCES = tests/unit/vlib/test_graph.c
 tests_unit_vlib_test_graph_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vlib_test_graph_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vlib_test_process_SOURCES = tests/unit/vlib/test_process.c
+tests_unit_vlib_test_process_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vlib_test_process_LDADD = $(PD_UNIT_LIBS)
 tests_unit_vlib_test_lane_stress_SOURCES = tests/unit/vlib/test_lane_stress.c
 tests_unit_vlib_test_lane_stress_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vlib_test_lane_stress_LDADD = $(PD_UNIT_LIBS)

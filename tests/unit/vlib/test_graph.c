@@ -101,7 +101,7 @@ PD_NODE_REGISTER(t_sink) = {.name = "t-sink", .type = PD_NODE_INTERNAL, .fn = t_
 static struct pd_engine *engine_new(void)
 {
 	int err = 1;
-	struct pd_engine *e = pd_engine_create(&err);
+	struct pd_engine *e = pd_engine_create("test", &err);
 
 	assert_non_null(e);
 	assert_int_equal(err, 0);
@@ -176,13 +176,37 @@ static void test_bad_graphs_are_refused(void **state)
 	int err;
 
 	pd_node_register(&lost);
-	assert_null(pd_engine_create(&err));
+	assert_null(pd_engine_create("test", &err));
 	assert_int_equal(err, -ENOENT);
 	pd_node_registrations = all;
 	pd_node_register(&twice);
-	assert_null(pd_engine_create(&err));
+	assert_null(pd_engine_create("test", &err));
 	assert_int_equal(err, -EEXIST);
 	pd_node_registrations = all;
+}
+
+static void test_nodes_are_numbered_as_they_were_registered(void **state)
+{
+	struct pd_engine *e = engine_new();
+
+	assert_true(pd_engine_node(e, "t-input")->index < pd_engine_node(e, "t-turn")->index);
+	assert_true(pd_engine_node(e, "t-turn")->index < pd_engine_node(e, "t-sink")->index);
+	pd_engine_destroy(e);
+}
+
+/* A node that asked for room when there was no memory, and then had nothing to add, goes on with real vectors. */
+static void test_overflow_ends_with_the_round(void **state)
+{
+	struct pd_engine *e = engine_new();
+
+	pd_engine_node(e, "t-turn")->open = e->overflow;
+	e->overflowed = true;
+	pd_engine_round(e);
+	to_make = 10;
+	pd_engine_round(e);
+	assert_int_equal(e->lost, 0);
+	assert_true(sunk_count > 0);
+	pd_engine_destroy(e);
 }
 
 /* --- over loop: pd0 - pd1 =engine= pd2 - pd3 ------------------------------------------------ */
@@ -436,6 +460,8 @@ int main(void)
 		cmocka_unit_test(test_every_frame_reaches_its_end_in_order),
 		cmocka_unit_test(test_clocks_are_read_for_vectors_of_four),
 		cmocka_unit_test(test_bad_graphs_are_refused),
+		cmocka_unit_test(test_nodes_are_numbered_as_they_were_registered),
+		cmocka_unit_test(test_overflow_ends_with_the_round),
 		cmocka_unit_test_setup_teardown(test_graph_and_fused_path_give_the_same,
 						ports_setup, ports_teardown),
 		cmocka_unit_test_setup_teardown(test_fused_path_leaves_what_has_no_room,

@@ -2,6 +2,8 @@
 """Descriptors of packet sockets: copies, closing, fork, exec, streams, and turning to the kernel."""
 import subprocess
 
+import pytest
+
 from sockutil import environment, on_ports, program, same
 
 
@@ -206,3 +208,81 @@ say(number(everywhere.recv(100)), attempt(everywhere.recv, 100, MSG_DONTWAIT))
 say(attempt(everywhere.sendto, frame(3), ("pd2", OTHER)))
 """, ports="pd0=loop:pd1;pd2=loop:pd3", PALLADIUM_CONFIG_FILE=conf)
     assert out.splitlines() == ["None None None", "True True", "2 EAGAIN", "ENXIO"]
+
+
+def run_in(kernel, body, **extra):
+    """Run a body under the preload where the kernel's pair is; its output."""
+    done = subprocess.run([*kernel.space.wrap, *program(body)], env=environment(**extra), capture_output=True,
+                          text=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+SENDING = """
+call, threads = sys.argv[1], []
+def to(name, proto=ETH_P_TEST):
+    return struct.pack("=HHiHBB8s", 17, socket.htons(proto), socket.if_nametoindex(name), 1, 0, 6, b"\\xff" * 6)
+def send(s, name, data):
+    addr = to(name)
+    if call == "sendto":
+        return checked(libc.sendto(s.fileno(), data, len(data), 0, addr, len(addr)))
+    m = Messages([data] * 2)
+    where = ctypes.create_string_buffer(addr)
+    for i in range(2):
+        m.array[i].hdr.name, m.array[i].hdr.namelen = ctypes.addressof(where), len(addr)
+    if call == "sendmmsg":
+        return sendmmsg(s, m)
+    return checked(libc.sendmsg(s.fileno(), ctypes.byref(m.array[0].hdr), 0))
+"""
+
+
+@pytest.mark.parametrize("call", ["sendto", "sendmsg", "sendmmsg"])
+def test_sending_by_an_interface_of_the_kernel_gives_a_kernel_socket(kernel, call):
+    """A socket that is bound to nothing hears the kernel's interfaces from then on, also in a thread that waits already."""
+    body = f"import sys; sys.argv[1:] = [{call!r}]" + SENDING + """
+s = packet(proto=ETH_P_TEST)
+s.setsockopt(263, 8, 1)
+copy = socket.socket(fileno=os.dup(s.fileno()))
+heard = []
+t = threading.Thread(target=lambda: heard.append(number(s.recv(100))))
+t.start()
+time.sleep(0.1)
+b = packet("kb")
+say(send(s, "ka", frame(4)), number(b.recv(100)))
+if call == "sendmmsg":
+    b.recv(100)
+b.send(frame(5))
+t.join(5)
+say(heard, copy.getsockopt(263, 8), ready(copy, timeout=0))
+b.send(frame(6))
+say(ready(copy), number(copy.recv(100)), fcntl.fcntl(copy, fcntl.F_GETFD))
+unknown = struct.pack("=HHiHBB8s", 17, 0, 99999, 1, 0, 6, b"")
+u = packet(proto=0)
+say(checked(libc.sendto(u.fileno(), frame(1), 64, 0, unknown, 20)))
+"""
+    assert run_in(kernel, body) == kernel.run(body)
+
+
+def test_a_socket_serves_ports_or_the_kernel(kernel):
+    """What has moved frames by a port cannot turn: it would lose them. The log says so."""
+    out = run_in(kernel, "import sys; sys.argv[1:] = ['sendto']" + SENDING + """
+s, b, kb = packet(proto=ETH_P_TEST), packet(B), packet("kb")
+say(send(s, A, frame(1)), number(b.recv(100)), send(s, "ka", frame(2)), send(s, A, frame(3)), number(b.recv(100)))
+bound = packet(A)
+say(send(bound, "ka", frame(2)), attempt(kb.recv, 100, MSG_DONTWAIT))
+fresh = packet(proto=ETH_P_TEST)
+say(send(fresh, "ka", frame(2)), number(kb.recv(100)), send(fresh, A, frame(3)))
+""")
+    assert out == "64 1 ENXIO 64 3\nENXIO EAGAIN\n64 2 ENXIO\n"
+
+
+def test_sending_by_an_interface_of_the_kernel_needs_what_it_needs_there():
+    out = on_ports("import sys; sys.argv[1:] = ['sendto']" + SENDING + """
+if not os.getuid():
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+a, b = packet(A), packet(B)
+s = packet(proto=0)
+say(send(s, "lo", frame(2)), send(s, A, frame(3)), number(b.recv(100)))
+""")
+    assert out == "EPERM 64 3\n"

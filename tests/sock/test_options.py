@@ -176,3 +176,83 @@ for call in (lambda: libc.bind(s.fileno(), None, 20), lambda: libc.bind(s.fileno
     ctypes.set_errno(0)
     say(call(), errno.errorcode.get(ctypes.get_errno()))
 """)
+
+
+def test_lost_frames_are_told_with_those_that_come(kernel):
+    """SO_RXQ_OVFL: with a frame comes how many were lost before it, ever; and no word while there are none."""
+    same(kernel, OPTIONS + """
+say(getopt(packet(A), 1, 40), setopt(packet(A), 1, 40, b"1"))
+a, b, other = packet(A), packet(B), packet(B)
+other.setsockopt(1, 8, 4 << 20)
+say(setopt(b, 1, 40, 7), getopt(b, 1, 40), setopt(b, 1, 8, 1))
+drops = lambda anc: [struct.unpack("I", x[2])[0] for x in anc if x[:2] == (1, 40)]
+sent, got, seen = 0, 0, []
+for burst in range(4):
+    for i in range(100):
+        a.send(frame(i, 1000))
+        sent += 1
+        len(other.recv(2000))
+    while True:
+        r = attempt(b.recvmsg, 2000, 200, MSG_DONTWAIT)
+        if isinstance(r, str):
+            break
+        if burst < 2:
+            seen.append((sent - 100 * (burst + 1), drops(r[1])))
+        got += 1
+a.send(frame(1))
+count = drops(b.recvmsg(100, 200)[1])
+say(got < sent, count == [sent - got], seen[0][1], count[0] > 0)
+stats = struct.unpack("II", b.getsockopt(263, 6, 8))
+say(stats == (sent + 1, sent - got))
+a.send(frame(1))
+say(drops(b.recvmsg(100, 200)[1]) == count)
+setopt(b, 1, 40, 0)
+a.send(frame(1))
+say(b.recvmsg(100, 200)[1])
+""", PALLADIUM_RX_BYTES_MIN=2000)
+
+
+def test_frames_are_stamped_by_software(kernel):
+    """SO_TIMESTAMPING as the kernel has it on an interface without a clock."""
+    same(kernel, OPTIONS + """
+a = packet(A)
+RX, SW, RXHW, RAW, CMSG = 8, 16, 4, 64, 1 << 10
+keep = socket.socket(socket.AF_INET, SOCK_DGRAM)           # the kernel takes a while to begin stamping: once begun, keep on
+keep.setsockopt(1, 29, 1)
+with packet(B) as first:
+    setopt(first, 1, 37, RX | SW)
+    stamped = False
+    while not stamped:
+        a.send(frame(1))
+        stamped = bool(first.recvmsg(100, 500)[1])
+for count in (1, 2):                                       # straight from the ring, and through queues
+    bs = [packet(B) for _ in range(count)]
+    for flags in (RX | SW, RX | SW | RXHW | RAW, RX | SW | CMSG, RX, 0):
+        for also in (0, 29, 35):
+            for b in bs:
+                say(setopt(b, 1, 37, flags), getopt(b, 1, 37), getopt(b, 1, 37, 8), getopt(b, 1, 37, 2))
+                for o in (29, 35):
+                    setopt(b, 1, o, o == also)
+            before = time.time_ns()
+            a.send(frame(1))
+            for b in bs:
+                data, anc, flags_, addr = b.recvmsg(100, 500)
+                after = time.time_ns()
+                for level, kind, datum in anc:
+                    words = struct.unpack(f"{len(datum) // 8}q", datum)
+                    ns = words[0] * 10**9 + words[1] * (1000 if kind == 29 else 1)
+                    say(count, flags, level, kind, len(datum), words[2:], before - 1000 <= ns <= after)
+                say(len(anc))
+            for b in bs:
+                for o in (29, 35):
+                    setopt(b, 1, o, 0)
+say(setopt(a, 1, 37, 1 << 30), setopt(a, 1, 37, -1), setopt(a, 1, 37, b"1"), setopt(a, 1, 37, b""))
+""")
+
+
+def test_a_stamp_of_the_way_out_is_refused():
+    """None would ever come to the error queue, where a program waits for it."""
+    assert on_ports(OPTIONS + """
+a = packet(A)
+say(setopt(a, 1, 37, 8 | 16), [setopt(a, 1, 37, f | 16) for f in (1, 2, 128, 256, 512)], getopt(a, 1, 37)[2])
+""") == "0 ['EINVAL', 'EINVAL', 'EINVAL', 'EINVAL', 'EINVAL'] 18000000\n"

@@ -149,3 +149,70 @@ for taps in (0, 1):
             for s in [a, b] + extra:
                 s.close()
 """, ports="pd0=loop:pd1,ring=1024")
+
+
+def test_recvmmsg_waits_for_each_message_as_the_kernel_does(kernel):
+    """SO_RCVTIMEO bounds each wait; the timeout is looked at when a message has come, and says what is left."""
+    same(kernel, """
+def call(s, n, flags=0, timeout=None):
+    m, ts = Messages([100] * n), timeout and timespec.of(timeout) if timeout else timespec(0, 0)
+    got = checked(libc.recvmmsg(s.fileno(), m.array, n, flags, None if timeout is None else ctypes.byref(ts)))
+    numbers = [number(m.data(i)) for i in range(got)] if isinstance(got, int) else []
+    return got, numbers, ts.tv_sec + ts.tv_nsec / 1e9
+def later(*steps):
+    def run():
+        for i, pause in enumerate(steps):
+            time.sleep(pause)
+            a.send(frame(10 + i))
+    t = threading.Thread(target=run)
+    t.start()
+    return t
+a, b = packet(A), packet(B)
+b.settimeout(None)
+for i in range(3):
+    a.send(frame(i))
+say(call(b, 3, 0, 0)[:2], call(b, 3, 0, 0)[:2])          # a timeout of nothing: one message each
+got, numbers, left = call(b, 1, 0, 5)
+say(got, numbers, 4 < left <= 5)
+for i in range(3):
+    a.send(frame(i))
+say([call(b, 4, MSG_PEEK | MSG_DONTWAIT)[:2] for _ in range(2)], call(b, 4, MSG_DONTWAIT)[:2])
+b.setsockopt(1, 20, struct.pack("ll", 0, 600000))
+t = later(0.3, 0.4, 0.4)                                 # each wait is shorter than 600 ms, their sum is not
+start = time.monotonic()
+say(call(b, 4)[:2], time.monotonic() - start >= 1.6)
+t.join()
+t = later(0.05, 0.3)                                     # 100 ms are over when the second message comes
+got, numbers, left = call(b, 4, 0, 0.1)
+say(got, numbers, left)
+t.join()
+start = time.monotonic()
+say(call(b, 4, 0, 0.05)[0], time.monotonic() - start >= 0.6)   # none comes: SO_RCVTIMEO ends it
+t = later(0.05, 0)
+say(call(b, 4, 0x10000, 1)[1][:1])                       # MSG_WAITFORONE
+t.join()
+b.setblocking(False)
+call(b, 4)
+say(call(b, 4, 0, 1)[0], call(b, 0, 0, 1))
+""")
+
+
+def test_sendmmsg_waits_for_room_each_time(kernel):
+    """SO_SNDTIMEO bounds each wait: what was sent is counted, and the call goes on where it ended."""
+    out = on_ports("""
+a, b = packet(A, proto=0), packet(B)
+a.settimeout(None)
+a.setsockopt(1, 21, struct.pack("ll", 0, 400000))
+m = Messages([frame(i) for i in range(12)])
+def reader():
+    for pause in (0.25, 0.25, 0.25):
+        time.sleep(pause)
+        b.recv(100)
+t = threading.Thread(target=reader)
+t.start()
+start = time.monotonic()
+say(sendmmsg(a, m), time.monotonic() - start >= 1.1)
+t.join()
+say(sendmmsg(a, m))
+""", ports="pd0=loop:pd1,ring=4")
+    assert out == "7 True\nEAGAIN\n"

@@ -20,8 +20,8 @@
 #include "base/compiler.h"
 #include "defs/calls.h"
 
-/* "Not mine": the call goes to libc as the program made it. */
-#define PD_HOOK_PASS LONG_MIN
+/* "Not mine": the call goes to libc as the program made it. An int, so that calls of either width can answer it. */
+#define PD_HOOK_PASS ((long)INT_MIN)
 
 /* libc's functions, as the next library in the search order has them. */
 struct pd_real {

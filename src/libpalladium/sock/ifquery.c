@@ -181,6 +181,18 @@ int pd_ifquery_kernel_index(const char *name)
 	return ret < 0 ? 0 : ifr.ifr_ifindex;
 }
 
+bool pd_ifquery_kernel_has(int ifindex)
+{
+	int fd = pd_sys_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), ret;
+	struct ifreq ifr = {.ifr_ifindex = ifindex};
+
+	if (fd < 0)
+		return false;
+	ret = pd_sys_ioctl(fd, SIOCGIFNAME, &ifr);
+	pd_sys_close(fd);
+	return ret >= 0;
+}
+
 /* SIOCGIFCONF: the kernel's interfaces with addresses, then ours. */
 static int pd_ifquery_conf(struct ifconf *ifc)
 {

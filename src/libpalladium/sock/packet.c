@@ -5,8 +5,9 @@
  * The number that the program gets is a placeholder (placeholder.c): a real descriptor that needs no privilege.
  *
  * A socket may be bound to a port, or to nothing: then it concerns all ports, which are opened at its first use. Binding to an
- * interface of the kernel turns the socket back into a kernel socket under the same number, which needs the privilege that
- * packet sockets always need.
+ * interface of the kernel, or sending by one before anything has passed by a port, turns the socket back into a kernel socket under
+ * the same number, which needs the privilege that packet sockets always need. One socket cannot do both: its readiness, its order of
+ * frames and its filters would have two masters.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -56,7 +57,7 @@ int pd_packet_attach(struct pd_packet *s)
 
 	/* Pairs with the release below. */
 	if (pd_likely(pd_load_acquire(&s->attached)))
-		return pd_unlikely(pd_load_relaxed(&s->released)) ? -EBADF : 0;
+		return pd_unlikely(pd_load_relaxed(&s->released)) ? pd_packet_gone(s) : 0;
 	ret = pd_packet_open_ports(pd_load_acquire(&s->port));
 	if (!ret)
 		ret = pd_taps_attach(s);
@@ -68,8 +69,8 @@ int pd_packet_attach(struct pd_packet *s)
 /* --- names -------------------------------------------------------------------------------- */
 
 /*
- * The program binds to an interface of the kernel: a real packet socket takes the number over. What was set on ours so far
- * (options, O_NONBLOCK) is carried over where it can be. Returns 0 or -errno (-EPERM without CAP_NET_RAW).
+ * The program binds to an interface of the kernel, or sends by one (then `ll` is NULL): a real packet socket takes the number over. What was
+ * set on ours so far (options, O_NONBLOCK) is carried over where it can be. Returns 0 or -errno (-EPERM without CAP_NET_RAW).
  */
 static int pd_packet_to_kernel(struct pd_packet *s, const struct sockaddr_ll *ll, socklen_t len)
 {
@@ -80,9 +81,11 @@ static int pd_packet_to_kernel(struct pd_packet *s, const struct sockaddr_ll *ll
 	if (pd_load_relaxed(&s->sock.flags) & O_NONBLOCK)
 		pd_sys_fcntl(fd, F_SETFL, O_NONBLOCK);
 	pd_packet_options_carry(s, fd);
-	ret = pd_sys_bind(fd, ll, len);
-	if (!ret)
+	ret = ll ? pd_sys_bind(fd, ll, len) : 0;
+	if (!ret) {
 		pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_SOCKETS_OS, 1);
+		pd_store_release(&s->turned, true);
+	}
 	/* All numbers of the socket; the program may have copied it, and closed the first. */
 	for (own = pd_fd_next(0, UINT32_MAX, false); own >= 0 && !ret;
 	     own = pd_fd_next((uint32_t)own + 1, UINT32_MAX, false)) {
@@ -90,12 +93,31 @@ static int pd_packet_to_kernel(struct pd_packet *s, const struct sockaddr_ll *ll
 
 		if (pd_fd_slot(own) != (uintptr_t)&s->sock || pd_fd_remove(own))
 			continue;
-		pd_debug("packet", "fd %d: bound to interface %d of the kernel", own,
-			 ll->sll_ifindex);
+		pd_debug("packet", "fd %d: a socket of the kernel from here on", own);
 		ret = pd_min(pd_sys_dup3(fd, own, flags & FD_CLOEXEC ? O_CLOEXEC : 0), 0);
 	}
 	pd_sys_close(fd);
 	return ret;
+}
+
+int pd_packet_send_elsewhere(struct pd_packet *s, int ifindex)
+{
+	int ret;
+
+	if (pd_load_acquire(&s->port) || pd_port_by_ifindex((uint32_t)ifindex) ||
+	    !pd_ifquery_kernel_has(ifindex))
+		return -ENXIO;
+	if (pd_load_relaxed(&s->used)) {
+		pd_log_ratelimited(PD_LOG_WARN, "packet",
+				   "fd %d: frames have passed by a port, so interface %d of the "
+				   "kernel is out of its reach: use one socket for each",
+				   s->fd, ifindex);
+		return -ENXIO;
+	}
+	pd_info("packet", "fd %d: sends by interface %d of the kernel, so it hears no port", s->fd,
+		ifindex);
+	ret = pd_packet_to_kernel(s, NULL, 0);
+	return ret ? ret : (int)PD_HOOK_PASS;
 }
 
 /* Whether the rules of libpalladium.conf let this program use `port` for `protocol` (host order). */
@@ -176,19 +198,21 @@ static int pd_packet_getsockname(struct pd_sock *sk, struct sockaddr *addr, sock
 
 /* --- the calls ---------------------------------------------------------------------------- */
 
-/* What a blocking call of `timeout_ns` (0: none) may wait for, given its flags. */
-static uint64_t pd_packet_deadline(const struct pd_packet *s, uint64_t timeout_ns, int flags)
+/* How long a call may wait for a message, given its flags. */
+static uint64_t pd_packet_receive_wait(const struct pd_packet *s, int flags)
 {
+	uint64_t timeout_ns = pd_load_relaxed(&s->receive_timeout_ns);
+
 	if ((flags & MSG_DONTWAIT) || (pd_load_relaxed(&s->sock.flags) & O_NONBLOCK))
-		return PD_WAIT_NOT;
-	return timeout_ns ? pd_clock_ns() + timeout_ns : PD_WAIT_FOREVER;
+		return 0;
+	return timeout_ns ? timeout_ns : PD_WAIT_FOREVER;
 }
 
 /* One message received: what recvmsg returns, or -errno. */
 static ssize_t pd_packet_receive_one(struct pd_packet *s, struct mmsghdr *m, int flags)
 {
-	int ret = pd_packet_receive(s, m, 1, flags,
-				    pd_packet_deadline(s, s->receive_timeout_ns, flags));
+	int ret = pd_packet_receive(s, m, 1, flags, pd_packet_receive_wait(s, flags),
+				    PD_WAIT_FOREVER);
 
 	return ret < 0 ? ret : (ssize_t)m->msg_len;
 }
@@ -245,23 +269,38 @@ static ssize_t pd_packet_readv(struct pd_sock *sk, const struct iovec *iov, int 
 	return pd_packet_receive_one(pd_packet_of(sk), &m, 0);
 }
 
+/* What is left of a time until `end_ns`, as the kernel writes it back. */
+static void pd_packet_put_left(struct timespec *left, uint64_t end_ns)
+{
+	uint64_t now = pd_clock_ns(), ns = end_ns > now ? end_ns - now : 0;
+
+	if (end_ns == PD_WAIT_FOREVER) /* farther than any clock goes */
+		return;
+	left->tv_sec = (time_t)(ns / PD_NS_PER_SEC);
+	left->tv_nsec = (long)(ns % PD_NS_PER_SEC);
+}
+
 /*
- * recvmmsg(2). The timeout bounds the whole call; unlike the kernel's it also ends a call that waits for its next message.
+ * recvmmsg(2), as the kernel has it: SO_RCVTIMEO bounds the wait for each message; `timeout` is looked at when a message has come, and
+ * the time that is left is written back. So one message always comes, and one that never comes is waited for.
  */
 static int pd_packet_recvmmsg(struct pd_sock *sk, struct mmsghdr *msgs, unsigned n, int flags,
 			      struct timespec *timeout)
 {
 	struct pd_packet *s = pd_packet_of(sk);
-	uint64_t deadline = pd_packet_deadline(s, s->receive_timeout_ns, flags), limit;
-	int err;
+	uint64_t end;
+	int ret;
 
-	limit = pd_wait_deadline_ts(timeout, &err);
-	if (err)
-		return err;
+	end = pd_wait_deadline_ts(timeout, &ret);
+	if (ret)
+		return ret;
 	if (!msgs && n)
 		return -EFAULT;
-	return pd_packet_receive(s, msgs, pd_min(n, (unsigned)UIO_MAXIOV), flags,
-				 pd_min(deadline, limit));
+	ret = pd_packet_receive(s, msgs, pd_min(n, (unsigned)UIO_MAXIOV), flags,
+				pd_packet_receive_wait(s, flags), end);
+	if (timeout && ret > 0)
+		pd_packet_put_left(timeout, end);
+	return ret;
 }
 
 /* One message sent: its length or -errno. */

@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <linux/net_tstamp.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -29,13 +30,21 @@
 #include "base/lib.h"
 #include "base/lock.h"
 #include "metadata/sidecar.h"
+#include "sock/hooks.h"
 #include "sock/sock.h"
 #include "transport/transport.h"
 #include "wait/pollable.h"
 
-/* A queue of frames in pool buffers: a ring of indices that doubles as it fills. */
+/* A frame in a queue, and what its socket is told with it. */
+struct pd_queued {
+	uint32_t index;    /* of its buffer */
+	uint32_t drops;    /* frames that the socket had lost before */
+	uint64_t stamp_ns; /* CLOCK_REALTIME when it came in; 0 when nobody asked */
+};
+
+/* A queue of frames in pool buffers: a ring that doubles as it fills. */
 struct pd_frame_queue {
-	uint32_t *ring;
+	struct pd_queued *ring;
 	uint32_t mask; /* size - 1, or 0 when nothing was allocated */
 	uint32_t head, tail;
 	uint64_t bytes; /* of the frames queued */
@@ -57,11 +66,15 @@ struct pd_packet {
 	bool attached;        /* the ports it uses are open, and it is a tap of them */
 	bool tapped;          /* it stands in the taps of its ports; under the lock of the taps */
 	bool released;        /* its last descriptor is closed; written under both locks */
+	bool used;            /* a frame has passed between it and a port */
+	bool turned;          /* a kernel socket took its numbers over, before it was released */
 
 	/* Options. */
-	bool any_control; /* one of recv_metadata, auxdata, timestamps: a message gets ancillary data */
+	bool any_control; /* one of recv_metadata, auxdata, rxq_ovfl, timestamps: a message gets ancillary data */
 	bool recv_metadata, recv_control, inline_mode, auxdata, ignore_outgoing;
-	uint8_t timestamps; /* 0, or the SO_TIMESTAMP* option that asked for them */
+	bool rxq_ovfl;         /* SO_RXQ_OVFL */
+	uint8_t timestamps;    /* 0, or the SO_TIMESTAMP* option that asked for them */
+	uint32_t timestamping; /* SO_TIMESTAMPING: SOF_TIMESTAMPING_* */
 	int packet_version;
 	int plain
 		[PD_PACKET_PLAIN_MAX]; /* options that are only remembered: packet_options.c has the table */
@@ -74,6 +87,7 @@ struct pd_packet {
 	struct pd_frame_queue queue;
 	uint32_t queued_ever;              /* for edges */
 	uint32_t stat_packets, stat_drops; /* PACKET_STATISTICS: cleared when read */
+	uint32_t drops_ever;               /* SO_RXQ_OVFL: never cleared */
 	int error;                         /* SO_ERROR */
 	unsigned next_lane;                /* receive starts here: lanes take turns */
 	struct pd_spin receive_spin, send_spin;
@@ -109,6 +123,31 @@ int pd_packet_new(int fd, int type, uint16_t protocol, struct pd_sock **out);
 
 /* In a forked child: the frames in the queue are the parent's, and no thread of the parent's holds the locks. */
 void pd_packet_after_fork(struct pd_packet *s);
+
+/*
+ * The program sends by interface `ifindex`, which is no port, on a socket that is bound to nothing. Returns PD_HOOK_PASS when the socket is
+ * the kernel's from here on, else -errno: -ENXIO when there is no such interface, or when frames have passed by a port already.
+ */
+int pd_packet_send_elsewhere(struct pd_packet *s, int ifindex);
+
+/* What a call answers that finds its socket gone: closed, or the kernel's now, which serves it then. */
+static inline int pd_packet_gone(const struct pd_packet *s)
+{
+	return pd_load_relaxed(&s->turned) ? (int)PD_HOOK_PASS : -EBADF;
+}
+
+/* After a change of the options: whether messages get ancillary data. */
+static inline void pd_packet_note_control(struct pd_packet *s)
+{
+	s->any_control = s->timestamps || s->timestamping || s->rxq_ovfl || s->auxdata ||
+			 (s->recv_metadata && !s->inline_mode);
+}
+
+/* Whether the socket wants stamps of the frames it receives. */
+static inline bool pd_packet_stamps(const struct pd_packet *s)
+{
+	return s->timestamps || s->timestamping & SOF_TIMESTAMPING_RX_SOFTWARE;
+}
 
 /* --- placeholder.c: the kernel's half of the number ----------------------------------------- */
 
@@ -210,17 +249,25 @@ static inline bool pd_frame_queue_empty(const struct pd_frame_queue *q)
 	return pd_load_relaxed(&q->head) == pd_load_relaxed(&q->tail);
 }
 
-/* Take the first frame of the queue (PD_BUFFER_NONE when empty), or only look at it. packet->lock held. */
+/* Look at the first frame of the queue, or NULL. packet->lock held. */
+static inline const struct pd_queued *pd_frame_queue_peek(const struct pd_frame_queue *q)
+{
+	return q->head == q->tail ? NULL : &q->ring[q->head & q->mask];
+}
+
+/* Take the first frame of the queue: its buffer, or PD_BUFFER_NONE. packet->lock held. */
 uint32_t pd_frame_queue_pop(struct pd_frame_queue *q);
-uint32_t pd_frame_queue_peek(const struct pd_frame_queue *q);
 
 /* --- packet_rx.c, packet_tx.c -------------------------------------------------------------- */
 
 extern const struct pd_pollable_ops pd_packet_pollable_ops;
 
-/* Receive up to `n` messages; msg_len of each is what recvmsg would return. Count or -errno. */
+/*
+ * Receive up to `n` messages; msg_len of each is what recvmsg would return. `wait_ns` bounds each wait for a message: 0 for none, or
+ * PD_WAIT_FOREVER. No further message is begun after `end_ns`. Count or -errno.
+ */
 int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags,
-		      uint64_t deadline_ns);
+		      uint64_t wait_ns, uint64_t end_ns);
 
 /* Length of the next frame as the program would get it, 0 when there is none. */
 uint32_t pd_packet_next_length(struct pd_packet *s);
@@ -255,8 +302,9 @@ int pd_packet_getsockopt(struct pd_sock *sk, int level, int name, void *val, soc
  */
 int pd_ifquery_ioctl(unsigned long req, void *arg);
 
-/* The index of an interface of the kernel, or 0. */
+/* The index of an interface of the kernel, or 0; and whether there is one with this index. */
 int pd_ifquery_kernel_index(const char *name);
+bool pd_ifquery_kernel_has(int ifindex);
 
 /* Install the hooks of sock/hooks.h that answer about interfaces. */
 void pd_ifquery_init(void);

@@ -140,6 +140,25 @@ static void pd_option_rcvbuf(struct pd_packet *s, int bytes)
 	pd_ctr_gauge(s->ctr, PD_CTR_SOCKET_RX_LIMIT_BYTES, s->receive_limit_bytes);
 }
 
+/*
+ * SO_TIMESTAMPING: frames are stamped when they come in, by software. What a kernel interface without a clock leaves empty stays empty
+ * here (hardware stamps). A stamp of the way out would be waited for on the error queue, where none comes: unknown flags to us, and
+ * answered like those.
+ */
+static int pd_option_timestamping(struct pd_packet *s, const void *val, socklen_t len)
+{
+	const uint32_t known = SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE |
+			       SOF_TIMESTAMPING_RX_HARDWARE | SOF_TIMESTAMPING_RAW_HARDWARE |
+			       SOF_TIMESTAMPING_SYS_HARDWARE | SOF_TIMESTAMPING_OPT_CMSG;
+	uint32_t flags;
+
+	memcpy(&flags, val, sizeof(flags)); /* the caller knows that there are four bytes */
+	if (flags & ~known)
+		return -EINVAL;
+	s->timestamping = flags;
+	return 0;
+}
+
 static int pd_packet_set_socket(struct pd_packet *s, int name, const void *val, socklen_t len)
 {
 	int v = 0, ret;
@@ -174,6 +193,11 @@ static int pd_packet_set_socket(struct pd_packet *s, int name, const void *val, 
 	case SO_TIMESTAMP:
 	case SO_TIMESTAMPNS:
 		s->timestamps = v ? (uint8_t)name : 0;
+		return 0;
+	case SO_TIMESTAMPING:
+		return pd_option_timestamping(s, val, len);
+	case SO_RXQ_OVFL:
+		s->rxq_ovfl = v != 0;
 		return 0;
 	case SO_LINGER:
 		return len < sizeof(struct linger) ? -EINVAL : 0;
@@ -282,6 +306,11 @@ void pd_packet_options_carry(const struct pd_packet *s, int fd)
 		pd_sys_setsockopt(fd, SOL_PACKET, PACKET_AUXDATA, &on, sizeof(on));
 	if (s->ignore_outgoing)
 		pd_sys_setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on));
+	if (s->rxq_ovfl)
+		pd_sys_setsockopt(fd, SOL_SOCKET, SO_RXQ_OVFL, &on, sizeof(on));
+	if (s->timestamping)
+		pd_sys_setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &s->timestamping,
+				  sizeof(s->timestamping));
 	if (s->packet_version)
 		pd_sys_setsockopt(fd, SOL_PACKET, PACKET_VERSION, &s->packet_version,
 				  sizeof(s->packet_version));
@@ -321,7 +350,7 @@ int pd_packet_setsockopt(struct pd_sock *sk, int level, int name, const void *va
 	default:
 		ret = -ENOPROTOOPT;
 	}
-	s->any_control = s->timestamps || s->auxdata || (s->recv_metadata && !s->inline_mode);
+	pd_packet_note_control(s);
 	pd_unlock(&s->lock);
 	pd_placeholder_note(s);
 	pd_bell_ring(&s->pollable.bell);
@@ -350,6 +379,11 @@ static int pd_packet_get_socket(struct pd_packet *s, int name, void *val, sockle
 	case SO_TIMESTAMP:
 	case SO_TIMESTAMPNS:
 		return pd_option_put_int(val, len, s->timestamps == name);
+	case SO_TIMESTAMPING: /* a struct so_timestamping: the second word names a clock */
+		return pd_option_put(val, len, (uint32_t[]){s->timestamping, 0},
+				     2 * sizeof(uint32_t));
+	case SO_RXQ_OVFL:
+		return pd_option_put_int(val, len, s->rxq_ovfl);
 	case SO_BINDTODEVICE:
 		return pd_option_put(val, len, s->port ? s->port->name : "",
 				     s->port ? strlen(s->port->name) + 1 : 0);

@@ -110,31 +110,43 @@ static const uint8_t *pd_packet_sidecar(const struct pd_buffer *b)
 	return b->flags & PD_BUFFER_SIDECAR ? b->sidecar : none;
 }
 
-/* The timestamp datum that the socket asked for. */
-static void pd_packet_put_time(const struct pd_packet *s, struct pd_cmsg_cursor *c)
+/* When the frame came in: when it was queued, or now that it leaves the ring. In the forms that the socket asked for. */
+static void pd_packet_put_time(const struct pd_packet *s, struct pd_cmsg_cursor *c,
+			       uint64_t stamp_ns)
 {
-	struct timespec now;
+	struct timespec ts[3] = {{0, 0}, {0, 0}, {0, 0}}; /* software, legacy, hardware */
 	struct timeval tv;
 
-	clock_gettime(CLOCK_REALTIME, &now);
+	if (stamp_ns)
+		ts[0] = (struct timespec){(time_t)(stamp_ns / PD_NS_PER_SEC),
+					  (long)(stamp_ns % PD_NS_PER_SEC)};
+	else
+		clock_gettime(CLOCK_REALTIME, &ts[0]);
 	if (s->timestamps == SO_TIMESTAMPNS) {
-		pd_cmsg_put(c, SOL_SOCKET, SO_TIMESTAMPNS, &now, sizeof(now));
-	} else {
-		tv.tv_sec = now.tv_sec;
-		tv.tv_usec = now.tv_nsec / 1000;
+		pd_cmsg_put(c, SOL_SOCKET, SO_TIMESTAMPNS, &ts[0], sizeof(ts[0]));
+	} else if (s->timestamps) {
+		tv.tv_sec = ts[0].tv_sec;
+		tv.tv_usec = ts[0].tv_nsec / 1000;
 		pd_cmsg_put(c, SOL_SOCKET, SO_TIMESTAMP, &tv, sizeof(tv));
 	}
+	if (s->timestamping & SOF_TIMESTAMPING_SOFTWARE &&
+	    s->timestamping & SOF_TIMESTAMPING_RX_SOFTWARE)
+		pd_cmsg_put(c, SOL_SOCKET, SO_TIMESTAMPING, ts, sizeof(ts));
 }
 
-/* Everything the socket asked to be told about a frame of `frame_len` octets. */
+/* Everything the socket asked to be told about a frame of `frame_len` octets; `queued` is NULL for one that comes off the ring. */
 static void pd_packet_put_control(const struct pd_packet *s, const struct pd_buffer *b,
-				  struct msghdr *m, uint32_t frame_len)
+				  const struct pd_queued *queued, struct msghdr *m,
+				  uint32_t frame_len)
 {
 	struct pd_cmsg_cursor c = {.at = m->msg_control,
 				   .left = m->msg_control ? m->msg_controllen : 0};
+	uint32_t drops = queued ? queued->drops : pd_load_relaxed(&s->drops_ever);
 
-	if (s->timestamps)
-		pd_packet_put_time(s, &c);
+	if (pd_packet_stamps(s))
+		pd_packet_put_time(s, &c, queued ? queued->stamp_ns : 0);
+	if (s->rxq_ovfl && drops) /* as the kernel: no news of nothing */
+		pd_cmsg_put(&c, SOL_SOCKET, SO_RXQ_OVFL, &drops, sizeof(drops));
 	if (s->auxdata) {
 		struct tpacket_auxdata aux = {.tp_status = TP_STATUS_USER,
 					      .tp_len = frame_len,
@@ -183,9 +195,9 @@ static void pd_packet_put_source(const struct pd_buffer *b, struct msghdr *m)
 	m->msg_namelen = sizeof(ll);
 }
 
-/* Write one frame into one message; msg_len becomes what recvmsg returns. Data path. */
+/* Write one frame into one message; msg_len becomes what recvmsg returns. `queued` as in pd_packet_put_control. Data path. */
 static void pd_packet_deliver(const struct pd_packet *s, const struct pd_buffer *b,
-			      struct mmsghdr *mm, int flags)
+			      const struct pd_queued *queued, struct mmsghdr *mm, int flags)
 {
 	struct msghdr *m = &mm->msg_hdr;
 	struct pd_iov_cursor c = {.iov = m->msg_iov, .left = m->msg_iovlen};
@@ -208,7 +220,7 @@ static void pd_packet_deliver(const struct pd_packet *s, const struct pd_buffer 
 	if (m->msg_name)
 		pd_packet_put_source(b, m);
 	if (pd_unlikely((m->msg_control && m->msg_controllen) || s->any_control))
-		pd_packet_put_control(s, b, m, b->total_len - skip);
+		pd_packet_put_control(s, b, queued, m, b->total_len - skip);
 	else
 		m->msg_controllen = 0;
 	if (copied < whole)
@@ -228,14 +240,15 @@ static unsigned pd_packet_receive_queue(struct pd_packet *s, struct mmsghdr *msg
 		return 0;
 	pd_lock(&s->lock);
 	while (done < n) {
-		uint32_t index = pd_frame_queue_peek(&s->queue);
+		const struct pd_queued *queued = pd_frame_queue_peek(&s->queue);
+		uint32_t index;
 
-		if (index == PD_BUFFER_NONE)
+		if (!queued)
 			break;
-		pd_packet_deliver(s, pd_buffer_get(index), &msgs[done++], flags);
+		pd_packet_deliver(s, pd_buffer_get(queued->index), queued, &msgs[done++], flags);
 		if (flags & MSG_PEEK)
 			break;
-		pd_frame_queue_pop(&s->queue);
+		index = pd_frame_queue_pop(&s->queue);
 		pd_buffer_free(&index, 1);
 	}
 	pd_ctr_begin(s->ctr, PD_CTR_SOCKET_QUEUE);
@@ -283,7 +296,7 @@ static unsigned pd_packet_receive_ring(struct pd_packet *s, struct pd_lane *lane
 		}
 		for (int i = 0; i < got; i++)
 			if (pd_likely(pd_packet_wants(s, bufs[i])))
-				pd_packet_deliver(s, bufs[i], &msgs[filled++], flags);
+				pd_packet_deliver(s, bufs[i], NULL, &msgs[filled++], flags);
 		if (pd_unlikely(flags & MSG_PEEK) && filled) /* n is 1 */
 			break;
 		lane->ops->rx_done(lane, (unsigned)got);
@@ -420,7 +433,7 @@ static int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, uns
 			return (int)filled;
 		ret = pd_packet_take_error(s);
 		if (!ret && pd_load_relaxed(&s->released))
-			ret = -EBADF;
+			ret = pd_packet_gone(s);
 		if (!ret && pd_clock_ns() >= deadline_ns)
 			ret = -EAGAIN;
 		if (ret)
@@ -431,6 +444,12 @@ static int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, uns
 		if (ret < 0 && !pd_packet_restarts(ret, deadline_ns))
 			return ret;
 	}
+}
+
+/* When a wait of `wait_ns` that begins now is over. */
+static uint64_t pd_packet_deadline(uint64_t wait_ns)
+{
+	return wait_ns == PD_WAIT_FOREVER ? PD_WAIT_FOREVER : pd_clock_ns() + wait_ns;
 }
 
 /* Count what a call did. */
@@ -447,6 +466,7 @@ static void pd_packet_count_receive(struct pd_packet *s, const struct mmsghdr *m
 	pd_lock(&s->lock);
 	pd_ctr_begin(ctr, PD_CTR_SOCKET_RX);
 	if (pd_likely(result > 0)) {
+		s->used = true;
 		pd_ctr_add(ctr,
 			   flags & MSG_PEEK ? PD_CTR_SOCKET_RX_PEEKS : PD_CTR_SOCKET_RX_PACKETS,
 			   (uint64_t)result);
@@ -467,9 +487,9 @@ static void pd_packet_count_receive(struct pd_packet *s, const struct mmsghdr *m
 }
 
 int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags,
-		      uint64_t deadline_ns)
+		      uint64_t wait_ns, uint64_t end_ns)
 {
-	unsigned done, sleeps = 0;
+	unsigned done = 0, sleeps = 0;
 	int ret;
 
 	if (pd_unlikely(flags & ~PD_RX_FLAGS))
@@ -481,22 +501,26 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
 	ret = pd_packet_attach(s);
 	if (ret)
 		return ret;
-	if (flags & MSG_PEEK)
-		n = 1;
-	done = pd_packet_try_receive(s, msgs, n, flags, NULL);
-	if (!done)
-		ret = pd_packet_take_error(s);
-	while (!ret && done < n && deadline_ns != PD_WAIT_NOT &&
-	       !(done && flags & MSG_WAITFORONE)) {
-		ret = pd_packet_wait_receive(s, msgs + done, n - done, flags, deadline_ns, &sleeps);
-		if (ret > 0) {
-			done += (unsigned)ret;
-			ret = 0;
-		}
-	}
+	do {
+		/* Peeking shows the same frame every time, and a timeout of nothing ends with the first. */
+		unsigned most = flags & MSG_PEEK || end_ns == PD_WAIT_NOT ? 1 : n - done;
+
+		ret = (int)pd_packet_try_receive(s, msgs + done, most, flags, NULL);
+		if (!ret)
+			ret = pd_packet_take_error(s);
+		if (!ret && wait_ns && !(done && flags & MSG_WAITFORONE))
+			ret = pd_packet_wait_receive(s, msgs + done, most, flags,
+						     pd_packet_deadline(wait_ns), &sleeps);
+		if (ret <= 0)
+			break;
+		done += (unsigned)ret;
+		/* One look takes all there is: who does not wait need not look again. */
+		if (!(flags & MSG_PEEK) && (!wait_ns || flags & MSG_WAITFORONE))
+			break;
+	} while (done < n && (end_ns == PD_WAIT_FOREVER || pd_clock_ns() < end_ns));
 	if (done) {
 		/* What ended the call early is told by the next one; running out of time or a signal is not news. */
-		if (ret < 0 && ret != -EAGAIN && ret != -EINTR)
+		if (ret < 0 && ret != -EAGAIN && ret != -EINTR && ret != (int)PD_HOOK_PASS)
 			pd_store_relaxed(&s->error, -ret);
 		ret = (int)done;
 	} else if (!ret) {
@@ -568,12 +592,13 @@ static uint32_t pd_packet_look_lane(struct pd_packet *s, struct pd_port *port, s
 /* Length plus one of the first frame in the queue; 0 when it is empty. */
 static uint32_t pd_packet_look_queue(struct pd_packet *s, uint32_t *edge)
 {
-	uint32_t index, found = 0;
+	const struct pd_queued *first;
+	uint32_t found = 0;
 
 	pd_lock(&s->lock);
-	index = pd_frame_queue_peek(&s->queue);
-	if (index != PD_BUFFER_NONE)
-		found = pd_buffer_get(index)->total_len + 1;
+	first = pd_frame_queue_peek(&s->queue);
+	if (first)
+		found = pd_buffer_get(first->index)->total_len + 1;
 	*edge += s->queued_ever;
 	pd_unlock(&s->lock);
 	return found;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "config/vars.h"
 #include "counters/counters.h"
@@ -28,7 +29,7 @@ static struct pd_lock pd_taps_lock = PD_LOCK_INIT(PD_RANK_TAPS);
 static int pd_frame_queue_grow(struct pd_frame_queue *q)
 {
 	uint32_t size = q->ring ? q->mask + 1 : 0, wider = size ? 2 * size : PD_QUEUE_FIRST;
-	uint32_t *ring;
+	struct pd_queued *ring;
 
 	if (size && q->tail - q->head < size)
 		return 0;
@@ -45,19 +46,16 @@ static int pd_frame_queue_grow(struct pd_frame_queue *q)
 	return 0;
 }
 
-uint32_t pd_frame_queue_peek(const struct pd_frame_queue *q)
-{
-	return q->head == q->tail ? PD_BUFFER_NONE : q->ring[q->head & q->mask];
-}
-
 uint32_t pd_frame_queue_pop(struct pd_frame_queue *q)
 {
-	uint32_t index = pd_frame_queue_peek(q);
+	const struct pd_queued *first = pd_frame_queue_peek(q);
+	uint32_t index;
 
-	if (index != PD_BUFFER_NONE) {
-		q->bytes -= pd_buffer_get(index)->total_len;
-		pd_store_relaxed(&q->head, q->head + 1);
-	}
+	if (!first)
+		return PD_BUFFER_NONE;
+	index = first->index;
+	q->bytes -= pd_buffer_get(index)->total_len;
+	pd_store_relaxed(&q->head, q->head + 1);
 	return index;
 }
 
@@ -75,8 +73,18 @@ void pd_frame_queue_clear(struct pd_frame_queue *q)
 static void pd_packet_count_drop(struct pd_packet *s, uint32_t len)
 {
 	s->stat_drops++;
+	s->drops_ever++;
 	pd_ctr_add(s->ctr, PD_CTR_SOCKET_RX_DROP_FULL, 1);
 	pd_ctr_add(s->ctr, PD_CTR_SOCKET_RX_DROPPED_BYTES, len);
+}
+
+/* CLOCK_REALTIME as nanoseconds. */
+static uint64_t pd_packet_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * PD_NS_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
 /*
@@ -101,7 +109,8 @@ static void pd_packet_enqueue(struct pd_packet *s, const struct pd_buffer *frame
 		pd_packet_count_drop(s, len);
 	} else {
 		pd_buffer_ref(copy);
-		q->ring[q->tail & q->mask] = copy->index;
+		q->ring[q->tail & q->mask] = (struct pd_queued){
+			copy->index, s->drops_ever, pd_packet_stamps(s) ? pd_packet_now() : 0};
 		pd_store_relaxed(&q->tail, q->tail + 1);
 		q->bytes += len;
 		s->queued_ever++;

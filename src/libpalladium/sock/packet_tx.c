@@ -364,7 +364,7 @@ static int pd_packet_wait_send(struct pd_packet *s, struct mmsghdr *msgs, unsign
 		if (ret != -EAGAIN && !(ret == -ENETDOWN && wait_down))
 			return ret;
 		if (pd_load_relaxed(&s->released))
-			return -EBADF;
+			return pd_packet_gone(s);
 		if (pd_clock_ns() >= deadline_ns)
 			return ret;
 		if (pd_likely(pd_port_lease_held(port)))
@@ -387,6 +387,7 @@ static void pd_packet_count_send(struct pd_packet *s, const struct mmsghdr *msgs
 	pd_lock(&s->lock);
 	pd_ctr_begin(s->ctr, PD_CTR_SOCKET_TX);
 	if (pd_likely(result > 0)) {
+		s->used = true;
 		pd_ctr_add(s->ctr, PD_CTR_SOCKET_TX_PACKETS, (uint64_t)result);
 		pd_ctr_add(s->ctr, PD_CTR_SOCKET_TX_BYTES, bytes);
 	} else if (result == -EAGAIN) {
@@ -419,9 +420,9 @@ int pd_packet_send(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int fl
 		if (block &&
 		    (ret == -EAGAIN ||
 		     (ret == -ENETDOWN && pd_vars.send_when_down == PD_SEND_WHEN_DOWN_WAIT))) {
-			if (!waited)
-				deadline = s->send_timeout_ns ? pd_clock_ns() + s->send_timeout_ns
-							      : PD_WAIT_FOREVER;
+			/* Each wait of sendmmsg has its own, as in the kernel. */
+			deadline = s->send_timeout_ns ? pd_clock_ns() + s->send_timeout_ns
+						      : PD_WAIT_FOREVER;
 			waited = true;
 			ret = pd_packet_wait_send(s, msgs + done, n - done, deadline);
 		}
@@ -430,9 +431,13 @@ int pd_packet_send(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int fl
 			ret = 0;
 		}
 	}
-	if (done) {
+	if (ret == -ENXIO && !done && msgs->msg_hdr.msg_name)
+		ret = pd_packet_send_elsewhere(
+			s, ((const struct sockaddr_ll *)msgs->msg_hdr.msg_name)->sll_ifindex);
+	if (ret == (int)PD_HOOK_PASS)
+		return ret;
+	if (done)
 		ret = (int)done;
-	}
 	pd_packet_count_send(s, msgs, ret, waited);
 	return ret;
 }

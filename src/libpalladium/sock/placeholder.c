@@ -85,7 +85,9 @@ static uint32_t pd_placeholder_options(const struct pd_packet *s)
 {
 	return s->recv_metadata | s->recv_control << 1 | s->inline_mode << 2 | s->auxdata << 3 |
 	       s->ignore_outgoing << 4 | (s->timestamps == SO_TIMESTAMP) << 5 |
-	       (s->timestamps == SO_TIMESTAMPNS) << 6;
+	       (s->timestamps == SO_TIMESTAMPNS) << 6 | s->rxq_ovfl << 7 |
+	       !!(s->timestamping & SOF_TIMESTAMPING_RX_SOFTWARE) << 8 |
+	       !!(s->timestamping & SOF_TIMESTAMPING_SOFTWARE) << 9;
 }
 
 static void pd_placeholder_set_options(struct pd_packet *s, uint32_t bits)
@@ -96,7 +98,10 @@ static void pd_placeholder_set_options(struct pd_packet *s, uint32_t bits)
 	s->auxdata = bits >> 3 & 1;
 	s->ignore_outgoing = bits >> 4 & 1;
 	s->timestamps = bits >> 5 & 1 ? SO_TIMESTAMP : bits >> 6 & 1 ? SO_TIMESTAMPNS : 0;
-	s->any_control = s->timestamps || s->auxdata || (s->recv_metadata && !s->inline_mode);
+	s->rxq_ovfl = bits >> 7 & 1;
+	s->timestamping = (bits >> 8 & 1 ? SOF_TIMESTAMPING_RX_SOFTWARE : 0) |
+			  (bits >> 9 & 1 ? SOF_TIMESTAMPING_SOFTWARE : 0);
+	pd_packet_note_control(s);
 }
 
 /* Set an int option of the placeholder. */

@@ -8,6 +8,7 @@ import threading
 import time
 
 from .peer import BASIC, RX, TX, Packet, Peer, num_buffers_offset, put_num_buffers
+from .packedring import PackedDeviceQueue
 from .ring import AddressMap, DeviceQueue, Region, drain_eventfd, fence, wait_fds
 from .wire import (NEED_REPLY, NO_FD, REPLY, VERSION, F, P, PeerClosed, PeerTimeout, Req, close_fds,
                    u64, vring_state)
@@ -151,7 +152,7 @@ class BackEnd(Peer):
             if r.queue:
                 old = r.queue
                 self._start(r)
-                r.queue.last_avail, r.queue.used_next = old.last_avail, old.used_next
+                r.queue.resume(old)
 
     def _on_set_vring_num(self, msg):
         index, num = struct.unpack("<II", msg.payload)
@@ -196,16 +197,14 @@ class BackEnd(Peer):
     def _on_get_vring_base(self, msg):
         index, _ = struct.unpack("<II", msg.payload)
         ring = self._ring(index)
-        base = ring.queue.last_avail if ring.queue else ring.base
+        base = ring.queue.base() if ring.queue else ring.base
         ring.queue = ring.addr = None
         return vring_state(index, base)
 
     def _start(self, ring):
-        q = DeviceQueue(self.memory, ring.num, *ring.addr, bool(self.features & F.EVENT_IDX))
-        base = ring.base
-        if base != q.ring.used_idx:
-            base = q.ring.used_idx  # DPDK says 0 whatever it left in the ring
-        q.set_base(base)
+        kind = PackedDeviceQueue if self.features & F.RING_PACKED else DeviceQueue
+        q = kind(self.memory, ring.num, ring.addr, bool(self.features & F.EVENT_IDX))
+        q.start(ring.base)
         q.kick_fd, q.call_fd = ring.kick, ring.call
         ring.queue = q
 

@@ -5,6 +5,7 @@ import struct
 import time
 
 from .peer import (BASIC, DPDK_PROTOCOL, QEMU_PROTOCOL, RX, TX, Packet, Peer, num_buffers_offset)
+from .packedring import PackedDriverQueue
 from .ring import DriverQueue, Memory
 from .wire import Channel, F, P, Req, mem_table, u64, vring_addr, vring_state
 
@@ -27,7 +28,8 @@ class FrontEnd(Peer):
         self.offered = self.offered_protocol = 0
         self.backend = None
         self.pending = {}
-        self.queues = [DriverQueue(self.memory, ring) for _ in range(2 * queues)]
+        kind = PackedDriverQueue if features & F.RING_PACKED else DriverQueue
+        self.queues = [kind(self.memory, ring) for _ in range(2 * queues)]
         self.rx_spec = {}
 
     @property
@@ -74,8 +76,11 @@ class FrontEnd(Peer):
     def set_features(self, features=None):
         """SET_FEATURES: what is wanted and offered, or exactly these bits."""
         self.features = self.want & self.offered if features is None else features
+        if features is None and self.want & ~self.features & F.RING_PACKED:
+            raise AssertionError("no packed rings are offered")
         for q in self.queues:
             q.event_idx = bool(self.features & F.EVENT_IDX)
+            q.in_order = bool(self.features & F.IN_ORDER)
         self.channel.send(Req.SET_FEATURES, u64(self.features))
 
     def get_features(self):
@@ -112,7 +117,7 @@ class FrontEnd(Peer):
         if req == Req.SET_VRING_NUM:
             ch.send(req, vring_state(i, q.size))
         elif req == Req.SET_VRING_BASE:
-            ch.send(req, vring_state(i, kw.get("base", q.last_used)))
+            ch.send(req, vring_state(i, kw.get("base", q.base())))
         elif req == Req.SET_VRING_ADDR:
             desc, avail, used = (self.memory.uva(g) for g in q.gpa)
             ch.send(req, vring_addr(i, desc, used, avail, kw.get("addr_flags", 0)))
@@ -173,8 +178,9 @@ class FrontEnd(Peer):
         return self
 
     def start_like_dpdk(self, reconnect=False):
-        """Connect if need be, then what DPDK 22.11's virtio-user sends. BASE is always 0; a
-        reconnecting server (reconnect=True) sends no SET_OWNER."""
+        """Connect if need be, then what DPDK 22.11's virtio-user sends. BASE is always 0 (packed:
+        its wrap counter alone, so reset_rings() comes first); a reconnecting server
+        (reconnect=True) sends no SET_OWNER."""
         if not self.channel:
             self.connect()
         self.protocol = 0
@@ -187,7 +193,7 @@ class FrontEnd(Peer):
         self._status_like_dpdk(0xb)
         self.send_memory()
         self.each_ring(Req.SET_VRING_NUM, Req.SET_VRING_BASE, Req.SET_VRING_ADDR,
-                       Req.SET_VRING_KICK, base=0)
+                       Req.SET_VRING_KICK, base=self.want & F.RING_PACKED and 1 << 15)
         self._bases_from_memory()
         if self.offered & F.PROTOCOL:
             self.each_ring(Req.SET_VRING_ENABLE)

@@ -219,23 +219,72 @@ class Chain:
         return out
 
 
-class DriverQueue:
-    """The driver's (front-end's) end of a split ring.
+class DriverEnd:
+    """What the driver's (front-end's) ends of split and packed rings share.
 
     add() -> publish() -> kick(), then reap() or wait_used(). ring gives raw access for scripted
-    misbehaviour. kick and call are the eventfds.
+    misbehaviour. kick_fd and call_fd are the eventfds. kind: the ring's class; aligns: of its
+    three parts.
     """
 
-    def __init__(self, memory, size, event_idx=False):
-        self.memory, self.event_idx = memory, event_idx
-        lengths = Ring.lengths(size)
-        aligns = (16, 2, 4)
+    def __init__(self, memory, size, kind, aligns):
+        self.memory, self.size = memory, size
+        self.event_idx = self.in_order = False
+        lengths = kind.lengths(size)
         self.gpa = tuple(memory.alloc(n, a) for n, a in zip(lengths, aligns))
-        self.ring = Ring(size, *(memory.view(g, n) for g, n in zip(self.gpa, lengths)))
+        self.ring = kind(size, *(memory.view(g, n) for g, n in zip(self.gpa, lengths)))
         self.kick_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.call_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.size = size
+        self.kicks = 0
         self.reset()
+
+    def close(self):
+        """Close the eventfds."""
+        os.close(self.kick_fd)
+        os.close(self.call_fd)
+
+    def kick(self):
+        """Kick whether it is asked for or not."""
+        self.kicks += 1
+        signal_eventfd(self.kick_fd)
+
+    def _take(self, ident, length):
+        """The chains that a used element with this id completes, as Used: in order, all up to its
+        own, those before it to their full length."""
+        if ident not in self.chains:
+            raise AssertionError(f"used element {ident} is no chain of ours")
+        while self.in_order and (first := next(iter(self.chains))) != ident:
+            chain = self.chains.pop(first)
+            yield Used(first, sum(n for _, n, write in chain.segs if write), chain)
+        yield Used(ident, length, self.chains.pop(ident))
+
+    def recycle(self, used):
+        """Free the ids and allocations of completed chains."""
+        for u in used:
+            self.free.extend(u.chain.ids)
+            for gpa, size in u.chain.owned + ([u.chain.table] if u.chain.table else []):
+                self.memory.free(gpa, size)
+
+    def wait_used(self, timeout):
+        """reap() after waiting for a call; relies on the call alone, so a lost one shows."""
+        deadline = time.monotonic() + timeout
+        while not (done := self.reap()):
+            self.suppress_calls(False)
+            fence()
+            if self.completed():
+                continue
+            if not wait_fds([self.call_fd], deadline - time.monotonic()):
+                raise PeerTimeout("a completion without a call" if self.completed()
+                                  else "no completion")
+            drain_eventfd(self.call_fd)
+        return done
+
+
+class DriverQueue(DriverEnd):
+    """The driver's end of a split ring."""
+
+    def __init__(self, memory, size):
+        super().__init__(memory, size, Ring, (16, 2, 4))
 
     def reset(self):
         """Start from an empty ring; buffers in it are forgotten."""
@@ -245,12 +294,10 @@ class DriverQueue:
         self.free = deque(range(self.size))
         self.chains = {}
         self.avail_next = self.kicked = self.last_used = 0
-        self.kicks = 0
 
-    def close(self):
-        """Close the eventfds."""
-        os.close(self.kick_fd)
-        os.close(self.call_fd)
+    def base(self):
+        """What SET_VRING_BASE says."""
+        return self.last_used
 
     def can_add(self, count, indirect=False):
         """Is there room for a chain of count descriptors?"""
@@ -301,15 +348,14 @@ class DriverQueue:
         if wanted:
             self.kick()
 
-    def kick(self):
-        """Kick whether it is asked for or not."""
-        self.kicks += 1
-        signal_eventfd(self.kick_fd)
-
     def suppress_calls(self, yes=True):
         """Ask the device not to call (or to call at the next completion)."""
         self.ring.avail_flags = NO_INTERRUPT if yes else 0
         self.ring.used_event = self.last_used - 1 if yes else self.last_used
+
+    def completed(self):
+        """Has the device completed anything?"""
+        return self.ring.used_idx != self.last_used
 
     def reap(self):
         """Take every completed chain; a list of Used."""
@@ -319,33 +365,9 @@ class DriverQueue:
             raise AssertionError(f"used index jumped from {self.last_used} to {end}")
         while self.last_used != end:
             at = 2 * (self.last_used % self.size)
-            head, length = self.ring.used_elem[at], self.ring.used_elem[at + 1]
-            chain = self.chains.pop(head, None)
-            if chain is None:
-                raise AssertionError(f"used element {head} is no chain of ours")
-            done.append(Used(head, length, chain))
-            self.last_used = (self.last_used + 1) & 0xffff
-        return done
-
-    def recycle(self, used):
-        """Free the descriptors and allocations of completed chains."""
-        for u in used:
-            self.free.extend(u.chain.ids)
-            for gpa, size in u.chain.owned + ([u.chain.table] if u.chain.table else []):
-                self.memory.free(gpa, size)
-
-    def wait_used(self, timeout):
-        """reap() after waiting for a call; relies on the call alone, so a lost one shows."""
-        deadline = time.monotonic() + timeout
-        while not (done := self.reap()):
-            self.suppress_calls(False)
-            fence()
-            if self.ring.used_idx != self.last_used:
-                continue
-            if not wait_fds([self.call_fd], deadline - time.monotonic()):
-                lost = self.ring.used_idx != self.last_used
-                raise PeerTimeout("a completion without a call" if lost else "no completion")
-            drain_eventfd(self.call_fd)
+            for used in self._take(self.ring.used_elem[at], self.ring.used_elem[at + 1]):
+                done.append(used)
+                self.last_used = (self.last_used + 1) & 0xffff
         return done
 
 
@@ -355,24 +377,62 @@ class Popped(NamedTuple):
     segs: list
 
 
-class DeviceQueue:
-    """The device's (back-end's) end of a split ring."""
+class DeviceEnd:
+    """What the device's (back-end's) ends of split and packed rings share. kind: the ring's class;
+    parts: the addresses of its three parts, as SET_VRING_ADDR has them."""
 
-    def __init__(self, memory, size, desc, avail, used, event_idx):
+    def __init__(self, memory, size, kind, parts, event_idx):
         self.memory, self.size, self.event_idx = memory, size, event_idx
-        lengths = Ring.lengths(size)
-        parts = (memory.view_uva(a, n) for a, n in zip((desc, avail, used), lengths))
-        self.ring = Ring(size, *parts)
-        self.last_avail = self.signalled = self.used_next = 0
+        self.ring = kind(size, *(memory.view_uva(a, n) for a, n in zip(parts, kind.lengths(size))))
+        self.last_avail = self.used_next = 0
         self.kick_fd = self.call_fd = None
         self.forced = True
         self.calls = 0
 
-    def set_base(self, base):
-        """Continue at this index; the used index resynchronises from memory."""
-        self.last_avail = base
-        self.used_next = self.ring.used_idx
-        self.forced = True
+    def _call(self, wanted):
+        """Call the driver if it wants to know, or has never been called."""
+        wanted, self.forced = wanted or self.forced, False
+        if wanted and self.call_fd is not None:
+            self.calls += 1
+            signal_eventfd(self.call_fd)
+
+    def read(self, popped):
+        """All device-readable bytes of a chain."""
+        return b"".join(bytes(self.memory.view(a, n)) for a, n, w in popped.segs if not w and n)
+
+    def write(self, popped, data):
+        """Write into a chain's device-writable buffers; returns how much went in."""
+        done = 0
+        for addr, length, write in popped.segs:
+            if write and done < len(data):
+                piece = data[done:done + length]
+                self.memory.view(addr, len(piece))[:] = piece
+                done += len(piece)
+        return done
+
+    @staticmethod
+    def room(popped):
+        """Device-writable bytes of a chain."""
+        return sum(length for _, length, write in popped.segs if write)
+
+
+class DeviceQueue(DeviceEnd):
+    """The device's end of a split ring."""
+
+    def __init__(self, memory, size, parts, event_idx):
+        super().__init__(memory, size, Ring, parts, event_idx)
+
+    def start(self, _):
+        """Continue where the ring's used index says: DPDK gives 0 for the base whatever it left."""
+        self.last_avail = self.used_next = self.ring.used_idx
+
+    def base(self):
+        """What GET_VRING_BASE answers."""
+        return self.last_avail
+
+    def resume(self, old):
+        """Carry on where another queue over the same ring stands."""
+        self.last_avail, self.used_next = old.last_avail, old.used_next
 
     def available(self):
         """Chains waiting."""
@@ -409,44 +469,24 @@ class DeviceQueue:
                 return segs
             at = nxt
 
-    def push(self, elems, call=True):
-        """Publish used elements (head, length) by one index update, and call when asked."""
+    def push(self, elems, call=True, batch=False):
+        """Publish used elements (head, length) by one index update, and call when asked. batch:
+        write only one, the last, where the first would be, as VIRTIO_F_IN_ORDER allows."""
         old = self.used_next
-        for head, length in elems:
-            at = 2 * (self.used_next % self.size)
+        for i, (head, length) in enumerate(elems[-1:] if batch else elems):
+            at = 2 * ((old + i) % self.size)
             self.ring.used_elem[at], self.ring.used_elem[at + 1] = head, length
-            self.used_next = (self.used_next + 1) & 0xffff
+        self.used_next = (old + len(elems)) & 0xffff
         self.ring.used_idx = self.used_next
         fence()
         if self.event_idx:
-            wanted = self.forced or need_event(self.ring.used_event, self.used_next, old)
+            wanted = need_event(self.ring.used_event, self.used_next, old)
         else:
             wanted = not self.ring.avail_flags & NO_INTERRUPT
-        self.forced = False
-        if call and wanted and self.call_fd is not None:
-            self.calls += 1
-            signal_eventfd(self.call_fd)
+        if call:
+            self._call(wanted)
 
     def suppress_kicks(self, yes=True):
         """Ask the driver not to kick (or to kick at the next buffer)."""
         self.ring.used_flags = NO_NOTIFY if yes else 0
         self.ring.avail_event = self.last_avail - 1 if yes else self.last_avail
-
-    def read(self, popped):
-        """All device-readable bytes of a chain."""
-        return b"".join(bytes(self.memory.view(a, n)) for a, n, w in popped.segs if not w and n)
-
-    def write(self, popped, data):
-        """Write into a chain's device-writable buffers; returns how much went in."""
-        done = 0
-        for addr, length, write in popped.segs:
-            if write and done < len(data):
-                piece = data[done:done + length]
-                self.memory.view(addr, len(piece))[:] = piece
-                done += len(piece)
-        return done
-
-    @staticmethod
-    def room(popped):
-        """Device-writable bytes of a chain."""
-        return sum(length for _, length, write in popped.segs if write)

@@ -18,9 +18,12 @@ and against a front-end under test:
         pkt = be.recv()                         # what the driver sent
         be.send(pkt.frame, pkt.header)          # mergeable when negotiated; num_buffers filled in
 
+FrontEnd(path, features=BASIC | F.RING_PACKED) has packed rings; a BackEnd has those that are
+negotiated.
+
 Misbehaviour: channel.send(..., flags=, size=, fds=), channel.send_raw(bytes, fds, pieces=),
 fe.tx.ring.set_desc(), fe.tx.add_raw(), fe.tx.publish(idx=), be.send(wrong_offset=10),
-be.send(num_buffers=), Memory(sizes=, one_fd=, seals=).
+be.send(num_buffers=), Memory(sizes=, one_fd=, seals=); packedring.py names those of packed rings.
 
 Waiting goes by eventfds alone, never by polling memory, so that a notification which the other
 side owes and does not give is a PeerTimeout.

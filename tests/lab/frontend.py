@@ -9,6 +9,9 @@ from .packedring import PackedDriverQueue
 from .ring import DriverQueue, Memory
 from .wire import Channel, F, P, Req, mem_table, u64, vring_addr, vring_state
 
+# What stands behind each receive buffer.
+GUARD = b"\xa5"
+
 
 class FrontEnd(Peer):
     """The owner of the memory: a driver, as QEMU or virtio-user are.
@@ -316,6 +319,7 @@ class FrontEnd(Peer):
             segs, owned = [], []
             for n in lengths:
                 gpa, room = self._buffer(n)
+                self.memory.view(gpa + n, room - n)[:] = GUARD * (room - n)
                 segs.append((gpa, n, True))
                 owned.append((gpa, room))
             head = q.add(segs, indirect, owned)
@@ -336,6 +340,10 @@ class FrontEnd(Peer):
     def done_rx(self, used, queue=0):
         """Recycle receive chains, posting those again that were posted with refill."""
         q = self.queues[2 * queue + RX]
+        for u in used:
+            for (gpa, n, _), (_, room) in zip(u.chain.segs, u.chain.owned):
+                if bytes(self.memory.view(gpa + n, room - n)) != GUARD * (room - n):
+                    raise AssertionError(f"bytes behind a buffer of {n} were written")
         q.recycle(used)
         for u in used:
             again = self.rx_spec.pop((queue, u.head), None)

@@ -33,3 +33,64 @@ def test_nothing_is_logged_into_files_of_the_program(tmp_path, closed, log_file,
     assert {f.read_bytes() for f in tmp_path.glob("data*")} == {b"data"}
     if log_file:
         assert b"pd1 is up" in (tmp_path / "log").read_bytes()
+
+
+LATE = """
+out, data = (f"{sys.argv[1]}/{x}" for x in ("err", "data"))
+a = packet(A)
+os.close(2)
+assert os.open(data, os.O_RDWR | os.O_CREAT) == 2
+os.write(2, b"data")
+b = packet(B)                                   # pd0 and pd1 come up
+"""
+
+
+def late(tmp_path, body):
+    """Standard error as the program had it, the file that it opened under its number, and a third file."""
+    with open(tmp_path / "err", "wb") as err:
+        done = subprocess.run([*program(LATE + body), tmp_path], stderr=err, timeout=LIMIT, check=False,
+                              env=environment("pd0=loop:pd1;pd2=loop:pd3", PALLADIUM_TRACELEVEL="info"))
+    files = [tmp_path / x for x in ("err", "data", "new")]
+    text = [f.read_bytes() if f.exists() else b"" for f in files]
+    assert done.returncode == 0, text
+    return text
+
+
+def test_nothing_is_logged_into_a_file_that_becomes_the_standard_error(tmp_path):
+    before, data, _ = late(tmp_path, "os._exit(0)")
+    assert data == b"data"
+    assert b"pd1 is up" not in before
+
+
+@pytest.mark.parametrize("how", ["os.dup2(f, 2)", "libc.dup3(f, 2, 0)", "libc.syscall(33, f, 2)"])
+def test_lines_follow_a_standard_error_that_is_put_there(tmp_path, how):
+    """Children that redirect their own, with and without memory of their own, are no matter."""
+    _, data, new = late(tmp_path, f"""
+f = os.open(f"{{sys.argv[1]}}/new", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+{how}
+os.close(f)
+import subprocess
+subprocess.run(["true"], stderr=subprocess.DEVNULL, close_fds=False, check=True)
+if not os.fork():
+    os.dup2(os.open("/dev/null", os.O_WRONLY), 2)
+    os._exit(0)
+os.wait()
+c, d = packet("pd2"), packet("pd3")
+os._exit(0)
+""")
+    assert data == b"data"
+    assert b"pd3 is up" in new
+
+
+def test_a_file_that_is_no_configuration_does_not_fill_the_log(tmp_path):
+    """All of it is read: the port at its end works, and the mistakes of PALLADIUM_PORTS are told."""
+    conf = tmp_path / "conf"
+    conf.write_text("\n".join(f"word{i} and \x01 more of it" for i in range(4000)) + "\nport last loop peer=other\n")
+    done = subprocess.run(program("say(socket.if_nametoindex('last') > 0)"),
+                          env=environment("pd0=loop:pd1;nonsense", PALLADIUM_CONFIG_FILE=conf), text=True,
+                          capture_output=True, timeout=LIMIT, check=False)
+    lines = done.stderr.splitlines()
+    assert (done.stdout, len(lines)) == ("True\n", 22), done.stderr
+    assert all(f"{conf}:{i + 1}:1:" in line for i, line in enumerate(lines[:20]))
+    assert lines[20].startswith(f"PALLADIUM ERROR: config: {conf}: ") and " more mistakes" in lines[20]
+    assert "PALLADIUM_PORTS:1:" in lines[21]

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "base/assert.h"
@@ -19,6 +20,11 @@
 int pd_log_level_now = PD_LOG_INFO;
 static int pd_log_fd = 2;
 static int pd_log_details;
+
+/* What standard error is: a program may close 2 and open a file of its own that becomes 2. */
+static struct {
+	uint64_t device, inode;
+} pd_log_stderr;
 static bool pd_log_colours;
 
 static const struct {
@@ -93,10 +99,46 @@ int pd_log_set_file(const char *path)
 	return 0;
 }
 
+/* What file 2 is. Returns 0 or -errno. */
+static int pd_log_look_at_stderr(uint64_t *device, uint64_t *inode)
+{
+	struct stat st;
+	int ret = pd_sys_fstat(2, &st);
+
+	if (ret < 0)
+		return ret;
+	*device = st.st_dev;
+	*inode = st.st_ino;
+	return 0;
+}
+
+void pd_log_stderr_moved(void)
+{
+	uint64_t device, inode;
+
+	if (pd_load_relaxed(&pd_log_fd) != 2 || pd_log_look_at_stderr(&device, &inode) < 0)
+		return;
+	pd_store_relaxed(&pd_log_stderr.device, device);
+	pd_store_relaxed(&pd_log_stderr.inode, inode);
+}
+
 void pd_log_start(void)
 {
 	if (pd_log_fd == 2 && pd_sys_fcntl(2, F_GETFD, 0) < 0)
 		pd_log_fd = -1;
+	pd_log_stderr_moved();
+}
+
+/* Whether 2 is what it was when the log began, or was put there since by dup2. */
+static bool pd_log_stderr_stays(void)
+{
+	uint64_t device, inode;
+
+	if (!pd_load_relaxed(&pd_log_stderr.inode)) /* nobody asked yet */
+		return true;
+	return pd_log_look_at_stderr(&device, &inode) == 0 &&
+	       device == pd_load_relaxed(&pd_log_stderr.device) &&
+	       inode == pd_load_relaxed(&pd_log_stderr.inode);
 }
 
 /* The program claimed the number of the log file: it goes on under another. */
@@ -155,9 +197,11 @@ void pd_log_write(enum pd_log_level level, const char *module, const char *fmt, 
 {
 	static const char colour_off[] = "\033[0m";
 	char line[PD_LOG_LINE_MAX + sizeof(colour_off)];
-	int saved = errno, n, m;
+	int saved = errno, n, m, fd = pd_load_relaxed(&pd_log_fd);
 	va_list ap;
 
+	if (fd < 0 || (fd == 2 && !pd_log_stderr_stays()))
+		return;
 	n = pd_log_prefix(line, PD_LOG_LINE_MAX - 1, level, module);
 	va_start(ap, fmt);
 	m = vsnprintf(line + n, (size_t)(PD_LOG_LINE_MAX - 1 - n), fmt, ap);
@@ -168,7 +212,7 @@ void pd_log_write(enum pd_log_level level, const char *module, const char *fmt, 
 		n += (int)sizeof(colour_off) - 1;
 	}
 	line[n++] = '\n';
-	pd_sys_write(pd_load_relaxed(&pd_log_fd), line, (size_t)n);
+	pd_sys_write(fd, line, (size_t)n);
 	errno = saved;
 }
 

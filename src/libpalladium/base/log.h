@@ -40,8 +40,14 @@ void pd_log_set_level(enum pd_log_level level);
  */
 int pd_log_set_file(const char *path);
 
-/* Before the first line: where standard error is closed, 2 will be a file of the program's, and nothing is written to it. */
+/*
+ * Before the first line. Where standard error is closed, 2 will be a file of the program's, and nothing is written to it. Where it is
+ * open, its device and inode are remembered: a program may close 2 later and open a file that becomes 2, and no line may go there.
+ */
 void pd_log_start(void);
+
+/* The program has put another file on 2 with dup2, which makes that its standard error: lines follow it. */
+void pd_log_stderr_moved(void);
 
 /* Have `keep` (pd_fd_internal) take the log file's descriptor to where the program neither closes nor replaces it. */
 typedef int (*pd_log_keep_fn)(int fd, void (*moved)(void *ctx, int from, int to), void *ctx);

@@ -127,16 +127,38 @@ int pd_config_read_file(struct pd_config *cfg, const char *path, pd_conf_message
 	return ret;
 }
 
-/* Write a message to the log as file:line:column. */
+/* Mistakes of one source that are shown; a file that is no configuration at all has one in each word. */
+#define PD_CONFIG_SHOWN_MAX 20
+
+/* How many messages a source has caused. */
+struct pd_config_messages {
+	unsigned shown, more;
+};
+
+/* Write a message to the log as file:line:column. `ctx` counts. */
 static void pd_config_log_message(void *ctx, enum pd_conf_severity severity,
 				  const struct pd_conf_place *place, const char *text)
 {
+	struct pd_config_messages *messages = ctx;
 	static const enum pd_log_level levels[] = {[PD_CONF_ERROR] = PD_LOG_ERROR,
 						   [PD_CONF_WARNING] = PD_LOG_WARN,
 						   [PD_CONF_DETAIL] = PD_LOG_DETAILS};
 
+	if (severity != PD_CONF_DETAIL && messages->shown >= PD_CONFIG_SHOWN_MAX) {
+		messages->more++;
+		return;
+	}
+	messages->shown += severity != PD_CONF_DETAIL;
 	pd_log(levels[severity], "config", "%s:%u:%u: %s", place->file, place->line, place->column,
 	       text);
+}
+
+/* A source is read: tell what was not shown, and count anew. */
+static void pd_config_log_rest(struct pd_config_messages *messages, const char *name)
+{
+	if (messages->more)
+		pd_err("config", "%s: %u more mistakes, which are not shown", name, messages->more);
+	*messages = (struct pd_config_messages){0, 0};
 }
 
 /* Obey the file's `log` line where the environment says nothing. */
@@ -155,13 +177,15 @@ static void pd_config_apply_log(const struct pd_config *cfg)
 
 int pd_config_load(struct pd_config **out)
 {
+	struct pd_config_messages messages = {0, 0};
 	struct pd_config *cfg = pd_config_new();
 	const char *path = pd_vars.config_file;
 	int ret;
 
 	if (!cfg)
 		return -ENOMEM;
-	ret = *path ? pd_config_read_file(cfg, path, pd_config_log_message, NULL) : 0;
+	ret = *path ? pd_config_read_file(cfg, path, pd_config_log_message, &messages) : 0;
+	pd_config_log_rest(&messages, path);
 	if (ret == -ENOMEM)
 		goto err_free;
 	if (ret == -ENOENT && !pd_vars_is_set(&pd_vars, &pd_vars.config_file))
@@ -169,10 +193,12 @@ int pd_config_load(struct pd_config **out)
 	else if (ret < 0)
 		pd_warn("config", "%s: %s", path, pd_strerror(ret));
 	ret = pd_config_parse_ports(cfg, "PALLADIUM_PORTS", pd_vars.ports, strlen(pd_vars.ports),
-				    pd_config_log_message, NULL);
+				    pd_config_log_message, &messages);
+	pd_config_log_rest(&messages, "PALLADIUM_PORTS");
 	if (ret < 0)
 		goto err_free;
-	pd_config_finish(cfg, pd_config_log_message, NULL);
+	pd_config_finish(cfg, pd_config_log_message, &messages);
+	pd_config_log_rest(&messages, "ports and rules");
 	pd_config_apply_log(cfg);
 	*out = cfg;
 	return 0;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "base/log.h"
 #include "base/sys.h"
 #include "preload/real.h"
 
@@ -160,6 +161,15 @@ static int pd_dup_make_room(int fd, int newfd)
 	return 0;
 }
 
+/* A dup2 or dup3 gave `newfd`: one onto 2 makes that file the program's standard error, where the log goes too. Returns newfd. */
+static inline int pd_dup_told(int newfd)
+{
+	if (pd_unlikely(newfd == 2) && pd_load_acquire(&pd_gate_configured) &&
+	    !pd_fd_foreign_process())
+		pd_log_stderr_moved();
+	return newfd;
+}
+
 /* dup2 and dup3 where one of the two numbers is in the table; `flags` is -1 for dup2. */
 static PD_NOINLINE int pd_dup_onto(int fd, int newfd, int flags)
 {
@@ -175,20 +185,20 @@ static PD_NOINLINE int pd_dup_onto(int fd, int newfd, int flags)
 		return (int)pd_result(ret);
 	sk = pd_dup_source(fd);
 	ret = flags == -1 ? pd_real.dup2(fd, newfd) : pd_real.dup3(fd, newfd, flags);
-	return pd_dup_done(ret, sk);
+	return pd_dup_told(pd_dup_done(ret, sk));
 }
 
 int PD_WRAP(dup2)(int fd, int newfd)
 {
 	if (pd_likely(!pd_fd_ours(fd) && !pd_fd_ours(newfd)))
-		return pd_real.dup2(fd, newfd);
+		return pd_dup_told(pd_real.dup2(fd, newfd));
 	return pd_dup_onto(fd, newfd, -1);
 }
 
 int PD_WRAP(dup3)(int fd, int newfd, int flags)
 {
 	if (pd_likely(!pd_fd_ours(fd) && !pd_fd_ours(newfd)))
-		return pd_real.dup3(fd, newfd, flags);
+		return pd_dup_told(pd_real.dup3(fd, newfd, flags));
 	return pd_dup_onto(fd, newfd, flags);
 }
 

@@ -133,6 +133,119 @@ for change in ("add ready", "modify", "pipe"):
 """)
 
 
+# Each of these begins with an epoll from before the program's first packet socket, and a thread asleep in it.
+ASLEEP_BEFORE = {
+    "the first member wakes it": """
+e = select.epoll()
+t = sleeping(e.poll)
+a, b = packet(A, proto=0), packet(B)
+e.register(b, select.EPOLLIN)
+say(t.is_alive())
+a.send(frame(1))
+say([x for _, x in t.result()], len(e.poll(0)))
+""",
+    "a member that is ready": """
+e = select.epoll()
+t = sleeping(e.poll, 10, 1)
+a, b = packet(A, proto=0), packet(B)
+a.send(frame(1))
+e.register(b, select.EPOLLIN | select.EPOLLET)
+say([x for _, x in t.result()], len(e.poll(0)))
+""",
+    "many threads, and a pipe": """
+e = select.epoll()
+r, w = os.pipe()
+e.register(r, select.EPOLLIN)
+ts = [sleeping(e.poll) for _ in range(4)]
+a, b = packet(A, proto=0), packet(B)
+e.register(b, select.EPOLLIN)
+say([t.is_alive() for t in ts])
+t = sleeping(e.poll)
+a.send(frame(1))
+say([[f == b.fileno() for f, _ in t.result()] for t in ts + [t]])
+drain(b)
+t = sleeping(e.poll)
+os.write(w, b"x")
+say([f == r for f, _ in t.result()])
+""",
+    "its timeout stays": """
+e = select.epoll()
+def timed(call, *args):
+    t = time.monotonic()
+    return checked(call(*args)), time.monotonic() - t >= 0.2
+ev, ts = ctypes.create_string_buffer(64), timespec.of(0.2)
+waits = [sleeping(timed, libc.epoll_wait, e.fileno(), ev, 4, 200),
+         sleeping(timed, libc.epoll_pwait2, e.fileno(), ev, 4, ctypes.byref(ts), None)]
+e.register(packet(B), select.EPOLLIN)
+say([t.result() for t in waits])
+""",
+    "inside another": """
+e, outer, far = [select.epoll() for _ in range(3)]
+r, w = os.pipe()
+e.register(r, select.EPOLLIN)
+outer.register(e, select.EPOLLIN)
+far.register(outer, select.EPOLLIN | select.EPOLLET)
+name = {e.fileno(): "e", outer.fileno(): "outer"}
+ts = [sleeping(x.poll) for x in (outer, far)]
+a, b = packet(A, proto=0), packet(B)
+e.register(b, select.EPOLLIN)
+say([t.is_alive() for t in ts])
+a.send(frame(1))
+say([[name[f] for f, _ in t.result()] for t in ts])
+say(far.poll(0), len(outer.poll(0)), ready(far, timeout=0))
+drain(b)
+say(far.poll(0), outer.poll(0))
+os.write(w, b"x")
+say([name[f] for f, _ in far.poll(5)], [name[f] for f, _ in outer.poll(5)])
+outer.unregister(e)
+say(outer.poll(0), attempt(outer.unregister, e), attempt(outer.modify, e, 1))
+""",
+    "under a copy of its number": """
+e = select.epoll()
+c = select.epoll.fromfd(os.dup(e.fileno()))
+t = sleeping(c.poll)
+a, b = packet(A, proto=0), packet(B)
+e.register(b, select.EPOLLIN)
+a.send(frame(1))
+say([x for _, x in t.result()])
+say(len(c.poll(0)), attempt(c.register, b, 1))
+""",
+    "a signal ends it": """
+e = select.epoll()
+ran = []
+signal.signal(signal.SIGALRM, lambda *_: ran.append(1))
+a, b = [], []
+def later():
+    a.append(packet(A, proto=0))
+    b.append(packet(B))
+    e.register(b[0], select.EPOLLIN)
+    os.kill(os.getpid(), signal.SIGALRM)
+ev = ctypes.create_string_buffer(64)
+threading.Timer(0.1, later).start()
+say(checked(libc.epoll_wait(e.fileno(), ev, 4, -1)), len(ran))
+a[0].send(frame(1))
+say(checked(libc.epoll_wait(e.fileno(), ev, 4, -1)))
+""",
+    "members of the kernel's go": """
+e = select.epoll()
+pipes = [os.pipe() for _ in range(3)]
+for r, _ in pipes:
+    e.register(r, select.EPOLLIN)
+a, b = packet(A, proto=0), packet(B)
+e.register(b, select.EPOLLIN)
+for r, _ in pipes[:2]:
+    e.unregister(r)
+os.write(pipes[2][1], b"x")
+say([f == pipes[2][0] for f, _ in e.poll(5)])
+""",
+}
+
+
+@pytest.mark.parametrize("case", ASLEEP_BEFORE)
+def test_an_epoll_from_before_the_first_socket(kernel, case):
+    same(kernel, DRAIN + ASLEEP_BEFORE[case])
+
+
 def test_timeouts_are_never_early_and_bad_ones_are_refused(kernel):
     same(kernel, """
 b = packet(B)

@@ -19,6 +19,10 @@ static void pd_lib_run_nothing(void)
 
 void (*pd_lib_run_pending)(void) = pd_lib_run_nothing;
 
+/* Before sock/sleepers.c is there nothing sets kernel_wait. */
+void (*pd_lib_sleep_left)(void);
+void (*pd_lib_sleep_resumed)(uint32_t noted);
+
 int (*pd_lib_sigbus)(const struct sigaction *act, struct sigaction *old);
 
 static struct pd_lock pd_fork_lock = PD_LOCK_INIT(PD_RANK_CONTROL);

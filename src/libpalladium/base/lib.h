@@ -32,9 +32,18 @@ struct pd_lib_thread {
 	volatile int asleep;  /* in a sleep that handlers may interrupt at once */
 	volatile int ran;     /* a handler ran since pd_lib_sleep_begin */
 	int restart; /* the last handler that waited or ran was installed with SA_RESTART */
+	uint32_t
+		kernel_wait; /* the epoll that libc's epoll_wait sleeps on, plus one; 0 none. Others read it too */
 };
 
 extern PD_TLS struct pd_lib_thread pd_lib_self;
+
+/*
+ * Around a handler that interrupts a sleep with kernel_wait set: the thread may never come back to it, or come
+ * back to what was `noted`. sock/sleepers.c puts its own here. Outside the library.
+ */
+extern void (*pd_lib_sleep_left)(void);
+extern void (*pd_lib_sleep_resumed)(uint32_t noted);
 
 /* Runs the waiting handler of this thread; preload/signal.c puts its own here. Never NULL. */
 extern void (*pd_lib_run_pending)(void);

@@ -144,6 +144,8 @@ static void pd_signal_entry(int sig, siginfo_t *info, void *context)
 	}
 	self->depth = 0;
 	self->asleep = 0;
+	if (pd_unlikely(was.kernel_wait))
+		pd_lib_sleep_left();
 	/* A sleep can be cancelled at any instruction; the handler may call us again, where it must not. */
 	if (was.asleep)
 		pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &type);
@@ -152,6 +154,8 @@ static void pd_signal_entry(int sig, siginfo_t *info, void *context)
 	pd_signal_mask_set(PD_SIGNALS_BLOCK | mask);
 	if (was.asleep)
 		pthread_setcanceltype(type, NULL);
+	if (pd_unlikely(was.kernel_wait))
+		pd_lib_sleep_resumed(was.kernel_wait);
 	self->depth = was.depth;
 	self->asleep = was.asleep;
 	self->ran = 1;
@@ -170,6 +174,7 @@ static void pd_signal_run_deferred(void)
 	pd_lib_self.pending = 0;
 	pd_signal_mask_set(pd_handler_mask(&d.handler, d.sig, d.mask));
 	pd_handler_call(&d.handler, d.sig, &d.info, &uc);
+	pd_lib_self.ran = 1;
 	pd_lib_self.restart = !!(d.handler.flags & SA_RESTART);
 	errno = saved;
 	pd_signal_mask_set(d.mask);

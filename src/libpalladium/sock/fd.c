@@ -193,6 +193,34 @@ int pd_fd_next(uint32_t fd, uint32_t last, bool internal)
 	return -1;
 }
 
+void pd_fd_each_open(void (*each)(void *ctx, int fd), void *ctx)
+{
+	struct entry {
+		uint64_t ino, off;
+		uint16_t reclen;
+		uint8_t type;
+		char name[];
+	};
+	uint64_t room[256];
+	char *text = (char *)room;
+	ssize_t n;
+	int dir;
+
+	dir = pd_sys_open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	if (dir < 0)
+		return;
+	while ((n = pd_sys_getdents(dir, text, sizeof(room))) > 0) {
+		for (ssize_t at = 0; at < n;) {
+			const struct entry *e = (const void *)(text + at);
+
+			at += e->reclen;
+			if (*e->name >= '0' && *e->name <= '9')
+				each(ctx, (int)strtol(e->name, NULL, 10));
+		}
+	}
+	pd_sys_close(dir);
+}
+
 /* Where the numbers for our own descriptors begin: the upper half of what the program may have. */
 static int pd_fd_internal_base(void)
 {

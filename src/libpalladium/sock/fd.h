@@ -113,6 +113,9 @@ static inline int pd_fd_fresh(int fd)
  */
 int pd_fd_next(uint32_t fd, uint32_t last, bool internal);
 
+/* Call `each` for every descriptor that the process has open, ours and the kernel's. Control path. */
+void pd_fd_each_open(void (*each)(void *ctx, int fd), void *ctx);
+
 /*
  * Keep `fd` for the library: it moves to a high number with FD_CLOEXEC, which is returned, and the old
  * number is closed. The program's close, close_range and dup2 do not reach it. `moved` (which may be NULL)

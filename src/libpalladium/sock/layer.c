@@ -13,6 +13,7 @@
 #include "sock/fd.h"
 #include "sock/hooks.h"
 #include "sock/layer.h"
+#include "sock/multiplex.h"
 #include "sock/packet.h"
 #include "vlib/progress.h"
 
@@ -73,6 +74,7 @@ static void pd_sock_fork_child(void)
 	pd_ports_after_fork();
 	pd_sock_pools_after_fork();
 	pd_taps_after_fork(true);
+	pd_sock_epoll_locks_after_fork();
 	for (fd = pd_fd_next(0, UINT32_MAX, false); fd >= 0;
 	     fd = pd_fd_next((uint32_t)fd + 1, UINT32_MAX, false)) {
 		struct pd_sock *sk = pd_fd_get(fd);

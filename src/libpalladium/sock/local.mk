@@ -4,12 +4,14 @@ libpd_la_SOURCES += \
 	src/libpalladium/sock/hooks.c src/libpalladium/sock/hooks.h \
 	src/libpalladium/sock/sock.c src/libpalladium/sock/sock.h
 libpd_la_SOURCES += \
+	src/libpalladium/sock/epoll.c \
 	src/libpalladium/sock/ifquery.c \
 	src/libpalladium/sock/layer.c src/libpalladium/sock/layer.h \
-	src/libpalladium/sock/multiplex.c \
+	src/libpalladium/sock/multiplex.c src/libpalladium/sock/multiplex.h \
 	src/libpalladium/sock/packet.c src/libpalladium/sock/packet.h \
 	src/libpalladium/sock/packet_options.c \
 	src/libpalladium/sock/packet_rx.c \
 	src/libpalladium/sock/packet_tap.c \
 	src/libpalladium/sock/packet_tx.c \
-	src/libpalladium/sock/placeholder.c
+	src/libpalladium/sock/placeholder.c \
+	src/libpalladium/sock/sleepers.c src/libpalladium/sock/sleepers.h

@@ -193,7 +193,7 @@ static struct pd_sock *pd_placeholder_twin(uint64_t unique)
 }
 
 /* Make `fd` a packet socket again if it is a placeholder. */
-static void pd_placeholder_recover_one(int fd)
+static void pd_placeholder_recover_one(void *unused, int fd)
 {
 	uint32_t noted, ifindex;
 	struct pd_packet *s;
@@ -233,28 +233,5 @@ static void pd_placeholder_recover_one(int fd)
 
 void pd_placeholder_recover(void)
 {
-	struct entry {
-		uint64_t ino, off;
-		uint16_t reclen;
-		uint8_t type;
-		char name[];
-	};
-	uint64_t room[256];
-	char *text = (char *)room;
-	ssize_t n;
-	int dir;
-
-	dir = pd_sys_open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	if (dir < 0)
-		return;
-	while ((n = pd_sys_getdents(dir, text, sizeof(room))) > 0) {
-		for (ssize_t at = 0; at < n;) {
-			const struct entry *e = (const void *)(text + at);
-
-			at += e->reclen;
-			if (*e->name >= '0' && *e->name <= '9')
-				pd_placeholder_recover_one((int)strtol(e->name, NULL, 10));
-		}
-	}
-	pd_sys_close(dir);
+	pd_fd_each_open(pd_placeholder_recover_one, NULL);
 }

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "base/sys.h"
+#include "wait/beacon.h"
 #include "wait/pollable.h"
 
 /* The kernel's own bound on epolls in epolls. */
@@ -102,6 +103,7 @@ void pd_epoll_init(struct pd_epoll *ep, int epfd)
 	pd_list_init(&ep->members);
 	ep->epfd = epfd;
 	ep->n_items = 0;
+	ep->beacon = false;
 	ep->kernel_members = 0;
 	ep->harvests = 0;
 	ep->spin.budget_ns = 0;
@@ -378,7 +380,7 @@ static uint32_t pd_epoll_poll(struct pd_pollable *p, uint32_t events, struct pd_
 	static const struct timespec now = {0, 0};
 	uint32_t seq = pd_bell_seq(&p->bell);
 	struct pd_epoll_item *item;
-	bool ready = false;
+	bool ready = false, kernel_tells = !pd_load_acquire(&ep->beacon);
 
 	pd_lock_nested(&ep->lock);
 	pd_list_for_each (item, &ep->items, in_epoll) {
@@ -390,9 +392,10 @@ static uint32_t pd_epoll_poll(struct pd_pollable *p, uint32_t events, struct pd_
 	pd_unlock(&ep->lock);
 	if (ws) {
 		pd_wait_add_bell(ws, &p->bell, seq, p->owner);
-		pd_wait_add_fd(ws, ep->epfd);
+		if (kernel_tells)
+			pd_wait_add_fd(ws, ep->epfd);
 	}
-	if (!ready && pd_load_relaxed(&ep->kernel_members) &&
+	if (!ready && kernel_tells && pd_load_relaxed(&ep->kernel_members) &&
 	    pd_sys_ppoll(&kernel, 1, &now, NULL) > 0) {
 		ready = true;
 		edge->in++; /* the kernel keeps its own edges: any readiness counts anew */
@@ -426,7 +429,7 @@ static int pd_epoll_kernel(struct pd_epoll *ep, struct epoll_event *events, int 
 	int n = pd_sys_epoll_pwait(ep->epfd, events, max, 0, NULL);
 
 	pd_store_relaxed(&ep->harvests, 0); /* threads share the count; its order matters to none */
-	return n == -EINTR ? 0 : n;
+	return n == -EINTR ? 0 : pd_beacon_filter(events, n);
 }
 
 /* One round: offloaded members, and the kernel's when it is their turn. Returns events found or
@@ -465,7 +468,9 @@ static int pd_epoll_sleep(struct pd_epoll *ep, struct epoll_event *events, int m
 		n = pd_wait_kernel_fds(ws, 1);
 		if (n < 0)
 			break;
-		ws->fds[0] = (struct pollfd){.fd = ep->epfd, .events = POLLIN};
+		/* A beacon that goes out rings, and that was noted before this look. */
+		ws->fds[0] = (struct pollfd){.fd = pd_load_acquire(&ep->beacon) ? -1 : ep->epfd,
+					     .events = POLLIN};
 		n = pd_wait_sleep(ws, deadline_ns, mask);
 		if (n < 0)
 			break;

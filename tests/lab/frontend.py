@@ -6,8 +6,8 @@ import time
 
 from .peer import (BASIC, DPDK_PROTOCOL, QEMU_PROTOCOL, RX, TX, Packet, Peer, num_buffers_offset)
 from .packedring import PackedDriverQueue
-from .ring import DriverQueue, Memory
-from .wire import Channel, F, P, Req, mem_table, u64, vring_addr, vring_state
+from .ring import DriverQueue, Memory, drain_eventfd, fence, wait_fds
+from .wire import (Channel, F, P, PeerTimeout, Req, mem_table, u64, vring_addr, vring_state)
 
 # What stands behind each receive buffer.
 GUARD = b"\xa5"
@@ -336,6 +336,25 @@ class FrontEnd(Peer):
             pending += q.wait_used(deadline - time.monotonic())
         taken, pending[:count] = pending[:count], []
         return taken
+
+    def recv_any(self, timeout=None):
+        """Receive one frame from whichever queue has one: (queue, packet)."""
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        while True:
+            for queue in range(self.pairs):
+                q = self.queues[2 * queue + RX]
+                if self.pending.get(queue) or q.completed():
+                    return queue, self.recv(deadline - time.monotonic(), queue)
+                q.suppress_calls(False)
+            fence()
+            rings = self.queues[RX::2]
+            if any(q.completed() for q in rings):
+                continue
+            ready = wait_fds([q.call_fd for q in rings], deadline - time.monotonic())
+            if not ready:
+                raise PeerTimeout("no frame on any queue")
+            for fd in ready:
+                drain_eventfd(fd)
 
     def done_rx(self, used, queue=0):
         """Recycle receive chains, posting those again that were posted with refill."""

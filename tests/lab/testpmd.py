@@ -35,11 +35,12 @@ def _clear(path, listens):
 
 def virtio_user(path, server=False, mrg_rxbuf=True, packed=False, in_order=False, ring=256,
                 queues=1, mac="02:00:00:00:00:aa", extra=""):
-    """A driver, for Testpmd. server=True listens; testpmd then comes up once somebody connects."""
+    """A driver, for Testpmd. server=True listens; testpmd then comes up once somebody connects.
+    Several queues need a Testpmd with queues=, too."""
     _clear(path, server)
     return (f"net_virtio_user%d,path={path},queues={queues},queue_size={ring},mac={mac},"
             f"mrg_rxbuf={int(mrg_rxbuf)},packed_vq={int(packed)},in_order={int(in_order)},"
-            f"server={int(server)}{extra}")
+            f"server={int(server)}{',cq=1' * (queues > 1)}{extra}")
 
 
 def vhost(path, client=False, queues=1, extra=""):
@@ -50,12 +51,13 @@ def vhost(path, client=False, queues=1, extra=""):
 
 class Testpmd(Proc):
     """One testpmd with a port for each device of vdevs. burst: frames per burst; mbufs: size of the pool; mbuf_size:
-    data room, which also bounds what one receive buffer holds; core: the CPU it spins on."""
+    data room, which also bounds what one receive buffer holds; core: the CPU it spins on; queues:
+    pairs that a port uses."""
 
     __test__ = False  # not a test class, whatever its name
 
     def __init__(self, vdevs, core=0, mbufs=4096, mbuf_size=2176, burst=32, memory=256, args=(),
-                 eal=()):
+                 eal=(), queues=1):
         require("dpdk-testpmd")
         prefix = f"pd{os.getpid()}_{next(_serial)}"
         core %= os.cpu_count()
@@ -69,7 +71,8 @@ class Testpmd(Proc):
             ["dpdk-testpmd", f"--lcores=0@{core},1@{core}", f"--file-prefix={prefix}", "--no-pci",
              "--no-telemetry", "--no-huge", "-m", memory, *devices, *eal, "--", "-i",
              "--nb-cores=1", "--no-numa", f"--total-num-mbufs={mbufs}", f"--burst={burst}",
-             f"--mbuf-size={mbuf_size}", *args], on_pty=True, env=env)
+             f"--mbuf-size={mbuf_size}", f"--rxq={queues}", f"--txq={queues}", *args],
+            on_pty=True, env=env)
         try:
             self.expect(PROMPT, 60)
         except ProcTimeout:
@@ -107,6 +110,18 @@ class Testpmd(Proc):
     def halt(self):
         """Stop forwarding."""
         self.command("stop")
+
+    def restart_port(self, port="all"):
+        """Stop a port and start it again."""
+        self.command(f"port stop {port}")
+        self.command(f"port start {port}")
+
+    def set_queues(self, count):
+        """Let every port use this many pairs of queues, no more than it was made with."""
+        self.command("port stop all")
+        self.command(f"port config all rxq {count}")
+        self.command(f"port config all txq {count}")
+        self.command("port start all")
 
     def stats(self, port=0):
         """The port's counters by name: rx_packets, tx_packets, rx_bytes, tx_bytes..."""

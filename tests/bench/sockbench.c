@@ -7,7 +7,9 @@
  *   sockbench rx   IF N SIZE BATCH    receive N frames, check every byte, print the rate
  *   sockbench pong IF N SIZE 1        send N frames back as they come
  *   sockbench ping IF N SIZE 1        send one frame, wait for it, N times; print the round trip's percentiles
- *   sockbench idle IF SECONDS 0 0     sleep in poll; print the process's CPU time
+ *   sockbench rarely IF N SIZE 1      send N frames that bear the time, each when the receiver has long fallen asleep
+ *   sockbench late IF N SIZE 1        receive them; print how old they were: the way there and the wake-up
+ *   sockbench idle IF SECONDS 0 0     sleep in poll on every one of the interfaces IF,IF...; print the process's CPU time
  *
  * A frame is an Ethernet header (EtherType 0x88b5), a 64-bit sequence number, and 64-bit words made from it. Results are one line of
  * JSON on standard output.
@@ -30,7 +32,9 @@
 #define ETHERTYPE 0x88b5
 #define BATCH_MAX 256
 #define FRAME_MAX 12240
+#define PORTS_MAX 64
 #define IDLE_AFTER 20 /* seconds without a frame end a measurement */
+#define ASLEEP_AFTER_NS 2000000 /* a receiver without frames sleeps by then */
 
 static uint8_t frames[BATCH_MAX][FRAME_MAX];
 static struct iovec iovs[BATCH_MAX];
@@ -272,22 +276,70 @@ static int run_ping(int fd, uint64_t n, unsigned size)
 	return done != n;
 }
 
-static int run_idle(int fd, uint64_t seconds)
+/* The number of such a frame is the time at which it was sent. */
+static int run_rarely(int fd, uint64_t n, unsigned size)
 {
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	prepare(1, size);
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t until = now_ns() + ASLEEP_AFTER_NS;
+
+		while (now_ns() < until)
+			;
+		build(frames[0], now_ns(), size);
+		send_all(fd, 1);
+	}
+	return 0;
+}
+
+static int run_late(int fd, uint64_t n, unsigned size)
+{
+	uint32_t *age = calloc(n, sizeof(*age));
+	struct timeval tv = {IDLE_AFTER, 0};
+	uint64_t sent, done = 0;
+
+	if (!age)
+		die("memory");
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	while (done < n) {
+		ssize_t len = recv(fd, frames[0], FRAME_MAX, 0);
+
+		if (len < 0 && errno == EINTR)
+			continue;
+		if (len < 0)
+			break;
+		if (check(frames[0], (unsigned)len, size, &sent))
+			age[done++] = (uint32_t)(now_ns() - sent);
+	}
+	qsort(age, done, sizeof(*age), by_value);
+	if (done)
+		printf("{\"mode\":\"late\",\"frames\":%llu,\"p50_us\":%.3f,\"p99_us\":%.3f}\n",
+		       (unsigned long long)done, age[done / 2] / 1e3, age[done * 99 / 100] / 1e3);
+	return done != n;
+}
+
+/* Sleep in poll on a socket for each of the interfaces in `names`. */
+static int run_idle(char *names, uint64_t seconds)
+{
+	struct pollfd p[PORTS_MAX];
+	unsigned count = 0;
 	struct rusage a, b;
-	uint64_t start = now_ns();
+	uint64_t start;
 	double cpu;
 
+	for (char *rest, *name = strtok_r(names, ",", &rest); name && count < PORTS_MAX;
+	     name = strtok_r(NULL, ",", &rest))
+		p[count++] = (struct pollfd){.fd = open_port(name), .events = POLLIN};
+	fprintf(stderr, "ready\n");
+	start = now_ns();
 	getrusage(RUSAGE_SELF, &a);
-	poll(&p, 1, (int)seconds * 1000);
+	poll(p, count, (int)seconds * 1000);
 	getrusage(RUSAGE_SELF, &b);
 	cpu = (double)(b.ru_utime.tv_sec - a.ru_utime.tv_sec + b.ru_stime.tv_sec -
 		       a.ru_stime.tv_sec) +
 	      (double)(b.ru_utime.tv_usec - a.ru_utime.tv_usec + b.ru_stime.tv_usec -
 		       a.ru_stime.tv_usec) /
 		      1e6;
-	printf("{\"mode\":\"idle\",\"seconds\":%.1f,\"cpu_percent\":%.4f}\n",
+	printf("{\"mode\":\"idle\",\"ports\":%u,\"seconds\":%.1f,\"cpu_percent\":%.4f}\n", count,
 	       (double)(now_ns() - start) / 1e9, cpu * 1e11 / (double)(now_ns() - start));
 	return 0;
 }
@@ -299,7 +351,7 @@ int main(int argc, char **argv)
 	int fd;
 
 	if (argc != 6) {
-		fprintf(stderr, "usage: sockbench tx|rx|ping|pong|idle IF N SIZE BATCH\n");
+		fprintf(stderr, "usage: sockbench tx|rx|ping|pong|rarely|late|idle IF N SIZE BATCH\n");
 		return 2;
 	}
 	n = strtoull(argv[3], NULL, 0);
@@ -310,6 +362,8 @@ int main(int argc, char **argv)
 			BATCH_MAX);
 		return 2;
 	}
+	if (!strcmp(argv[1], "idle"))
+		return run_idle(argv[2], n);
 	fd = open_port(argv[2]);
 	fprintf(stderr, "ready\n");
 	if (!strcmp(argv[1], "tx"))
@@ -320,8 +374,10 @@ int main(int argc, char **argv)
 		return run_pong(fd, n);
 	if (!strcmp(argv[1], "ping"))
 		return run_ping(fd, n, size);
-	if (!strcmp(argv[1], "idle"))
-		return run_idle(fd, n);
+	if (!strcmp(argv[1], "rarely"))
+		return run_rarely(fd, n, size);
+	if (!strcmp(argv[1], "late"))
+		return run_late(fd, n, size);
 	fprintf(stderr, "sockbench: no mode %s\n", argv[1]);
 	return 2;
 }

@@ -81,7 +81,8 @@ static void line_first(double *us, unsigned n)
 
 		for (unsigned k = 0; k < BOUNCES; k++, word += 2) {
 			atomic_store_explicit(&shared->word, word + 1, memory_order_release);
-			while (atomic_load_explicit(&shared->word, memory_order_acquire) != word + 2)
+			while (atomic_load_explicit(&shared->word, memory_order_acquire) !=
+			       word + 2)
 				;
 		}
 		us[i] = (double)(now_ns() - start) / 1e3 / BOUNCES;

@@ -22,7 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ETHERTYPE 0x8800 /* of the first socket; none of 0x8800 to 0x9000 is looked at by anybody here */
+#define ETHERTYPE \
+	0x8800 /* of the first socket; none of 0x8800 to 0x9000 is looked at by anybody here */
 #define BATCH_MAX 256
 #define FRAME_MAX 2048
 #define PORTS_MAX 64

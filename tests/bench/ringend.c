@@ -207,8 +207,7 @@ int main(int argc, char **argv)
 	int ret;
 
 	if (!tx && (argc != 6 || (strcmp(argv[2], "rx") && strcmp(argv[2], "any")))) {
-		fprintf(stderr,
-			"usage: ringend PORT tx SIZE BATCH | rx|any SIZE BATCH SECONDS\n");
+		fprintf(stderr, "usage: ringend PORT tx SIZE BATCH | rx|any SIZE BATCH SECONDS\n");
 		return 2;
 	}
 	size = (unsigned)strtoul(argv[3], NULL, 0);

@@ -5,6 +5,8 @@
  *
  *   sockbench tx   IF N SIZE BATCH    send N frames (sendmmsg; batch 1 is sendmsg)
  *   sockbench rx   IF N SIZE BATCH    receive N frames, check every byte, print the rate
+ *   sockbench talk IF N SIZE BATCH    send N frames, at most WINDOW of which are out, and check each that comes back; print the rate
+ *   sockbench echo IF N SIZE BATCH    send N frames back as they come, in batches
  *   sockbench pong IF N SIZE 1        send N frames back as they come
  *   sockbench ping IF N SIZE 1        send one frame, wait for it, N times; print the round trip's percentiles
  *   sockbench rarely IF N SIZE 1      send N frames that bear the time, each when the receiver has long fallen asleep
@@ -33,7 +35,8 @@
 #define BATCH_MAX 256
 #define FRAME_MAX 12240
 #define PORTS_MAX 64
-#define IDLE_AFTER 20 /* seconds without a frame end a measurement */
+#define WINDOW 512              /* frames on their way, at most */
+#define IDLE_AFTER 20           /* seconds without a frame end a measurement */
 #define ASLEEP_AFTER_NS 2000000 /* a receiver without frames sleeps by then */
 
 static uint8_t frames[BATCH_MAX][FRAME_MAX];
@@ -209,6 +212,78 @@ static int run_rx(int fd, uint64_t n, unsigned size, unsigned batch)
 	return bad || disorder;
 }
 
+/* Receive up to `n` frames into the first messages: one with recvmsg, else with recvmmsg. Returns how many, 0 on a timeout. */
+static unsigned receive_some(int fd, unsigned n)
+{
+	for (;;) {
+		int k;
+
+		if (n == 1) {
+			ssize_t len = recvmsg(fd, &msgs[0].msg_hdr, 0);
+
+			msgs[0].msg_len = (unsigned)len;
+			k = len < 0 ? -1 : 1;
+		} else {
+			k = recvmmsg(fd, msgs, n, MSG_WAITFORONE, NULL);
+		}
+		if (k > 0)
+			return (unsigned)k;
+		if (errno != EINTR)
+			return 0;
+	}
+}
+
+static int run_echo(int fd, uint64_t n, unsigned batch)
+{
+	struct timeval tv = {IDLE_AFTER, 0};
+	uint64_t done = 0;
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	while (done < n) {
+		unsigned k;
+
+		prepare(batch, FRAME_MAX);
+		k = receive_some(fd, batch);
+		if (!k)
+			break;
+		for (unsigned i = 0; i < k; i++)
+			iovs[i].iov_len = msgs[i].msg_len;
+		send_all(fd, k);
+		done += k;
+	}
+	return done != n;
+}
+
+static int run_talk(int fd, uint64_t n, unsigned size, unsigned batch)
+{
+	uint64_t sent = 0, got = 0, bad = 0, seq, start = now_ns();
+	struct timeval tv = {2, 0};
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	while (got < n) {
+		unsigned k;
+
+		while (sent < n && sent - got + batch <= WINDOW) {
+			prepare(batch, size);
+			for (unsigned i = 0; i < batch; i++)
+				build(frames[i], sent + i, size);
+			send_all(fd, batch);
+			sent += batch;
+		}
+		prepare(batch, FRAME_MAX);
+		k = receive_some(fd, batch);
+		if (!k)
+			break;
+		for (unsigned i = 0; i < k; i++)
+			bad += !check(frames[i], msgs[i].msg_len, size, &seq) || seq != got + i;
+		got += k;
+	}
+	printf("{\"mode\":\"talk\",\"frames\":%llu,\"bad\":%llu,\"disorder\":0,\"mpps\":%.4f}\n",
+	       (unsigned long long)got, (unsigned long long)bad,
+	       (double)got * 1e3 / (double)(now_ns() - start));
+	return bad || got < n;
+}
+
 static int run_pong(int fd, uint64_t n)
 {
 	struct timeval tv = {IDLE_AFTER, 0};
@@ -351,7 +426,8 @@ int main(int argc, char **argv)
 	int fd;
 
 	if (argc != 6) {
-		fprintf(stderr, "usage: sockbench tx|rx|ping|pong|rarely|late|idle IF N SIZE BATCH\n");
+		fprintf(stderr, "usage: sockbench tx|rx|talk|echo|ping|pong|rarely|late|idle IF N "
+				"SIZE BATCH\n");
 		return 2;
 	}
 	n = strtoull(argv[3], NULL, 0);
@@ -370,6 +446,10 @@ int main(int argc, char **argv)
 		return run_tx(fd, n, size, batch);
 	if (!strcmp(argv[1], "rx"))
 		return run_rx(fd, n, size, batch);
+	if (!strcmp(argv[1], "talk"))
+		return run_talk(fd, n - n % batch, size, batch);
+	if (!strcmp(argv[1], "echo"))
+		return run_echo(fd, n - n % batch, batch);
 	if (!strcmp(argv[1], "pong"))
 		return run_pong(fd, n);
 	if (!strcmp(argv[1], "ping"))

@@ -1,12 +1,16 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Packet sockets over a port, beside the same program on kernel veth and beside testpmd.
+"""Packet sockets over a port, beside the same program on kernel veth, beside testpmd, and beside the machine's own bounds.
 
 One run alternates between the candidates, round after round, and reports medians as ratios: on a
 shared machine only figures of one run compare. Two processes, one core each; every byte of every
 frame is checked by the receiver (testpmd checks nothing). Prints a table, or --json.
 
-    PD_BUILD=build tests/bench/sockets.py [--rounds N] [--frames N] [--idle SECONDS] [--json]
+    PD_BUILD=build tests/bench/sockets.py [--rounds N] [--frames N] [--format split|packed] [--idle SECONDS] [--json]
+
+What is measured: frames a second one way with batches of 1 (sendmsg, recvmsg), 32 and 256 (sendmmsg, recvmmsg); the same sent back
+(echo); the round trip of one frame beside that of a cache line between the two cores; how late a frame reaches a receiver that
+sleeps, beside the wake-up of an eventfd's reader; and what sleeping in poll costs with 1 port and with 32.
 """
 import argparse
 import json
@@ -23,7 +27,8 @@ from lab.ns import Network  # noqa: E402
 from lab.proc import Proc, build, preload_env  # noqa: E402
 from lab.testpmd import Testpmd  # noqa: E402
 
-BATCH = 32
+BATCHES = (1, 32, 256)
+PORTS_MANY = 32
 RING = 256
 CORES = (0, 1 % (os.cpu_count() or 1))
 
@@ -38,8 +43,10 @@ def sockbench(mode, iface, n, size, batch, core, env=None, wrap=()):
 
 def result(p, timeout=120):
     """The line of JSON that an end prints last."""
-    p.wait(timeout)
-    return json.loads([x for x in p.text.splitlines() if x.startswith("{")][-1])
+    status = p.wait(timeout)
+    lines = [x for x in p.text.splitlines() if x.startswith("{")]
+    assert lines, f"no result, status {status}:\n{p.tail()}"
+    return json.loads(lines[-1])
 
 
 class Veth:
@@ -60,15 +67,16 @@ class Veth:
 class Port:
     """A vhost-user port between two preloaded processes; the first end is the front-end."""
 
-    def __init__(self, folder, first_receives):
+    def __init__(self, folder, form, first_receives):
         self.path = os.path.join(folder, "bench.sock")
-        self.name = "port, to the front-end" if first_receives else "port, to the back-end"
+        self.name = f"{form} port, to the {'front' if first_receives else 'back'}-end"
         self.swap = not first_receives
+        self.keys = f"format={form},mtu=9000"
 
     def ends(self, first, second, n, size, batch):
-        front = preload_env(f"pd0=vhost-user:{self.path},mode=listen,role=frontend,ring={RING},mtu=9000",
+        front = preload_env(f"pd0=vhost-user:{self.path},mode=listen,role=frontend,ring={RING},{self.keys}",
                             TRACELEVEL="error")
-        back = preload_env(f"pd0=vhost-user:{self.path},mode=connect,mtu=9000", TRACELEVEL="error")
+        back = preload_env(f"pd0=vhost-user:{self.path},mode=connect,{self.keys}", TRACELEVEL="error")
         if self.swap:
             y = sockbench(second, "pd0", n, size, batch, CORES[1], env=front)
             return sockbench(first, "pd0", n, size, batch, CORES[0], env=back), y
@@ -114,84 +122,125 @@ class Pmd:
         after, t1 = self.driver.stats()["rx_packets"], time.monotonic()
         self.driver.halt()
         self.device.halt()
-        self.driver.command(f"set burst {BATCH}")
+        self.driver.command("set burst 32")
         return (t1 - t0) * 1e6 / max(after - before, 1)
 
 
-def one_way(candidate, n, size):
-    """Mpps of checked frames."""
-    rx, tx = candidate.ends("rx", "tx", n, size, BATCH)
-    with rx, tx:
-        r = result(rx)
+def rate(candidate, first, second, n, size, batch):
+    """Mpps of checked frames, as the end counts that receives, or gets its own back."""
+    x, y = candidate.ends(first, second, n, size, batch)
+    with x, y:
+        r = result(y if second == "talk" else x)
         assert not r["bad"] and not r["disorder"], r
     return r["mpps"]
 
 
-def round_trip(candidate, n):
-    """(p50, p99) in us of one 64-byte frame."""
-    pong, ping = candidate.ends("pong", "ping", n, 64, 1)
-    with pong, ping:
-        r = result(ping)
+def percentiles(candidate, first, second, n):
+    """(p50, p99) in us of what the second end times, with 64-byte frames."""
+    x, y = candidate.ends(first, second, n, 64, 1)
+    with x, y:
+        r = result(y)
     return r["p50_us"], r["p99_us"]
 
 
-def idle(folder, seconds):
-    """Percent of a core that a process asleep in poll uses, its port up."""
-    path = os.path.join(folder, "idle.sock")
-    env = preload_env(f"pd0=vhost-user:{path},mode=connect", TRACELEVEL="error")
-    peer_env = preload_env(f"pd0=vhost-user:{path},mode=listen,role=frontend", TRACELEVEL="error")
-    with sockbench("idle", "pd0", seconds + 5, 0, 0, CORES[0], env=peer_env), \
-            sockbench("idle", "pd0", seconds, 0, 0, CORES[1], env=env) as p:
+def bound(what, n):
+    """(p50, p99) in us of one of the machine's own bounds."""
+    with Proc([build("tests/bench/bounds"), what, *CORES, n]) as p:
+        r = result(p)
+    return r["p50_us"], r["p99_us"]
+
+
+def idle(folder, count, seconds):
+    """Percent of a core that a process asleep in poll on `count` ports uses, all of them up."""
+    def ports(keys):
+        return ";".join(f"pd{i}=vhost-user:{folder}/idle{i}.sock,{keys}" for i in range(count))
+
+    names = ",".join(f"pd{i}" for i in range(count))
+    env = preload_env(ports("mode=connect"), TRACELEVEL="error")
+    peer_env = preload_env(ports("mode=listen,role=frontend"), TRACELEVEL="error")
+    with sockbench("idle", names, seconds + 5, 0, 0, CORES[0], env=peer_env), \
+            sockbench("idle", names, seconds, 0, 0, CORES[1], env=env) as p:
         return result(p, seconds + 30)["cpu_percent"]
 
 
+class Figures:
+    """What was measured, by what it is and by whose it is."""
+
+    def __init__(self):
+        self.all = {}
+
+    def note(self, what, who, value):
+        """One more round's value."""
+        self.all.setdefault(what, {}).setdefault(who, []).append(value)
+        print(f"  {what}: {who}: {value:.3f}", file=sys.stderr)
+
+    def note_times(self, what, who, times):
+        """Percentiles."""
+        for name, value in zip(("p50", "p99"), times):
+            self.note(f"{what} {name}, us", who, value)
+
+    def medians(self):
+        """Of all rounds."""
+        return {w: {k: statistics.median(v) for k, v in c.items()} for w, c in self.all.items()}
+
+
+def one_round(o, folder, figures):
+    """Every candidate once."""
+    veth = Veth()
+    ports = [Port(folder, form, first) for form in o.format for first in (True, False)]
+    for size in (64, 1500):
+        for batch in BATCHES if size == 64 else BATCHES[1:2]:
+            for c in [veth, *ports]:
+                n = o.frames // (8 if c is veth else 1) // (4 if size > 64 or batch == 1 else 1)
+                figures.note(f"{size} B batch {batch}, Mpps", c.name, rate(c, "rx", "tx", n, size, batch))
+        for c in [veth, *ports[::2]]:
+            n = o.frames // (16 if c is veth else 2) // (4 if size > 64 else 1)
+            figures.note(f"{size} B echo, batch 32, Mpps", c.name, rate(c, "echo", "talk", n, size, 32))
+    figures.note_times("round trip", "cache line", bound("line", 20000))
+    figures.note_times("wake-up", "eventfd", bound("eventfd", o.wakes))
+    for c in [veth, *ports[::2]]:
+        figures.note_times("round trip", c.name, percentiles(c, "pong", "ping", o.pings))
+        figures.note_times("wake-up", c.name, percentiles(c, "rarely", "late", o.wakes))
+    with Pmd(folder) as pmd:
+        for size in (64, 1500):
+            figures.note(f"{size} B batch 32, Mpps", "testpmd to device", pmd.rate(pmd.driver, pmd.device, size))
+            figures.note(f"{size} B batch 32, Mpps", "testpmd to driver", pmd.rate(pmd.device, pmd.driver, size))
+        figures.note("round trip p50, us", "testpmd (mean)", pmd.bounce())
+
+
 def main():
-    args = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    args = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     args.add_argument("--rounds", type=int, default=5)
     args.add_argument("--frames", type=int, default=3000000, help="per measurement on a port")
     args.add_argument("--pings", type=int, default=50000)
-    args.add_argument("--idle", type=int, default=60, help="seconds of the idle measurement; 0: none")
+    args.add_argument("--wakes", type=int, default=500)
+    args.add_argument("--format", action="append", choices=["split", "packed"], help="of the ring; default both")
+    args.add_argument("--idle", type=int, default=60, help="seconds of each idle measurement; 0: none")
     args.add_argument("--json", action="store_true")
     o = args.parse_args()
-    figures = {}
-
-    def note(what, who, value):
-        figures.setdefault(what, {}).setdefault(who, []).append(value)
-        print(f"  {what}: {who}: {value:.3f}", file=sys.stderr)
-
+    o.format = o.format or ["split", "packed"]
+    figures, cpu = Figures(), {}
     with tempfile.TemporaryDirectory(prefix="pdbench.") as folder:
-        candidates = [Veth(), Port(folder, True), Port(folder, False)]
         for r in range(o.rounds):
             print(f"round {r + 1} of {o.rounds}", file=sys.stderr)
-            for size in (64, 1500):
-                for c in candidates:
-                    n = o.frames // (8 if c is candidates[0] else 1) // (4 if size > 64 else 1)
-                    note(f"{size} B, Mpps", c.name, one_way(c, n, size))
-            for c in candidates[:2]:
-                p50, p99 = round_trip(c, o.pings)
-                note("round trip p50, us", c.name, p50)
-                note("round trip p99, us", c.name, p99)
-            with Pmd(folder) as pmd:
-                for size in (64, 1500):
-                    note(f"{size} B, Mpps", "testpmd to device", pmd.rate(pmd.driver, pmd.device, size))
-                    note(f"{size} B, Mpps", "testpmd to driver", pmd.rate(pmd.device, pmd.driver, size))
-                note("round trip mean, us", "testpmd", pmd.bounce())
-        cpu = idle(folder, o.idle) if o.idle else None
+            one_round(o, folder, figures)
+        if o.idle:
+            cpu = {n: idle(folder, n, o.idle) for n in (1, PORTS_MANY)}
 
-    medians = {w: {k: statistics.median(v) for k, v in c.items()} for w, c in figures.items()}
+    medians = figures.medians()
     if o.json:
-        print(json.dumps({"medians": medians, "all": figures, "idle_cpu_percent": cpu,
-                          "batch": BATCH, "ring": RING, "rounds": o.rounds}))
+        print(json.dumps({"medians": medians, "all": figures.all, "idle_cpu_percent": cpu,
+                          "ring": RING, "rounds": o.rounds}))
         return
-    print(f"packet sockets, two processes on cores {CORES}, split ring {RING}, sidecar 48, batch {BATCH},"
-          f" contents checked, medians of {o.rounds} alternating rounds")
+    print(f"packet sockets, two processes on cores {CORES}, ring {RING}, sidecar 48, contents checked, medians of {o.rounds}"
+          " alternating rounds")
     for what, who in medians.items():
-        base = who.get("kernel veth")
+        base = who.get(Veth.name)
         for name, value in who.items():
             ratio = f"{value / base:8.2f} x veth" if base else ""
-            print(f"  {what:22} {name:24} {value:10.3f} {ratio}")
-    if cpu is not None:
-        print(f"  idle in poll, {o.idle} s, port up: {cpu:.4f} % of a core")
+            print(f"  {what:22} {name:26} {value:10.3f} {ratio}")
+    for count, percent in cpu.items():
+        print(f"  idle in poll, {o.idle} s, {count} ports up: {percent:.4f} % of a core")
 
 
 if __name__ == "__main__":

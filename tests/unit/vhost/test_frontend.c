@@ -6,6 +6,7 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 #include <linux/virtio_ring.h>
+#include <pthread.h>
 
 #include "peer.h"
 #include "vlib/buffer.h"
@@ -178,6 +179,44 @@ static void an_old_back_end(void **state)
 	assert_int_equal(told.seen[PD_VHOST_GET_QUEUE_NUM], 0);
 }
 
+/* A program's thread: true when frames could come before any could be sent. */
+static void *receives_first(void *arg)
+{
+	struct pd_lane *lane = port->lanes[0];
+	bool up = false, can_send = false;
+
+	(void)arg;
+	while (!up) {
+		pd_lock(&lane->side[PD_RX].lock);
+		up = lane->side[PD_RX].up;
+		if (up) {
+			pd_lock(&lane->side[PD_TX].lock);
+			can_send = lane->side[PD_TX].up;
+			pd_unlock(&lane->side[PD_TX].lock);
+		}
+		pd_unlock(&lane->side[PD_RX].lock);
+	}
+	return can_send ? NULL : lane;
+}
+
+/* Who answers what it receives at once never hears that the link is down. */
+static void sending_is_up_first(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 30; round++) {
+		pthread_t thread;
+		void *first;
+
+		assert_int_equal(pthread_create(&thread, NULL, receives_first, NULL), 0);
+		serve(ALL, ALL_PROTOCOL);
+		assert_int_equal(port->state, PD_PORT_UP);
+		pthread_join(thread, &first);
+		assert_null(first);
+		back_end_ends();
+		sock = peer_connect(peer_path);
+	}
+}
+
 /* A reply that is none of those due: `*state` says which. */
 static void bad_answers(void **state)
 {
@@ -315,11 +354,11 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define P(f, p) cmocka_unit_test_prestate_setup_teardown(f, setup, teardown, (void *)(uintptr_t)(p))
 	const struct CMUnitTest tests[] = {
-		T(the_start_sequence),          T(an_old_back_end),
-		P(bad_answers, &which[0]),      P(bad_answers, &which[1]),
-		P(bad_answers, &which[2]),      P(bad_answers, &which[3]),
-		P(bad_answers, &which[4]),      T(refused_memory_ends_it),
-		T(frames_survive_the_back_end),
+		T(the_start_sequence),     T(an_old_back_end),
+		T(sending_is_up_first),    P(bad_answers, &which[0]),
+		P(bad_answers, &which[1]), P(bad_answers, &which[2]),
+		P(bad_answers, &which[3]), P(bad_answers, &which[4]),
+		T(refused_memory_ends_it), T(frames_survive_the_back_end),
 	};
 
 	pd_log_set_level(PD_LOG_NONE);

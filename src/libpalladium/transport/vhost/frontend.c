@@ -127,23 +127,38 @@ static void rings_down(struct pd_vhost_frontend *fe)
 	}
 }
 
-/* The peer is ready: every side of the agreed queues up. Returns NULL or what went wrong. */
+/* Bring ring `i` up. Returns NULL or what went wrong. */
+static const char *ring_up(struct pd_vhost_frontend *fe, unsigned i)
+{
+	struct pd_vhost_own_ring *ring = &fe->ring[i];
+	struct pd_vhost_lane *lane = pd_vhost_ring_lane(&fe->role, i);
+	enum pd_dir dir = pd_vhost_ring_dir(&fe->role, i);
+	int err;
+
+	pd_vhost_lane_lock(lane, dir);
+	err = pd_vhost_lane_up(lane, dir, &ring->layout, NULL, ring->call_fd, ring->kick_fd,
+			       ring->used);
+	pd_vhost_lane_unlock(lane, dir);
+	if (err)
+		return pd_vhost_reason(&fe->role, "ring %u: %s", i, pd_strerror(err));
+	ring->up = ring->used = true;
+	return NULL;
+}
+
+/*
+ * The peer is ready: every side of the agreed queues up, those that send before those that receive. A program may answer what it
+ * receives at once, and must not hear that the network is down. Returns NULL or what went wrong.
+ */
 static const char *rings_up(struct pd_vhost_frontend *fe)
 {
-	for (unsigned i = 0; i < 2 * fe->n_lanes; i++) {
-		struct pd_vhost_own_ring *ring = &fe->ring[i];
-		struct pd_vhost_lane *lane = pd_vhost_ring_lane(&fe->role, i);
-		enum pd_dir dir = pd_vhost_ring_dir(&fe->role, i);
-		int err;
+	const char *why = NULL;
 
-		pd_vhost_lane_lock(lane, dir);
-		err = pd_vhost_lane_up(lane, dir, &ring->layout, NULL, ring->call_fd, ring->kick_fd,
-				       ring->used);
-		pd_vhost_lane_unlock(lane, dir);
-		if (err)
-			return pd_vhost_reason(&fe->role, "ring %u: %s", i, pd_strerror(err));
-		ring->up = ring->used = true;
-	}
+	for (unsigned i = 1; !why && i < 2 * fe->n_lanes; i += 2)
+		why = ring_up(fe, i);
+	for (unsigned i = 0; !why && i < 2 * fe->n_lanes; i += 2)
+		why = ring_up(fe, i);
+	if (why)
+		return why;
 	pd_progress_timer_cancel(&fe->handshake);
 	fe->role.up(&fe->role);
 	return NULL;

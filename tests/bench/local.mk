@@ -16,9 +16,19 @@ tests_bench_sockbench_CFLAGS = $(AM_CFLAGS) -O3
 tests_bench_sockbench_LDADD =
 EXTRA_DIST += tests/bench/growth.py tests/bench/rings.py tests/bench/sockets.py tests/bench/spike.py
 
-# Figures mean something on an otherwise idle machine only: two cores, both are used.
-.PHONY: bench
-bench: all tests/bench/sockbench tests/bench/spike
+# Figures mean something on an otherwise idle machine only: two cores, both are used. `make bench` takes about an hour;
+# BENCH_ROUNDS=1 gives a first look in a third of that.
+BENCH_ROUNDS = 3
+BENCH_PROGRAMS = tests/bench/bounds tests/bench/growth tests/bench/ringend tests/bench/sockbench tests/bench/spike
+BENCH_RUN = PD_BUILD='$(abs_builddir)' PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 $(srcdir)/tests/bench
+.PHONY: bench bench-rings bench-sockets bench-growth bench-spike
+bench: bench-spike bench-rings bench-sockets bench-growth
+bench-spike: all $(BENCH_PROGRAMS)
 	tests/bench/spike cost
-	PD_BUILD='$(abs_builddir)' PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 $(srcdir)/tests/bench/spike.py
-	PD_BUILD='$(abs_builddir)' PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 $(srcdir)/tests/bench/sockets.py $(BENCH_FLAGS)
+	$(BENCH_RUN)/spike.py --rounds $(BENCH_ROUNDS) $(BENCH_FLAGS)
+bench-rings: all $(BENCH_PROGRAMS)
+	$(BENCH_RUN)/rings.py --rounds $(BENCH_ROUNDS) $(BENCH_FLAGS)
+bench-sockets: all $(BENCH_PROGRAMS)
+	$(BENCH_RUN)/sockets.py --rounds $(BENCH_ROUNDS) $(BENCH_FLAGS)
+bench-growth: all $(BENCH_PROGRAMS)
+	$(BENCH_RUN)/growth.py --rounds $(BENCH_ROUNDS) $(BENCH_FLAGS)

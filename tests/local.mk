@@ -61,6 +61,7 @@ include tests/unit/virtio/local.mk
 # --- the lab -------------------------------------------------------------------------------
 include tests/lab/local.mk
 include tests/hostile/local.mk
+include tests/cross/local.mk
 
 # --- measurements: built by `make bench`, never by check ------------------------------------
 include tests/bench/local.mk

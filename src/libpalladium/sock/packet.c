@@ -68,14 +68,30 @@ int pd_packet_attach(struct pd_packet *s)
 
 /* --- names -------------------------------------------------------------------------------- */
 
+/* True when the kernel has an interface of that number; asked without any privilege. */
+static bool pd_kernel_interface(int ifindex)
+{
+	struct ifreq ifr = {.ifr_ifindex = ifindex};
+	int fd = pd_sys_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), ret;
+
+	if (fd < 0)
+		return true;
+	ret = pd_sys_ioctl(fd, SIOCGIFNAME, &ifr);
+	pd_sys_close(fd);
+	return ret != -ENODEV;
+}
+
 /*
- * The program binds to an interface of the kernel, or sends by one (then `ll` is NULL): a real packet socket takes the number over. What was
- * set on ours so far (options, O_NONBLOCK) is carried over where it can be. Returns 0 or -errno (-EPERM without CAP_NET_RAW).
+ * The program binds to an interface of the kernel, or sends by one (then `ll` is NULL): a real packet socket takes the
+ * number over. What was set on ours so far (options, O_NONBLOCK) is carried over where it can be. Returns 0 or -errno:
+ * without CAP_NET_RAW -EPERM, or -ENODEV when there is no such interface.
  */
 static int pd_packet_to_kernel(struct pd_packet *s, const struct sockaddr_ll *ll, socklen_t len)
 {
 	int fd = pd_sys_socket(AF_PACKET, s->type | SOCK_CLOEXEC, htons(s->protocol)), ret, own;
 
+	if (fd == -EPERM && ll && !pd_kernel_interface(ll->sll_ifindex))
+		return -ENODEV;
 	if (fd < 0)
 		return fd;
 	if (pd_load_relaxed(&s->sock.flags) & O_NONBLOCK)

@@ -321,13 +321,14 @@ class PackedDeviceQueue(DeviceEnd):
         if call:
             self._tell(old)
 
-    def push_raw(self, ident, length, flags=WRITE, count=1):
-        """Write any used descriptor at the next position, its wrap bits flipped when given, and
-        go on by count."""
+    def push_raw(self, *elems, flags=WRITE):
+        """Publish any used descriptors (id, length) at once, at one position each; wrap bits in
+        flags are flipped."""
         old = self.used_next
-        self.ring.set_done(old, length, ident)
-        self.ring.set_flags(old, flags ^ used_bits(old, self.size))
-        self.used_next += count
+        for position, (ident, length) in reversed(list(enumerate(elems, old))):
+            self.ring.set_done(position, length, ident)
+            self.ring.set_flags(position, flags ^ used_bits(position, self.size))
+        self.used_next += len(elems)
         self._tell(old)
 
     def _tell(self, old):

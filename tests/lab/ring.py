@@ -181,6 +181,10 @@ class Ring:
         """Write descriptor i, whatever the values."""
         DESC.pack_into(self.desc, 16 * i, addr, length, flags, nxt)
 
+    def set_done(self, i, length, head):
+        """Write used element i, whatever the values."""
+        self.used_elem[2 * i], self.used_elem[2 * i + 1] = head, length
+
     def _field(part, index):  # pylint: disable=no-self-argument
         def get(self):
             return getattr(self, part)[index(self)]
@@ -474,8 +478,7 @@ class DeviceQueue(DeviceEnd):
         write only one, the last, where the first would be, as VIRTIO_F_IN_ORDER allows."""
         old = self.used_next
         for i, (head, length) in enumerate(elems[-1:] if batch else elems):
-            at = 2 * ((old + i) % self.size)
-            self.ring.used_elem[at], self.ring.used_elem[at + 1] = head, length
+            self.ring.set_done((old + i) % self.size, length, head)
         self.used_next = (old + len(elems)) & 0xffff
         self.ring.used_idx = self.used_next
         fence()
@@ -485,6 +488,10 @@ class DeviceQueue(DeviceEnd):
             wanted = not self.ring.avail_flags & NO_INTERRUPT
         if call:
             self._call(wanted)
+
+    def push_raw(self, *elems):
+        """Publish any used elements (head, length) at once."""
+        self.push(elems)
 
     def suppress_kicks(self, yes=True):
         """Ask the driver not to kick (or to kick at the next buffer)."""

@@ -246,7 +246,7 @@ def test_driver_finds_ids_that_are_not_its_own(sock, ident):
     with ends(sock, ring=8) as (fe, be):
         fe.send(numbered(0, 60))
         be.recv(complete=False)
-        be.queue(1).push_raw(ident, 0)
+        be.queue(1).push_raw((ident, 0))
         with pytest.raises(AssertionError, match="no chain of ours"):
             fe.wait_sent()
 

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Broken completions under a program in the front-end role: what the device says it used never was
+its to use, or cannot be. The port goes down by name, and the next device is served."""
+import contextlib
+import threading
+
+import pytest
+
+from lab.frames import numbered
+from lab.vhostpeer import BASIC, BackEnd, F, PeerClosed, PeerTimeout
+from hostile.victim import Victim, returns
+
+FORMATS = {"split": BASIC}
+GONE = (PeerClosed, PeerTimeout, AssertionError, OSError)
+
+
+@pytest.fixture(params=FORMATS)
+def fmt(request):
+    """The format of the rings."""
+    return request.param
+
+
+@contextlib.contextmanager
+def up(sock, fmt):
+    """A program and a device that are up; on leaving, the next device must be served."""
+    with BackEnd(sock, listen=True, features=FORMATS[fmt]) as be, \
+            Victim(sock, role="frontend", ring=64) as program:
+        be.wait_started()
+        assert be.features & F.RING_PACKED == FORMATS[fmt] & F.RING_PACKED
+        returns(be)
+        fds = program.fds()
+        yield be, program
+        be.drop()
+        be.wait_started()
+        be.send(numbered(1 << 20, 60))
+        while be.recv().frame != numbered(1 << 20, 60):  # it still had echoes to send
+            pass
+        returns(be, 100)
+        program.settled(fds)
+        assert program.running
+
+
+def broken(be, program, reason):
+    """Send the program what it echoes, so that it looks at its rings, until it goes."""
+    with contextlib.suppress(*GONE):
+        for n in range(200):
+            be.send(numbered(n, 60), timeout=1)
+            be.recv(timeout=1)
+    assert be.channel.closed_by_peer()
+    program.refused(reason)
+
+
+def sent(be):
+    """The head of a chain that the program has sent and waits for."""
+    be.send(numbered(50, 60))
+    return be.recv(complete=False).used[0].head
+
+
+def transmitted(*idents):
+    """Complete these ids for the chain that was sent."""
+    def attack(be):
+        head = sent(be)
+        be.queue(1).push_raw(*((ident(be.queue(1), head), 0) for ident in idents))
+    return attack
+
+
+def received(*lengths):
+    """Complete one receive buffer by these lengths."""
+    def attack(be):
+        q = be.queue(0)
+        popped = q.pop()
+        q.write(popped, bytes(48) + numbered(1, 60))
+        q.push_raw(*((popped.head, length(q.room(popped))) for length in lengths))
+    return attack
+
+
+def received_id(ident):
+    """Complete a receive buffer that does not exist."""
+    return lambda be: be.queue(0).push_raw((ident(be.queue(0).size), 108))
+
+
+BROKEN = {
+    "sent, id of the ring's size": (transmitted(lambda q, _: q.size), "ring 1"),
+    "sent, id of 65535": (transmitted(lambda q, _: 0xffff), "ring 1"),
+    "sent, id of nobody": (transmitted(lambda q, head: (head + 1) % q.size), "ring 1"),
+    "sent, twice": (transmitted(lambda q, head: head, lambda q, head: head), "ring 1"),
+    "received, id of the ring's size": (received_id(lambda size: size), "ring 0"),
+    "received, id of 65535": (received_id(lambda _: 0xffff), "ring 0"),
+    "received, twice": (received(lambda _: 108, lambda _: 108), "ring 0"),
+    "received, a byte too much": (received(lambda room: room + 1), "ring 0"),
+    "received, 2^32-1 bytes": (received(lambda _: (1 << 32) - 1), "ring 0"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_completion(sock, fmt, name):
+    attack, reason = BROKEN[name]
+    with up(sock, fmt) as (be, program):
+        attack(be)
+        broken(be, program, reason)
+
+
+@pytest.mark.parametrize("ring,by", [(0, 65), (0, 0x7fff), (0, 0x8000), (0, 0xffff),
+                                     (1, 65), (1, 0x8000)])
+def test_used_index_jumps(sock, ring, by):
+    with up(sock, "split") as (be, program):
+        q = be.queue(ring)
+        q.used_next, q.forced = (q.used_next + by) & 0xffff, True
+        q.push([])
+        if not ring:  # the program sleeps on this one
+            assert be.channel.closed_by_peer()
+        broken(be, program, f"ring {ring}")
+
+
+@pytest.mark.parametrize("length", [0, 1, 47])
+def test_frame_shorter_than_its_header(sock, fmt, length):
+    """Dropped and counted; the others are served."""
+    with up(sock, fmt) as (be, program):
+        before = program.lane()["rx_drop_malformed"]
+        received(lambda _: length)(be)
+        returns(be, 50)
+        assert program.lane()["rx_drop_malformed"] == before + 1
+        assert program.port()["counters"]["link"] == 1
+
+
+def test_completions_rewritten_while_read(sock, fmt):
+    """A thread flips ids and lengths of what is already used; whatever the program makes of that, it
+    lives and serves the next device."""
+    with up(sock, fmt) as (be, program):
+        for _ in range(20):
+            q, stop = be.queue(0), threading.Event()
+
+            def flip(q=q, stop=stop):
+                values = [(0, 108), (0xffff, 108), (5, 0xffffffff), (q.size, 0), (7, 47), (9, 2048)]
+                while not stop.is_set():
+                    for i in range(q.size):
+                        q.ring.set_done(i, *values[i % 6][::-1])
+            thread = threading.Thread(target=flip)
+            thread.start()
+            with contextlib.suppress(*GONE):
+                for n in range(20):
+                    be.send(numbered(n, 60), timeout=0.5)
+                    be.recv(timeout=0.2)
+            stop.set()
+            thread.join()
+            be.drop()
+            be.wait_started()
+        assert program.running

@@ -19,16 +19,16 @@ EXTRA_DIST += tests/bench/growth.py tests/bench/rings.py tests/bench/sockets.py 
 # Figures mean something on an otherwise idle machine only: two cores, both are used. `make bench` takes about an hour;
 # BENCH_ROUNDS=1 gives a first look in a third of that.
 BENCH_ROUNDS = 3
-BENCH_PROGRAMS = tests/bench/bounds tests/bench/growth tests/bench/ringend tests/bench/sockbench tests/bench/spike
+BENCH_NEEDS = tests/bench/bounds tests/bench/growth tests/bench/ringend tests/bench/sockbench tests/bench/spike
 BENCH_RUN = PD_BUILD='$(abs_builddir)' PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 $(srcdir)/tests/bench
 .PHONY: bench bench-rings bench-sockets bench-growth bench-spike
 bench: bench-spike bench-rings bench-sockets bench-growth
-bench-spike: all $(BENCH_PROGRAMS)
+bench-spike: all $(BENCH_NEEDS)
 	tests/bench/spike cost
 	$(BENCH_RUN)/spike.py --rounds $(BENCH_ROUNDS) $(BENCH_FLAGS)
-bench-rings: all $(BENCH_PROGRAMS)
+bench-rings: all $(BENCH_NEEDS)
 	$(BENCH_RUN)/rings.py --rounds $(BENCH_ROUNDS) $(BENCH_FLAGS)
-bench-sockets: all $(BENCH_PROGRAMS)
+bench-sockets: all $(BENCH_NEEDS)
 	$(BENCH_RUN)/sockets.py --rounds $(BENCH_ROUNDS) $(BENCH_FLAGS)
-bench-growth: all $(BENCH_PROGRAMS)
+bench-growth: all $(BENCH_NEEDS)
 	$(BENCH_RUN)/growth.py --rounds $(BENCH_ROUNDS) $(BENCH_FLAGS)

@@ -286,3 +286,66 @@ s = packet(proto=0)
 say(send(s, "lo", frame(2)), send(s, A, frame(3)), number(b.recv(100)))
 """)
     assert out == "EPERM 64 3\n"
+
+
+@pytest.mark.parametrize("first", ["a.send(frame(1))", "ready(b, timeout=0)", "attempt(b.recv, 1, MSG_DONTWAIT)"])
+def test_a_daemon_takes_both_ports_of_a_loop(first):
+    """Sockets from before daemon() work after it, whichever is used first: the pair moves whole."""
+    out = on_ports(f"""
+a, b = packet(A), packet(B)
+a.send(frame(7))
+say(number(b.recv(100)))
+r, w = os.pipe()
+if os.fork():
+    os.close(w)
+    os.read(r, 1)
+    os._exit(0)
+os.setsid()
+os.close(r)
+os.close(w)                                    # the parent ends
+while attempt(a.send, frame(0)) == "ENETDOWN": # it is a matter of when
+    time.sleep(0.001)
+say(number(b.recv(100)))
+""")
+    assert out == "7\n0\n"
+    out = on_ports(f"""
+a, b = packet(A), packet(B)
+pid = os.fork()
+if pid:
+    os.waitpid(pid, 0)
+    {first}
+    a.send(frame(9))
+    while number(b.recv(100)) != 9:
+        pass
+    say("parent")
+    os._exit(0)
+{first}
+say(attempt(b.send, frame(8)), attempt(a.send, frame(8)))
+while number(b.recv(100)) != 8:
+    pass
+say(number(a.recv(100)))
+""")
+    assert out == "64 64\n8\nparent\n"
+
+
+def test_threads_of_a_child_find_the_port_whole():
+    """The first of them opens it; the others must not look at lanes that are not there yet."""
+    out = on_ports("""
+a, b = packet(A), packet(B)
+for i in range(30):
+    pid = os.fork()
+    if not pid:
+        gate = threading.Barrier(6)
+        def use(s):
+            gate.wait()
+            ready(s, timeout=0)
+            attempt(s.send, frame(1), MSG_DONTWAIT)
+        threads = [threading.Thread(target=use, args=((a, b)[k & 1],)) for k in range(6)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        os._exit(0)
+    say(os.waitpid(pid, 0)[1])
+""")
+    assert out == "0\n" * 30

@@ -181,6 +181,6 @@ void pd_sock_layer_end(void)
 {
 	if (!pd_sock_layer_started)
 		return;
-	pd_ports_close_all();
+	pd_ports_end();
 	pd_ctr_close();
 }

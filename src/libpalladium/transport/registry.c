@@ -38,8 +38,12 @@ struct pd_lease_page {
 	uint64_t owner[PD_PORTS_MAX]; /* 0: nobody */
 };
 
+/* In an owner's word: it is opening the port, so its other threads may not touch the lanes yet. Above every process id. */
+#define PD_LEASE_OPENING (1ull << 63)
+
 struct pd_port pd_ports[PD_PORTS_MAX];
 unsigned pd_port_count;
+bool pd_ports_ended;
 void (*pd_port_on_state)(struct pd_port *port, enum pd_port_state state);
 void (*pd_port_on_receive_end)(struct pd_port *port, struct pd_lane *lane);
 const uint64_t *pd_lease_words;
@@ -275,7 +279,7 @@ static int pd_process_start_time(pid_t pid, uint32_t *start)
 /* True when the process that `word` names still runs. */
 static bool pd_lease_owner_lives(uint64_t word)
 {
-	pid_t pid = (pid_t)(word >> 32);
+	pid_t pid = (pid_t)((word & ~PD_LEASE_OPENING) >> 32);
 	uint32_t start = 0;
 	int ret = pd_process_start_time(pid, &start);
 
@@ -350,6 +354,8 @@ static int pd_port_open_locked(struct pd_port *port)
 
 	if (port->state != PD_PORT_CLOSED)
 		return 0;
+	if (pd_ports_ended)
+		return -ESHUTDOWN;
 	pd_vars_log_settings();
 	pd_port_place_progress();
 	ret = pd_progress_start();
@@ -398,7 +404,8 @@ static void pd_port_close_locked(struct pd_port *port, const char *reason)
 
 	if (port->state != PD_PORT_CLOSED) {
 		port->transport->close(port);
-		pd_port_forget_lanes(port);
+		if (!pd_ports_ended)
+			pd_port_forget_lanes(port);
 		pd_port_set_state(port, PD_PORT_CLOSED, reason);
 	}
 	if (pd_lease)
@@ -420,6 +427,17 @@ void pd_ports_close_all(void)
 	pd_unlock(&pd_control);
 }
 
+void pd_ports_end(void)
+{
+	pd_lock(&pd_control);
+	pd_store_release(&pd_ports_ended, true);
+	pd_unlock(&pd_control);
+	pd_ports_close_all();
+}
+
+/* Ports that were open here before another process, or the parent of this one, had them: taking the lease opens them. */
+static bool pd_lease_reopen[PD_PORTS_MAX];
+
 /*
  * Somebody has taken a lease: close the ports that this process opened and another one uses. Nobody
  * here is inside one of their lanes: that would have needed the lease.
@@ -432,38 +450,86 @@ static void pd_lease_on_event(struct pd_progress_fd *entry, uint32_t revents)
 		struct pd_port *port = &pd_ports[i];
 		uint64_t owner = pd_load_acquire(&pd_lease->owner[i]);
 
-		if (port->state != PD_PORT_CLOSED && owner && owner != pd_lease_self)
-			pd_port_close_locked(port, "another process of the family uses it");
+		if (port->state == PD_PORT_CLOSED || !owner || owner == pd_lease_self)
+			continue;
+		pd_lease_reopen[i] = true;
+		pd_port_close_locked(port, "another process of the family uses it");
 	}
 }
 
 /* This process came from a fork of one with ports; PALLADIUM_FORK says what it may do. */
 static bool pd_lease_forked;
 
+/* Claim the word of `port`, from nobody or from a process that is gone. pd_control held. False when a living process has it. */
+static bool pd_lease_claim(struct pd_port *port)
+{
+	uint64_t owner = pd_load_acquire(&pd_lease->owner[port->index]);
+
+	if (owner == pd_lease_self)
+		return true;
+	if (owner && pd_lease_owner_lives(owner))
+		return false;
+	return pd_cas(&pd_lease->owner[port->index], &owner, pd_lease_self | PD_LEASE_OPENING);
+}
+
+/*
+ * What was claimed is open: the other threads may use it. Or it could not be: it is nobody's again. A port that is only claimed with its
+ * partner is opened if it was open before, else at its own first use. pd_control held. True when it is ours.
+ */
+static bool pd_lease_settle(struct pd_port *port, bool open)
+{
+	uint64_t owner = pd_lease_self | PD_LEASE_OPENING;
+	bool ours = true;
+
+	if (open || pd_lease_reopen[port->index])
+		ours = pd_port_open_locked(port) == 0;
+	if (ours)
+		pd_lease_reopen[port->index] = false;
+	if (!pd_cas(&pd_lease->owner[port->index], &owner, ours ? pd_lease_self : 0) && !ours)
+		pd_cas(&pd_lease->owner[port->index], &owner, 0); /* it was ours before */
+	return ours;
+}
+
+/* Claim `port` and its partner, the lower index first: whoever has that one has both. pd_control held. */
+static bool pd_lease_claim_pair(struct pd_port *port, struct pd_port *partner)
+{
+	struct pd_port *first = port, *second = partner;
+	uint64_t mark = pd_lease_self | PD_LEASE_OPENING;
+
+	if (!partner)
+		return pd_lease_claim(port);
+	if (partner->index < port->index) {
+		first = partner;
+		second = port;
+	}
+	if (!pd_lease_claim(first))
+		return false;
+	if (pd_lease_claim(second))
+		return true;
+	pd_cas(&pd_lease->owner[first->index], &mark, 0);
+	return false;
+}
+
 bool pd_port_lease_take_slow(struct pd_port *port)
 {
+	struct pd_port *partner = *port->config->peer ? pd_port_by_name(port->config->peer) : NULL;
 	static const uint64_t one = 1;
-	uint64_t owner;
 	bool taken = false;
+	uint64_t before;
 
 	if (pd_lease_forked && !pd_vars.fork)
 		return false;
 	pd_lock(&pd_control);
-	if (pd_lease_setup() < 0)
+	if (pd_ports_ended || pd_lease_setup() < 0)
 		goto out;
-	owner = pd_load_acquire(&pd_lease->owner[port->index]);
-	if (owner != pd_lease_self) {
-		if (owner && pd_lease_owner_lives(owner))
-			goto out;
-		if (!pd_cas(&pd_lease->owner[port->index], &owner, pd_lease_self))
-			goto out;
+	before = pd_load_relaxed(&pd_lease->owner[port->index]);
+	if (!pd_lease_claim_pair(port, partner))
+		goto out;
+	if (before != pd_lease_self)
 		pd_sys_write(pd_lease_event.fd, &one, sizeof(one));
-	}
-	taken = pd_port_open_locked(port) == 0;
-	if (!taken) {
-		owner = pd_lease_self;
-		pd_cas(&pd_lease->owner[port->index], &owner, 0);
-	}
+	taken = pd_lease_settle(port, true);
+	if (partner)
+		pd_lease_settle(partner, false);
 out:
 	pd_unlock(&pd_control);
 	return taken;
@@ -479,6 +545,7 @@ void pd_ports_after_fork(void)
 
 		if (port->state == PD_PORT_CLOSED)
 			continue;
+		pd_lease_reopen[i] = true;
 		port->transport->abandon(port);
 		pd_port_forget_lanes(port);
 		port->state = PD_PORT_CLOSED;

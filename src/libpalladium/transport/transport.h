@@ -45,7 +45,7 @@ struct pd_transport_ops {
 	 */
 	int (*open)(struct pd_port *port);
 	/* End: every lane down, peer told, lanes freed. pd_control held, no data-path call is or
-	 * will be running. */
+	 * will be running: unless pd_ports_ended, then the lanes are down but their memory stays. */
 	void (*close)(struct pd_port *port);
 	/* The forked child drops what it inherited (descriptors, mappings) without telling the
 	 * peer. */
@@ -82,9 +82,17 @@ struct pd_port *pd_port_by_ifindex(uint32_t ifindex);
 /* First use: start the progress thread, open the counters, call the transport. Idempotent. Takes
  * pd_control. */
 int pd_port_open(struct pd_port *port);
-/* Close one port / all (at exit); their leases end. Takes pd_control. */
+/* Close one port / all; their leases end. No other thread uses them. Takes pd_control. */
 void pd_port_close(struct pd_port *port);
 void pd_ports_close_all(void);
+
+/*
+ * The process exits: close all ports for good, while other threads may be inside their lanes or asleep on them. Those find every lane down,
+ * and the lanes' own memory stays.
+ */
+void pd_ports_end(void);
+extern bool
+	pd_ports_ended; /* written under pd_control; `close` of a transport must leave the lanes when it is set */
 
 /*
  * Who owns a port after fork.
@@ -94,6 +102,7 @@ void pd_ports_close_all(void);
  * does not, so a server that binds and then forks hands its port to the child that first uses it: the
  * parent is told, and lets its connection go. Whoever does not own a port treats it as down and
  * touches none of its lanes. The lease ends with pd_port_close, or with the process however it ends.
+ * The two ports of a loop pair have one owner: they are taken together, and what was open is opened again.
  */
 extern const uint64_t *pd_lease_words; /* private: one word per port; NULL before the first open */
 extern uint64_t pd_lease_self;         /* private: this process as such a word */

@@ -411,7 +411,8 @@ static void pd_loop_close(struct pd_port *port)
 	}
 	pd_loop_rings_free(loop);
 	port->priv = NULL;
-	free(loop);
+	if (!pd_ports_ended)
+		free(loop);
 }
 
 /* In a forked child, where no other thread is: side locks may have been held by the parent's threads,

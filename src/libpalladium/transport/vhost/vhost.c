@@ -184,14 +184,15 @@ static void port_free(struct pd_vhost_port *vp)
 {
 	struct pd_port *port = vp->port;
 
-	for (unsigned q = 0; q < port->n_lanes; q++) {
+	for (unsigned q = 0; q < port->n_lanes && !pd_ports_ended; q++) {
 		port->lanes[q] = NULL;
 		pd_vhost_lane_fini(&vp->lanes[q]);
 	}
 	port->priv = NULL;
 	broken_port[port->index] = NULL;
 	free(vp->role);
-	free(vp);
+	if (!pd_ports_ended)
+		free(vp);
 }
 
 static int vhost_open(struct pd_port *port)

@@ -9,6 +9,7 @@ LOG_DRIVER = $(TAP_LOG_DRIVER)
 AM_TESTS_ENVIRONMENT = CMOCKA_MESSAGE_OUTPUT=TAP; export CMOCKA_MESSAGE_OUTPUT; \
 	srcdir='$(abs_top_srcdir)'; export srcdir; builddir='$(abs_top_builddir)'; export builddir; \
 	PD_BUILD='$(abs_top_builddir)'; export PD_BUILD; \
+	PD_PROGRAMS='$(bin_PROGRAMS)'; export PD_PROGRAMS; \
 	CC='$(CC)'; CXX='$(CXX)'; export CC CXX;
 
 PD_UNIT_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
@@ -36,6 +37,10 @@ include tests/model/local.mk
 # --- every header alone --------------------------------------------------------------------
 TESTS += tests/check_headers.sh
 EXTRA_DIST += tests/check_headers.sh
+
+# --- man pages --------------------------------------------------------------------------------
+TESTS += tests/check_man.sh
+EXTRA_DIST += tests/check_man.sh
 
 # --- what make install puts where ------------------------------------------------------------
 TESTS += tests/check_install.sh

@@ -18,7 +18,7 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 GOLDEN = HERE / "golden.txt"
 BUILD = pathlib.Path(os.environ.get("PD_BUILD", HERE.parent.parent / "build"))
-TOOL = BUILD / "src/decode/palladium_decode"
+TOOL = BUILD / "palladium_decode"
 
 # field: (offset, bytes)
 LAYOUT = {

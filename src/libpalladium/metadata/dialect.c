@@ -25,45 +25,6 @@
 #define PD_F_HASH_REPORT 57
 #define PD_F_RING_PACKED 34
 
-/* avip: always the 48 bytes of the sidecar. */
-static uint32_t pd_avip_header_bytes(uint64_t features)
-{
-	return PD_SIDECAR_BYTES;
-}
-
-static void pd_avip_encode(void *header, uint32_t header_bytes, const struct pd_sidecar *s,
-			   uint16_t num_buffers, unsigned quirks)
-{
-	pd_sidecar_encode(PD_DIALECT_AVIP, header, header_bytes, s, num_buffers, quirks);
-}
-
-static void pd_avip_decode(struct pd_sidecar *s, const void *header, uint32_t header_bytes,
-			   unsigned quirks)
-{
-	pd_sidecar_decode(PD_DIALECT_AVIP, s, header, header_bytes, quirks);
-}
-
-/* virtio: num_buffers is there with mergeable buffers and in version 1 (virtio 1.2
- * section 5.1.6.1). */
-static uint32_t pd_virtio_header_bytes(uint64_t features)
-{
-	if (features & (PD_BIT(VIRTIO_NET_F_MRG_RXBUF) | PD_BIT(VIRTIO_F_VERSION_1)))
-		return PD_VIRTIO_HEADER_BYTES;
-	return PD_VIRTIO_HEADER_BYTES_OLD;
-}
-
-static void pd_virtio_encode(void *header, uint32_t header_bytes, const struct pd_sidecar *s,
-			     uint16_t num_buffers, unsigned quirks)
-{
-	pd_sidecar_encode(PD_DIALECT_VIRTIO, header, header_bytes, s, num_buffers, quirks);
-}
-
-static void pd_virtio_decode(struct pd_sidecar *s, const void *header, uint32_t header_bytes,
-			     unsigned quirks)
-{
-	pd_sidecar_decode(PD_DIALECT_VIRTIO, s, header, header_bytes, quirks);
-}
-
 static const struct pd_dialect_ops pd_dialects[] = {
 	[PD_DIALECT_AVIP] =
 		{
@@ -71,17 +32,11 @@ static const struct pd_dialect_ops pd_dialects[] = {
 			.carries_sidecar = true,
 			.features_refused = PD_FEATURES_OFFLOAD | PD_FEATURES_OFFLOAD_NEW |
 					    PD_BIT(PD_F_HASH_REPORT) | PD_BIT(PD_F_RING_PACKED),
-			.header_bytes = pd_avip_header_bytes,
-			.encode = pd_avip_encode,
-			.decode = pd_avip_decode,
 		},
 	[PD_DIALECT_VIRTIO] =
 		{
 			.name = "virtio",
 			.features_refused = PD_BIT(PD_F_HASH_REPORT),
-			.header_bytes = pd_virtio_header_bytes,
-			.encode = pd_virtio_encode,
-			.decode = pd_virtio_decode,
 		},
 };
 _Static_assert(PD_ARRAY_SIZE(pd_dialects) == PD_DIALECT_COUNT, "one row per dialect");
@@ -98,11 +53,6 @@ int pd_dialect_parse(const char *name)
 			return i;
 	}
 	return -EINVAL;
-}
-
-uint32_t pd_dialect_header_bytes(enum pd_dialect dialect, uint64_t features)
-{
-	return pd_dialects[dialect].header_bytes(features);
 }
 
 #define PD_FLAG_NAME(name, bit) [bit] = #name,

@@ -72,3 +72,12 @@ include tests/cross/local.mk
 include tests/bench/local.mk
 # --- palladium_vlm -------------------------------------------------------------------------
 include tests/vlm/local.mk
+
+# --- the nodes of packet sockets -------------------------------------------------------------
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/sock/test_packet_nodes
+TESTS += tests/unit/sock/test_packet_nodes
+endif
+tests_unit_sock_test_packet_nodes_SOURCES = tests/unit/sock/test_packet_nodes.c
+tests_unit_sock_test_packet_nodes_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_sock_test_packet_nodes_LDADD = $(PD_UNIT_LIBS)

@@ -21,6 +21,8 @@
 #define PD_NOINLINE __attribute__((noinline))
 #define PD_ALWAYS_INLINE inline __attribute__((always_inline))
 #define PD_CONSTRUCTOR __attribute__((constructor))
+/* Before those: what enters things into lists, so that whoever starts finds the lists whole. */
+#define PD_CONSTRUCTOR_EARLY __attribute__((constructor(101)))
 #define PD_COLD __attribute__((cold))
 #define PD_WARN_UNUSED __attribute__((warn_unused_result))
 

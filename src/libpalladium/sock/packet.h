@@ -160,7 +160,7 @@ void pd_placeholder_note(struct pd_packet *s);
 /* At start: make the placeholders that this program inherited packet sockets again. */
 void pd_placeholder_recover(void);
 
-/* --- packet_tap.c: ports and their taps ---------------------------------------------------- */
+/* --- packet_tap.c, packet_nodes.c: ports, taps, frames into queues ------------------------- */
 
 struct pd_taps {
 	unsigned n;
@@ -172,6 +172,7 @@ struct pd_packet_port {
 	struct pd_taps *taps;             /* read under a lane lock */
 	struct pd_taps *spare;            /* has room for as many, so that removing cannot fail */
 	uint32_t *headers[PD_QUEUES_MAX]; /* per lane: PD_TX_HEADERS indices of external buffers */
+	struct pd_packet_graph *graph[PD_QUEUES_MAX]; /* per lane: packet_nodes.h */
 };
 
 /* Headers of external buffers per lane: a full vector plus the largest iovec. */
@@ -236,9 +237,12 @@ int pd_packet_distribute(struct pd_port *port, struct pd_lane *lane, unsigned ma
  */
 void pd_packet_salvage(struct pd_port *port, struct pd_lane *lane);
 
-/* Give copies of frames that `sender` has sent to the taps that watch everything. */
-void pd_packet_outgoing(struct pd_port *port, struct pd_packet *sender,
-			struct pd_buffer *const *bufs, unsigned n);
+/* Own data of a buffer of the pool; longer frames take a chain. */
+#define PD_RX_BUFFER_BYTES 2048
+extern struct pd_buffer_pool *pd_rx_pool; /* frames in the queues of sockets */
+
+/* Room for one more frame in the queue. packet->lock held. Returns 0 or -ENOMEM. */
+int pd_frame_queue_grow(struct pd_frame_queue *q);
 
 /* Free what a queue holds. packet->lock held. */
 void pd_frame_queue_clear(struct pd_frame_queue *q);

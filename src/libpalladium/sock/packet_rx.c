@@ -15,7 +15,7 @@
 #include "config/vars.h"
 #include "counters/counters.h"
 #include "palladium_extra.h"
-#include "sock/packet.h"
+#include "sock/packet_nodes.h"
 
 /* What recv's flags may hold; the kernel's packet sockets refuse the rest. */
 #define PD_RX_FLAGS (MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC | MSG_ERRQUEUE | MSG_WAITFORONE)
@@ -195,9 +195,8 @@ static void pd_packet_put_source(const struct pd_buffer *b, struct msghdr *m)
 	m->msg_namelen = sizeof(ll);
 }
 
-/* Write one frame into one message; msg_len becomes what recvmsg returns. `queued` as in pd_packet_put_control. Data path. */
-static void pd_packet_deliver(const struct pd_packet *s, const struct pd_buffer *b,
-			      const struct pd_queued *queued, struct mmsghdr *mm, int flags)
+void pd_packet_deliver(const struct pd_packet *s, const struct pd_buffer *b,
+		       const struct pd_queued *queued, struct mmsghdr *mm, int flags)
 {
 	struct msghdr *m = &mm->msg_hdr;
 	struct pd_iov_cursor c = {.iov = m->msg_iov, .left = m->msg_iovlen};
@@ -267,44 +266,33 @@ static bool pd_packet_is_alone(const struct pd_packet *s, struct pd_port *port)
 	return pd_likely(taps->n == 1 && taps->tap[0] == s);
 }
 
-/* Count frames that left the ring because the one tap did not want them. */
-static void pd_packet_count_filtered(struct pd_lane *lane, unsigned n)
-{
-	struct pd_ctr_block *ctr = lane->side[PD_RX].ctr;
-
-	pd_ctr_begin(ctr, PD_CTR_LANE_RX);
-	pd_ctr_add(ctr, PD_CTR_LANE_RX_DROP_FILTERED, n);
-	pd_ctr_end(ctr, PD_CTR_LANE_RX);
-}
-
 /*
  * Straight from the ring to the caller; a frame that is only peeked at stays there. Lane lock held. Returns messages filled; with none,
- * *broken tells whether the ring is. The fused path.
+ * *broken tells whether the ring is.
  */
-static unsigned pd_packet_receive_ring(struct pd_packet *s, struct pd_lane *lane,
-				       struct mmsghdr *msgs, unsigned n, int flags, bool *broken)
+static unsigned pd_packet_receive_ring(struct pd_packet *s, struct pd_port *port,
+				       struct pd_lane *lane, struct mmsghdr *msgs, unsigned n,
+				       int flags, bool *broken)
 {
-	struct pd_buffer *bufs[PD_VECTOR_MAX];
-	unsigned filled = 0;
+	struct pd_packet_call call = {.s = s,
+				      .port = port,
+				      .lane = lane,
+				      .graph = pd_packet_graph_of(port, lane),
+				      .alone = true,
+				      .max = pd_min(n, (unsigned)PD_VECTOR_MAX),
+				      .msgs = msgs,
+				      .flags = flags};
 
-	for (int round = 0; round < PD_RX_DISCARD_ROUNDS && !filled; round++) {
-		int got = lane->ops->rx(lane, bufs, pd_min(n, (unsigned)PD_VECTOR_MAX));
-
-		if (got <= 0) {
-			*broken = got < 0;
+	for (int round = 0; round < PD_RX_DISCARD_ROUNDS && !call.filled; round++) {
+		pd_packet_take(&call);
+		if (call.got <= 0) {
+			*broken = call.got < 0;
 			break;
 		}
-		for (int i = 0; i < got; i++)
-			if (pd_likely(pd_packet_wants(s, bufs[i])))
-				pd_packet_deliver(s, bufs[i], NULL, &msgs[filled++], flags);
-		if (pd_unlikely(flags & MSG_PEEK) && filled) /* n is 1 */
-			break;
-		lane->ops->rx_done(lane, (unsigned)got);
-		__atomic_fetch_add(&s->stat_packets, filled, __ATOMIC_RELAXED);
-		if (pd_unlikely(filled < (unsigned)got))
-			pd_packet_count_filtered(lane, (unsigned)got - filled);
 	}
-	return filled;
+	if (call.filled && !(flags & MSG_PEEK))
+		__atomic_fetch_add(&s->stat_packets, call.filled, __ATOMIC_RELAXED);
+	return call.filled;
 }
 
 /*
@@ -336,7 +324,7 @@ static unsigned pd_packet_receive_lane(struct pd_packet *s, struct pd_port *port
 			broken = pd_packet_distribute(port, lane, PD_VECTOR_MAX, false) < 0;
 		} else if (pd_likely(pd_frame_queue_empty(&s->queue))) {
 			/* Else a sender took frames in since we looked: they come first. */
-			filled = pd_packet_receive_ring(s, lane, msgs, n, flags, &broken);
+			filled = pd_packet_receive_ring(s, port, lane, msgs, n, flags, &broken);
 		}
 	}
 	if (!filled && ws)
@@ -536,8 +524,10 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
  * Throw away what the socket does not want until a frame that it wants is at the head of the ring. Lane lock held. Returns that frame,
  * or NULL; *broken as in pd_packet_receive_ring.
  */
-static struct pd_buffer *pd_packet_head(struct pd_packet *s, struct pd_lane *lane, bool *broken)
+static struct pd_buffer *pd_packet_head(struct pd_packet *s, struct pd_port *port,
+					struct pd_lane *lane, bool *broken)
 {
+	struct pd_packet_graph *graph = pd_packet_graph_of(port, lane);
 	struct pd_buffer *bufs[PD_VECTOR_MAX];
 
 	for (int round = 0; round < PD_RX_DISCARD_ROUNDS; round++) {
@@ -548,11 +538,14 @@ static struct pd_buffer *pd_packet_head(struct pd_packet *s, struct pd_lane *lan
 			*broken = got < 0;
 			return NULL;
 		}
-		for (i = 0; i < got && !pd_packet_wants(s, bufs[i]); i++)
-			;
+		for (i = 0; i < got; i++)
+			if (pd_packet_match_alone(s, bufs[i]) == PD_PACKET_MATCH_NEXT_DELIVER)
+				break;
 		if (i) {
 			lane->ops->rx_done(lane, (unsigned)i);
-			pd_packet_count_filtered(lane, (unsigned)i);
+			pd_node_count(graph->input, (unsigned)i);
+			pd_node_count(graph->match, (unsigned)i);
+			pd_packet_count_refused(graph, lane, (unsigned)i);
 		}
 		if (i < got)
 			return bufs[i];
@@ -579,7 +572,7 @@ static uint32_t pd_packet_look_lane(struct pd_packet *s, struct pd_port *port, s
 	if (side->up && !pd_packet_is_alone(s, port))
 		broken = pd_packet_distribute(port, lane, PD_VECTOR_MAX, false) < 0;
 	else if (side->up)
-		head = pd_packet_head(s, lane, &broken);
+		head = pd_packet_head(s, port, lane, &broken);
 	if (head)
 		found = head->total_len + 1;
 	/* Who knows of the frame at the head waits for the next one: sleeps from the position it will report. */

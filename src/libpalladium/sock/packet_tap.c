@@ -5,28 +5,25 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "config/vars.h"
 #include "counters/counters.h"
 #include "sock/layer.h"
-#include "sock/packet.h"
+#include "sock/packet_nodes.h"
 #include "vlib/progress.h"
+#include "vlib/runtime.h"
 
-/* Own data of a pool buffer; longer frames take a chain. */
-#define PD_RX_BUFFER_BYTES 2048
 /* The first size of a queue's ring, and the largest. */
 #define PD_QUEUE_FIRST 64u
 #define PD_QUEUE_MAX (1u << 22)
 
-static struct pd_buffer_pool *pd_rx_pool;        /* frames in socket queues */
+struct pd_buffer_pool *pd_rx_pool;
 static struct pd_buffer_pool *pd_tx_header_pool; /* external buffers over callers' iovecs */
 static struct pd_lock pd_taps_lock = PD_LOCK_INIT(PD_RANK_TAPS);
 
 /* --- queues ------------------------------------------------------------------------------- */
 
-/* Room for one more frame in the ring. Returns 0 or -ENOMEM. */
-static int pd_frame_queue_grow(struct pd_frame_queue *q)
+int pd_frame_queue_grow(struct pd_frame_queue *q)
 {
 	uint32_t size = q->ring ? q->mask + 1 : 0, wider = size ? 2 * size : PD_QUEUE_FIRST;
 	struct pd_queued *ring;
@@ -67,60 +64,6 @@ void pd_frame_queue_clear(struct pd_frame_queue *q)
 		pd_buffer_free(&index, 1);
 	free(q->ring);
 	memset(q, 0, sizeof(*q));
-}
-
-/* Count a frame of `len` octets that the socket wanted and did not get. packet->lock held. */
-static void pd_packet_count_drop(struct pd_packet *s, uint32_t len)
-{
-	s->stat_drops++;
-	s->drops_ever++;
-	pd_ctr_add(s->ctr, PD_CTR_SOCKET_RX_DROP_FULL, 1);
-	pd_ctr_add(s->ctr, PD_CTR_SOCKET_RX_DROPPED_BYTES, len);
-}
-
-/* CLOCK_REALTIME as nanoseconds. */
-static uint64_t pd_packet_now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (uint64_t)ts.tv_sec * PD_NS_PER_SEC + (uint64_t)ts.tv_nsec;
-}
-
-/*
- * Put a frame into the queue of `s`, which takes a reference; dropped and counted when it is full, or when `copy` is NULL because no
- * buffer was left for `frame`. `whole`: the queue has no limit but the pool.
- */
-static void pd_packet_enqueue(struct pd_packet *s, const struct pd_buffer *frame,
-			      struct pd_buffer *copy, bool whole)
-{
-	struct pd_frame_queue *q = &s->queue;
-	uint32_t len = frame->total_len;
-
-	pd_lock(&s->lock);
-	if (s->released) {
-		pd_unlock(&s->lock);
-		return;
-	}
-	__atomic_fetch_add(&s->stat_packets, 1, __ATOMIC_RELAXED);
-	pd_ctr_begin(s->ctr, PD_CTR_SOCKET_QUEUE);
-	if (!copy || (!whole && q->bytes + len > s->receive_limit_bytes) ||
-	    pd_frame_queue_grow(q)) {
-		pd_packet_count_drop(s, len);
-	} else {
-		pd_buffer_ref(copy);
-		q->ring[q->tail & q->mask] = (struct pd_queued){
-			copy->index, s->drops_ever, pd_packet_stamps(s) ? pd_packet_now() : 0};
-		pd_store_relaxed(&q->tail, q->tail + 1);
-		q->bytes += len;
-		s->queued_ever++;
-		pd_ctr_set(s->ctr, PD_CTR_SOCKET_RX_QUEUED_PACKETS, q->tail - q->head);
-		pd_ctr_set(s->ctr, PD_CTR_SOCKET_RX_QUEUED_BYTES, q->bytes);
-		pd_ctr_max(s->ctr, PD_CTR_SOCKET_RX_QUEUED_PACKETS_MAX, q->tail - q->head);
-		pd_ctr_max(s->ctr, PD_CTR_SOCKET_RX_QUEUED_BYTES_MAX, q->bytes);
-	}
-	pd_ctr_end(s->ctr, PD_CTR_SOCKET_QUEUE);
-	pd_unlock(&s->lock);
 }
 
 /* --- the taps of a port ------------------------------------------------------------------- */
@@ -261,6 +204,8 @@ void pd_taps_after_fork(bool child)
 	/* A thread of the parent's may have been inside a pool: what it was moving is lost to the child, no more. */
 	if (child && pd_rx_pool)
 		pd_lock_init(&pd_rx_pool->lock, PD_RANK_LEAF);
+	if (child)
+		pd_runtime_after_fork();
 	pd_unlock(&pd_taps_lock);
 }
 
@@ -347,6 +292,8 @@ int pd_packet_ports_init(void)
 		}
 		pd_ports[i].sock = pp;
 		ret = pd_packet_port_headers(pp, pd_ports[i].config->queues);
+		for (unsigned q = 0; q < pd_ports[i].config->queues && !ret; q++)
+			pp->graph[q] = pd_packet_graph_new(&pd_ports[i], q, &ret);
 		if (ret)
 			goto out;
 	}
@@ -357,7 +304,7 @@ out:
 	return ret;
 }
 
-/* --- frames into queues ------------------------------------------------------------------- */
+/* --- what a tap wants ------------------------------------------------------------------- */
 
 /* The protocol of a frame as packet sockets see it: the EtherType, or ETH_P_802_2/802_3 for a length field. */
 static uint16_t pd_frame_protocol(const struct pd_buffer *b)
@@ -391,82 +338,6 @@ bool pd_packet_wants(const struct pd_packet *s, const struct pd_buffer *b)
 	return protocol && !(b->flags & PD_BUFFER_OUTGOING) && pd_frame_protocol(b) == protocol;
 }
 
-/* A copy of a frame in pool buffers, with one reference; NULL when the pool has not enough. */
-static struct pd_buffer *pd_frame_copy(const struct pd_buffer *src)
-{
-	uint32_t need = (src->total_len + PD_RX_BUFFER_BYTES - 1) / PD_RX_BUFFER_BYTES, done = 0;
-	uint32_t chain[PD_FRAME_MAX_BYTES / PD_RX_BUFFER_BYTES + 2], got;
-	struct pd_buffer *b;
-
-	need = pd_max(need, 1u);
-	if (need > PD_ARRAY_SIZE(chain))
-		return NULL;
-	got = pd_buffer_alloc(pd_rx_pool, chain, need);
-	if (got < need) {
-		pd_buffer_free(chain, got);
-		return NULL;
-	}
-	for (uint32_t i = 0; i < need; i++) {
-		b = pd_buffer_get(chain[i]);
-		b->len = pd_buffer_copy_out(src, done, b->data, PD_RX_BUFFER_BYTES);
-		done += b->len;
-		b->next = i + 1 < need ? chain[i + 1] : PD_BUFFER_NONE;
-	}
-	b = pd_buffer_get(chain[0]);
-	b->total_len = src->total_len;
-	b->flags = src->flags & (PD_BUFFER_CONTROL | PD_BUFFER_SIDECAR | PD_BUFFER_OUTGOING);
-	b->rx_port = src->rx_port;
-	if (src->flags & PD_BUFFER_SIDECAR)
-		memcpy(b->sidecar, src->sidecar, sizeof(b->sidecar));
-	return b;
-}
-
-int pd_packet_distribute(struct pd_port *port, struct pd_lane *lane, unsigned max, bool keep)
-{
-	struct pd_taps *taps = pd_packet_taps(port);
-	struct pd_buffer *bufs[PD_VECTOR_MAX];
-	int got, done = 0;
-	unsigned unwanted = 0, no_buffer = 0;
-	/* Several sockets: one that is not read must not take the pool from the others. */
-	bool whole = keep && taps->n == 1;
-
-	got = lane->ops->rx(lane, bufs, pd_min(max, (unsigned)PD_VECTOR_MAX));
-	for (; done < got; done++) {
-		struct pd_buffer *copy = NULL;
-		bool wanted = false;
-
-		for (unsigned t = 0; t < taps->n; t++) {
-			if (!pd_packet_wants(taps->tap[t], bufs[done]))
-				continue;
-			if (!wanted)
-				copy = pd_frame_copy(bufs[done]);
-			wanted = true;
-			if (!copy && keep)
-				break;
-			pd_packet_enqueue(taps->tap[t], bufs[done], copy, whole);
-		}
-		if (copy)
-			pd_buffer_free(&copy->index, 1); /* the queues hold theirs */
-		else if (wanted && keep)
-			break;
-		no_buffer += wanted && !copy;
-		unwanted += !wanted;
-	}
-	if (done > 0)
-		lane->ops->rx_done(lane, (unsigned)done);
-	if (unwanted || no_buffer) {
-		struct pd_ctr_block *ctr = lane->side[PD_RX].ctr;
-
-		pd_ctr_begin(ctr, PD_CTR_LANE_RX);
-		pd_ctr_add(ctr,
-			   taps->n ? PD_CTR_LANE_RX_DROP_FILTERED : PD_CTR_LANE_RX_DROP_NO_SOCKET,
-			   unwanted);
-		pd_ctr_add(ctr, PD_CTR_LANE_RX_DROP_NO_BUFFER, no_buffer);
-		pd_ctr_end(ctr, PD_CTR_LANE_RX);
-	}
-	return got < 0 ? got : done;
-}
-
 void pd_packet_salvage(struct pd_port *port, struct pd_lane *lane)
 {
 	if (!port->sock) /* no packet socket yet */
@@ -479,33 +350,5 @@ void pd_packet_salvage(struct pd_port *port, struct pd_lane *lane)
 		if (got <= 0)
 			break;
 		left -= pd_min(left, (uint32_t)got);
-	}
-}
-
-void pd_packet_outgoing(struct pd_port *port, struct pd_packet *sender,
-			struct pd_buffer *const *bufs, unsigned n)
-{
-	struct pd_taps *taps = pd_packet_taps(port);
-
-	for (unsigned t = 0; t < taps->n; t++) {
-		struct pd_packet *s = taps->tap[t];
-
-		if (s == sender || pd_load_relaxed(&s->protocol) != ETH_P_ALL || s->ignore_outgoing)
-			continue;
-		for (unsigned i = 0; i < n; i++) {
-			struct pd_buffer *copy;
-
-			if (bufs[i]->flags & PD_BUFFER_CONTROL && !s->recv_control)
-				continue;
-			copy = pd_frame_copy(bufs[i]);
-			if (copy) {
-				copy->flags |= PD_BUFFER_OUTGOING;
-				copy->rx_port = port->index;
-			}
-			pd_packet_enqueue(s, bufs[i], copy, false);
-			if (copy)
-				pd_buffer_free(&copy->index, 1);
-		}
-		pd_bell_ring(&s->pollable.bell);
 	}
 }

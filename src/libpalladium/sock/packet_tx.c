@@ -7,6 +7,8 @@
  * frames that come in off the ring into the queues of those who want them, so that two programs that both send do not wait for
  * each other for ever.
  *
+ * This file has the nodes packet-send and packet-output, and the straight line made from their steps (packet_nodes.h).
+ *
  * Locks: the lane's transmit lock for a run; then packet->lock for the counters.
  */
 #include <arpa/inet.h>
@@ -17,7 +19,7 @@
 #include "config/vars.h"
 #include "counters/counters.h"
 #include "palladium_extra.h"
-#include "sock/packet.h"
+#include "sock/packet_nodes.h"
 
 /* Octets a frame may have beyond MTU and Ethernet header: one 802.1Q tag. */
 #define PD_VLAN_BYTES 4
@@ -29,8 +31,24 @@ struct pd_tx_run {
 	struct pd_lane *lane;
 	const uint32_t *headers; /* PD_TX_HEADERS external buffers of the lane */
 	unsigned used;           /* of them */
+	struct mmsghdr *msgs;
+	unsigned limit;          /* messages that may go */
 	unsigned n;              /* frames built */
-	struct pd_buffer *bufs[PD_VECTOR_MAX];
+	int err;                 /* what ended the building early */
+	int sent;                /* frames that went, or -errno of the first */
+	struct pd_buffer **bufs; /* PD_VECTOR_MAX */
+};
+
+/* Messages that packet-send refuses: told when the first of a run is one. */
+#define PD_PACKET_SEND_ERROR_TABLE(_)                                 \
+	_(TOO_LONG, "message longer than a frame of the port may be") \
+	_(REFUSED, "message without a valid frame, address or sidecar")
+
+enum pd_packet_send_error {
+#define PD_ROW(id, text) PD_PACKET_SEND_ERROR_##id,
+	PD_PACKET_SEND_ERROR_TABLE(PD_ROW)
+#undef PD_ROW
+		PD_PACKET_SEND_ERRORS
 };
 
 /* --- one message ---------------------------------------------------------------------------- */
@@ -248,6 +266,79 @@ static struct pd_lane *pd_packet_send_lane(const struct pd_packet *s, struct pd_
 	return port->lanes[0];
 }
 
+/* packet-send: build frames from messages, as many as go to the run's port. Sets n and err. */
+static void pd_packet_send_step(struct pd_tx_run *run, struct pd_node *node)
+{
+	while (run->n < run->limit) {
+		const struct msghdr *m = &run->msgs[run->n].msg_hdr;
+		int other = 0;
+
+		/* Those without an address all go the same way. */
+		if (run->n && (m->msg_name || run->msgs[0].msg_hdr.msg_name) &&
+		    pd_packet_destination(run->s, m, &other) != run->port)
+			break;
+		run->err = pd_tx_build(run, m);
+		if (pd_unlikely(run->err))
+			break;
+	}
+	if (pd_unlikely(!run->n))
+		pd_node_add(&node->errors[run->err == -EMSGSIZE ? PD_PACKET_SEND_ERROR_TOO_LONG
+								: PD_PACKET_SEND_ERROR_REFUSED],
+			    1);
+}
+
+/* packet-output: port-output's step, once: what does not go is the program's to send again. Sets sent. */
+static PD_ALWAYS_INLINE void pd_packet_output_step(struct pd_tx_run *run, struct pd_node *node)
+{
+	enum pd_port_output_error error;
+
+	run->sent = pd_port_output_try(run->lane, run->bufs, run->n, &error);
+	if (pd_likely(run->sent > 0))
+		run->lane->ops->tx_flush(run->lane);
+	else
+		pd_node_add(&node->errors[error], 1);
+}
+
+/* Both in one straight line. */
+static PD_ALWAYS_INLINE void pd_packet_send_fused(struct pd_tx_run *run,
+						  const struct pd_packet_graph *graph)
+{
+	pd_packet_send_step(run, graph->send);
+	pd_node_count(graph->send, run->n);
+	if (pd_unlikely(!run->n))
+		return;
+	pd_packet_output_step(run, graph->output);
+	pd_node_count(graph->output, run->n);
+}
+
+/* A run on its way through the graph: what packet-match and packet-queue have to know first. */
+struct pd_tx_call {
+	struct pd_packet_call call;
+	struct pd_tx_run *run;
+};
+
+/* Through the graph: others watch, or somebody wants each frame to go there. */
+static void pd_packet_send_graph(struct pd_tx_run *run, struct pd_packet_graph *graph)
+{
+	struct pd_tx_call tx = {
+		.call = {.s = run->s,
+			 .port = run->port,
+			 .lane = run->lane,
+			 .graph = graph,
+			 .taps = pd_packet_taps(run->port),
+			 .outgoing = true},
+		.run = run,
+	};
+
+	pd_packet_run_graph(&tx.call, graph->tx, graph->send);
+}
+
+/* True when a tap other than the sender may watch what it sends. Transmit lock held, so the taps stay. */
+static inline bool pd_packet_is_watched(const struct pd_packet *s, struct pd_port *port)
+{
+	return pd_packet_taps(port)->n > (s->protocol != 0);
+}
+
 /*
  * Build and send as many of the `n` messages as go to one port, with one lock and one flush. Returns messages sent (at least
  * one), -EAGAIN when there is no room (noted in `ws`), or the error of the first message.
@@ -255,14 +346,15 @@ static struct pd_lane *pd_packet_send_lane(const struct pd_packet *s, struct pd_
 static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
 			      struct pd_wait_set *ws)
 {
-	struct pd_tx_run run = {.s = s};
+	struct pd_buffer *bufs[PD_VECTOR_MAX];
+	struct pd_tx_run run = {.s = s, .msgs = msgs, .limit = n, .bufs = bufs};
+	struct pd_packet_graph *graph;
 	struct pd_lane_side *side;
-	int err = 0, sent = 0;
 	uint32_t seen;
 
-	run.port = pd_packet_destination(s, &msgs[0].msg_hdr, &err);
-	if (err)
-		return err;
+	run.port = pd_packet_destination(s, &msgs[0].msg_hdr, &run.err);
+	if (run.err)
+		return run.err;
 	if (pd_unlikely(!pd_port_lease_take(run.port))) {
 		if (ws)
 			ws->recheck = true;
@@ -270,6 +362,7 @@ static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigne
 	}
 	run.lane = pd_packet_send_lane(s, run.port);
 	run.headers = pd_packet_port_of(run.port)->headers[run.lane->queue];
+	graph = pd_packet_graph_of(run.port, run.lane);
 	side = &run.lane->side[PD_TX];
 	pd_lock(&side->lock);
 	if (pd_unlikely(!side->up)) {
@@ -279,34 +372,24 @@ static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigne
 		return -ENETDOWN;
 	}
 	seen = ws ? run.lane->ops->position(run.lane, PD_TX) : 0;
-	while (run.n < n) {
-		int other = 0;
-
-		if (run.n && pd_packet_destination(s, &msgs[run.n].msg_hdr, &other) != run.port)
-			break;
-		err = pd_tx_build(&run, &msgs[run.n].msg_hdr);
-		if (err)
-			break;
-	}
+	if (pd_likely(!pd_packet_is_watched(s, run.port) && !pd_load_relaxed(&pd_graph_wanted)))
+		pd_packet_send_fused(&run, graph);
+	else
+		pd_packet_send_graph(&run, graph);
 	if (run.n) {
-		sent = run.lane->ops->tx(run.lane, run.bufs, run.n);
-		if (sent > 0) {
-			run.lane->ops->tx_flush(run.lane);
-			if (pd_unlikely(pd_packet_taps(run.port)->n > (s->protocol != 0)))
-				pd_packet_outgoing(run.port, s, run.bufs, (unsigned)sent);
-		} else if (sent == 0) {
+		if (pd_unlikely(!run.sent)) {
 			s->out_blocked = true;
 			if (ws)
 				pd_wait_add_lane(ws, run.lane, PD_TX, seen);
-			sent = -EAGAIN;
+			run.sent = -EAGAIN;
 		}
-		err = sent;
+		run.err = run.sent;
 	}
-	for (int i = 0; i < sent; i++)
+	for (int i = 0; i < run.sent; i++)
 		msgs[i].msg_len = run.bufs[i]->total_len + (s->inline_mode ? PD_SIDECAR_BYTES : 0) -
 				  (s->type == SOCK_DGRAM ? ETH_HLEN : 0);
 	pd_unlock(&side->lock);
-	return err;
+	return run.err;
 }
 
 /* While a send is blocked: take what comes in into the queues, so that a peer that only sends gets on. */
@@ -441,3 +524,80 @@ int pd_packet_send(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int fl
 	pd_packet_count_send(s, msgs, ret, waited);
 	return ret;
 }
+
+/* --- nodes ---------------------------------------------------------------------------------- */
+
+/* The run that goes through the engine. */
+static struct pd_tx_run *pd_tx_run_of(const struct pd_engine *engine)
+{
+	struct pd_packet_call *call = engine->call;
+
+	return pd_container_of(call, struct pd_tx_call, call)->run;
+}
+
+static unsigned pd_packet_send_dispatch(struct pd_engine *engine, struct pd_node *node,
+					struct pd_vector *vector)
+{
+	struct pd_tx_run *run;
+	unsigned room;
+	uint32_t *to;
+
+	(void)vector;
+	if (!engine->call) /* a round that is about something else */
+		return 0;
+	run = pd_tx_run_of(engine);
+	pd_packet_send_step(run, node);
+	if (!run->n)
+		return 0;
+	to = pd_next_get(engine, node, 0, &room);
+	pd_assert(room >= run->n); /* the first of this round */
+	for (unsigned i = 0; i < run->n; i++)
+		to[i] = run->bufs[i]->index;
+	pd_next_put(engine, node, 0, run->n);
+	return run->n;
+}
+
+static const char *const pd_packet_send_errors[] = {
+#define PD_ROW(id, text) text,
+	PD_PACKET_SEND_ERROR_TABLE(PD_ROW)
+#undef PD_ROW
+};
+
+PD_NODE_REGISTER(pd_packet_send) = {
+	.name = "packet-send",
+	.type = PD_NODE_INPUT,
+	.fn = pd_packet_send_dispatch,
+	.errors = pd_packet_send_errors,
+	.error_count = PD_PACKET_SEND_ERRORS,
+	.next_count = 1,
+	.next_names = {"packet-output"},
+};
+
+/* Frames that went, go on to those who watch; what did not, stays with the caller. */
+static unsigned pd_packet_output_dispatch(struct pd_engine *engine, struct pd_node *node,
+					  struct pd_vector *vector)
+{
+	struct pd_tx_run *run = pd_tx_run_of(engine);
+	static const uint16_t nexts[PD_VECTOR_MAX];
+
+	pd_assert(vector->n == run->n);
+	pd_packet_output_step(run, node);
+	if (run->sent <= 0 || !pd_packet_is_watched(run->s, run->port))
+		return vector->n;
+	for (int i = 0; i < run->sent; i++) {
+		run->bufs[i]->flags |= PD_BUFFER_OUTGOING;
+		run->bufs[i]->rx_port = run->port->index;
+	}
+	pd_enqueue(engine, node, vector->index, nexts, (unsigned)run->sent);
+	return vector->n;
+}
+
+PD_NODE_REGISTER(pd_packet_output) = {
+	.name = "packet-output",
+	.type = PD_NODE_INTERNAL,
+	.fn = pd_packet_output_dispatch,
+	.errors = pd_port_output_errors,
+	.error_count = PD_PORT_OUTPUT_ERRORS,
+	.next_count = 1,
+	.next_names = {"packet-match"},
+};

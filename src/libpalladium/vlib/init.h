@@ -44,14 +44,14 @@ extern struct pd_init_list pd_inits;
 	}
 
 /* Declare function `f` an init function; an initialiser follows (`= {}` when there is nothing to say). */
-#define PD_INIT_FUNCTION(f)                                   \
-	static struct pd_init pd_init_of_##f;                 \
-	static PD_CONSTRUCTOR void pd_init_register_##f(void) \
-	{                                                     \
-		pd_init_of_##f.name = #f;                     \
-		pd_init_of_##f.fn = f;                        \
-		pd_init_register(&pd_inits, &pd_init_of_##f); \
-	}                                                     \
+#define PD_INIT_FUNCTION(f)                                         \
+	static struct pd_init pd_init_of_##f;                       \
+	static PD_CONSTRUCTOR_EARLY void pd_init_register_##f(void) \
+	{                                                           \
+		pd_init_of_##f.name = #f;                           \
+		pd_init_of_##f.fn = f;                              \
+		pd_init_register(&pd_inits, &pd_init_of_##f);       \
+	}                                                           \
 	static struct pd_init pd_init_of_##f
 
 /* Append `init` to `list`; it is borrowed for good. */

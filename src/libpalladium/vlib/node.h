@@ -96,7 +96,7 @@ extern struct pd_node_registration *pd_node_registrations;
 /* Register a node when its object is loaded; an initialiser follows. */
 #define PD_NODE_REGISTER(id)                                          \
 	static struct pd_node_registration pd_node_registration_##id; \
-	static PD_CONSTRUCTOR void pd_node_register_##id(void)        \
+	static PD_CONSTRUCTOR_EARLY void pd_node_register_##id(void)  \
 	{                                                             \
 		pd_node_register(&pd_node_registration_##id);         \
 	}                                                             \
@@ -128,7 +128,7 @@ struct pd_node_ctx {
 };
 
 struct pd_engine {
-	char name[24];
+	char name[32];
 	struct pd_list node; /* in the list of all engines: runtime.h */
 	void *call; /* what the caller of this round works for; its nodes know what it is */
 	struct pd_node *nodes;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-EXTRA_PROGRAMS += tests/bench/batch tests/bench/bounds tests/bench/growth tests/bench/ringend tests/bench/sockbench tests/bench/spike
+EXTRA_PROGRAMS += tests/bench/bounds tests/bench/growth tests/bench/ringend tests/bench/sockbench tests/bench/spike
 tests_bench_bounds_SOURCES = tests/bench/bounds.c
 tests_bench_bounds_LDADD =
 tests_bench_growth_SOURCES = tests/bench/growth.c
@@ -14,6 +14,10 @@ tests_bench_sockbench_SOURCES = tests/bench/sockbench.c
 # The generator and the checker must not be what is measured.
 tests_bench_sockbench_CFLAGS = $(AM_CFLAGS) -O3
 tests_bench_sockbench_LDADD =
+# Not a measurement of time, so it stands in check.
+check_PROGRAMS += tests/bench/batch
+TESTS += tests/bench/test_instructions.py
+EXTRA_DIST += tests/bench/test_instructions.py tests/bench/instructions.txt
 EXTRA_DIST += tests/bench/growth.py tests/bench/rings.py tests/bench/sockets.py tests/bench/spike.py
 
 # Figures mean something on an otherwise idle machine only: two cores, both are used. `make bench` takes about an hour;

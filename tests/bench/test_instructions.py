@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Instructions per frame, held to the table instructions.txt: what was won is not lost unnoticed.
+
+callgrind counts instructions, not time, so the figure is the same on a busy machine. It depends on the compiler and its
+options, so the table says which it was made with; with others this is skipped. A change that pays for more instructions changes the
+table in the same commit, and says why. PD_INSTRUCTIONS=update writes the table anew.
+"""
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+from lab.proc import build, build_dir, library, require
+
+TABLE = pathlib.Path(__file__).with_name("instructions.txt")
+TOLERANCE = 0.02
+PORTS = "pd0=loop:pd1;pd1=loop:pd0"
+
+
+def compiled_with():
+    """What makes two counts comparable: the compiler's version, and the flags it was given."""
+    status = (build_dir() / "config.log").read_text()
+    flags = " ".join(sorted(re.search(r"^CFLAGS='(.*)'$", status, re.M).group(1).split()))
+    gcc = re.search(r"^gcc version (\d+)", status, re.M)
+    assertions = bool(re.search(r"^#define PD_ENABLE_ASSERT 1", status, re.M))
+    sanitized = "-fsanitize" in flags
+    return None if sanitized or not gcc else f"gcc {gcc.group(1)} {flags}{' assertions' if assertions else ''}"
+
+
+def read_table():
+    """(what it was made with, instructions by row)."""
+    lines = [x for x in TABLE.read_text().splitlines() if x and not x.startswith("#")]
+    return lines[0], {name: float(n) for n, name in (x.split(None, 1) for x in lines[1:])}
+
+
+def instructions(tmp_path, argv, env):
+    """The count of one run."""
+    out = tmp_path / "callgrind.out"
+    subprocess.run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *map(str, argv)],
+                   env={**os.environ, **env}, check=True, capture_output=True, timeout=240)
+    return int(re.search(r"^(?:summary|totals): (\d+)", out.read_text(), re.M).group(1))
+
+
+def per_frame(tmp_path, argv, env, batch):
+    """Instructions per frame: the difference of two run lengths leaves the start of the program out."""
+    few, many = (instructions(tmp_path, [argv[0], rounds, *argv[1:]], env) for rounds in (100, 300))
+    return (many - few) / (200 * batch)
+
+
+ROWS = {f"sockets over loop, batch {batch}, {taps} tap{'s' * (taps > 1)}": (batch, taps)
+        for batch, taps in ((1, 1), (32, 1), (256, 1), (32, 2))}
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Instructions by row, when they can be compared with this build's."""
+    require("valgrind")
+    made_with, rows = read_table()
+    if os.environ.get("PD_INSTRUCTIONS") == "update":
+        lines = [x for x in TABLE.read_text().splitlines() if x.startswith("#")]
+        TABLE.write_text("\n".join([*lines, compiled_with()]) + "\n")
+        return {}
+    if compiled_with() != made_with:
+        pytest.skip(f"the table is for {made_with}, this build is {compiled_with()}")
+    return rows
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_instructions_per_frame(tmp_path, table, row):
+    """No more than the table says."""
+    batch, taps = ROWS[row]
+    env = {"LD_PRELOAD": str(library()), "PALLADIUM_PORTS": PORTS, "PALLADIUM_CONFIG_FILE": "/dev/null",
+           "PALLADIUM_TRACELEVEL": "error"}
+    n = per_frame(tmp_path, [build("tests/bench/batch"), batch, taps], env, batch)
+    if os.environ.get("PD_INSTRUCTIONS") == "update":
+        with TABLE.open("a") as f:
+            f.write(f"{n:10.1f}  {row}\n")
+        return
+    assert n <= table[row] * (1 + TOLERANCE), f"{row}: {n:.1f} instructions per frame, the table says {table[row]:.1f}"
+    if n < table[row] * (1 - TOLERANCE):
+        print(f"{row}: {n:.1f} instructions per frame, fewer than the table's {table[row]:.1f}: bring it up to date")

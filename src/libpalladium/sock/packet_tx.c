@@ -366,6 +366,7 @@ static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigne
 	side = &run.lane->side[PD_TX];
 	pd_lock(&side->lock);
 	if (pd_unlikely(!side->up)) {
+		s->out_blocked = true; /* the port's return is news to an edge-triggered epoll */
 		if (ws)
 			pd_wait_add_lane(ws, run.lane, PD_TX, 0);
 		pd_unlock(&side->lock);

@@ -190,6 +190,54 @@ say(d.getsockname()[0] in ("ka", ""))
     assert done.stdout == kernel.run(body)
 
 
+def both_ways(kernel, body):
+    """The body prints the same with and without the preload, beside a port that it does not use."""
+    done = subprocess.run([*kernel.space.wrap, *program(body, "ka", "kb")], env=environment(), capture_output=True,
+                          text=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == kernel.run(body)
+    assert done.stdout
+
+
+def test_a_socket_that_is_bound_to_the_kernel_stays_in_its_epolls(kernel):
+    both_ways(kernel, """
+s = socket.socket(AF_PACKET, SOCK_RAW, 0)
+one, two, outer = select.epoll(), select.epoll(), select.epoll()
+copy = os.dup(s.fileno())
+interest = {"level": select.EPOLLIN, "edge": select.EPOLLIN | select.EPOLLET, "once": select.EPOLLIN | select.EPOLLONESHOT}
+one.register(s, interest["level"])
+one.register(copy, interest["edge"])
+two.register(copy, interest["once"])
+outer.register(one, select.EPOLLIN)
+b = packet(B)
+waits = [sleeping(outer.poll), sleeping(two.poll), sleeping(select.select, [s], [], [], 10), sleeping(ready, copy)]
+s.bind((A, ETH_P_TEST))
+say(attempt(one.register, s, 1), attempt(two.register, s, 0), attempt(two.unregister, s))
+say([t.is_alive() for t in waits])
+b.send(frame(1))
+say([len(t.result()) if hasattr(t.result(), "__len__") else t.result() for t in waits])
+name = {s.fileno(): "s", copy: "copy"}
+def look():
+    say(sorted(name[f] for f, _ in one.poll(0)), [name[f] for f, _ in two.poll(0)], len(outer.poll(0)))
+look()
+look()
+b.send(frame(2))
+look()
+two.modify(copy, interest["once"])
+look()
+while not isinstance(attempt(s.recv, 100, MSG_DONTWAIT), str):
+    pass
+look()
+one.unregister(s)
+b.send(frame(3))
+look()
+say(attempt(one.modify, s, 1), attempt(one.unregister, copy), attempt(one.unregister, copy))
+os.close(copy)
+s.close()
+look()
+""")
+
+
 def test_rules_leave_ports_and_protocols_to_the_kernel(sockdir):
     conf = sockdir / "conf"
     conf.write_text("application-id * *\nuse os packet pd0:0x88b6\nuse os packet pd2\n")

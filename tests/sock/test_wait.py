@@ -233,10 +233,11 @@ for r, _ in pipes:
     e.register(r, select.EPOLLIN)
 a, b = packet(A, proto=0), packet(B)
 e.register(b, select.EPOLLIN)
-for r, _ in pipes[:2]:
+for r, w in pipes[:2]:
     e.unregister(r)
-os.write(pipes[2][1], b"x")
-say([f == pipes[2][0] for f, _ in e.poll(5)])
+    os.write(pipes[2][1], b"x")
+    say([f == pipes[2][0] for f, _ in e.poll(5)])
+    os.read(pipes[2][0], 1)
 """,
 }
 
@@ -244,6 +245,62 @@ say([f == pipes[2][0] for f, _ in e.poll(5)])
 @pytest.mark.parametrize("case", ASLEEP_BEFORE)
 def test_an_epoll_from_before_the_first_socket(kernel, case):
     same(kernel, DRAIN + ASLEEP_BEFORE[case])
+
+
+def test_select_with_sets_of_any_size(kernel):
+    same(kernel, DRAIN + """
+a, b = packet(A, proto=0), packet(B)
+r, w = os.pipe()
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096,) * 2)
+high = dict(b=2000, a=3001, r=1024, hup=1500)
+for s, k in ((b.fileno(), "b"), (a.fileno(), "a"), (r, "r")):
+    os.dup2(s, high[k])
+os.dup2(w, high["hup"])
+def sets(*names):
+    buf = ctypes.create_string_buffer(512)
+    for k in names:
+        buf[high[k] // 8] = ord(buf[high[k] // 8]) | 1 << high[k] % 8
+    return buf
+def bits(buf):
+    return buf and [k for k in sorted(high) if ord(buf[high[k] // 8]) >> high[k] % 8 & 1]
+tv = struct.pack("ll", 0, 1000)
+def choose(n, *wanted, call=libc.select, wait=None):
+    got = [sets(*names) for names in wanted]
+    say(checked(call(n, *got, wait or ctypes.create_string_buffer(tv, 16), *([None] if call != libc.select else []))),
+        [bits(s) for s in got])
+def everything():
+    for n in (1024, 1025, 2000, 2001, 3001, 3002, 4096):
+        choose(n, ["b", "r"], ["a"], ["b", "a", "r"])
+    choose(4096, ["b", "r"], [], [], call=libc.pselect, wait=ctypes.create_string_buffer(struct.pack("ll", 0, 1000000), 16))
+    choose(4096, [], ["hup"], [])
+everything()
+os.write(w, b"x")
+a.send(frame(1))
+everything()
+os.close(high["b"])
+everything()
+say(checked(libc.select(-1, sets("a"), None, None, None)))
+""".replace("a, b =", "import resource\na, b =", 1))
+
+
+def test_select_waits_on_for_what_it_was_asked(kernel):
+    """A hang-up or an error alone does not end a select that was not asked to read."""
+    same(kernel, """
+a, b = packet(A, proto=0), packet(B)
+p, q = os.pipe()
+os.close(q)                                          # p: hung up, never writable
+master, slave = os.openpty()
+os.close(slave)                                      # master: hung up, and writable
+for want in ([], [master]):
+    for n in (0, 0.15):
+        t = time.monotonic()
+        r, w, x = select.select([b], [p] + want, [b, p, master], n)
+        say(len(r), w == want, x, w != [] or time.monotonic() - t >= n)
+t = sleeping(select.select, [b], [p], [p], 10)
+a.send(frame(1))
+say([len(x) for x in t.result()])
+say(select.select([p], [], [b], 0) == ([p], [], []))
+""")
 
 
 def test_timeouts_are_never_early_and_bad_ones_are_refused(kernel):

@@ -7,9 +7,9 @@
  * preload/signal.c finds a depth above zero, keeps the signal for later (and every other one blocked), and
  * pd_lib_leave runs it. Three rules for code that blocks, all with no lock held:
  *
- *   - before sleeping: pd_lib_sleep_begin(); if it says that a signal waits, do not sleep;
- *   - sleep in one raw system call that takes the caller's signal mask; handlers run at once meanwhile;
- *   - pd_lib_sleep_end(), and when the sleep ended by a signal: pd_lib_signals_run(), then answer -EINTR, or
+ *   - before sleeping: pd_lib_sleep_begin(&limit); if it says that a signal waits, do not sleep;
+ *   - sleep in one raw system call that takes the caller's signal mask and the limit; handlers run at once meanwhile;
+ *   - pd_lib_sleep_end(), and when a handler ran or waits: pd_lib_signals_run(), then answer -EINTR, or
  *     carry on when pd_signal_restart_wanted() and the call is one that the kernel would restart.
  *
  * Fork. Modules register what the child (and the parent, around it) has to do; preload/fork.c runs the list.
@@ -20,6 +20,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 #include "base/compiler.h"
 
 /* initial-exec: no allocation at the first touch, which may happen in a signal handler. */
@@ -30,7 +31,10 @@ struct pd_lib_thread {
 	int depth;            /* calls into the library that have not returned */
 	volatile int pending; /* a handler waits for depth 0 */
 	volatile int asleep;  /* in a sleep that handlers may interrupt at once */
-	volatile int ran;     /* a handler ran since pd_lib_sleep_begin */
+	volatile uint64_t
+		ran; /* the signals whose handlers ran since pd_lib_sleep_begin, as a kernel set */
+	struct timespec *
+		left; /* the time limit of the sleep: a handler zeroes it, in case the kernel has not seen it yet */
 	int restart; /* the last handler that waited or ran was installed with SA_RESTART */
 	uint32_t
 		kernel_wait; /* the epoll that libc's epoll_wait sleeps on, plus one; 0 none. Others read it too */
@@ -73,11 +77,13 @@ static inline bool pd_lib_signal_pending(void)
 
 /*
  * From here to pd_lib_sleep_end handlers run as they arrive. No lock may be held. Returns true when one is
- * waiting already: then do not sleep.
+ * waiting already: then do not sleep. `left` is the time limit that the kernel will be given; one that is zero
+ * by then ends the sleep at once.
  */
-static inline bool pd_lib_sleep_begin(void)
+static inline bool pd_lib_sleep_begin(struct timespec *left)
 {
 	pd_lib_self.ran = 0;
+	pd_lib_self.left = left;
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	pd_lib_self.asleep = 1;
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
@@ -94,6 +100,16 @@ static inline bool pd_lib_sleep_end(void)
 
 /* Run the waiting handler now, inside the library; no lock may be held. Returns true when one ran. */
 bool pd_lib_signals_run(void);
+
+/* True when a handler ran since pd_lib_sleep_begin that `mask` (a kernel set, or NULL), which the sleep was under, did not hold back. */
+static inline bool pd_lib_interrupted(const void *mask)
+{
+	uint64_t held = 0;
+
+	if (mask)
+		__builtin_memcpy(&held, mask, sizeof(held));
+	return pd_lib_self.ran & ~held;
+}
 
 /* True when the handler that waited or ran last in this thread was installed with SA_RESTART. */
 static inline bool pd_signal_restart_wanted(void)

@@ -156,9 +156,13 @@ static void pd_signal_entry(int sig, siginfo_t *info, void *context)
 		pthread_setcanceltype(type, NULL);
 	if (pd_unlikely(was.kernel_wait))
 		pd_lib_sleep_resumed(was.kernel_wait);
+	/* The kernel may not have begun the sleep that this handler was to end. */
+	if (was.asleep)
+		*was.left = (struct timespec){0, 0};
 	self->depth = was.depth;
 	self->asleep = was.asleep;
-	self->ran = 1;
+	self->left = was.left;
+	self->ran = was.ran | PD_SIGBIT(sig);
 	self->restart = !!(handler.flags & SA_RESTART);
 }
 
@@ -174,7 +178,7 @@ static void pd_signal_run_deferred(void)
 	pd_lib_self.pending = 0;
 	pd_signal_mask_set(pd_handler_mask(&d.handler, d.sig, d.mask));
 	pd_handler_call(&d.handler, d.sig, &d.info, &uc);
-	pd_lib_self.ran = 1;
+	pd_lib_self.ran |= PD_SIGBIT(d.sig);
 	pd_lib_self.restart = !!(d.handler.flags & SA_RESTART);
 	errno = saved;
 	pd_signal_mask_set(d.mask);

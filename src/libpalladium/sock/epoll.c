@@ -317,8 +317,9 @@ static long pd_hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *even
 
 	sk = pd_fd_get(fd);
 	target = sk ? pd_sock_pollable(sk) : NULL;
-	ret = target ? pd_epoll_ctl_ours(epfd, op, fd, target, event)
-		     : pd_epoll_ctl_kernel(epfd, op, fd, event);
+	ret = target ? pd_epoll_ctl_ours(epfd, op, fd, target, event) : -ESTALE;
+	if (ret == -ESTALE)
+		ret = pd_epoll_ctl_kernel(epfd, op, fd, event);
 	if (sk)
 		pd_fd_put(sk);
 	return ret;
@@ -407,17 +408,13 @@ static long pd_epoll_in_kernel(const struct pd_epoll_call *c)
 	pd_lib_self.ran = 0;
 	for (;;) {
 		ret = pd_epoll_kernel_sleep(c, first);
-		if (ret >
-		    0) /* 0 events: called out, by this process or by one that shares the epoll */
+		/* No events left: called out, by this process or by one that shares the epoll. */
+		if (ret > 0)
 			ret = pd_beacon_filter(c->events, (int)ret);
 		else if (ret != PD_HOOK_PASS)
 			return ret;
-		/* A handler that runs while the call goes from one sleep to another ends it too. */
-		if (ret > 0)
-			return ret;
-		if (pd_lib_self.ran)
-			return -EINTR;
-		if (ret || (c->deadline_ns != PD_WAIT_FOREVER && pd_clock_ns() >= c->deadline_ns))
+		if (ret || pd_lib_interrupted(c->mask) ||
+		    (c->deadline_ns != PD_WAIT_FOREVER && pd_clock_ns() >= c->deadline_ns))
 			return ret;
 		first = false;
 	}
@@ -441,6 +438,9 @@ static long pd_epoll_until(const struct pd_epoll_call *c)
 		pd_lib_leave();
 		ret = pd_epoll_in_kernel(c);
 		pd_lib_enter();
+		/* A handler that runs while the call goes from one sleep to another ends it too. */
+		if (pd_lib_interrupted(c->mask) && (!ret || ret == PD_HOOK_PASS))
+			return -EINTR;
 	} while (ret == PD_HOOK_PASS);
 	return ret;
 }

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/sys.h"
 #include "counters/counters.h"
@@ -18,14 +19,18 @@
 
 /* Entries of poll and select that need no allocation. */
 #define PD_POLL_INLINE 64
+#define PD_SELECT_INLINE 256
 
 static struct pd_ctr_block *pd_multiplex_ctr; /* the process's */
 
 struct pd_pollable *pd_sock_pollable(struct pd_sock *sk)
 {
+	struct pd_pollable *p;
+
 	switch (sk->kind) {
 	case PD_SOCK_PACKET:
-		return &pd_packet_of(sk)->pollable;
+		p = &pd_packet_of(sk)->pollable;
+		return pd_unlikely(pd_load_acquire(&p->moved)) ? NULL : p;
 	case PD_SOCK_EPOLL:
 		return &pd_container_of(sk, struct pd_sock_epoll, sock)->ep.self;
 	default:
@@ -45,41 +50,79 @@ void pd_multiplex_count(enum pd_ctr_word calls, enum pd_ctr_word hit, enum pd_ct
 
 /* --- poll ----------------------------------------------------------------------------------- */
 
-/* poll with a deadline. A call without a descriptor of ours is passed on before anything is allocated. */
-static long pd_hook_poll_until(struct pollfd *fds, nfds_t n, uint64_t deadline_ns,
-			       const sigset_t *mask)
+/* True when one of `n` entries is a descriptor of ours. */
+static bool pd_poll_concerns_us(const struct pollfd *fds, nfds_t n)
+{
+	for (nfds_t i = 0; i < n; i++)
+		if (pd_fd_ours(fds[i].fd))
+			return true;
+	return false;
+}
+
+/* Find the sockets of `n` entries, with references, and what can be asked of them; NULL for the kernel's. */
+static void pd_poll_look_up(const struct pollfd *fds, nfds_t n, struct pd_sock **socks,
+			    struct pd_pollable **objects)
+{
+	for (nfds_t i = 0; i < n; i++) {
+		socks[i] = fds[i].fd >= 0 ? pd_fd_get(fds[i].fd) : NULL;
+		objects[i] = socks[i] ? pd_sock_pollable(socks[i]) : NULL;
+	}
+}
+
+/* poll until a deadline. *slept as in pd_poll. */
+static long pd_poll_until(struct pollfd *fds, nfds_t n, uint64_t deadline_ns, const sigset_t *mask,
+			  bool *slept)
 {
 	struct pd_pollable *some[PD_POLL_INLINE], **objects = some;
 	struct pd_sock *held[PD_POLL_INLINE], **socks = held;
-	bool slept;
-	nfds_t i;
 	long ret;
 
-	if (n && !fds)
-		return PD_HOOK_PASS;
-	for (i = 0; i < n && !pd_fd_ours(fds[i].fd); i++)
-		;
-	if (i == n)
-		return PD_HOOK_PASS;
 	if (n > PD_POLL_INLINE) {
 		objects = malloc(n * (sizeof(*objects) + sizeof(*socks)));
 		if (!objects)
 			return -ENOMEM;
 		socks = (struct pd_sock **)(void *)(objects + n);
 	}
-	for (i = 0; i < n; i++) {
-		socks[i] = fds[i].fd >= 0 ? pd_fd_get(fds[i].fd) : NULL;
-		objects[i] = socks[i] ? pd_sock_pollable(socks[i]) : NULL;
-	}
-	ret = pd_poll(fds, objects, (unsigned)n, deadline_ns, mask, &slept);
-	pd_multiplex_count(PD_CTR_PROCESS_POLL_CALLS, PD_CTR_PROCESS_POLL_HIT,
-			   PD_CTR_PROCESS_POLL_MISS, PD_CTR_PROCESS_POLL_TIMEOUTS, ret, slept);
-	for (i = 0; i < n; i++)
-		if (socks[i])
-			pd_fd_put(socks[i]);
+	do {
+		pd_poll_look_up(fds, n, socks, objects);
+		ret = pd_poll(fds, objects, (unsigned)n, deadline_ns, mask, slept);
+		for (nfds_t i = 0; i < n; i++)
+			if (socks[i])
+				pd_fd_put(socks[i]);
+	} while (ret == -ESTALE); /* a socket became the kernel's meanwhile */
 	if (objects != some)
 		free(objects);
 	return ret;
+}
+
+/* Count a poll or select. Returns its result. */
+static long pd_poll_counted(long ret, bool slept)
+{
+	pd_multiplex_count(PD_CTR_PROCESS_POLL_CALLS, PD_CTR_PROCESS_POLL_HIT,
+			   PD_CTR_PROCESS_POLL_MISS, PD_CTR_PROCESS_POLL_TIMEOUTS, ret, slept);
+	return ret;
+}
+
+/* True when the program asks for more entries than it may have descriptors. */
+static bool pd_poll_too_many(nfds_t n)
+{
+	struct rlimit limit;
+
+	return n > PD_POLL_INLINE && !PD_SYS_4(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) &&
+	       n > limit.rlim_cur;
+}
+
+/* poll with a deadline. A call without a descriptor of ours is passed on before anything is allocated. */
+static long pd_hook_poll_until(struct pollfd *fds, nfds_t n, uint64_t deadline_ns,
+			       const sigset_t *mask)
+{
+	bool slept = false;
+	long ret;
+
+	if (!fds || pd_poll_too_many(n) || !pd_poll_concerns_us(fds, n))
+		return PD_HOOK_PASS;
+	ret = pd_poll_until(fds, n, deadline_ns, mask, &slept);
+	return pd_poll_counted(ret, slept);
 }
 
 static long pd_hook_poll(struct pollfd *fds, nfds_t n, int timeout_ms)
@@ -99,89 +142,174 @@ static long pd_hook_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *t
 
 /* --- select --------------------------------------------------------------------------------- */
 
-/* True when `fd` stands in `set`, which may be NULL. */
-static bool pd_set_has(int fd, const fd_set *set)
+/*
+ * What counts as readable, writable and exceptional, as select has it on Linux.
+ */
+#define PD_SELECT_R (POLLIN | POLLRDNORM | POLLRDBAND | POLLHUP | POLLERR)
+#define PD_SELECT_W (POLLOUT | POLLWRNORM | POLLWRBAND | POLLERR)
+#define PD_SELECT_X POLLPRI
+
+#define PD_SET_BITS (8 * (int)sizeof(__fd_mask))
+
+/* The three sets of a select; each may be NULL. They have `n` bits, which may be more than an fd_set has. */
+struct pd_select {
+	int n;
+	__fd_mask *r, *w, *x;
+};
+
+/* The word of `set` with descriptor `fd`. */
+static __fd_mask pd_set_word(const __fd_mask *set, int fd)
 {
-	return set && FD_ISSET(fd, set);
+	return set ? set[fd / PD_SET_BITS] : 0;
 }
 
-/* Turn the three sets into poll entries; returns how many, and through `ours` whether one is ours. */
-static unsigned pd_select_load(int n, const fd_set *r, const fd_set *w, const fd_set *x,
-			       struct pollfd *fds, bool *ours)
+/* True when `fd` stands in `set`. */
+static bool pd_set_has(const __fd_mask *set, int fd)
 {
-	unsigned k = 0;
+	return pd_set_word(set, fd) >> fd % PD_SET_BITS & 1;
+}
 
-	*ours = false;
-	for (int fd = 0; fd < n; fd++) {
+/* The next descriptor from `fd` on that stands in any set, or n. */
+static int pd_select_next(const struct pd_select *s, int fd)
+{
+	while (fd < s->n) {
+		unsigned long any = (unsigned long)(pd_set_word(s->r, fd) | pd_set_word(s->w, fd) |
+						    pd_set_word(s->x, fd)) >>
+				    fd % PD_SET_BITS;
+
+		if (any)
+			return pd_min(fd + __builtin_ctzl(any), s->n);
+		fd = (fd / PD_SET_BITS + 1) * PD_SET_BITS;
+	}
+	return s->n;
+}
+
+/* How many descriptors stand in the sets; 0 when none of them is ours. */
+static unsigned pd_select_count(const struct pd_select *s)
+{
+	unsigned count = 0;
+	bool ours = false;
+
+	for (int fd = pd_select_next(s, 0); fd < s->n; fd = pd_select_next(s, fd + 1)) {
+		ours |= pd_fd_ours(fd);
+		count++;
+	}
+	return ours ? count : 0;
+}
+
+/* Turn the sets into poll entries. */
+static void pd_select_load(const struct pd_select *s, struct pollfd *fds)
+{
+	for (int fd = pd_select_next(s, 0); fd < s->n; fd = pd_select_next(s, fd + 1)) {
 		short events = 0;
 
-		if (pd_set_has(fd, r))
+		if (pd_set_has(s->r, fd))
 			events |= POLLIN;
-		if (pd_set_has(fd, w))
+		if (pd_set_has(s->w, fd))
 			events |= POLLOUT;
-		if (pd_set_has(fd, x))
+		if (pd_set_has(s->x, fd))
 			events |= POLLPRI;
-		if (!events)
-			continue;
-		*ours |= pd_fd_ours(fd);
-		fds[k++] = (struct pollfd){.fd = fd, .events = events};
+		*fds++ = (struct pollfd){.fd = fd, .events = events};
 	}
-	return k;
 }
 
-/* Write poll's answers back into the sets. Returns the number of bits set, or -EBADF. */
-static long pd_select_store(const struct pollfd *fds, unsigned k, int n, fd_set *r, fd_set *w,
-			    fd_set *x)
+/* The sets (POLLIN, POLLOUT, POLLPRI) in which the answer of an entry sets a bit. */
+static short pd_select_answer(const struct pollfd *p)
+{
+	short answer = 0;
+
+	if (p->revents & PD_SELECT_R)
+		answer |= POLLIN;
+	if (p->revents & PD_SELECT_W)
+		answer |= POLLOUT;
+	if (p->revents & PD_SELECT_X)
+		answer |= POLLPRI;
+	return answer & p->events;
+}
+
+/* How many bits the answers set; -EBADF when a descriptor is closed. */
+static long pd_select_bits(const struct pollfd *fds, unsigned k)
 {
 	long bits = 0;
 
-	for (unsigned i = 0; i < k; i++)
+	for (unsigned i = 0; i < k; i++) {
 		if (fds[i].revents & POLLNVAL)
 			return -EBADF;
-	for (int fd = 0; fd < n; fd++) {
-		if (r)
-			FD_CLR(fd, r);
-		if (w)
-			FD_CLR(fd, w);
-		if (x)
-			FD_CLR(fd, x);
-	}
-	for (unsigned i = 0; i < k; i++) {
-		short asked = fds[i].events, got = fds[i].revents;
-
-		if (r && (asked & POLLIN) && (got & (POLLIN | POLLHUP | POLLERR))) {
-			FD_SET(fds[i].fd, r);
-			bits++;
-		}
-		if (w && (asked & POLLOUT) && (got & (POLLOUT | POLLERR))) {
-			FD_SET(fds[i].fd, w);
-			bits++;
-		}
-		if (x && (asked & POLLPRI) && (got & POLLPRI)) {
-			FD_SET(fds[i].fd, x);
-			bits++;
-		}
+		bits += __builtin_popcount((unsigned short)pd_select_answer(&fds[i]));
 	}
 	return bits;
+}
+
+/*
+ * Poll until an answer sets a bit. poll also ends for what no set asks about (a hang-up of a descriptor that is to be written): such an
+ * entry is left out, and looked at now and then, for nobody tells when it changes. Returns the number of bits, or -errno.
+ */
+static long pd_select_poll(struct pollfd *fds, unsigned k, uint64_t deadline_ns,
+			   const sigset_t *mask, bool *slept)
+{
+	bool muted = false;
+	uint64_t until;
+	long ret, bits;
+
+	for (;;) {
+		until = muted ? pd_min(deadline_ns, pd_clock_ns() + PD_WAIT_RECHECK_NS)
+			      : deadline_ns;
+		ret = pd_poll_until(fds, k, until, mask, slept);
+		if (ret < 0)
+			return ret;
+		bits = pd_select_bits(fds, k);
+		if (bits || (!ret && until == deadline_ns))
+			return bits;
+		for (unsigned i = 0; i < k; i++)
+			if (muted ? fds[i].fd < 0 : fds[i].revents != 0)
+				fds[i].fd = ~fds[i].fd;
+		muted = !muted;
+	}
+}
+
+/* Write the answers back into the sets. */
+static void pd_select_store(const struct pd_select *s, const struct pollfd *fds, unsigned k)
+{
+	size_t bytes = (size_t)(s->n + PD_SET_BITS - 1) / PD_SET_BITS * sizeof(__fd_mask);
+	__fd_mask *const sets[] = {s->r, s->w, s->x};
+	static const short answers[] = {POLLIN, POLLOUT, POLLPRI};
+
+	for (int i = 0; i < 3; i++) {
+		if (!sets[i])
+			continue;
+		memset(sets[i], 0, bytes);
+		for (unsigned j = 0; j < k; j++)
+			if (pd_select_answer(&fds[j]) & answers[i])
+				sets[i][fds[j].fd / PD_SET_BITS] |=
+					(__fd_mask)(1ul << fds[j].fd % PD_SET_BITS);
+	}
 }
 
 /* select until a deadline. */
 static long pd_select_until(int n, fd_set *r, fd_set *w, fd_set *x, uint64_t deadline_ns,
 			    const sigset_t *mask)
 {
-	struct pollfd fds[FD_SETSIZE];
-	bool ours;
+	const struct pd_select s = {n, (__fd_mask *)r, (__fd_mask *)w, (__fd_mask *)x};
+	struct pollfd some[PD_SELECT_INLINE], *fds = some;
+	bool slept = false;
 	unsigned k;
 	long ret;
 
-	/* Programs with wider sets than FD_SETSIZE allocate them themselves; their sockets on ports are low. */
-	if (n < 0 || n > FD_SETSIZE)
+	k = pd_select_count(&s);
+	if (!k)
 		return PD_HOOK_PASS;
-	k = pd_select_load(n, r, w, x, fds, &ours);
-	if (!ours)
-		return PD_HOOK_PASS;
-	ret = pd_hook_poll_until(fds, k, deadline_ns, mask);
-	return ret < 0 ? ret : pd_select_store(fds, k, n, r, w, x);
+	if (k > PD_SELECT_INLINE) {
+		fds = malloc(k * sizeof(*fds));
+		if (!fds)
+			return -ENOMEM;
+	}
+	pd_select_load(&s, fds);
+	ret = pd_select_poll(fds, k, deadline_ns, mask, &slept);
+	if (ret >= 0)
+		pd_select_store(&s, fds, k);
+	if (fds != some)
+		free(fds);
+	return pd_poll_counted(ret, slept);
 }
 
 static long pd_hook_pselect(int n, fd_set *r, fd_set *w, fd_set *x, const struct timespec *timeout,

@@ -81,6 +81,23 @@ static bool pd_kernel_interface(int ifindex)
 	return ret != -ENODEV;
 }
 
+/* The next number of `s` after `fd`, or -1. */
+static int pd_packet_number_after(const struct pd_packet *s, int fd)
+{
+	do
+		fd = pd_fd_next((uint32_t)(fd + 1), UINT32_MAX, false);
+	while (fd >= 0 && pd_fd_slot(fd) != (uintptr_t)&s->sock);
+	return fd;
+}
+
+/* `fd`, if it is a number of the socket `ctx`, else another that is, or -1. */
+static int pd_packet_number(void *ctx, int fd)
+{
+	const struct pd_packet *s = ctx;
+
+	return pd_fd_slot(fd) == (uintptr_t)&s->sock ? fd : pd_packet_number_after(s, -1);
+}
+
 /*
  * The program binds to an interface of the kernel, or sends by one (then `ll` is NULL): a real packet socket takes the
  * number over. What was set on ours so far (options, O_NONBLOCK) is carried over where it can be. Returns 0 or -errno:
@@ -102,15 +119,22 @@ static int pd_packet_to_kernel(struct pd_packet *s, const struct sockaddr_ll *ll
 		pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_SOCKETS_OS, 1);
 		pd_store_release(&s->turned, true);
 	}
-	/* All numbers of the socket; the program may have copied it, and closed the first. */
-	for (own = pd_fd_next(0, UINT32_MAX, false); own >= 0 && !ret;
-	     own = pd_fd_next((uint32_t)own + 1, UINT32_MAX, false)) {
+	/*
+	 * All numbers of the socket; the program may have copied it, and closed the first. The kernel's socket takes them over, and
+	 * their places in epolls, before they leave the table.
+	 */
+	for (own = pd_packet_number(s, -1); own >= 0 && !ret;
+	     own = pd_packet_number_after(s, own)) {
 		int flags = pd_sys_fcntl(own, F_GETFD, 0);
 
-		if (pd_fd_slot(own) != (uintptr_t)&s->sock || pd_fd_remove(own))
-			continue;
-		pd_debug("packet", "fd %d: a socket of the kernel from here on", own);
+		pd_debug("packet", "fd %d: bound to interface %d of the kernel", own,
+			 ll->sll_ifindex);
 		ret = pd_min(pd_sys_dup3(fd, own, flags & FD_CLOEXEC ? O_CLOEXEC : 0), 0);
+	}
+	if (!ret) {
+		pd_pollable_move(&s->pollable, pd_packet_number, s);
+		for (own = pd_packet_number(s, -1); own >= 0; own = pd_packet_number_after(s, own))
+			pd_fd_remove(own);
 	}
 	pd_sys_close(fd);
 	return ret;

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "base/sys.h"
 #include "wait/beacon.h"
 #include "wait/pollable.h"
@@ -63,6 +64,7 @@ void pd_pollable_init(struct pd_pollable *p, const struct pd_pollable_ops *ops)
 	p->ops = ops;
 	p->owner = NULL;
 	p->detached = false;
+	p->moved = false;
 	pd_bell_init(&p->bell);
 	pd_list_init(&p->links);
 }
@@ -91,6 +93,36 @@ void pd_pollable_detach(struct pd_pollable *p)
 		pd_epoll_item_remove(item);
 	pd_unlock(&pd_epoll_links_lock);
 	pd_bell_ring(&p->bell);
+}
+
+/* Make an item a member of the kernel's under the number `fd`. pd_epoll_links_lock held. */
+static void pd_epoll_item_move(struct pd_epoll_item *item, int fd)
+{
+	struct pd_epoll *ep = item->ep;
+	struct epoll_event event;
+	int ret;
+
+	pd_lock(&ep->lock);
+	event = item->event;
+	if (item->disabled)
+		event.events &= PD_EPOLL_FLAGS;
+	pd_unlock(&ep->lock);
+	pd_fetch_add(&ep->kernel_members, 1);
+	ret = fd < 0 ? fd : pd_sys_epoll_ctl(ep->epfd, EPOLL_CTL_ADD, fd, &event);
+	if (ret)
+		pd_warn("epoll", "fd %d was lost to its epoll when it was bound: %s", item->fd,
+			fd < 0 ? "the number was closed" : pd_strerror(ret));
+}
+
+void pd_pollable_move(struct pd_pollable *p, int (*number)(void *ctx, int fd), void *ctx)
+{
+	struct pd_epoll_item *item;
+
+	pd_lock(&pd_epoll_links_lock);
+	pd_list_for_each (item, &p->links, in_object)
+		pd_epoll_item_move(item, number(ctx, item->fd));
+	pd_store_release(&p->moved, true); /* pairs with the look in pd_poll_objects */
+	pd_unlock(&pd_epoll_links_lock);
 }
 
 /* --- members ---------------------------------------------------------------------------- */
@@ -227,7 +259,7 @@ int pd_epoll_ctl(struct pd_epoll *ep, int op, int fd, struct pd_pollable *target
 		target->ops->prepare(target); /* takes pd_control */
 	pd_lock(&pd_epoll_links_lock);
 	item = pd_epoll_find(ep, fd, target);
-	switch (op) {
+	switch (target->moved ? -1 : op) {
 	case EPOLL_CTL_ADD:
 		ret = item ? -EEXIST : pd_epoll_add(ep, fd, target, event);
 		break;
@@ -241,7 +273,7 @@ int pd_epoll_ctl(struct pd_epoll *ep, int op, int fd, struct pd_pollable *target
 			ret = -ENOENT;
 		break;
 	default:
-		ret = -EINVAL;
+		ret = target->moved ? -ESTALE : -EINVAL;
 	}
 	pd_unlock(&pd_epoll_links_lock);
 	/* Somebody may be waiting on the epoll while its members change. */

@@ -13,7 +13,7 @@
 /* All polls of a process learn together whether spinning pays off. */
 static struct pd_spin pd_poll_spin;
 
-/* Ask every offloaded entry; returns how many have revents. `ws` gets what to wait for. */
+/* Ask every offloaded entry; returns how many have revents, or -ESTALE. `ws` gets what to wait for. */
 static int pd_poll_objects(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
 			   struct pd_wait_set *ws)
 {
@@ -24,6 +24,8 @@ static int pd_poll_objects(struct pollfd *fds, struct pd_pollable *const *object
 
 		if (!objects[i])
 			continue;
+		if (pd_unlikely(pd_load_acquire(&objects[i]->moved)))
+			return -ESTALE;
 		/* Poll's and epoll's event bits are the same numbers. */
 		fds[i].revents = (short)objects[i]->ops->poll(
 			objects[i], (uint32_t)(unsigned short)fds[i].events, ws, &edge);
@@ -98,7 +100,7 @@ static int pd_poll_round(struct pollfd *fds, struct pd_pollable *const *objects,
 {
 	int ready = pd_poll_objects(fds, objects, n, ws), ret;
 
-	if (!scratch->n_kernel || (!ready && !look_at_kernel))
+	if (ready < 0 || !scratch->n_kernel || (!ready && !look_at_kernel))
 		return ready;
 	ret = pd_poll_kernel_now(fds, objects, n, scratch);
 	if (ret < 0 && ret != -EINTR)

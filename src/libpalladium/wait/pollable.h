@@ -40,13 +40,21 @@ struct pd_pollable {
 	struct pd_bell bell;  /* rung when the answer may have changed and no lane tells */
 	struct pd_list links; /* epoll items on this object */
 	bool detached;        /* it ended: nothing joins it any more; under the lock of the links */
-	void *owner;          /* what keeps the object alive (pd_wait_hold), or NULL */
+	bool moved;  /* its numbers are the kernel's by now; written under the lock of the links */
+	void *owner; /* what keeps the object alive (pd_wait_hold), or NULL */
 };
 
 void pd_pollable_init(struct pd_pollable *p, const struct pd_pollable_ops *ops);
 
 /* The object ends: take it out of every epoll and wake who waits on it. No lock held. */
 void pd_pollable_detach(struct pd_pollable *p);
+
+/*
+ * The object's numbers are a kernel object's from now on: it becomes a member of the kernel's half of each epoll that it stands in,
+ * with its interest. `number` gives the number to use for one that it was added under, or -1. Who polls it gets -ESTALE and has to look
+ * its numbers up again; pd_pollable_detach comes next. No lock held.
+ */
+void pd_pollable_move(struct pd_pollable *p, int (*number)(void *ctx, int fd), void *ctx);
 
 /*
  * Around a fork: the links between epolls and objects are held still. In the child each object that it knows is made anew, for threads of
@@ -66,7 +74,7 @@ extern struct pd_wait_tuning pd_wait_tuning;
 
 /*
  * poll(2) over `n` entries; objects[i] is NULL where fds[i] belongs to the kernel. Returns the
- * number of entries with revents, 0 at the deadline, or -errno (-EINTR after a signal). `mask` as
+ * number of entries with revents, 0 at the deadline, or -errno (-EINTR after a signal, -ESTALE when an object was moved). `mask` as
  * for pd_wait_sleep.
  */
 int pd_poll(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
@@ -99,7 +107,7 @@ void pd_epoll_destroy(struct pd_epoll *ep);
 /*
  * EPOLL_CTL_ADD, MOD, DEL of an offloaded member, known by its descriptor number and object.
  * Returns 0, -EEXIST, -ENOENT, -EINVAL (itself, EPOLLEXCLUSIVE misuse), -ELOOP (nesting in a circle
- * or deeper than 5), -ENOMEM.
+ * or deeper than 5), -ENOMEM, -ESTALE (the object was moved: its number is the kernel's).
  */
 int pd_epoll_ctl(struct pd_epoll *ep, int op, int fd, struct pd_pollable *target,
 		 const struct epoll_event *event);

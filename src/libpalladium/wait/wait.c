@@ -343,18 +343,16 @@ static void pd_wait_abandon(struct pd_wait_set *ws)
 	pd_wait_reset(ws);
 }
 
-/* The time from now to `deadline_ns` in *ts; NULL for ever. */
-static struct timespec *pd_wait_left(uint64_t deadline_ns, struct timespec *ts)
+/* The time from now to `deadline_ns`; for ever is a few decades. */
+static struct timespec pd_wait_left(uint64_t deadline_ns)
 {
-	uint64_t now, left;
+	uint64_t now = pd_clock_ns(), left;
 
 	if (deadline_ns == PD_WAIT_FOREVER)
-		return NULL;
-	now = pd_clock_ns();
+		return (struct timespec){.tv_sec = 1 << 30};
 	left = deadline_ns > now ? deadline_ns - now : 0;
-	ts->tv_sec = (time_t)(left / PD_NS_PER_SEC);
-	ts->tv_nsec = (long)(left % PD_NS_PER_SEC);
-	return ts;
+	return (struct timespec){.tv_sec = (time_t)(left / PD_NS_PER_SEC),
+				 .tv_nsec = (long)(left % PD_NS_PER_SEC)};
 }
 
 /* The thread was cancelled asleep: undo what the call did, and leave the library for the program's cleanup handlers. */
@@ -374,15 +372,18 @@ static void pd_wait_cancelled(void *arg)
  * ppoll for the set, with signal handlers running as they arrive. -EINTR when one ran or is to run. The thread can be cancelled in
  * here and nowhere else: no lock is held, and nothing is taken yet.
  */
-static int pd_wait_ppoll(struct pd_wait_set *ws, const struct timespec *ts, const void *mask)
+static int pd_wait_ppoll(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask)
 {
+	struct timespec left = pd_wait_left(deadline_ns);
 	volatile int ret = -EINTR;
 	int type;
 
 	pthread_cleanup_push(pd_wait_cancelled, ws);
-	if (!pd_lib_sleep_begin()) {
+	if (!pd_lib_sleep_begin(&left)) {
 		pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
-		ret = pd_sys_ppoll(ws->fds, ws->n_kernel + 1 + ws->n, ts, mask);
+		/* The kernel has to read the limit itself, at its start: pd_lib_sleep_begin tells why. */
+		ret = (int)PD_SYS_5(SYS_ppoll, ws->fds, ws->n_kernel + 1 + ws->n, &left, mask,
+				    PD_KERNEL_SIGSET_BYTES);
 		pthread_setcanceltype(type, NULL);
 	}
 	pd_lib_sleep_end();
@@ -394,6 +395,7 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 {
 	int wake_fd = pd_wait_wake_fd(&pd_wait_self), ret;
 	unsigned base = ws->n_kernel, linked = 0;
+	bool interrupted = false;
 	struct timespec ts;
 	uint64_t drain;
 
@@ -405,11 +407,8 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 	ws->frame = (uintptr_t)__builtin_frame_address(0);
 	ret = pd_wait_fds_reserve(ws, base + 1 + ws->n);
 	if (ws->failed || ret < 0 || wake_fd < 0) {
-		uint64_t soon = pd_clock_ns() + PD_WAIT_OUT_OF_MEMORY_NS;
-
-		ret = pd_sys_ppoll(ws->fds, base, pd_wait_left(pd_min(soon, deadline_ns), &ts),
-				   mask);
-		return ret;
+		ts = pd_wait_left(pd_min(deadline_ns, pd_clock_ns() + PD_WAIT_OUT_OF_MEMORY_NS));
+		return pd_sys_ppoll(ws->fds, base, &ts, mask);
 	}
 	ws->fds[base] = (struct pollfd){.fd = wake_fd, .events = POLLIN};
 	for (; linked < ws->n; linked++) {
@@ -422,8 +421,10 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 	}
 	if (linked == ws->n) {
 		ws->asleep = true;
-		ret = pd_wait_ppoll(ws, pd_wait_left(deadline_ns, &ts), mask);
+		ret = pd_wait_ppoll(ws, deadline_ns, mask);
 		ws->asleep = false;
+		/* A handler ends the call, also one that ran before the kernel's sleep or after it. */
+		interrupted = pd_lib_interrupted(mask);
 	} else {
 		/* Something moved: no sleep, but the kernel's descriptors get their turn. */
 		struct timespec zero = {0, 0};
@@ -438,8 +439,11 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 	/* A write that comes between the sleep and the unlinking costs one needless round later. */
 	if (ret > 0 && ws->fds[base].revents)
 		pd_sys_read(wake_fd, &drain, sizeof(drain));
-	if (ret == -EINTR)
+	if (interrupted || ret == -EINTR) {
 		pd_lib_signals_run();
+		/* One that `mask` holds back, and that came before the mask was in place, is none of the call's. */
+		return pd_lib_self.ran && !pd_lib_interrupted(mask) ? 0 : -EINTR;
+	}
 	if (ret <= 0)
 		return ret;
 	ret = 0;

@@ -4,6 +4,7 @@
  * pointers where C has transparent unions, so the types compare exactly.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>

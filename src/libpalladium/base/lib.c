@@ -2,6 +2,7 @@
 /*
  * Being inside the library: the thread's record and the list of fork hooks.
  */
+#include <pthread.h>
 #include <stddef.h>
 
 #include "base/lib.h"
@@ -23,10 +24,27 @@ void (*pd_lib_run_pending)(void) = pd_lib_run_nothing;
 void (*pd_lib_sleep_left)(void);
 void (*pd_lib_sleep_resumed)(uint32_t noted);
 
+int (*pd_lib_setcanceltype)(int type, int *old);
+
 int (*pd_lib_sigbus)(const struct sigaction *act, struct sigaction *old);
 
 static struct pd_lock pd_fork_lock = PD_LOCK_INIT(PD_RANK_CONTROL);
 static struct pd_fork_hook *pd_fork_hooks;
+
+void pd_lib_enter_async(void)
+{
+	/* Before the depth grows: cancelled up to here, the thread leaves nothing behind. */
+	if (!pd_lib_self.depth)
+		pd_lib_setcanceltype(PTHREAD_CANCEL_DEFERRED, NULL);
+}
+
+void pd_lib_leave_outermost(void)
+{
+	if (pd_lib_self.pending)
+		pd_lib_run_pending();
+	if (pd_lib_self.async)
+		pd_lib_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
+}
 
 bool pd_lib_signals_run(void)
 {

@@ -12,6 +12,10 @@
  *   - pd_lib_sleep_end(), and when a handler ran or waits: pd_lib_signals_run(), then answer -EINTR, or
  *     carry on when pd_signal_restart_wanted() and the call is one that the kernel would restart.
  *
+ * Cancellation. A thread of PTHREAD_CANCEL_ASYNCHRONOUS would die with our locks held, so its type is deferred from the outermost enter to the
+ * outermost leave, and in between it can be cancelled where it sleeps, as every thread (wait/wait.c). preload/ notes the type
+ * when the program sets it: other threads pay for one test.
+ *
  * Fork. Modules register what the child (and the parent, around it) has to do; preload/fork.c runs the list.
  */
 #ifndef PD_BASE_LIB_H
@@ -36,6 +40,7 @@ struct pd_lib_thread {
 	struct timespec *
 		left; /* the time limit of the sleep: a handler zeroes it, in case the kernel has not seen it yet */
 	int restart; /* the last handler that waited or ran was installed with SA_RESTART */
+	int async;   /* outside the library it can be cancelled at any instruction */
 	uint32_t
 		kernel_wait; /* the epoll that libc's epoll_wait sleeps on, plus one; 0 none. Others read it too */
 };
@@ -52,9 +57,18 @@ extern void (*pd_lib_sleep_resumed)(uint32_t noted);
 /* Runs the waiting handler of this thread; preload/signal.c puts its own here. Never NULL. */
 extern void (*pd_lib_run_pending)(void);
 
+/* libc's pthread_setcanceltype, or NULL where nothing is intercepted; preload/ puts it here. */
+extern int (*pd_lib_setcanceltype)(int type, int *old);
+
+/* The slow halves of enter and leave. */
+void pd_lib_enter_async(void);
+void pd_lib_leave_outermost(void);
+
 /* Enter the library: handlers wait from here on. Nests. */
 static inline void pd_lib_enter(void)
 {
+	if (pd_unlikely(pd_lib_self.async))
+		pd_lib_enter_async();
 	pd_lib_self.depth++;
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
@@ -65,8 +79,8 @@ static inline void pd_lib_leave(void)
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	pd_lib_self.depth--;
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	if (pd_unlikely(pd_lib_self.pending) && !pd_lib_self.depth)
-		pd_lib_run_pending();
+	if (pd_unlikely(pd_lib_self.pending | pd_lib_self.async) && !pd_lib_self.depth)
+		pd_lib_leave_outermost();
 }
 
 /* True when a handler waits for this thread: a blocking call should stop and let it run. */

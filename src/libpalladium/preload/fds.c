@@ -170,8 +170,8 @@ static inline int pd_dup_told(int newfd)
 	return newfd;
 }
 
-/* dup2 and dup3 where one of the two numbers is in the table; `flags` is -1 for dup2. */
-static PD_NOINLINE int pd_dup_onto(int fd, int newfd, int flags)
+/* dup2 and dup3 where one of the two numbers is in the table; `flags` is -1 for dup2. Inside the library. */
+static int pd_dup_onto_inside(int fd, int newfd, int flags)
 {
 	struct pd_sock *sk;
 	int ret;
@@ -186,6 +186,17 @@ static PD_NOINLINE int pd_dup_onto(int fd, int newfd, int flags)
 	sk = pd_dup_source(fd);
 	ret = flags == -1 ? pd_real.dup2(fd, newfd) : pd_real.dup3(fd, newfd, flags);
 	return pd_dup_told(pd_dup_done(ret, sk));
+}
+
+/* The same, from outside. */
+static PD_NOINLINE int pd_dup_onto(int fd, int newfd, int flags)
+{
+	int ret;
+
+	pd_lib_enter();
+	ret = pd_dup_onto_inside(fd, newfd, flags);
+	pd_lib_leave();
+	return ret;
 }
 
 int PD_WRAP(dup2)(int fd, int newfd)

@@ -48,6 +48,7 @@ static void pd_configure(void)
 		pd_config_free(config);
 		return;
 	}
+	pd_lib_setcanceltype = pd_real.pthread_setcanceltype;
 	pd_fork_start();
 	if (pd_sock_layer_start(config)) {
 		pd_config_free(config);

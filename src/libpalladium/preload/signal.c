@@ -148,12 +148,12 @@ static void pd_signal_entry(int sig, siginfo_t *info, void *context)
 		pd_lib_sleep_left();
 	/* A sleep can be cancelled at any instruction; the handler may call us again, where it must not. */
 	if (was.asleep)
-		pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &type);
+		pd_real.pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &type);
 	pd_signal_mask_set(pd_handler_mask(&handler, sig, mask));
 	pd_handler_call(&handler, sig, info, uc);
 	pd_signal_mask_set(PD_SIGNALS_BLOCK | mask);
 	if (was.asleep)
-		pthread_setcanceltype(type, NULL);
+		pd_real.pthread_setcanceltype(type, NULL);
 	if (pd_unlikely(was.kernel_wait))
 		pd_lib_sleep_resumed(was.kernel_wait);
 	/* The kernel may not have begun the sleep that this handler was to end. */
@@ -277,6 +277,19 @@ pd_sighandler PD_WRAP(signal)(int sig, pd_sighandler handler)
 	}
 	pd_unlock(&pd_signal_lock);
 	pd_signal_mask_set(mask);
+	return ret;
+}
+
+/*
+ * The type of cancellation outside the library: noted, for inside it has to be deferred (base/lib.h). In a handler that interrupts a
+ * sleep of ours the depth is 0, as outside.
+ */
+int PD_WRAP(pthread_setcanceltype)(int type, int *old)
+{
+	int ret = pd_real.pthread_setcanceltype(type, old);
+
+	if (!ret)
+		pd_lib_self.async = type == PTHREAD_CANCEL_ASYNCHRONOUS;
 	return ret;
 }
 

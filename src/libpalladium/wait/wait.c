@@ -376,15 +376,17 @@ static int pd_wait_ppoll(struct pd_wait_set *ws, uint64_t deadline_ns, const voi
 {
 	struct timespec left = pd_wait_left(deadline_ns);
 	volatile int ret = -EINTR;
-	int type;
+	int type = PTHREAD_CANCEL_DEFERRED;
 
 	pthread_cleanup_push(pd_wait_cancelled, ws);
 	if (!pd_lib_sleep_begin(&left)) {
-		pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+		if (pd_lib_setcanceltype)
+			pd_lib_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
 		/* The kernel has to read the limit itself, at its start: pd_lib_sleep_begin tells why. */
 		ret = (int)PD_SYS_5(SYS_ppoll, ws->fds, ws->n_kernel + 1 + ws->n, &left, mask,
 				    PD_KERNEL_SIGSET_BYTES);
-		pthread_setcanceltype(type, NULL);
+		if (pd_lib_setcanceltype)
+			pd_lib_setcanceltype(type, NULL);
 	}
 	pd_lib_sleep_end();
 	pthread_cleanup_pop(0);

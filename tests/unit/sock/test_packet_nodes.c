@@ -336,6 +336,28 @@ static void expect(struct pd_packet *s, const uint8_t *numbers, unsigned n)
 #define EXPECT(s, ...) \
 	expect(s, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
+static void test_a_frame_that_is_peeked_at_stays(void **state)
+{
+	struct pd_packet *a = open_socket("pd0", SOCK_RAW, 0);
+	struct pd_packet *b = open_socket("pd1", SOCK_RAW, WANTED);
+
+	for (uint32_t wanted = 0; wanted < 2; wanted++) {
+		pd_graph_wanted = wanted;
+		send_kinds(a, "oww");
+		for (int i = 0; i < 2; i++) {
+			assert_int_equal(receive(b, NULL, 1, MSG_PEEK, false), 1);
+			assert_int_equal(in.data[0][14], 1);
+		}
+		assert_int_equal(b->stat_packets, 0);
+		EXPECT(b, 1, 2);
+		assert_int_equal(b->stat_packets, 2);
+		b->stat_packets = 0;
+	}
+	pd_graph_wanted = 0;
+	close_socket(a);
+	close_socket(b);
+}
+
 static void test_several_taps_get_what_each_wants(void **state)
 {
 	struct pd_packet *a = open_socket("pd0", SOCK_RAW, 0);
@@ -494,6 +516,7 @@ static void test_who_watches_sees_what_is_sent(void **state)
 				 .sll_halen = 6,
 				 .sll_addr = {2, 0, 0, 0, 0, 9}};
 	struct iovec iov = {(void *)"a frame of forty-nine octets, to be watched now", 49};
+	uint32_t seq = pd_bell_seq(&watcher->pollable.bell);
 	struct mmsghdr m[2];
 	uint8_t header[14];
 
@@ -509,6 +532,7 @@ static void test_who_watches_sees_what_is_sent(void **state)
 					       .msg_iovlen = 1};
 	assert_int_equal(pd_packet_send(a, m, 2, MSG_DONTWAIT), 2);
 	assert_int_equal(m[1].msg_len, 49);
+	assert_int_not_equal(pd_bell_seq(&watcher->pollable.bell), seq); /* it may sleep */
 	for (int w = 0; w < 3; w++) {
 		assert_int_equal(receive(watchers[w], NULL, BATCH, 0, false), 2);
 		for (int i = 0; i < 2; i++) {
@@ -552,6 +576,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fused_and_graph_give_the_same),
+		cmocka_unit_test(test_a_frame_that_is_peeked_at_stays),
 		cmocka_unit_test(test_several_taps_get_what_each_wants),
 		cmocka_unit_test(test_one_of_several_sees_what_one_alone_sees),
 		cmocka_unit_test(test_what_finds_no_buffer_stays_or_is_counted),

@@ -306,6 +306,17 @@ static inline int pd_sys_kill(pid_t pid, int sig)
 	return (int)PD_SYS_2(SYS_kill, pid, sig);
 }
 
+/* Returns how many bytes of the set the kernel wrote. */
+static inline int pd_sys_sched_getaffinity(pid_t tid, size_t bytes, void *set)
+{
+	return (int)PD_SYS_3(SYS_sched_getaffinity, tid, bytes, set);
+}
+
+static inline int pd_sys_sched_setaffinity(pid_t tid, size_t bytes, const void *set)
+{
+	return (int)PD_SYS_3(SYS_sched_setaffinity, tid, bytes, set);
+}
+
 static inline uid_t pd_sys_geteuid(void)
 {
 	return (uid_t)PD_SYS_0(SYS_geteuid);

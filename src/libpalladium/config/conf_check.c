@@ -56,6 +56,7 @@ static bool pd_conf_check_loop(struct pd_conf_check *c, struct pd_port_config *p
 		*other = (struct pd_port_config){.dialect = port->dialect,
 						 .mtu = port->mtu,
 						 .queues = port->queues,
+						 .steer = port->steer,
 						 .ring = port->ring,
 						 .place = port->place};
 		memcpy(other->name, port->peer, sizeof(other->name) - 1);

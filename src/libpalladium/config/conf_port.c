@@ -181,6 +181,14 @@ static void pd_conf_show_queues(const struct pd_port_config *port, char *out, si
 	snprintf(out, size, "%u", port->queues);
 }
 
+static void pd_conf_show_steer(const struct pd_port_config *port, char *out, size_t size)
+{
+	if (port->steer == PD_CONF_STEER_AUTO)
+		snprintf(out, size, "pfc where frames carry a sidecar, else flow");
+	else
+		snprintf(out, size, port->steer == PD_CONF_STEER_PFC ? "pfc" : "flow");
+}
+
 static void pd_conf_show_ring(const struct pd_port_config *port, char *out, size_t size)
 {
 	snprintf(out, size, "%u", port->ring);
@@ -268,6 +276,14 @@ static void pd_conf_read_mtu(struct pd_conf_value *v)
 static void pd_conf_read_queues(struct pd_conf_value *v)
 {
 	pd_conf_number(v, 1, PD_CONF_QUEUES_MAX, "", &v->port->queues);
+}
+
+static void pd_conf_read_steer(struct pd_conf_value *v)
+{
+	int flow = pd_conf_either(v, "pfc", "flow");
+
+	if (flow >= 0)
+		v->port->steer = flow ? PD_CONF_STEER_FLOW : PD_CONF_STEER_PFC;
 }
 
 static void pd_conf_read_ring(struct pd_conf_value *v)
@@ -376,6 +392,7 @@ static const struct pd_conf_key pd_conf_keys[] = {
 	{"gw", NULL, true, pd_conf_read_gw, NULL},
 	{"queues", NULL, false, pd_conf_read_queues, pd_conf_show_queues},
 	{"ring", NULL, false, pd_conf_read_ring, pd_conf_show_ring},
+	{"steer", NULL, false, pd_conf_read_steer, pd_conf_show_steer},
 	{"peer", "loop", false, pd_conf_read_peer, pd_conf_show_peer},
 };
 _Static_assert(PD_ARRAY_SIZE(pd_conf_keys) <= 32, "keys_seen has a bit for each key");

@@ -52,6 +52,13 @@ enum pd_conf_dialect {
 	PD_CONF_DIALECT_VIRTIO,
 };
 
+/* What decides the queue of a frame that is sent. */
+enum pd_conf_steer {
+	PD_CONF_STEER_AUTO, /* pfc where frames carry a sidecar, else flow */
+	PD_CONF_STEER_PFC,
+	PD_CONF_STEER_FLOW,
+};
+
 /* Where something stands: `file` lives as long as the configuration. */
 struct pd_conf_place {
 	const char *file; /* a path, or "PALLADIUM_PORTS" */
@@ -84,6 +91,7 @@ struct pd_port_config {
 	bool mac_set; /* false: mac was derived from name and path, the same at every start */
 	uint32_t mtu; /* octets of payload behind the 14 of the Ethernet header */
 	uint32_t queues;
+	enum pd_conf_steer steer;
 	uint32_t ring; /* descriptors of a ring that we make: a power of two */
 	uint32_t address_count;
 	struct pd_conf_address addresses[PD_CONF_ADDRESSES_MAX];

@@ -71,6 +71,7 @@ static void pd_sock_fork_child(void)
 
 	pd_ctr_after_fork_in_child();
 	pd_wait_after_fork();
+	pd_packet_ports_after_fork();
 	pd_ports_after_fork();
 	pd_sock_pools_after_fork();
 	pd_taps_after_fork(true);

@@ -15,4 +15,5 @@ libpd_la_SOURCES += \
 	src/libpalladium/sock/packet_tap.c \
 	src/libpalladium/sock/packet_tx.c \
 	src/libpalladium/sock/placeholder.c \
-	src/libpalladium/sock/sleepers.c src/libpalladium/sock/sleepers.h
+	src/libpalladium/sock/sleepers.c src/libpalladium/sock/sleepers.h \
+	src/libpalladium/sock/steer.c src/libpalladium/sock/steer.h

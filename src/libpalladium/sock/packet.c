@@ -499,6 +499,9 @@ static void pd_packet_init(struct pd_packet *s, int type, uint16_t protocol)
 	pd_packet_options_init(s);
 	s->rcvbuf = s->sndbuf = PD_PACKET_BUFFER_DEFAULT;
 	s->receive_limit_bytes = pd_max((uint64_t)PD_PACKET_BUFFER_DEFAULT, pd_vars.rx_bytes_min);
+	pd_steer_own_init(&s->receive_own, pd_vars.ring_allocation_logic_rx);
+	pd_steer_own_init(&s->send_own, pd_vars.ring_allocation_logic_tx);
+	s->send_key = PD_STEER_NONE;
 }
 
 int pd_packet_new(int fd, int type, uint16_t protocol, struct pd_sock **out)

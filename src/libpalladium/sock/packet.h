@@ -32,6 +32,7 @@
 #include "metadata/sidecar.h"
 #include "sock/hooks.h"
 #include "sock/sock.h"
+#include "sock/steer.h"
 #include "transport/transport.h"
 #include "wait/pollable.h"
 
@@ -89,12 +90,18 @@ struct pd_packet {
 	uint32_t stat_packets, stat_drops; /* PACKET_STATISTICS: cleared when read */
 	uint32_t drops_ever;               /* SO_RXQ_OVFL: never cleared */
 	int error;                         /* SO_ERROR */
-	unsigned next_lane;                /* receive starts here: lanes take turns */
+	unsigned next_lane;                /* lanes take turns: this one is the next */
+	unsigned lane_turns;               /* receives, to let the others have theirs (steer.h) */
+	bool lane_seen;                    /* a frame of next_lane was looked at: it comes first */
+	struct pd_steer_own receive_own;
 	struct pd_spin receive_spin, send_spin;
 
 	/* Sending. */
 	bool out_blocked;   /* a send or a poll found no room */
 	uint32_t out_edges; /* times room came after that */
+	bool has_class;     /* the program gave default_sidecar, or a priority: it has a class */
+	struct pd_steer_own send_own;
+	uint32_t send_key; /* of the last message that was to be sent; PD_STEER_NONE: none yet */
 
 	struct pd_ctr_block *ctr;
 };
@@ -173,6 +180,8 @@ struct pd_packet_port {
 	struct pd_taps *spare;            /* has room for as many, so that removing cannot fail */
 	uint32_t *headers[PD_QUEUES_MAX]; /* per lane: PD_TX_HEADERS indices of external buffers */
 	struct pd_packet_graph *graph[PD_QUEUES_MAX]; /* per lane: packet_nodes.h */
+	bool by_class;                                /* frames go by PFC class (steer.h) */
+	struct pd_bell lanes_bell;                    /* the lanes to send by have changed */
 };
 
 /* Headers of external buffers per lane: a full vector plus the largest iovec. */
@@ -200,9 +209,19 @@ int pd_taps_attach(struct pd_packet *s);
 /* Bind: leave all taps, take port (NULL: all) and protocol, join those of the new port. As pd_taps_attach. */
 int pd_taps_move(struct pd_packet *s, struct pd_port *port, uint16_t protocol);
 
+/*
+ * The lane that a message with `key` goes out by now, or NULL with *err -EAGAIN (lanes are coming up) or -ENETDOWN. Notes in `ws`, if
+ * given, that another set of lanes is news. For ports of several lanes.
+ */
+struct pd_lane *pd_packet_lane_for(struct pd_port *port, uint32_t key, struct pd_wait_set *ws,
+				   int *err);
+
 /* Around a fork: the taps are held still. */
 void pd_taps_before_fork(void);
 void pd_taps_after_fork(bool child);
+
+/* In a forked child, before its ports are told: nobody sleeps on their bells. */
+void pd_packet_ports_after_fork(void);
 
 /* The socket ends: leave all taps for good, and drop the queue. Takes pd_control. */
 void pd_taps_release(struct pd_packet *s);
@@ -284,6 +303,9 @@ static inline bool pd_packet_restarts(int ret, uint64_t deadline_ns)
 {
 	return ret == -EINTR && deadline_ns == PD_WAIT_FOREVER && pd_signal_restart_wanted();
 }
+
+/* The sidecar given as ancillary data, or NULL; -EINVAL in *err when the control buffer is malformed. */
+const uint8_t *pd_packet_cmsg_sidecar(const struct msghdr *m, int *err);
 
 /* Send `n` messages; msg_len of each is what sendmsg would return. Count or -errno. */
 int pd_packet_send(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags);

@@ -248,6 +248,23 @@ static int pd_packet_set_packet(struct pd_packet *s, int name, const void *val, 
 	}
 }
 
+/* The default sidecar was set: its priority is the socket's class. */
+static void pd_option_classify(struct pd_packet *s)
+{
+	pd_store_relaxed(&s->has_class, true);
+	pd_store_relaxed(&s->send_key, PD_STEER_NONE);
+}
+
+/* SO_PRIORITY: also the PFC class of what is sent without a sidecar of its own. */
+static void pd_option_priority(struct pd_packet *s, int priority)
+{
+	pd_lock(&s->lock);
+	s->default_sidecar.avip.pd.pfc_priority =
+		(uint8_t)pd_min((unsigned)priority, MAX_PFC_QUEUES - 1u);
+	pd_option_classify(s);
+	pd_unlock(&s->lock);
+}
+
 static int pd_packet_set_palladium(struct pd_packet *s, int name, const void *val, socklen_t len)
 {
 	int v = 0, ret;
@@ -256,6 +273,7 @@ static int pd_packet_set_palladium(struct pd_packet *s, int name, const void *va
 		if (len != PD_SIDECAR_BYTES)
 			return -EINVAL;
 		memcpy(s->default_sidecar.bytes, val, PD_SIDECAR_BYTES);
+		pd_option_classify(s);
 		return 0;
 	}
 	ret = pd_option_int(val, len, &v);
@@ -331,6 +349,8 @@ int pd_packet_setsockopt(struct pd_sock *sk, int level, int name, const void *va
 		ret = pd_option_int(val, len, &v);
 		if (!ret)
 			pd_store_relaxed(plain, pd_plain_options[which].flag ? v != 0 : v);
+		if (!ret && level == SOL_SOCKET && name == SO_PRIORITY)
+			pd_option_priority(s, v);
 		return ret;
 	}
 	/* Binding takes locks of its own. */

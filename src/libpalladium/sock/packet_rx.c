@@ -19,6 +19,8 @@
 
 /* What recv's flags may hold; the kernel's packet sockets refuse the rest. */
 #define PD_RX_FLAGS (MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC | MSG_ERRQUEUE | MSG_WAITFORONE)
+/* Internal: leave out lanes that another thread is at. It will look again. */
+#define PD_RX_TRY (1 << 30)
 /* Unwanted frames that one try throws away before it looks at anything else. */
 #define PD_RX_DISCARD_ROUNDS 16
 
@@ -318,7 +320,12 @@ static unsigned pd_packet_receive_lane(struct pd_packet *s, struct pd_port *port
 	unsigned filled = 0;
 	bool broken = false;
 
-	pd_lock(&side->lock);
+	if (pd_unlikely(flags & PD_RX_TRY)) {
+		if (!pd_trylock(&side->lock))
+			return 0;
+	} else {
+		pd_lock(&side->lock);
+	}
 	if (pd_likely(side->up)) {
 		if (!pd_packet_is_alone(s, port)) {
 			broken = pd_packet_distribute(port, lane, PD_VECTOR_MAX, false) < 0;
@@ -331,6 +338,30 @@ static unsigned pd_packet_receive_lane(struct pd_packet *s, struct pd_port *port
 		pd_wait_add_lane(ws, lane, PD_RX, pd_packet_seen(lane, broken));
 	pd_unlock(&side->lock);
 	return filled;
+}
+
+/* The lanes of a port of several, each once, in the order of steer.h. Returns messages filled. */
+static unsigned pd_packet_receive_lanes(struct pd_packet *s, struct pd_port *port,
+					struct mmsghdr *msgs, unsigned n, int flags,
+					struct pd_wait_set *ws)
+{
+	unsigned first = pd_steer_receive(s, port), which = first, filled;
+
+	for (unsigned i = 0; i < port->n_lanes; i++, which++) {
+		if (which == port->n_lanes)
+			which = 0;
+		if (!ws && !(pd_load_relaxed(&port->up[PD_RX]) >> which & 1))
+			continue;
+		filled = pd_packet_receive_lane(s, port, port->lanes[which], msgs, n, flags, ws);
+		if (!filled)
+			continue;
+		if (flags & MSG_PEEK)
+			pd_steer_looked(s, which);
+		else
+			pd_steer_received(s, port, which, first);
+		return filled;
+	}
+	return 0;
 }
 
 /* Queue, then every lane of the socket's ports once. Returns messages filled. */
@@ -352,18 +383,13 @@ static unsigned pd_packet_try_receive(struct pd_packet *s, struct mmsghdr *msgs,
 				ws->recheck = true;
 			continue;
 		}
-		for (unsigned i = 0; i < port->n_lanes; i++) {
-			unsigned which = i;
-
-			if (pd_unlikely(port->n_lanes > 1))
-				which = (s->next_lane + i) % port->n_lanes;
-			filled = pd_packet_receive_lane(s, port, port->lanes[which], msgs, n, flags,
-							ws);
-			if (!filled)
-				continue;
-			s->next_lane = which + 1;
+		if (pd_likely(port->n_lanes == 1))
+			filled = pd_packet_receive_lane(s, port, port->lanes[0], msgs, n,
+							flags & ~PD_RX_TRY, ws);
+		else
+			filled = pd_packet_receive_lanes(s, port, msgs, n, flags, ws);
+		if (filled)
 			return filled;
-		}
 	}
 	/* This look, another thread's, or the end of a link may have put frames into the queue since it was looked at. */
 	return pd_packet_receive_queue(s, msgs, n, flags);
@@ -403,7 +429,7 @@ static int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, uns
 	int ret = 0;
 
 	while (pd_spin_more(&spin, setting, deadline_ns)) {
-		filled = pd_packet_try_receive(s, msgs, n, flags, NULL);
+		filled = pd_packet_try_receive(s, msgs, n, flags | PD_RX_TRY, NULL);
 		if (filled) {
 			pd_spin_end(&s->receive_spin, true);
 			return (int)filled;
@@ -600,7 +626,7 @@ static uint32_t pd_packet_look_queue(struct pd_packet *s, uint32_t *edge)
 /* The first frame of queue and lanes; length plus one or 0. */
 static uint32_t pd_packet_look(struct pd_packet *s, struct pd_wait_set *ws, uint32_t *edge)
 {
-	unsigned first, end;
+	unsigned first, end, n, which;
 	uint32_t found = 0, one, staged;
 
 	pd_packet_port_range(s, &first, &end);
@@ -612,8 +638,14 @@ static uint32_t pd_packet_look(struct pd_packet *s, struct pd_wait_set *ws, uint
 				ws->recheck = true;
 			continue;
 		}
-		for (unsigned i = 0; i < pd_ports[p].n_lanes; i++) {
-			one = pd_packet_look_lane(s, &pd_ports[p], pd_ports[p].lanes[i], ws, edge);
+		n = pd_ports[p].n_lanes;
+		which = pd_likely(n == 1) ? 0 : pd_steer_receive(s, &pd_ports[p]);
+		for (unsigned i = 0; i < n; i++, which++) {
+			which = which == n ? 0 : which;
+			one = pd_packet_look_lane(s, &pd_ports[p], pd_ports[p].lanes[which], ws,
+						  edge);
+			if (one && !found && n > 1)
+				pd_steer_looked(s, which);
 			found = found ? found : one;
 		}
 	}
@@ -637,13 +669,16 @@ uint32_t pd_packet_next_length(struct pd_packet *s)
 	return found + (s->inline_mode ? PD_SIDECAR_BYTES : 0);
 }
 
-/* Whether a send would find room. Notes what to wait for. */
+/*
+ * Whether a send would find room, on the lane that the last one was for (pd_steer_writable). Notes what to wait for.
+ */
 static bool pd_packet_writable(struct pd_packet *s, struct pd_wait_set *ws)
 {
 	struct pd_port *port = pd_load_acquire(&s->port);
 	struct pd_lane *lane;
 	uint32_t seen;
 	bool room;
+	int err;
 
 	if (!port) /* which port, only the send will tell */
 		return true;
@@ -652,18 +687,23 @@ static bool pd_packet_writable(struct pd_packet *s, struct pd_wait_set *ws)
 			ws->recheck = true;
 		return false;
 	}
-	lane = port->lanes[0];
+	if (pd_likely(port->n_lanes == 1))
+		lane = port->lanes[0];
+	else
+		lane = pd_packet_lane_for(port, pd_steer_writable(s, port), ws, &err);
+	if (!lane) {
+		pd_store_relaxed(&s->out_blocked, true);
+		return false;
+	}
 	pd_lock(&lane->side[PD_TX].lock);
 	seen = lane->side[PD_TX].up ? lane->ops->position(lane, PD_TX) : 0;
 	room = lane->side[PD_TX].up && seen != lane->side[PD_TX].cursor;
 	if (ws)
 		pd_wait_add_lane(ws, lane, PD_TX, seen);
-	if (!room) {
-		s->out_blocked = true;
-	} else if (s->out_blocked) {
-		s->out_blocked = false;
-		s->out_edges++;
-	}
+	if (!room)
+		pd_store_relaxed(&s->out_blocked, true);
+	else if (pd_load_relaxed(&s->out_blocked) && pd_exchange(&s->out_blocked, false))
+		pd_fetch_add(&s->out_edges, 1);
 	pd_unlock(&lane->side[PD_TX].lock);
 	return room;
 }
@@ -692,7 +732,7 @@ static uint32_t pd_packet_poll(struct pd_pollable *p, uint32_t events, struct pd
 		ready |= EPOLLIN | EPOLLRDNORM;
 	if (events & (EPOLLOUT | EPOLLWRNORM) && pd_packet_writable(s, ws))
 		ready |= EPOLLOUT | EPOLLWRNORM;
-	edge->out = s->out_edges;
+	edge->out = pd_load_relaxed(&s->out_edges);
 	if (pd_load_relaxed(&s->error)) {
 		ready |= EPOLLERR;
 		edge->in++;

@@ -267,6 +267,45 @@ static int pd_packet_port_headers(struct pd_packet_port *pp, unsigned n_lanes)
 	return 0;
 }
 
+/* The lanes to send by have changed. A lane's lock may be held. */
+static void pd_packet_on_lanes(struct pd_port *port)
+{
+	if (port->sock)
+		pd_bell_ring(&pd_packet_port_of(port)->lanes_bell);
+}
+
+struct pd_lane *pd_packet_lane_for(struct pd_port *port, uint32_t key, struct pd_wait_set *ws,
+				   int *err)
+{
+	struct pd_packet_port *pp = pd_packet_port_of(port);
+	uint32_t lanes;
+
+	if (ws)
+		pd_wait_add_bell(ws, &pp->lanes_bell, pd_bell_seq(&pp->lanes_bell), NULL);
+	lanes = pd_load_acquire(&port->tx_lanes); /* pairs with pd_port_lanes_set */
+	if (pd_likely(lanes))
+		return port->lanes[pd_steer_pick(lanes, key, pp->by_class)];
+	*err = pd_load_relaxed(&port->up[PD_TX]) ? -EAGAIN : -ENETDOWN;
+	return NULL;
+}
+
+void pd_packet_ports_after_fork(void)
+{
+	for (unsigned i = 0; i < pd_port_count; i++)
+		if (pd_ports[i].sock)
+			pd_bell_init(&pd_packet_port_of(&pd_ports[i])->lanes_bell);
+	pd_steer_after_fork();
+}
+
+/* Whether frames of a port go by PFC class. */
+static bool pd_packet_port_by_class(const struct pd_port *port)
+{
+	if (port->config->steer == PD_CONF_STEER_AUTO)
+		return port->config->dialect == PD_CONF_DIALECT_AVIP &&
+		       port->transport->caps & PD_CAP_SIDECAR;
+	return port->config->steer == PD_CONF_STEER_PFC;
+}
+
 int pd_packet_ports_init(void)
 {
 	unsigned lanes = 0;
@@ -277,6 +316,7 @@ int pd_packet_ports_init(void)
 		goto out;
 	for (unsigned i = 0; i < pd_port_count; i++)
 		lanes += pd_ports[i].config->queues;
+	pd_port_on_lanes = pd_packet_on_lanes;
 	pd_tx_header_pool = pd_buffer_pool_create("tx-iovec", lanes * PD_TX_HEADERS, 0, &ret);
 	if (!pd_tx_header_pool)
 		goto out;
@@ -290,6 +330,8 @@ int pd_packet_ports_init(void)
 			free(pp);
 			goto out;
 		}
+		pp->by_class = pd_packet_port_by_class(&pd_ports[i]);
+		pd_bell_init(&pp->lanes_bell);
 		pd_ports[i].sock = pp;
 		ret = pd_packet_port_headers(pp, pd_ports[i].config->queues);
 		for (unsigned q = 0; q < pd_ports[i].config->queues && !ret; q++)

@@ -78,8 +78,7 @@ static struct pd_port *pd_packet_destination(const struct pd_packet *s, const st
 	return port;
 }
 
-/* The sidecar given as ancillary data, or NULL; -EINVAL in *err when the control buffer is malformed. */
-static const uint8_t *pd_packet_cmsg_sidecar(const struct msghdr *m, int *err)
+const uint8_t *pd_packet_cmsg_sidecar(const struct msghdr *m, int *err)
 {
 	struct msghdr *hdr = (struct msghdr *)(uintptr_t)m; /* CMSG_NXTHDR takes no const */
 
@@ -260,22 +259,62 @@ static int pd_tx_build(struct pd_tx_run *run, const struct msghdr *m)
 
 /* --- a run of messages ---------------------------------------------------------------------- */
 
-/* The lane that a socket sends by. */
-static struct pd_lane *pd_packet_send_lane(const struct pd_packet *s, struct pd_port *port)
+/*
+ * The lane by which message `m` goes to `port`, its transmit side locked and up; or NULL with *err: -EAGAIN or -ENETDOWN, and what to
+ * wait for noted in `ws`, if given.
+ */
+static struct pd_lane *pd_packet_lock_lane(struct pd_packet *s, struct pd_port *port,
+					   const struct msghdr *m, struct pd_wait_set *ws, int *err)
 {
-	return port->lanes[0];
+	struct pd_lane *lane;
+
+	for (;;) {
+		if (pd_likely(port->n_lanes == 1)) {
+			lane = port->lanes[0];
+		} else {
+			uint32_t key = pd_steer_message(s, port, m);
+
+			pd_store_relaxed(&s->send_key, key);
+			lane = pd_packet_lane_for(port, key, ws, err);
+			if (!lane)
+				return NULL;
+		}
+		pd_lock(&lane->side[PD_TX].lock);
+		if (pd_likely(lane->side[PD_TX].up)) {
+			*err = 0;
+			return lane;
+		}
+		/* It went down just now, and so it is none of those to send by any more. */
+		if (ws && port->n_lanes == 1)
+			pd_wait_add_lane(ws, lane, PD_TX, 0);
+		pd_unlock(&lane->side[PD_TX].lock);
+		*err = -ENETDOWN;
+		if (port->n_lanes == 1)
+			return NULL;
+	}
 }
 
-/* packet-send: build frames from messages, as many as go to the run's port. Sets n and err. */
+/* Whether message `m` may follow in a run. */
+static bool pd_packet_follows(const struct pd_tx_run *run, const struct msghdr *m)
+{
+	int err = 0;
+
+	/* Those without an address all go the same way. */
+	if ((m->msg_name || run->msgs[0].msg_hdr.msg_name) &&
+	    pd_packet_destination(run->s, m, &err) != run->port)
+		return false;
+	return pd_likely(run->port->n_lanes == 1) ||
+	       pd_packet_lane_for(run->port, pd_steer_message(run->s, run->port, m), NULL, &err) ==
+		       run->lane;
+}
+
+/* packet-send: build frames from messages, as many as go to the run's port and lane. Sets n and err. */
 static void pd_packet_send_step(struct pd_tx_run *run, struct pd_node *node)
 {
 	while (run->n < run->limit) {
 		const struct msghdr *m = &run->msgs[run->n].msg_hdr;
-		int other = 0;
 
-		/* Those without an address all go the same way. */
-		if (run->n && (m->msg_name || run->msgs[0].msg_hdr.msg_name) &&
-		    pd_packet_destination(run->s, m, &other) != run->port)
+		if (run->n && !pd_packet_follows(run, m))
 			break;
 		run->err = pd_tx_build(run, m);
 		if (pd_unlikely(run->err))
@@ -360,18 +399,15 @@ static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigne
 			ws->recheck = true;
 		return -ENETDOWN;
 	}
-	run.lane = pd_packet_send_lane(s, run.port);
+	run.lane = pd_packet_lock_lane(s, run.port, &msgs[0].msg_hdr, ws, &run.err);
+	if (pd_unlikely(!run.lane)) {
+		/* Also the port's return is news to an edge-triggered epoll. */
+		pd_store_relaxed(&s->out_blocked, true);
+		return run.err;
+	}
 	run.headers = pd_packet_port_of(run.port)->headers[run.lane->queue];
 	graph = pd_packet_graph_of(run.port, run.lane);
 	side = &run.lane->side[PD_TX];
-	pd_lock(&side->lock);
-	if (pd_unlikely(!side->up)) {
-		s->out_blocked = true; /* the port's return is news to an edge-triggered epoll */
-		if (ws)
-			pd_wait_add_lane(ws, run.lane, PD_TX, 0);
-		pd_unlock(&side->lock);
-		return -ENETDOWN;
-	}
 	seen = ws ? run.lane->ops->position(run.lane, PD_TX) : 0;
 	if (pd_likely(!pd_packet_is_watched(s, run.port) && !pd_load_relaxed(&pd_graph_wanted)))
 		pd_packet_send_fused(&run, graph);
@@ -379,7 +415,7 @@ static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigne
 		pd_packet_send_graph(&run, graph);
 	if (run.n) {
 		if (pd_unlikely(!run.sent)) {
-			s->out_blocked = true;
+			pd_store_relaxed(&s->out_blocked, true);
 			if (ws)
 				pd_wait_add_lane(ws, run.lane, PD_TX, seen);
 			run.sent = -EAGAIN;

@@ -114,6 +114,19 @@ static const struct pd_transport_ops *pd_transport_by_name(const char *name)
 
 /* --- the table ----------------------------------------------------------------------------- */
 
+/* How many lanes a port gets. */
+static unsigned pd_port_count_lanes(const struct pd_port_config *pc)
+{
+	unsigned n = pd_min(pc->queues, (uint32_t)PD_QUEUES_MAX);
+	unsigned limit = (unsigned)pd_vars.ring_limit_per_interface;
+
+	if (!limit || limit >= n)
+		return n;
+	pd_info("port", "%s: %u of its %u queues, by PALLADIUM_RING_LIMIT_PER_INTERFACE", pc->name,
+		limit, n);
+	return limit;
+}
+
 int pd_ports_init(const struct pd_config *config)
 {
 	if (config->port_count > PD_PORTS_MAX)
@@ -130,7 +143,8 @@ int pd_ports_init(const struct pd_config *config)
 		memcpy(port->mac, pc->mac, sizeof(port->mac));
 		port->mtu = pc->mtu;
 		port->config = pc;
-		port->n_lanes = pd_min(pc->queues, (uint32_t)PD_QUEUES_MAX);
+		port->n_lanes = pd_port_count_lanes(pc);
+		pd_port_lanes_init(port);
 		port->transport = pd_transport_by_name(pc->transport);
 		if (port->transport == &pd_transport_none)
 			pd_err("port", "%s: there is no transport \"%s\" in this build", port->name,
@@ -199,7 +213,7 @@ void pd_port_lane_init(struct pd_port *port, struct pd_lane *lane, const struct 
 	}
 	ctr[PD_RX] = ctr[PD_TX] = *slot;
 	pd_lane_init(lane, ops, port->index, queue, ctr);
-	port->lanes[queue] = lane;
+	pd_port_lanes_watch(port, lane);
 }
 
 /* Once a second: bring the published sums up to date. */
@@ -231,7 +245,7 @@ static void pd_port_count_open(struct pd_port *port)
 /* Forget the lanes of a port whose transport has let them go. */
 static void pd_port_forget_lanes(struct pd_port *port)
 {
-	memset(port->lanes, 0, sizeof(port->lanes));
+	pd_port_lanes_forget(port);
 	for (unsigned q = 0; q < PD_QUEUES_MAX; q++) {
 		if (pd_lane_ctr[port->index][q])
 			pd_ctr_free(pd_lane_ctr[port->index][q]);

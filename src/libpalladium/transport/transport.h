@@ -15,6 +15,7 @@
 #include "base/atomic.h"
 #include "config/config.h"
 #include "vlib/lane.h"
+#include "vlib/progress.h"
 
 #define PD_PORTS_MAX 64
 #define PD_QUEUES_MAX 10
@@ -61,9 +62,16 @@ struct pd_port {
 	const struct pd_port_config *config;
 	const struct pd_transport_ops *transport;
 	uint32_t state; /* enum pd_port_state; written under pd_control, read anywhere */
-	unsigned
-		n_lanes; /* as configured; lanes of queues that the peer did not enable stay down */
+	/* As configured, up to PALLADIUM_RING_LIMIT_PER_INTERFACE; lanes of queues that the peer did not enable stay down. */
+	unsigned n_lanes;
 	struct pd_lane *lanes[PD_QUEUES_MAX];
+	uint32_t up[PD_DIRS]; /* a bit per lane whose side is up; read anywhere */
+	/*
+	 * The lanes to send by, a bit each; read anywhere. Empty while lanes come up (lanes.c). Of no meaning in a port of
+	 * one lane.
+	 */
+	uint32_t tx_lanes;
+	struct pd_progress_timer lanes_timer; /* lanes.c */
 	struct pd_ctr_block *ctr;
 	void *priv; /* the transport's */
 	void *sock; /* the socket layer's */
@@ -159,6 +167,17 @@ extern void (*pd_port_on_state)(struct pd_port *port, enum pd_port_state state);
  * with the lock of the receive side held, when that side is about to go down while the ring is sound. One listener.
  */
 extern void (*pd_port_on_receive_end)(struct pd_port *port, struct pd_lane *lane);
+
+/* The socket layer asks to be told when tx_lanes of a port has changed; the lock of a lane may be held. One listener. */
+extern void (*pd_port_on_lanes)(struct pd_port *port);
+
+/* For transports: no more lanes will come up for now, so send by those that are. pd_control held. */
+void pd_port_lanes_settled(struct pd_port *port);
+
+/* Private to registry.c and lanes.c: a port's lanes at the start, one that is made, all that go. */
+void pd_port_lanes_init(struct pd_port *port);
+void pd_port_lanes_watch(struct pd_port *port, struct pd_lane *lane);
+void pd_port_lanes_forget(struct pd_port *port);
 
 /* Make the counter blocks of a lane and initialise it; for transports. */
 void pd_port_lane_init(struct pd_port *port, struct pd_lane *lane, const struct pd_lane_ops *ops,

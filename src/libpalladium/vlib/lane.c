@@ -14,6 +14,7 @@ void pd_lane_init(struct pd_lane *lane, const struct pd_lane_ops *ops, uint16_t 
 	lane->ops = ops;
 	lane->port = port;
 	lane->queue = queue;
+	lane->moved = NULL;
 	for (int dir = 0; dir < PD_DIRS; dir++) {
 		struct pd_lane_side *side = &lane->side[dir];
 
@@ -30,11 +31,14 @@ void pd_lane_init(struct pd_lane *lane, const struct pd_lane_ops *ops, uint16_t 
 void pd_lane_set_link(struct pd_lane *lane, enum pd_dir dir, bool up, int event_fd, uint32_t cursor)
 {
 	struct pd_lane_side *side = &lane->side[dir];
+	bool moved = side->up != up;
 
 	side->up = up;
 	side->event_fd = event_fd;
 	side->cursor = cursor;
 	side->link++;
+	if (moved && lane->moved)
+		lane->moved(lane, dir);
 	pd_lane_ring(lane, dir, true);
 }
 

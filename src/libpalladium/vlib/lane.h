@@ -107,6 +107,8 @@ struct pd_lane {
 	const struct pd_lane_ops *ops;
 	uint16_t port;  /* index of the port */
 	uint16_t queue; /* queue pair within the port */
+	/* Told, under the lock of the side, that it went up or down; or NULL. */
+	void (*moved)(struct pd_lane *lane, enum pd_dir dir);
 	struct pd_lane_side side[PD_DIRS];
 };
 

@@ -20,6 +20,7 @@ static void test_a_port_has_defaults(void **state)
 	assert_int_equal(p->dialect, PD_CONF_DIALECT_AVIP);
 	assert_int_equal(p->mtu, 1500);
 	assert_int_equal(p->queues, 1);
+	assert_int_equal(p->steer, PD_CONF_STEER_AUTO);
 	assert_int_equal(p->ring, 256);
 	assert_int_equal(p->address_count, 0);
 	assert_false(p->mac_set);
@@ -37,7 +38,7 @@ static void test_every_key_of_a_port(void **state)
 	file("port pd0 vhost-user path=\"/run/a b#c\" mode=listen role=frontend dialect=virtio "
 	     "mac=02:00:00:AB:cd:ef mtu=12226 ip=10.1.2.3/24 ip=fd00::1/64 gw=10.1.2.1 "
 	     "gw=[fd00::2] "
-	     "queues=10 ring=32768 # ring=3\n");
+	     "queues=10 steer=flow ring=32768 # ring=3\n");
 	assert_string_equal(said, "");
 	p = pd_config_port(cfg, "pd0");
 	assert_string_equal(p->path, "/run/a b#c");
@@ -57,6 +58,7 @@ static void test_every_key_of_a_port(void **state)
 	assert_int_equal(p->gateway4.addr[3], 1);
 	assert_int_equal(p->gateway6.addr[15], 2);
 	assert_int_equal(p->queues, 10);
+	assert_int_equal(p->steer, PD_CONF_STEER_FLOW);
 	assert_int_equal(p->ring, 32768);
 }
 
@@ -144,6 +146,9 @@ static void test_wrong_values_name_what_was_expected(void **state)
 		{"gw=10.0.0.1/8", "gw: expected the address of a router, without a length, not "
 				  "\"10.0.0.1/8\"; it is left out"},
 		{"queues=0", "queues: expected a number from 1 to 10, not \"0\"; using 1"},
+		{"steer=pcf",
+		 "steer: expected pfc or flow (did you mean pfc?), not \"pcf\"; using pfc where "
+		 "frames carry a sidecar, else flow"},
 		{"queues=11", "queues: expected a number from 1 to 10, not \"11\"; using 1"},
 		{"ring=1",
 		 "ring: expected a number from 2 to 32768, a power of two, not \"1\"; using 256"},

@@ -359,6 +359,8 @@ static int pd_loop_join(struct pd_port *a, struct pd_port *b)
 		pd_loop_set_side(a, q, PD_TX, la->tx_rings[q]);
 		pd_loop_set_side(b, q, PD_TX, lb->tx_rings[q]);
 	}
+	pd_port_lanes_settled(a);
+	pd_port_lanes_settled(b);
 	pd_port_set_state(a, PD_PORT_UP, b->name);
 	pd_port_set_state(b, PD_PORT_UP, a->name);
 	return 0;

@@ -82,6 +82,8 @@ static void port_up(struct pd_vhost_role_base *role)
 	struct pd_vhost_port *vp = port_of(role);
 
 	pd_vhost_dial_settled(&vp->dial);
+	if (role->ops->lane_role == PD_VHOST_DRIVER) /* which queues there are was agreed on */
+		pd_port_lanes_settled(vp->port);
 	pd_progress_timer_set(&vp->watch, WATCH_NS);
 	pd_port_set_state(vp->port, PD_PORT_UP, NULL);
 }

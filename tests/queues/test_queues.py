@@ -1,0 +1,437 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Ports of several queues beside scripted peers that serve each queue by itself: which one a frame goes by,
+what a full one and a missing one do, and that frames of all are received."""
+import ast
+import pathlib
+import select
+import subprocess
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "sock"))
+
+from lab.avip import avip, control, parse  # noqa: E402
+from lab.proc import scale  # noqa: E402
+from lab.vhostpeer import BackEnd, FrontEnd, PeerClosed, PeerTimeout, Req  # noqa: E402
+from sockutil import environment, program  # noqa: E402
+
+REMOTE = """
+SOL = SOL_PALLADIUM
+threads = []
+def raw(cls, ctrl=False):
+    r = bytearray(48)
+    r[2], r[27] = ctrl, cls
+    return bytes(r)
+def put(s, cls, n, flags=0, **kw):
+    return s.sendmsg([frame(n, **kw)], [(SOL, 1, raw(cls))], flags)
+def several(s, pairs, flags=0):
+    return sendmmsg(s, Messages([raw(c) + frame(n) for c, n in pairs]), flags)
+def take(s, flags=0):
+    data, anc, _, _ = s.recvmsg(4000, 200, flags)
+    return number(data)
+def pending(s):
+    return struct.unpack("i", fcntl.ioctl(s, termios.FIONREAD, bytes(4)))[0]
+def events(s, what, ms=0):
+    return ready(s, what, ms)
+def ip(n, port, src=1):
+    f = bytearray(frame(n, proto=0x800))
+    f[14:42] = bytes(28)
+    f[14], f[23], f[29], f[33] = 0x45, 17, src, 9
+    f[34:36] = struct.pack(">H", port)
+    f[42:46] = struct.pack(">I", n)
+    return bytes(f)
+def blocked(call, *args):
+    threads.append(sleeping(call, *args))
+    return len(threads) - 1
+def forked(call, *args):
+    pid = os.fork()
+    if not pid:
+        os._exit(attempt(call, *args) != 8)
+    return pid
+def elsewhere(call, *args):
+    got = []
+    t = threading.Thread(target=lambda: got.append(attempt(call, *args)))
+    t.start()
+    t.join()
+    return got[0]
+for line in sys.stdin:
+    try:
+        try:
+            code = compile(line, "-", "eval")
+        except SyntaxError:
+            exec(line)
+            say(None)
+            continue
+        say(repr(eval(code)))
+    except OSError as e:
+        say(repr(errno.errorcode[e.errno]))
+"""
+
+
+class Program:
+    """A Python program under the preload that does what it is asked, line by line."""
+
+    def __init__(self, ports, **env):
+        self.popen = subprocess.Popen(program(REMOTE), env=environment(ports, **env), text=True,
+                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ask(self, line):
+        """The value of an expression there, the name of its error, or None for a statement."""
+        self.popen.stdin.write(line + "\n")
+        self.popen.stdin.flush()
+        assert select.select([self.popen.stdout], [], [], scale(20))[0], f"no answer to {line!r}"
+        answer = self.popen.stdout.readline()
+        assert answer, f"it ended at {line!r}"
+        return ast.literal_eval(answer)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.popen.stdin.close()
+        self.popen.kill()
+        self.popen.wait()
+        self.popen.stdout.close()
+
+
+def port(sock, queues, **keys):
+    keys = {"queues": queues, **keys}
+    return ",".join([f"pd0=vhost-user:{sock}", *(f"{k}={v}" for k, v in keys.items())])
+
+
+class Side:
+    """The peer in either role, with the calls of both under one name."""
+
+    def __init__(self, kind, sock, queues, hdr=48, post=None, ring=128):
+        self.kind, self.queues, self.post, self.up = kind, queues, post, False
+        self.keys = {}
+        if kind == "frontend":
+            self.peer = FrontEnd(sock, hdr=hdr, queues=queues, ring=ring)
+        else:
+            self.keys = {"role": "frontend", "ring": ring}
+            self.peer = BackEnd(sock, listen=True, hdr=hdr, max_pairs=queues)
+
+    def start(self, program, thread):
+        """Bring the link up; what the thread that waits for it then says."""
+        if self.kind == "frontend":
+            self.peer.start_like_qemu()
+            for q in range(self.queues) if self.post is None else self.post:
+                self.peer.post_rx([2048] * 96, queue=q)
+            return thread is None or program.ask(f"threads[{thread}].result()")
+        with self.peer.serving():
+            return program.ask(f"threads[{thread}].result()")
+
+    def recv(self, queue, timeout=10):
+        """The next frame there: its class and number."""
+        pkt = self.peer.recv(timeout=timeout, queue=queue)
+        return parse(pkt.header)["pfc"] if len(pkt.header) == 48 else None, number(pkt.frame)
+
+    def quiet(self, queue):
+        """Nothing came by this queue."""
+        with pytest.raises(PeerTimeout):
+            self.peer.recv(timeout=0.05, queue=queue)
+
+    def __enter__(self):
+        self.peer.__enter__()
+        return self
+
+    def __exit__(self, *exc):
+        self.peer.__exit__(*exc)
+
+
+def number(frame):
+    """The number of a frame; of one with an IP header it stands behind that."""
+    at = 42 if frame[12:14] == b"\x08\0" else 14
+    return int.from_bytes(frame[at:at + 4], "big")
+
+
+def numbered(n, size=64):
+    return b"\xff" * 6 + b"\2\0\0\0\0\1\x88\xb5" + n.to_bytes(4, "big") + bytes(size - 18)
+
+
+both = pytest.mark.parametrize("kind", ["frontend", "backend"])
+WAIT = {"PALLADIUM_SEND_WHEN_DOWN": "wait"}
+
+
+@both
+@pytest.mark.parametrize("queues", [1, 2, 8, 10])
+def test_each_class_has_its_queue(sock, kind, queues):
+    """Also for what is sent before there is a peer: nothing begins on another queue."""
+    with Side(kind, sock, queues) as peer, \
+            Program(port(sock, queues, **peer.keys), PALLADIUM_METADATA="inline", **WAIT) as p:
+        p.ask("s = packet('pd0')")
+        early = p.ask("blocked(several, s, [(c, c) for c in range(8)])")
+        assert peer.start(p, early) == 8
+        mixed = [((3 * n + n // 7) % 8, n) for n in range(8, 40)]
+        assert p.ask(f"several(s, {mixed})") == 32
+        sent = [(c, c) for c in range(8)] + mixed
+        for q in range(queues):
+            for expected in [(c, n) for c, n in sent if c % min(queues, 8) == q]:
+                assert peer.recv(q) == expected
+            peer.quiet(q)
+
+
+@both
+def test_what_has_no_class(sock, kind):
+    """Control messages go by queue 0, frames without a class by those that no class has."""
+    with Side(kind, sock, 10) as peer, Program(port(sock, 10, **peer.keys), **WAIT) as p:
+        p.ask("s = packet('pd0')")
+        early = p.ask("blocked(s.sendmsg, [], [(SOL, 1, raw(5, True))])")
+        assert peer.start(p, early) == 0
+        assert peer.peer.recv(queue=0).frame == b""
+        for n in range(16):
+            assert p.ask(f"s.send(ip({n}, 1000 + {n}))") == 64
+        got = {8: [], 9: []}
+        for q, seen in got.items():
+            while True:
+                try:
+                    seen.append(peer.recv(q, 0.05)[1])
+                except PeerTimeout:
+                    break
+        assert sorted(got[8] + got[9]) == list(range(16)) and got[8] and got[9]
+        # The socket's class, once it was given: by its priority, by the default sidecar.
+        p.ask("s.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 6)")
+        p.ask("s.send(frame(1))")
+        assert peer.recv(6) == (6, 1)
+        assert p.ask("s.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY)") == 6
+        assert p.ask("put(s, 2, 3)") == 64 and peer.recv(2) == (2, 3)
+        p.ask("s.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 99)")
+        p.ask("s.send(frame(2))")
+        assert peer.recv(7) == (7, 2)
+
+
+@both
+def test_frames_of_all_queues_are_received(sock, kind):
+    """A frame that was looked at, by any of the ways, is the one that comes next."""
+    with Side(kind, sock, 10) as peer, \
+            Program(port(sock, 10, **peer.keys), PALLADIUM_RING_ALLOCATION_LOGIC_RX="socket") as p:
+        p.ask("s = packet('pd0')")
+        p.ask("s.setblocking(False)")
+        assert p.ask("take(s)") == "EAGAIN"
+        early = p.ask("blocked(events, s, select.POLLOUT, -1)")
+        assert peer.start(p, early) == 4
+        sizes = {n: 60 + n for n in range(60)}
+        for n, size in sizes.items():
+            peer.peer.send(numbered(n, size), avip(), queue=(n * 7) % 10)
+        seen = []
+        while len(seen) < len(sizes):
+            assert p.ask("events(s, select.POLLIN, 10000)") == 1
+            look = len(seen) % 3
+            n = None
+            if look == 0:
+                n = p.ask("take(s, MSG_PEEK)")
+                assert n == p.ask("take(s, MSG_PEEK)")
+            elif look == 1:
+                size = p.ask("pending(s)")
+                n = next(k for k, v in sizes.items() if v == size)
+            # One that comes meanwhile, by another queue, is not taken before it.
+            if len(seen) == 12:
+                sizes[100] = 200
+                peer.peer.send(numbered(100, 200), avip(), queue=0)
+            seen.append(p.ask("take(s)"))
+            assert n is None or seen[-1] == n
+        assert sorted(seen) == sorted(sizes)
+        for q in range(10):  # in order within each queue
+            mine = [n for n in seen if n < 60 and (n * 7) % 10 == q]
+            assert mine == sorted(mine)
+        assert p.ask("take(s)") == "EAGAIN"
+
+
+def test_a_full_queue_stops_its_class_alone(sock):
+    """The peer gives no room on queue 3."""
+    with Side("frontend", sock, 8, post=[0, 1, 2, 4, 5, 6, 7]) as peer, \
+            Program(port(sock, 8), **WAIT) as p:
+        p.ask("s, b = packet('pd0'), packet('pd0')")
+        early = p.ask("blocked(put, s, 0, 0)")
+        assert peer.start(p, early) == 64
+        # A blocking send of that class waits; others do not, by the same socket and by another.
+        held = p.ask("blocked(put, s, 3, 1)")
+        for cls in (0, 1, 2, 4, 5, 6, 7):
+            assert p.ask(f"put({'sb'[cls % 2]}, {cls}, 10)") == 64
+        assert peer.recv(0) == (0, 0)
+        for cls in (0, 1, 2, 4, 5, 6, 7):
+            assert peer.recv(cls) == (cls, 10)
+        # A socket that is refused is writable again when that queue has room, whatever the others have.
+        assert p.ask("put(b, 3, 2, MSG_DONTWAIT)") == "EAGAIN"
+        assert p.ask("events(b, select.POLLOUT)") == 0
+        p.ask("e = select.epoll()")
+        p.ask("e.register(b, select.EPOLLOUT | select.EPOLLET)")
+        assert p.ask("e.poll(0)") == []
+        waits = p.ask("blocked(e.poll)")
+        # A send of another class says nothing about that one's; a vector stops at the first that cannot go.
+        p.ask("b.setblocking(False)")
+        assert p.ask("put(b, 5, 11)") == 64 and peer.recv(5) == (5, 11)
+        assert p.ask("events(b, select.POLLOUT)") == 4
+        assert p.ask("put(b, 3, 2)") == "EAGAIN"
+        assert p.ask("events(b, select.POLLOUT)") == 0
+        peer.peer.post_rx([2048] * 8, queue=3)
+        assert p.ask(f"threads[{held}].result()") == 64
+        assert peer.recv(3) == (3, 1)
+        assert len(p.ask(f"threads[{waits}].result()")) == 1
+        assert p.ask("put(b, 3, 2)") == 64
+        assert peer.recv(3) == (3, 2)
+        peer.quiet(3)
+
+
+def test_a_vector_stops_at_the_first_that_cannot_go(sock):
+    with Side("frontend", sock, 8, post=[0, 1, 2, 4, 5, 6, 7]) as peer, \
+            Program(port(sock, 8), PALLADIUM_METADATA="inline", **WAIT) as p:
+        p.ask("s = packet('pd0')")
+        early = p.ask("blocked(several, s, [(0, 0)])")
+        assert peer.start(p, early) == 1
+        order = [(0, 1), (5, 2), (0, 3), (3, 4), (0, 5), (5, 6)]
+        assert p.ask(f"several(s, {order}, MSG_DONTWAIT)") == 3
+        assert p.ask(f"several(s, {order[3:]}, MSG_DONTWAIT)") == "EAGAIN"
+        held = p.ask(f"blocked(several, s, {order[3:]})")
+        for n in (0, 1, 3):
+            assert peer.recv(0) == (0, n)
+        assert peer.recv(5) == (5, 2)
+        peer.quiet(0)
+        peer.peer.post_rx([2048] * 8, queue=3)
+        assert p.ask(f"threads[{held}].result()") == 3
+        assert peer.recv(3) == (3, 4) and peer.recv(0) == (0, 5) and peer.recv(5) == (5, 6)
+
+
+def enable(peer, queue, on, rings=(0, 1)):
+    """SET_VRING_ENABLE for both rings of a queue, until the port has it."""
+    for ring in rings:
+        peer.peer.ring_message(Req.SET_VRING_ENABLE, 2 * queue + ring, on=on)
+    peer.peer.get_features()
+
+
+def test_queues_come_and_go(sock):
+    """Who waits for a queue that goes is steered again; who has none is told ENETDOWN."""
+    with Side("frontend", sock, 4, post=[0, 1, 3]) as peer, Program(port(sock, 4), **WAIT) as p:
+        p.ask("s, b = packet('pd0'), packet('pd0')")
+        early = p.ask("blocked(put, s, 0, 0)")
+        assert peer.start(p, early) == 64
+        assert peer.recv(0) == (0, 0)
+        held = p.ask("blocked(put, s, 2, 1)")
+        assert p.ask("put(b, 2, 0, MSG_DONTWAIT)") == "EAGAIN"
+        p.ask("w = select.poll()")
+        p.ask("w.register(b, select.POLLOUT)")
+        waits = p.ask("blocked(w.poll)")
+        enable(peer, 2, 0)
+        assert p.ask(f"threads[{held}].result()") == 64
+        assert p.ask(f"threads[{waits}].result()[0][1]") == 4
+        where = [q for q in (0, 1, 3) if came(peer, q, (2, 1))]
+        assert len(where) == 1
+        # The other classes stay where they are.
+        for cls in (0, 1, 3):
+            assert p.ask(f"put(s, {cls}, 2)") == 64 and peer.recv(cls) == (cls, 2)
+        # It comes back, and its class goes back; not before the port has waited for more to come.
+        enable(peer, 2, 1)
+        peer.peer.post_rx([2048] * 8, queue=2)
+        for n in range(10, 2000):
+            assert p.ask(f"put(s, 2, {n})") == 64
+            if not came(peer, where[0], (2, n)):
+                assert peer.recv(2) == (2, n)
+                break
+        assert p.ask("put(s, 2, 5)") == 64 and peer.recv(2) == (2, 5)
+        for q in range(4):
+            enable(peer, q, 0)
+        assert p.ask("put(s, 1, 0, MSG_DONTWAIT)") == "ENETDOWN"
+        assert p.ask("events(s, select.POLLOUT)") == 0
+        held = p.ask("blocked(put, s, 3, 7)")
+        enable(peer, 1, 1)
+        assert p.ask(f"threads[{held}].result()") == 64
+        assert peer.recv(1) == (3, 7)
+
+
+def came(peer, queue, expected):
+    """Whether the next frame of a queue is this one; none at all is not."""
+    try:
+        return peer.recv(queue, 0.1) == expected
+    except PeerTimeout:
+        return False
+
+
+@pytest.mark.parametrize("fewer", [1, 2, 3])
+def test_a_peer_with_fewer_queues(sock, fewer):
+    """What was sent at the start comes by the queues that the rest comes by."""
+    with Side("frontend", sock, fewer) as peer, \
+            Program(port(sock, 8), PALLADIUM_METADATA="inline", **WAIT) as p:
+        p.ask("s = packet('pd0')")
+        early = p.ask("blocked(several, s, [(c, c) for c in range(8)])")
+        assert peer.start(p, early) == 8
+        assert p.ask("several(s, [(c, c + 8) for c in range(8)])") == 8
+        for q in range(fewer):
+            for n in range(16):
+                if n % 8 % fewer == q:
+                    assert peer.recv(q) == (n % 8, n)
+
+
+def test_the_limit_is_what_the_peer_is_told(sock):
+    with FrontEnd(sock, queues=2) as fe, \
+            Program(port(sock, 8), PALLADIUM_RING_LIMIT_PER_INTERFACE=2) as p:
+        p.ask("s = packet('pd0')")
+        p.ask("s.setblocking(False)")
+        p.ask("attempt(s.recv, 10)")
+        fe.connect_like_qemu()
+        assert fe.get_u64(Req.GET_QUEUE_NUM) == 2
+
+
+@pytest.mark.parametrize("logic", ["interface", "ip", "socket", "thread", "core", "core_attach"])
+def test_logics(sock, logic):
+    """What belongs together comes by one queue, and the rest is spread as the logic says."""
+    with Side("frontend", sock, 4, hdr=12) as peer, \
+            Program(port(sock, 4, dialect="virtio"), PALLADIUM_RING_ALLOCATION_LOGIC_TX=logic,
+                    PALLADIUM_RING_MIGRATION_RATIO_TX="1", **WAIT) as p:
+        p.ask("s = [packet('pd0') for _ in range(4)]")
+        early = p.ask("blocked(s[0].send, ip(0, 1))")
+        assert peer.start(p, early) == 64
+        sent = 1
+        for n in range(1, 65):  # 4 sockets, 16 flows, 16 sources
+            p.ask(f"s[{n % 4}].send(ip({n}, {n // 4}, {n // 4}))")
+            sent += 1
+        if logic == "thread":
+            for i in range(4):
+                assert p.ask(f"elsewhere(s[{i}].send, ip({1000 + i}, 1))") == 64
+            sent += 4
+        where = {}
+        for q in range(4):
+            last = {}
+            for _ in range(1000):
+                try:
+                    n = peer.recv(q, 0.1)[1]
+                except PeerTimeout:
+                    break
+                where[n] = q
+                assert last.get(n % 4, -1) < n  # in order
+                last[n % 4] = n
+        assert len(where) == sent
+        spread = len(set(where.values()))
+        if logic in ("interface", "ip"):
+            assert all(where[n] == where[4 * (n // 4)] for n in range(4, 64))
+            assert spread == 4
+        elif logic == "socket":
+            assert all(where[n] == where[n % 4 + 4] for n in range(4, 64))
+            assert len({where[n] for n in range(4, 8)}) == 4
+
+
+def test_a_child_takes_the_port_over(sock):
+    """It brings the queues up anew, and its frames go by class as the parent's did, who goes on afterwards."""
+    with Side("frontend", sock, 4) as peer, \
+            Program(port(sock, 4), PALLADIUM_METADATA="inline", **WAIT) as p:
+        p.ask("s = packet('pd0')")
+        peer.peer.connect_like_qemu()
+        pid = p.ask("forked(several, s, [(c, c) for c in range(8)])")
+        for n in (0, 100):
+            with pytest.raises(PeerClosed):  # who had the port closes it
+                peer.peer.channel.recv()
+            peer.peer.drop()
+            peer.peer.reset_rings()
+            if n:
+                early = p.ask("blocked(several, s, [(c, c + 100) for c in range(8)])")
+                assert peer.start(p, early) == 8
+            else:
+                peer.start(p, None)
+            for cls in range(8):
+                assert peer.recv(cls % 4) == (cls, cls + n)
+            if not n:
+                assert p.ask(f"os.waitpid({pid}, 0)[1]") == 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))

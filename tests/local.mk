@@ -30,6 +30,7 @@ tests_unit_base_test_base_LDADD = $(PD_UNIT_LIBS)
 
 include tests/unit/vhost/local.mk
 include tests/unit/vlib/local.mk
+include tests/unit/wait/local.mk
 include tests/contract/local.mk
 include tests/queues/local.mk
 include tests/sock/local.mk

@@ -9,25 +9,30 @@ from lab.proc import Proc, build
 from sockutil import environment, program
 
 
-def sockets_of(pid, folder):
-    """The counters of the program's sockets by descriptor."""
+def counters_of(pid, folder):
+    """All that palladium_stats shows of the program."""
     out = subprocess.run([build("palladium_stats"), "-p", str(pid), "-k", str(folder), "-c", "1", "-v", "3", "--json"],
                          capture_output=True, text=True, timeout=20, check=True).stdout
-    return {s["id"]: s["counters"] for s in json.loads(out)["socket"] if s["role"] == "single"}
+    return json.loads(out)
+
+
+def sockets_of(shown):
+    """The counters of the program's sockets by descriptor."""
+    return {s["id"]: s["counters"] for s in shown["socket"] if s["role"] == "single"}
 
 
 @pytest.fixture
 def counted(tmp_path):
-    """Run a body that prints `done` and then waits; its sockets' counters."""
-    def run(body):
+    """Run a body that prints `done` and then waits; its sockets' counters, or the process's."""
+    def run(body, process=False):
         env = environment(STATS_SHMEM_DIR=tmp_path)
         env["PALLADIUM_STATS_SHMEM_DIR"] = str(tmp_path)
         with Proc(program(body + "\nprint('done', flush=True)\nsys.stdin.readline()\n"), env=env) as p:
             p.expect("^done")
-            counters = sockets_of(p.pid, tmp_path)
+            shown = counters_of(p.pid, tmp_path)
             p.write("\n")
             assert p.wait() == 0
-        return counters
+        return shown["process"][0]["counters"] if process else sockets_of(shown)
     return run
 
 
@@ -92,3 +97,29 @@ t.join()
 """)
     b = c[max(c)]
     assert b["rx_poll_miss"] == 1 and b["rx_wakeups"] >= 1
+
+
+def test_waits_are_counted_by_how_they_end(counted):
+    """hit: there was something at once; miss: it had to sleep; timeouts: nothing came. select counts as poll."""
+    c = counted("""
+import sys
+a, b = packet(A), packet(B)
+e, p = select.epoll(), select.poll()
+e.register(b, select.EPOLLIN)
+p.register(b, select.POLLIN)
+for i in range(3):
+    e.poll(0), p.poll(0), select.select([b], [], [], 0)     # 3 timeouts, 6 of poll
+e.poll(0.001), p.poll(1)
+for call in (e.poll, p.poll, lambda: select.select([b], [], [])):
+    t = sleeping(call)
+    a.send(frame(1, 100))
+    t.result()
+    for _ in range(2):
+        call()
+    b.recv(2000)
+select.select([sys.stdin], [], [], 0)       # none of ours: not counted
+""", process=True)
+    want = {"epoll_calls": 7, "epoll_timeouts": 4, "poll_calls": 13, "poll_timeouts": 7}
+    assert {k: c[k] for k in want} == want
+    assert (c["epoll_hit"], c["epoll_miss"]) == (2, 1)
+    assert (c["poll_hit"], c["poll_miss"]) == (4, 2)

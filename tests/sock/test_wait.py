@@ -383,6 +383,31 @@ say(time.process_time() - t < 0.3)
     assert out == "0 0 EAGAIN\nTrue\n"
 
 
+def test_a_thread_that_waits_is_left_asleep():
+    """With a port up and nothing coming, whoever waits for ever stays in the kernel: no thread goes round."""
+    out = on_ports("""
+def switches():
+    total = 0
+    for task in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{task}/status") as f:
+            total += sum(int(x.split()[1]) for x in f if "ctxt_switches" in x and task != str(threading.get_native_id()))
+    return total
+a, b = packet(A), packet(B)
+e = select.epoll()
+e.register(b, select.EPOLLIN)
+a.send(frame(1))
+b.recv(100)
+p = select.poll()
+p.register(b, select.POLLIN)
+ts = [sleeping(p.poll), sleeping(e.poll), sleeping(select.select, [b], [], []), sleeping(b.recv, 100)]
+before = switches()
+time.sleep(2)
+say(switches() - before < 40, [t.is_alive() for t in ts])
+os._exit(0)
+""")
+    assert out == "True [True, True, True, True]\n"
+
+
 @pytest.mark.parametrize("mode, rounds", [("wake", 2000), ("churn", 4000), ("longjmp", 150)])
 def test_threads_in_a_muddle(mode, rounds):
     # preload/ is not instrumented, so its references are unseen there: stress_direct is for ThreadSanitizer

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * poll and epoll over stub objects: what takes two threads or a hand-over to see. What a program can see is in tests/sock.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <cmocka.h>
+
+#include "stub.h"
+#include "wait/beacon.h"
+
+static struct stub_lane lane;
+static struct stub_object object;
+static struct pd_epoll ep;
+static __thread bool slept;
+
+static int setup(void **state)
+{
+	pd_wait_tuning.spin_us = 0;
+	stub_lane_init(&lane);
+	stub_object_init(&object, &lane, false);
+	pd_epoll_init(&ep, epoll_create1(EPOLL_CLOEXEC));
+	return ep.epfd < 0 ? -1 : 0;
+}
+
+static int teardown(void **state)
+{
+	pd_epoll_destroy(&ep);
+	close(ep.epfd);
+	close(lane.event_fd);
+	return 0;
+}
+
+static int ctl(int op, uint32_t events)
+{
+	struct epoll_event event = {.events = events, .data.u32 = 7};
+
+	return pd_epoll_ctl(&ep, op, 7, &object.pollable, &event);
+}
+
+/* How many events there are now, or within a minute; each must be the object's. */
+static int got(bool wait)
+{
+	struct epoll_event events[4];
+	int n = pd_epoll_wait(&ep, events, 4, wait ? pd_wait_deadline_ms(60000) : PD_WAIT_NOT, NULL,
+			      &slept);
+
+	for (int i = 0; i < n; i++)
+		assert_int_equal(events[i].data.u32, 7);
+	return n;
+}
+
+static void test_edges_come_with_positions(void **state)
+{
+	assert_int_equal(ctl(EPOLL_CTL_ADD, EPOLLIN | EPOLLET), 0);
+	assert_int_equal(got(false), 0);
+	stub_publish(&lane, 1, false);
+	assert_int_equal(got(true), 1);
+	assert_int_equal(got(false), 0);
+	stub_publish(&lane, 3, false);
+	assert_int_equal(got(true), 1);
+	stub_consume(&lane, 2);
+	assert_int_equal(got(false), 0);
+	assert_int_equal(ctl(EPOLL_CTL_MOD, EPOLLIN | EPOLLET), 0); /* asks anew */
+	assert_int_equal(got(false), 1);
+	stub_publish(&lane, 1, false);
+	stub_consume(&lane, 3); /* taken before it was looked at */
+	assert_int_equal(got(false), 0);
+}
+
+static void test_one_shot_is_armed_again_by_mod_alone(void **state)
+{
+	assert_int_equal(ctl(EPOLL_CTL_ADD, EPOLLIN | EPOLLONESHOT), 0);
+	stub_publish(&lane, 1, false);
+	assert_int_equal(got(true), 1);
+	stub_publish(&lane, 1, false);
+	object.flags = EPOLLERR; /* not even errors */
+	assert_int_equal(got(false), 0);
+	assert_int_equal(ctl(EPOLL_CTL_MOD, EPOLLIN | EPOLLONESHOT), 0);
+	assert_int_equal(got(false), 1);
+	assert_int_equal(got(false), 0);
+}
+
+static void test_exclusive_is_only_added(void **state)
+{
+	assert_int_equal(ctl(EPOLL_CTL_ADD, EPOLLIN | EPOLLEXCLUSIVE | EPOLLONESHOT), -EINVAL);
+	assert_int_equal(ctl(EPOLL_CTL_ADD, EPOLLIN | EPOLLEXCLUSIVE), 0);
+	assert_int_equal(ctl(EPOLL_CTL_MOD, EPOLLIN), -EINVAL);
+	stub_publish(&lane, 1, false);
+	assert_int_equal(got(true), 1);
+	assert_int_equal(ctl(EPOLL_CTL_DEL, 0), 0);
+	assert_int_equal(ctl(EPOLL_CTL_DEL, 0), -ENOENT);
+}
+
+/* The number that the object's members go by in the kernel. */
+static int number_of(void *ctx, int fd)
+{
+	assert_int_equal(fd, 7);
+	return *(int *)ctx;
+}
+
+static void *poll_object(void *arg)
+{
+	struct pollfd p = {.fd = 7, .events = POLLIN};
+	struct pd_pollable *objects[] = {&object.pollable};
+
+	return (void *)(intptr_t)pd_poll(&p, objects, 1, pd_wait_deadline_ms(60000), NULL, &slept);
+}
+
+static void test_an_object_moves_to_the_kernel(void **state)
+{
+	int pipefd[2];
+	pthread_t poller;
+	void *result;
+
+	assert_int_equal(pipe(pipefd), 0);
+	assert_int_equal(ctl(EPOLL_CTL_ADD, EPOLLIN | EPOLLET), 0);
+	assert_int_equal(pthread_create(&poller, NULL, poll_object, NULL), 0);
+	pd_pollable_move(&object.pollable, number_of, &pipefd[0]);
+	assert_int_equal(ctl(EPOLL_CTL_MOD, EPOLLIN), -ESTALE);
+	pd_pollable_detach(&object.pollable);
+	pthread_join(poller, &result);
+	assert_int_equal((int)(intptr_t)result, -ESTALE);
+	assert_int_equal(got(false), 0);
+	assert_int_equal(write(pipefd[1], "x", 1), 1);
+	assert_int_equal(got(true), 1);
+	assert_int_equal(got(false), 0); /* its interest went along: edges */
+	close(pipefd[0]);
+	close(pipefd[1]);
+}
+
+static void *wait_in_kernel(void *arg)
+{
+	struct epoll_event event;
+	int n = epoll_wait(ep.epfd, &event, 1, 60000);
+
+	return (void *)(intptr_t)(n == 1 ? pd_beacon_filter(&event, 1) : -1);
+}
+
+static void *wait_in_ours(void *arg)
+{
+	return (void *)(intptr_t)got(true);
+}
+
+static void test_a_beacon_calls_all_and_is_seen_by_none(void **state)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.u32 = 7};
+	pthread_t in_kernel[3], ours;
+	int fd = eventfd(1, EFD_CLOEXEC); /* readable */
+	void *result;
+
+	assert_int_equal(pd_beacon_init(), 0);
+	assert_true(pd_beacon_fits(ep.epfd));
+	assert_false(pd_beacon_fits(fd));
+	ep.kernel_members = 1;
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(pthread_create(&in_kernel[i], NULL, wait_in_kernel, NULL), 0);
+	assert_int_equal(pthread_create(&ours, NULL, wait_in_ours, NULL), 0);
+	pd_beacon_light(&ep);
+	assert_true(pd_beacon_fits(ep.epfd));
+	for (int i = 0; i < 3; i++) {
+		pthread_join(in_kernel[i], &result);
+		assert_null(result); /* woken, and nothing left of it */
+	}
+	assert_int_equal(got(false), 0);
+	assert_int_equal(ep.self.ops->poll(&ep.self, EPOLLIN, NULL, &(struct pd_edge){0, 0}), 0);
+	/* Who sleeps our way meanwhile hears of the kernel's members when it goes out. */
+	assert_int_equal(epoll_ctl(ep.epfd, EPOLL_CTL_ADD, fd, &event), 0);
+	pd_beacon_out(&ep);
+	pthread_join(ours, &result);
+	assert_int_equal((int)(intptr_t)result, 1);
+	close(fd);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_edges_come_with_positions, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_one_shot_is_armed_again_by_mod_alone, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_exclusive_is_only_added, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_an_object_moves_to_the_kernel, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_a_beacon_calls_all_and_is_seen_by_none, setup,
+						teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

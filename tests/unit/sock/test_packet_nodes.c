@@ -515,7 +515,8 @@ static void test_who_watches_sees_what_is_sent(void **state)
 				 .sll_ifindex = (int)pd_port_by_name("pd0")->ifindex,
 				 .sll_halen = 6,
 				 .sll_addr = {2, 0, 0, 0, 0, 9}};
-	struct iovec iov = {(void *)"a frame of forty-nine octets, to be watched now", 49};
+	static char text[] = "a frame of its own length, to be watched";
+	struct iovec iov = {text, sizeof(text)};
 	uint32_t seq = pd_bell_seq(&watcher->pollable.bell);
 	struct mmsghdr m[2];
 	uint8_t header[14];
@@ -531,14 +532,14 @@ static void test_who_watches_sees_what_is_sent(void **state)
 					       .msg_iov = &iov,
 					       .msg_iovlen = 1};
 	assert_int_equal(pd_packet_send(a, m, 2, MSG_DONTWAIT), 2);
-	assert_int_equal(m[1].msg_len, 49);
+	assert_int_equal(m[1].msg_len, sizeof(text));
 	assert_int_not_equal(pd_bell_seq(&watcher->pollable.bell), seq); /* it may sleep */
 	for (int w = 0; w < 3; w++) {
 		assert_int_equal(receive(watchers[w], NULL, BATCH, 0, false), 2);
 		for (int i = 0; i < 2; i++) {
-			assert_int_equal(in.m[i].msg_len, 14 + 49);
+			assert_int_equal(in.m[i].msg_len, 14 + sizeof(text));
 			assert_memory_equal(in.data[i], header, 14);
-			assert_memory_equal(in.data[i] + 14, iov.iov_base, 49);
+			assert_memory_equal(in.data[i] + 14, text, sizeof(text));
 			assert_int_equal(in.name[i].sll_pkttype,
 					 watchers[w] == b ? PACKET_OTHERHOST : PACKET_OUTGOING);
 		}

@@ -152,6 +152,13 @@ static void take_ring(struct vlm_options *o, const char *name, const char *text)
 		refuse("--%s %s: expected a power of two", name, text);
 }
 
+static void take_format(struct vlm_options *o, const char *name, const char *text)
+{
+	static const char *const words[] = {"auto", "split", "packed", NULL};
+
+	o->format = (enum pd_conf_format)word(name, text, words);
+}
+
 static void take_dialect(struct vlm_options *o, const char *name, const char *text)
 {
 	static const char *const words[] = {"avip", "virtio", NULL};
@@ -395,6 +402,8 @@ static const struct row {
 	{NULL, "ports", "N", take_ports, "ports, one connection each, 1 to 64 (1)", 'p'},
 	{NULL, "queues", "N", take_queues, "queue pairs of a port, 1 to 10 (1)", 'q'},
 	{NULL, "ring", "N", take_ring, "descriptors of a ring, a power of two from 2 to 32768 (1024)", 0},
+	{NULL, "format", "F", take_format,
+	 "of the rings: split, packed, or auto (split, in dialect virtio packed if the peer can)", 0},
 	{NULL, "dialect", "D", take_dialect,
 	 "header in front of frames: avip (48 bytes, the default) or virtio", 'd'},
 	{NULL, "timeout", "SECONDS", take_timeout, "how long to wait for the peer (30)", 't'},

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "config/config.h"
 #include "metadata/sidecar.h"
 #include "pattern.h"
 
@@ -24,6 +25,7 @@ struct vlm_options {
 	bool listens;
 	enum pd_dialect dialect;
 	unsigned ports, queues, ring;
+	enum pd_conf_format format;
 	double timeout_s;
 	/* What is sent. */
 	struct vlm_plan plan;

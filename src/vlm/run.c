@@ -71,6 +71,7 @@ static int configure_port(const struct vlm_options *o, unsigned i, struct pd_por
 	pc->mtu = pd_max(longest, 1514u) - 14;
 	pc->queues = o->queues;
 	pc->ring = o->ring;
+	pc->format = o->format;
 	return 0;
 }
 

@@ -70,7 +70,7 @@ static void lane_make(struct pd_vhost_lane *lane, enum pd_vhost_role role)
 	memset(lane, 0, sizeof(*lane));
 	if (pd_vhost_lane_init(lane, role, dialect, NULL))
 		die("no lane");
-	pd_lane_init(&lane->lane, pd_vhost_lane_ops(role, dialect), 0, 0, blocks);
+	pd_lane_init(&lane->lane, pd_vhost_lane_ops(role, dialect, false), 0, 0, blocks);
 }
 
 static void lane_end(struct pd_vhost_lane *lane, enum pd_dir dir)

@@ -26,6 +26,18 @@ static const struct link links[] = {
 	 .mode = {PD_CONF_MODE_LISTEN, PD_CONF_MODE_CONNECT},
 	 .role = {PD_CONF_BACKEND, PD_CONF_FRONTEND},
 	 .ring = 1024},
+	{.name = "vhost: packed",
+	 .transport = "vhost-user",
+	 .mode = {PD_CONF_MODE_CONNECT, PD_CONF_MODE_LISTEN},
+	 .role = {PD_CONF_BACKEND, PD_CONF_FRONTEND},
+	 .format = PD_CONF_FORMAT_PACKED,
+	 .ring = 256},
+	{.name = "vhost: packed, ring of 1024",
+	 .transport = "vhost-user",
+	 .mode = {PD_CONF_MODE_LISTEN, PD_CONF_MODE_CONNECT},
+	 .role = {PD_CONF_BACKEND, PD_CONF_FRONTEND},
+	 .format = PD_CONF_FORMAT_PACKED,
+	 .ring = 1024},
 };
 
 int main(void)

@@ -34,6 +34,7 @@ struct link {
 	bool mrg_is_one; /* every frame arrives as one buffer */
 	enum pd_conf_mode mode[2];
 	enum pd_conf_side role[2];
+	enum pd_conf_format format;
 	uint32_t ring;
 };
 

@@ -67,6 +67,7 @@ int link_setup(void **state)
 		pc->mtu = PD_CONF_MTU_MAX;
 		pc->queues = 1;
 		pc->ring = current->ring;
+		pc->format = current->format;
 		pc->mac[0] = 2;
 		pc->mac[5] = (uint8_t)i;
 	}

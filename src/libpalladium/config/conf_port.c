@@ -100,24 +100,34 @@ static PD_PRINTF(2, 3) void pd_conf_refuse(struct pd_conf_value *v, const char *
 		      expected, PD_CONF_SHOWN(v->text), instead, stands);
 }
 
-/* Read one of two words; returns 0 or 1, or -1 when it is neither (which has been said). */
-static int pd_conf_either(struct pd_conf_value *v, const char *zero, const char *one)
+/* Read one of `n` words, named as `all` for who wrote another; returns its index, or -1 when it is
+ * none (which has been said). */
+static int pd_conf_word(struct pd_conf_value *v, const char *const *words, int n, const char *all)
 {
 	struct pd_text_nearest nearest;
 	const char *best;
 	size_t ignored;
 
-	if (pd_text_is(v->text.s, v->text.len, zero))
-		return 0;
-	if (pd_text_is(v->text.s, v->text.len, one))
-		return 1;
+	for (int i = 0; i < n; i++)
+		if (pd_text_is(v->text.s, v->text.len, words[i]))
+			return i;
 	pd_text_nearest_begin(&nearest, v->text.s, v->text.len);
-	pd_text_nearest_offer(&nearest, zero, strlen(zero));
-	pd_text_nearest_offer(&nearest, one, strlen(one));
+	for (int i = 0; i < n; i++)
+		pd_text_nearest_offer(&nearest, words[i], strlen(words[i]));
 	best = pd_text_nearest_end(&nearest, &ignored);
-	pd_conf_refuse(v, "%s or %s%s%s%s", zero, one, best ? " (did you mean " : "",
-		       best ? best : "", best ? "?)" : "");
+	pd_conf_refuse(v, "%s%s%s%s", all, best ? " (did you mean " : "", best ? best : "",
+		       best ? "?)" : "");
 	return -1;
+}
+
+/* Read one of two words, as pd_conf_word. */
+static int pd_conf_either(struct pd_conf_value *v, const char *zero, const char *one)
+{
+	const char *const words[] = {zero, one};
+	char all[64];
+
+	snprintf(all, sizeof(all), "%s or %s", zero, one);
+	return pd_conf_word(v, words, 2, all);
 }
 
 /* Read a number within a range; false when it is none (which has been said with `more`). */
@@ -158,6 +168,17 @@ static void pd_conf_show_role(const struct pd_port_config *port, char *out, size
 static void pd_conf_show_dialect(const struct pd_port_config *port, char *out, size_t size)
 {
 	snprintf(out, size, port->dialect == PD_CONF_DIALECT_VIRTIO ? "virtio" : "avip");
+}
+
+static const char *const pd_conf_formats[PD_CONF_FORMATS] = {
+	[PD_CONF_FORMAT_AUTO] = "auto",
+	[PD_CONF_FORMAT_SPLIT] = "split",
+	[PD_CONF_FORMAT_PACKED] = "packed",
+};
+
+static void pd_conf_show_format(const struct pd_port_config *port, char *out, size_t size)
+{
+	snprintf(out, size, "%s", pd_conf_formats[port->format]);
 }
 
 static void pd_conf_show_mac(const struct pd_port_config *port, char *out, size_t size)
@@ -231,6 +252,14 @@ static void pd_conf_read_dialect(struct pd_conf_value *v)
 
 	if (virtio >= 0)
 		v->port->dialect = virtio ? PD_CONF_DIALECT_VIRTIO : PD_CONF_DIALECT_AVIP;
+}
+
+static void pd_conf_read_format(struct pd_conf_value *v)
+{
+	int format = pd_conf_word(v, pd_conf_formats, PD_CONF_FORMATS, "auto, split or packed");
+
+	if (format >= 0)
+		v->port->format = (enum pd_conf_format)format;
 }
 
 /* Read six octets in hexadecimal, parted by ':' or '-'. */
@@ -386,6 +415,7 @@ static const struct pd_conf_key pd_conf_keys[] = {
 	{"mode", "vhost-user", false, pd_conf_read_mode, pd_conf_show_mode},
 	{"role", "vhost-user", false, pd_conf_read_role, pd_conf_show_role},
 	{"dialect", NULL, false, pd_conf_read_dialect, pd_conf_show_dialect},
+	{"format", "vhost-user", false, pd_conf_read_format, pd_conf_show_format},
 	{"mac", NULL, false, pd_conf_read_mac, pd_conf_show_mac},
 	{"mtu", NULL, false, pd_conf_read_mtu, pd_conf_show_mtu},
 	{"ip", NULL, true, pd_conf_read_ip, NULL},

@@ -59,6 +59,14 @@ enum pd_conf_steer {
 	PD_CONF_STEER_FLOW,
 };
 
+/* Which of the two ring formats of virtio a vhost-user port agrees to. */
+enum pd_conf_format {
+	PD_CONF_FORMAT_AUTO,
+	PD_CONF_FORMAT_SPLIT,
+	PD_CONF_FORMAT_PACKED,
+	PD_CONF_FORMATS
+};
+
 /* Where something stands: `file` lives as long as the configuration. */
 struct pd_conf_place {
 	const char *file; /* a path, or "PALLADIUM_PORTS" */
@@ -87,6 +95,7 @@ struct pd_port_config {
 	enum pd_conf_mode mode;
 	enum pd_conf_side role;
 	enum pd_conf_dialect dialect;
+	enum pd_conf_format format;
 	uint8_t mac[6];
 	bool mac_set; /* false: mac was derived from name and path, the same at every start */
 	uint32_t mtu; /* octets of payload behind the 14 of the Ethernet header */

@@ -3,8 +3,8 @@
  * The table of dialects, and the names of the flags.
  *
  * Beside a 48-byte header the checksum and segmentation features cannot work: a back-end would read
- * their fields from bytes that mean something else. Packed rings and hash reports are refused with
- * them, as the peers that speak avip know neither.
+ * their fields from bytes that mean something else. Hash reports are refused with them, as the peers
+ * that speak avip do not know them.
  */
 #include <errno.h>
 #include <string.h>
@@ -23,7 +23,6 @@
  * of 1.3). */
 #define PD_FEATURES_OFFLOAD_NEW (PD_BIT(54) | PD_BIT(55) | PD_BIT(56) | PD_BIT(59))
 #define PD_F_HASH_REPORT 57
-#define PD_F_RING_PACKED 34
 
 static const struct pd_dialect_ops pd_dialects[] = {
 	[PD_DIALECT_AVIP] =
@@ -31,7 +30,7 @@ static const struct pd_dialect_ops pd_dialects[] = {
 			.name = "avip",
 			.carries_sidecar = true,
 			.features_refused = PD_FEATURES_OFFLOAD | PD_FEATURES_OFFLOAD_NEW |
-					    PD_BIT(PD_F_HASH_REPORT) | PD_BIT(PD_F_RING_PACKED),
+					    PD_BIT(PD_F_HASH_REPORT),
 		},
 	[PD_DIALECT_VIRTIO] =
 		{

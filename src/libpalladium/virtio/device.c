@@ -4,15 +4,15 @@
 
 /*
  * Read the header off the front of a chain into `hdr`. What the last run holds behind it stays in
- * *rest. Returns 1, 0 when the chain is shorter, or an error of pd_split_walk_next.
+ * *rest. Returns 1, 0 when the chain is shorter, or an error of pd_ring_walk_next.
  */
-static int read_header(struct pd_vq *vq, struct pd_split_walk *walk, uint8_t *hdr, uint32_t n,
-		       struct pd_split_run *rest)
+static int read_header(struct pd_vq *vq, struct pd_ring_walk *walk, uint8_t *hdr, uint32_t n,
+		       struct pd_ring_run *rest)
 {
 	uint32_t got = 0;
 
 	while (got < n) {
-		int more = pd_split_walk_next(vq, walk, rest);
+		int more = pd_ring_walk_next(vq, walk, rest);
 		uint32_t part;
 
 		if (more <= 0)
@@ -27,7 +27,7 @@ static int read_header(struct pd_vq *vq, struct pd_split_walk *walk, uint8_t *hd
 }
 
 /* Move the frame's runs so far to the bounce buffer and make them one. */
-static void bounce(struct pd_vq *vq, struct pd_split_run *runs, unsigned *n)
+static void bounce(struct pd_vq *vq, struct pd_ring_run *runs, unsigned *n)
 {
 	uint8_t *p = vq->bounce;
 
@@ -44,15 +44,15 @@ static void bounce(struct pd_vq *vq, struct pd_split_run *runs, unsigned *n)
  * Collect what follows the header: runs[0..*n), one already there when *n is 1. Returns 0 with
  * *total, or an error of the walk, -EMSGSIZE, -EAGAIN when the bounce buffer is needed and taken.
  */
-static int collect(struct pd_vq *vq, struct pd_split_walk *walk, struct pd_device_burst *burst,
-		   struct pd_split_run *runs, unsigned *n, uint32_t *total)
+static int collect(struct pd_vq *vq, struct pd_ring_walk *walk, struct pd_device_burst *burst,
+		   struct pd_ring_run *runs, unsigned *n, uint32_t *total)
 {
 	bool bounced = false;
 	uint64_t sum = *n ? runs[0].len : 0;
-	struct pd_split_run run;
+	struct pd_ring_run run;
 	int more;
 
-	while (sum <= PD_FRAME_MAX_BYTES && (more = pd_split_walk_next(vq, walk, &run)) > 0) {
+	while (sum <= PD_FRAME_MAX_BYTES && (more = pd_ring_walk_next(vq, walk, &run)) > 0) {
 		sum += run.len;
 		if (sum > PD_FRAME_MAX_BYTES)
 			break;
@@ -76,7 +76,7 @@ static int collect(struct pd_vq *vq, struct pd_split_walk *walk, struct pd_devic
 }
 
 /* Let a chain of headers refer to the runs; at least one header, so that a control frame has one. */
-static struct pd_buffer *build(struct pd_device_burst *burst, const struct pd_split_run *runs,
+static struct pd_buffer *build(struct pd_device_burst *burst, const struct pd_ring_run *runs,
 			       unsigned n)
 {
 	struct pd_buffer *const *bufs = &burst->headers->bufs[burst->used];
@@ -90,27 +90,30 @@ static struct pd_buffer *build(struct pd_device_burst *burst, const struct pd_sp
 	return bufs[0];
 }
 
-enum pd_device_chain pd_device_show(struct pd_vq *vq, const struct pd_split_desc *first,
-				    uint32_t hdr_bytes, struct pd_device_burst *burst,
-				    struct pd_buffer **out)
+static PD_ALWAYS_INLINE enum pd_device_chain show(struct pd_vq *vq, bool packed,
+						  const struct pd_ring_block *block, uint32_t ahead,
+						  uint32_t hdr_bytes, struct pd_device_burst *burst,
+						  struct pd_ring_chain *chain,
+						  struct pd_buffer **out)
 {
-	struct pd_split_run runs[PD_DEVICE_PIECES_MAX] = {{NULL, 0}};
+	struct pd_ring_run runs[PD_DEVICE_PIECES_MAX] = {{NULL, 0}};
 	uint8_t hdr[PD_VQ_HDR_SIDECAR];
-	struct pd_split_walk walk;
+	struct pd_ring_walk walk;
 	uint32_t total = 0;
+	bool is_short;
 	unsigned n;
 	int err;
 
-	pd_split_walk_start(vq, &walk, first, false);
+	pd_ring_walk_start(vq, packed, &walk, block, block->at, ahead, false);
 	err = read_header(vq, &walk, hdr, hdr_bytes, &runs[0]);
-	if (!err) {
-		burst->walked += walk.walked;
-		return PD_CHAIN_SHORT;
-	}
+	is_short = !err;
 	n = runs[0].len ? 1 : 0;
 	if (err > 0)
 		err = collect(vq, &walk, burst, runs, &n, &total);
+	if (err != -ENETDOWN && pd_ring_walk_end(vq, packed, &walk))
+		err = -ENETDOWN;
 	burst->walked += walk.walked;
+	*chain = walk.chain;
 	switch (err) {
 	case 0:
 		break;
@@ -124,7 +127,7 @@ enum pd_device_chain pd_device_show(struct pd_vq *vq, const struct pd_split_desc
 		return PD_CHAIN_BAD;
 	}
 	/* Without a sidecar, a header alone says nothing. */
-	if (!total && hdr_bytes != PD_VQ_HDR_SIDECAR)
+	if (is_short || (!total && hdr_bytes != PD_VQ_HDR_SIDECAR))
 		return PD_CHAIN_SHORT;
 	if (burst->used + n > burst->headers->n || burst->used == burst->headers->n)
 		return PD_CHAIN_LATER;
@@ -135,10 +138,50 @@ enum pd_device_chain pd_device_show(struct pd_vq *vq, const struct pd_split_desc
 	return PD_CHAIN_SHOWN;
 }
 
+enum pd_device_chain pd_device_show(struct pd_vq *vq, bool packed,
+				    const struct pd_ring_block *block, uint32_t ahead,
+				    uint32_t hdr_bytes, struct pd_device_burst *burst,
+				    struct pd_ring_chain *chain, struct pd_buffer **out)
+{
+	return packed ? show(vq, true, block, ahead, hdr_bytes, burst, chain, out)
+		      : show(vq, false, block, ahead, hdr_bytes, burst, chain, out);
+}
+
+int pd_device_discard(struct pd_vq *vq, unsigned n, bool *notify)
+{
+	struct pd_ring_block block = {0};
+	unsigned done;
+
+	*notify = false;
+	for (done = 0; done < n; done++) {
+		struct pd_ring_walk walk;
+		int got;
+
+		if (block.at >= block.n) {
+			unsigned want = pd_min(n - done, (unsigned)PD_RING_BLOCK);
+
+			got = vq->broken ? -ENETDOWN
+					 : pd_ring_fetch(vq, vq->packed, &block, 0, want, false);
+			if (got < 0)
+				return got;
+			if (!got)
+				break;
+		}
+		pd_ring_walk_start(vq, vq->packed, &walk, &block, block.at, 0, false);
+		if (pd_ring_walk_end(vq, vq->packed, &walk))
+			return -ENETDOWN;
+		pd_ring_used_stage(vq, vq->packed, walk.chain, 0);
+		pd_ring_consume(vq, vq->packed, vq->packed ? walk.chain.slots : 1);
+		block.at += walk.chain.slots;
+	}
+	*notify = pd_device_flush(vq, vq->packed);
+	return (int)done;
+}
+
 /* --- transmit -------------------------------------------------------------------------------- */
 
 /* A frame on its way into chains: header first, then the pieces. */
-struct fill {
+struct filling {
 	uint8_t hdr[PD_VQ_HDR_SIDECAR];
 	uint32_t hdr_bytes;
 	uint32_t hdr_done;
@@ -150,7 +193,7 @@ struct fill {
 };
 
 /* Begin with the frame at `b`. */
-static void fill_start(struct fill *f, const struct pd_buffer *b, uint32_t hdr_bytes)
+static void fill_start(struct filling *f, const struct pd_buffer *b, uint32_t hdr_bytes)
 {
 	pd_vq_header_write(f->hdr, b, hdr_bytes, hdr_bytes == PD_VQ_HDR_SIDECAR, 1);
 	f->hdr_bytes = hdr_bytes;
@@ -163,7 +206,7 @@ static void fill_start(struct fill *f, const struct pd_buffer *b, uint32_t hdr_b
 }
 
 /* Write up to `room` bytes to `p`; returns how many. */
-static uint32_t fill_run(struct fill *f, uint8_t *p, uint32_t room)
+static uint32_t fill_run(struct filling *f, uint8_t *p, uint32_t room)
 {
 	uint32_t done = 0;
 
@@ -193,98 +236,94 @@ static uint32_t fill_run(struct fill *f, uint8_t *p, uint32_t room)
 }
 
 /*
- * Write into the chain that starts with `first` until it or the frame ends. *filled: bytes written.
- * Returns the number of descriptors walked or -ENETDOWN: a receive ring that holds anything but
- * room to write is broken.
+ * Write into the chain of block entry `i`, which is `ahead` of the first that is not consumed, until
+ * it or the frame ends. *chain: the chain, with the bytes written. Returns the number of descriptors
+ * walked or -ENETDOWN: a receive ring that holds anything but room to write is broken.
  */
-static int fill_chain(struct pd_vq *vq, struct fill *f, const struct pd_split_desc *first,
-		      uint32_t *filled)
+static PD_ALWAYS_INLINE int fill_chain(struct pd_vq *vq, bool packed, struct filling *f,
+				       const struct pd_ring_block *block, unsigned i,
+				       uint32_t ahead, struct pd_ring_chain *chain)
 {
-	struct pd_split_walk walk;
-	struct pd_split_run run;
+	struct pd_ring_walk walk;
+	struct pd_ring_run run;
+	uint32_t filled = 0;
 	int more = 1;
 
-	*filled = 0;
-	pd_split_walk_start(vq, &walk, first, true);
-	while (f->left && (more = pd_split_walk_next(vq, &walk, &run)) > 0)
-		*filled += fill_run(f, run.p, run.len);
+	pd_ring_walk_start(vq, packed, &walk, block, i, ahead, true);
+	while (f->left && (more = pd_ring_walk_next(vq, &walk, &run)) > 0)
+		filled += fill_run(f, run.p, run.len);
 	if (more == -EFAULT) {
 		vq->counts.desc_errors++;
 		return pd_vq_break(vq, "a receive descriptor is not writable memory");
 	}
-	if (more < 0)
-		return more;
-	if (!*filled)
+	if (more < 0 || pd_ring_walk_end(vq, packed, &walk))
+		return -ENETDOWN;
+	if (!filled)
 		return pd_vq_break(vq, "a receive chain has no room");
+	*chain = walk.chain;
+	chain->len = filled;
 	return (int)walk.walked;
 }
 
-/* The ring ended `chains` into a frame. Returns 0 when more may come, -EMSGSIZE when the peer has
+/* The ring ended `entries` into a frame. Returns 0 when more may come, -EMSGSIZE when the peer has
  * no descriptor left that it could add. */
-static int out_of_room(struct pd_vq *vq, unsigned chains, uint32_t descs)
+static int out_of_room(struct pd_vq *vq, uint32_t entries, uint32_t descs)
 {
-	if (chains > vq->mask || descs > vq->mask) {
+	if (entries >= vq->size || descs >= vq->size) {
 		vq->counts.drop_too_long++;
 		return -EMSGSIZE;
 	}
 	vq->counts.ring_full++;
-	vq->need = chains + 1;
+	vq->need = entries + 1;
 	return 0;
 }
 
-int pd_device_fill(struct pd_vq *vq, struct pd_split_block *block, const struct pd_buffer *b,
-		   uint32_t hdr_bytes)
+static PD_ALWAYS_INLINE int fill(struct pd_vq *vq, bool packed, struct pd_ring_block *block,
+				 const struct pd_buffer *b, uint32_t hdr_bytes)
 {
-	const uint16_t staged = vq->staged;
-	struct pd_split_block one;
+	struct pd_ring_block one;
+	uint32_t descs = 0, entries = 0;
 	unsigned chains = 0;
-	uint32_t descs = 0;
-	uint16_t count;
-	struct fill f;
-	int ret;
+	struct filling f;
 
 	fill_start(&f, b, hdr_bytes);
 	while (f.left) {
-		const struct pd_split_block *in = block;
-		unsigned i = block->at + chains;
-		uint32_t filled;
+		const struct pd_ring_block *in = block;
+		struct pd_ring_chain *chain = &vq->chains[chains];
+		unsigned i = block->at + entries;
+		int ret;
 
 		if (i >= block->n) {
-			ret = pd_device_avail(vq, chains + 1);
-			if (ret >= 0 && (unsigned)ret <= chains)
-				ret = out_of_room(vq, chains, descs);
-			else if (ret > 0)
-				ret = pd_split_block_load(vq, &one, (uint16_t)(vq->next + chains),
-							  1, true)
-					      ?: 1;
+			ret = pd_ring_fetch(vq, packed, &one, entries, 1, true);
 			if (ret <= 0)
-				goto err_rollback;
+				return ret ? ret : out_of_room(vq, entries, descs);
 			in = &one;
 			i = 0;
 		}
-		ret = fill_chain(vq, &f, &in->desc[i], &filled);
+		ret = fill_chain(vq, packed, &f, in, i, entries, chain);
 		if (ret < 0)
-			goto err_rollback;
+			return ret;
 		descs += (uint32_t)ret;
-		pd_split_used_stage(vq, in->head[i], filled);
+		entries += packed ? chain->slots : 1;
 		chains++;
 		if (f.left && !vq->mergeable) {
 			vq->counts.drop_too_long++;
-			ret = -EMSGSIZE;
-			goto err_rollback;
+			return -EMSGSIZE;
 		}
 	}
-	count = (uint16_t)chains;
-	if (f.nb[0] && count != 1) {
-		*f.nb[0] = (uint8_t)count;
-		*f.nb[1] = (uint8_t)(count >> 8);
+	if (f.nb[0] && chains != 1) {
+		*f.nb[0] = (uint8_t)chains;
+		*f.nb[1] = (uint8_t)(chains >> 8);
 	}
-	vq->next += count;
-	vq->cursor += count;
-	block->at = pd_min(block->at + chains, block->n);
+	for (unsigned i = 0; i < chains; i++)
+		pd_ring_used_stage(vq, packed, vq->chains[i], vq->chains[i].len);
+	pd_ring_consume(vq, packed, entries);
+	block->at += entries;
 	return 1;
+}
 
-err_rollback:
-	vq->staged = staged;
-	return ret;
+int pd_device_fill(struct pd_vq *vq, bool packed, struct pd_ring_block *block,
+		   const struct pd_buffer *b, uint32_t hdr_bytes)
+{
+	return packed ? fill(vq, true, block, b, hdr_bytes) : fill(vq, false, block, b, hdr_bytes);
 }

@@ -2,8 +2,8 @@
 /*
  * The device's data path: frames out of and into the driver's buffers (virtio 1.2, 5.1.6).
  *
- * The functions are inline over the dialect: `avip` is a constant where they are used, and with it
- * the header's length and where num_buffers stands in it. The common case (a frame in one piece, a
+ * The functions are inline over the ring's format and the dialect: `packed` and `avip` are constants
+ * where they are used, and with the latter the header's length and where num_buffers stands in it. The common case (a frame in one piece, a
  * chain of one descriptor that holds it) is straight-line code; anything else goes through the
  * walk, with the same checks.
  *
@@ -22,7 +22,7 @@
 #include <linux/virtio_net.h>
 
 #include "virtio/copy.h"
-#include "virtio/split.h"
+#include "virtio/ring.h"
 #include "vlib/buffer.h"
 
 /* Buffer headers that rx may use. */
@@ -41,47 +41,35 @@ static PD_ALWAYS_INLINE uint32_t pd_vq_hdr_bytes(const struct pd_vq *vq, bool av
 	return avip ? PD_VQ_HDR_SIDECAR : vq->hdr_bytes;
 }
 
-/* Entries that are there to consume; looks at the peer's index when fewer than `want` are known. */
-static PD_ALWAYS_INLINE int pd_device_avail(struct pd_vq *vq, unsigned want)
-{
-	unsigned known = (uint16_t)(vq->peer_idx - vq->next);
-
-	if (known >= want)
-		return (int)known;
-	return pd_split_peer_refresh(vq, &vq->avail->idx, vq->mask + 1);
-}
-
 /* Position of the lane's side; see vlib/lane.h. A broken ring is never ready. */
-static PD_ALWAYS_INLINE uint32_t pd_device_position(struct pd_vq *vq)
+static PD_ALWAYS_INLINE uint32_t pd_device_position(struct pd_vq *vq, bool packed)
 {
-	int n = vq->broken ? -ENETDOWN : pd_split_peer_refresh(vq, &vq->avail->idx, vq->mask + 1);
+	int n = vq->broken ? -ENETDOWN : pd_ring_look(vq, packed);
 
 	return n < (int)vq->need ? vq->cursor : vq->cursor + (uint32_t)n;
 }
 
 /* Ask for a notification when the position leaves `seen`; true when it has. */
-static PD_ALWAYS_INLINE bool pd_device_arm(struct pd_vq *vq, uint32_t seen)
+static PD_ALWAYS_INLINE bool pd_device_arm(struct pd_vq *vq, bool packed, uint32_t seen)
 {
-	uint16_t at = (uint16_t)(seen == vq->cursor ? seen + vq->need - 1 : seen);
-
 	if (vq->broken)
 		return false;
-	pd_split_ask(vq, pd_split_avail_event(vq), &vq->used->flags, at);
-	return pd_device_position(vq) != seen;
+	pd_ring_ask(vq, packed, true, seen == vq->cursor ? vq->need - 1 : seen - vq->cursor);
+	return pd_device_position(vq, packed) != seen;
 }
 
-static PD_ALWAYS_INLINE void pd_device_disarm(struct pd_vq *vq)
+static PD_ALWAYS_INLINE void pd_device_disarm(struct pd_vq *vq, bool packed)
 {
-	pd_split_ask_not(vq, &vq->used->flags);
+	pd_ring_ask_not(vq, packed, true);
 }
 
 /* Publish what is staged; true when the driver is to be told. */
-static PD_ALWAYS_INLINE bool pd_device_flush(struct pd_vq *vq)
+static PD_ALWAYS_INLINE bool pd_device_flush(struct pd_vq *vq, bool packed)
 {
 	if (!vq->staged)
 		return false;
-	pd_split_publish(vq, &vq->used->idx);
-	return pd_split_must_notify(vq, pd_split_used_event(vq), &vq->avail->flags);
+	pd_ring_publish(vq, packed, true);
+	return pd_ring_must_notify(vq, packed, true);
 }
 
 /* --- receive --------------------------------------------------------------------------------- */
@@ -141,46 +129,54 @@ struct pd_device_burst {
 };
 
 /*
- * Show the chain that starts with `first` as a frame in *out. Counts nothing: a bad chain may be
+ * Show the chain of the block's next entry, which is `ahead` of the first that is not consumed, as a
+ * frame in *out. Sets *chain unless it returns LATER or BROKEN. Counts nothing: a bad chain may be
  * looked at more than once.
  */
-enum pd_device_chain pd_device_show(struct pd_vq *vq, const struct pd_split_desc *first,
+enum pd_device_chain pd_device_show(struct pd_vq *vq, bool packed,
+				    const struct pd_ring_block *block, uint32_t ahead,
 				    uint32_t hdr_bytes, struct pd_device_burst *burst,
-				    struct pd_buffer **out);
+				    struct pd_ring_chain *chain, struct pd_buffer **out);
 
 /*
  * Show up to `n` frames; the lane's rx. Sets *notify when dropped chains were handed back and the
  * driver wants to know. Returns the count or -ENETDOWN.
  */
-static PD_ALWAYS_INLINE int pd_device_rx(struct pd_vq *vq, bool avip,
+static PD_ALWAYS_INLINE int pd_device_rx(struct pd_vq *vq, bool packed, bool avip,
 					 const struct pd_vq_headers *headers, uint16_t port,
 					 struct pd_buffer **bufs, unsigned n, bool *notify)
 {
 	const uint32_t hdr = pd_vq_hdr_bytes(vq, avip);
 	struct pd_device_burst burst = {.headers = headers};
-	struct pd_split_block block;
+	struct pd_ring_block block;
+	uint32_t ahead = 0; /* entries that the shown frames take */
 	unsigned shown;
-	int ready;
 
 	*notify = false;
 	vq->n_shown = 0;
 	if (pd_unlikely(vq->broken))
 		return -ENETDOWN;
-	ready = pd_device_avail(vq, n);
-	if (ready <= 0)
-		return ready;
-	n = pd_min(n, (unsigned)ready);
 	block.n = block.at = 0;
 	while ((shown = vq->n_shown) < n) {
-		enum pd_device_chain chain = PD_CHAIN_SHOWN;
-		const struct pd_split_desc *d;
+		enum pd_device_chain what = PD_CHAIN_SHOWN;
+		const struct pd_ring_desc *d;
+		struct pd_ring_chain chain;
 		struct pd_buffer *b;
 		unsigned i;
 
-		if (block.at == block.n &&
-		    pd_split_block_load(vq, &block, (uint16_t)(vq->next + shown),
-					pd_min(n - shown, (unsigned)PD_SPLIT_BLOCK), false))
-			return -ENETDOWN;
+		if (block.at >= block.n) {
+			unsigned want = pd_min(n - shown, (unsigned)PD_RING_BLOCK);
+			int got = pd_ring_fetch(vq, packed, &block, ahead, want, false);
+
+			if (pd_unlikely(got < 0)) {
+				vq->n_shown = 0;
+				return -ENETDOWN;
+			}
+			if (got < (int)want)
+				n = shown + (unsigned)got;
+			if (!got)
+				break;
+		}
 		i = block.at;
 		d = &block.desc[i];
 		if (pd_likely(!d->flags && block.p[i] && d->len >= hdr + !avip &&
@@ -190,61 +186,67 @@ static PD_ALWAYS_INLINE int pd_device_rx(struct pd_vq *vq, bool avip,
 			if (avip)
 				memcpy(b->sidecar, block.p[i], PD_VQ_HDR_SIDECAR);
 			b->total_len = b->len;
+			chain = pd_ring_single(&block, packed, i);
 		} else {
-			chain = pd_device_show(vq, d, hdr, &burst, &b);
+			what = pd_device_show(vq, packed, &block, ahead, hdr, &burst, &chain, &b);
 		}
-		if (pd_likely(chain == PD_CHAIN_SHOWN)) {
+		if (pd_likely(what == PD_CHAIN_SHOWN)) {
 			pd_vq_frame_set(vq, b, b->total_len, port, avip);
-			vq->walked[shown] = block.head[i];
+			vq->chains[shown] = chain;
 			bufs[shown] = b;
 			vq->n_shown++;
-			block.at++;
+			block.at += packed ? chain.slots : 1;
+			ahead += packed ? chain.slots : 1;
 			continue;
 		}
-		if (chain == PD_CHAIN_BROKEN) {
+		if (what == PD_CHAIN_BROKEN) {
 			vq->n_shown = 0;
 			return -ENETDOWN;
 		}
 		/* A bad chain behind a frame waits until it stands first. */
-		if (shown || chain == PD_CHAIN_LATER)
+		if (shown || what == PD_CHAIN_LATER)
 			break;
-		vq->counts.desc_errors += chain == PD_CHAIN_BAD;
-		vq->counts.drop_too_long += chain == PD_CHAIN_LONG;
-		vq->counts.drop_malformed += chain != PD_CHAIN_LONG;
-		pd_split_used_stage(vq, block.head[i], 0);
-		vq->next++;
-		vq->cursor++;
-		block.at++;
-		n = pd_min(n, (unsigned)(uint16_t)(vq->peer_idx - vq->next));
+		vq->counts.desc_errors += what == PD_CHAIN_BAD;
+		vq->counts.drop_too_long += what == PD_CHAIN_LONG;
+		vq->counts.drop_malformed += what != PD_CHAIN_LONG;
+		pd_ring_used_stage(vq, packed, chain, 0);
+		pd_ring_consume(vq, packed, packed ? chain.slots : 1);
+		block.at += packed ? chain.slots : 1;
 		burst.used = 0;
 		burst.bounced = false;
 		if (burst.walked > PD_DEVICE_WALK_BUDGET)
 			break;
 	}
 	if (pd_unlikely(vq->staged))
-		*notify = pd_device_flush(vq);
+		*notify = pd_device_flush(vq, packed);
 	return (int)vq->n_shown;
 }
 
 /* Consume the first `n` shown frames; true when the driver is to be told. */
-static PD_ALWAYS_INLINE bool pd_device_rx_done(struct pd_vq *vq, unsigned n)
+static PD_ALWAYS_INLINE bool pd_device_rx_done(struct pd_vq *vq, bool packed, unsigned n)
 {
+	const struct pd_ring_chain *const chains = vq->chains;
+	const bool in_order = vq->in_order;
 	uint64_t bytes = 0, control = 0;
+	uint32_t entries = 0;
 
 	pd_assert(n <= vq->n_shown);
 	n = pd_min(n, (unsigned)vq->n_shown);
 	for (unsigned i = 0; i < n; i++) {
 		bytes += vq->shown[i].bytes;
 		control += vq->shown[i].control;
-		pd_split_used_stage(vq, vq->walked[i], 0);
+		if (pd_likely(!in_order))
+			pd_ring_used_stage(vq, packed, chains[i], 0);
+		entries += packed ? chains[i].slots : 1;
 	}
+	if (in_order && n)
+		pd_ring_used_stage_all(vq, packed, chains[n - 1], entries);
 	vq->n_shown = 0;
-	vq->next += n;
-	vq->cursor += n;
+	pd_ring_consume(vq, packed, entries);
 	vq->counts.frames += n;
 	vq->counts.bytes += bytes;
 	vq->counts.control += control;
-	return pd_device_flush(vq);
+	return pd_device_flush(vq, packed);
 }
 
 /* --- transmit -------------------------------------------------------------------------------- */
@@ -285,46 +287,43 @@ static PD_ALWAYS_INLINE bool pd_vq_frame_fits(const struct pd_buffer *b, bool av
 }
 
 /*
- * Fill one frame into the chains that start with the block's entry: the general case. Advances next
+ * Fill one frame into the chains that start with the block's next entry: the general case. Consumes
  * and stages. Returns 1; 0 when the ring ends first; -EMSGSIZE; -ENETDOWN. Nothing is staged unless
  * it returns 1.
  */
-int pd_device_fill(struct pd_vq *vq, struct pd_split_block *block, const struct pd_buffer *b,
-		   uint32_t hdr_bytes);
+int pd_device_fill(struct pd_vq *vq, bool packed, struct pd_ring_block *block,
+		   const struct pd_buffer *b, uint32_t hdr_bytes);
 
 /* Copy up to `n` frames out; the lane's tx. */
-static PD_ALWAYS_INLINE int pd_device_tx(struct pd_vq *vq, bool avip, struct pd_buffer *const *bufs,
-					 unsigned n)
+static PD_ALWAYS_INLINE int pd_device_tx(struct pd_vq *vq, bool packed, bool avip,
+					 struct pd_buffer *const *bufs, unsigned n)
 {
 	const uint32_t hdr = pd_vq_hdr_bytes(vq, avip);
-	struct pd_split_block block;
+	struct pd_ring_block block;
 	uint64_t bytes = 0;
 	unsigned taken = 0;
-	int ready, err = 0;
+	bool last = false; /* there is nothing behind the block */
+	int err = 0;
 
 	if (pd_unlikely(vq->broken))
 		return -ENETDOWN;
-	ready = pd_device_avail(vq, n);
-	if (pd_unlikely(ready < 0))
-		return ready;
 	block.n = block.at = 0;
 	for (; taken < n; taken++) {
 		const struct pd_buffer *b = bufs[taken];
 		uint32_t total = hdr + b->total_len;
-		unsigned i, look;
+		unsigned i;
 
-		if (block.at == block.n) {
-			ready = (uint16_t)(vq->peer_idx - vq->next);
-			if (!ready) {
-				vq->counts.ring_full++;
+		if (block.at >= block.n) {
+			unsigned want = pd_min(n - taken, (unsigned)PD_RING_BLOCK);
+			int got = last ? 0 : pd_ring_fetch(vq, packed, &block, 0, want, true);
+
+			if (pd_unlikely(got <= 0)) {
+				vq->counts.ring_full += !got;
 				vq->need = 1;
+				err = got;
 				break;
 			}
-			look = pd_min(n - taken, (unsigned)ready);
-			err = pd_split_block_load(vq, &block, vq->next,
-						  pd_min(look, (unsigned)PD_SPLIT_BLOCK), true);
-			if (err)
-				break;
+			last = got < (int)want;
 		}
 		i = block.at;
 		if (!pd_vq_frame_fits(b, avip)) {
@@ -336,12 +335,11 @@ static PD_ALWAYS_INLINE int pd_device_tx(struct pd_vq *vq, bool avip, struct pd_
 			      block.desc[i].len >= total)) {
 			pd_vq_header_write(block.p[i], b, hdr, avip, 1);
 			pd_vq_frame_gather(block.p[i] + hdr, b);
-			pd_split_used_stage(vq, block.head[i], total);
-			vq->next++;
-			vq->cursor++;
+			pd_ring_used_stage(vq, packed, pd_ring_single(&block, packed, i), total);
+			pd_ring_consume(vq, packed, 1);
 			block.at++;
 		} else {
-			int filled = pd_device_fill(vq, &block, b, hdr);
+			int filled = pd_device_fill(vq, packed, &block, b, hdr);
 
 			if (filled <= 0) {
 				err = filled;
@@ -356,5 +354,11 @@ static PD_ALWAYS_INLINE int pd_device_tx(struct pd_vq *vq, bool avip, struct pd_
 	vq->counts.bytes += bytes;
 	return taken ? (int)taken : err;
 }
+
+/*
+ * Hand back unread up to `n` chains. Returns how many, with *notify when the driver is to be told, or
+ * -ENETDOWN. Control path.
+ */
+int pd_device_discard(struct pd_vq *vq, unsigned n, bool *notify);
 
 #endif /* PD_VIRTIO_DEVICE_H */

@@ -2,51 +2,89 @@
 /* The driver's data path: taking back, long frames, receiving. */
 #include "virtio/driver.h"
 
+/* True when `e` names a chain that the device holds; else the ring is broken. */
+static PD_ALWAYS_INLINE bool is_held(struct pd_vq *vq, const struct pd_ring_used *e)
+{
+	if (pd_likely(e->id < vq->size && vq->slots[e->id].n))
+		return true;
+	pd_vq_break(vq, "a used element names no chain that the device holds");
+	return false;
+}
+
 /*
- * Take the used element at `at` into private memory, if it names a chain that the device holds.
- * `most`: the largest length it may give. Marks the chain as no longer held. Returns 0 or
- * -ENETDOWN.
+ * IN_ORDER: how many chains `e` stands for, of `held`: the one it names, and all older ones. Returns 0
+ * when it is out of order.
  */
-static int claim(struct pd_vq *vq, uint16_t at, uint32_t most, struct pd_split_used *out)
+static uint32_t in_order(struct pd_vq *vq, const struct pd_ring_used *e, uint32_t held)
 {
-	struct pd_split_used e = pd_split_used_load(vq, at);
+	uint32_t older = vq->slots[e->id].seq - vq->slots[vq->oldest].seq;
 
-	if (pd_unlikely(e.id > vq->mask || !vq->slots[e.id].n))
-		return pd_vq_break(vq, "a used element names no chain that the device holds");
-	if (pd_unlikely(e.len > most))
-		return pd_vq_break(vq, "a used element is longer than its buffer");
-	*out = e;
+	if (older < held)
+		return older + 1;
+	pd_vq_break(vq, "a used element is out of order");
 	return 0;
 }
 
-int pd_driver_reclaim(struct pd_vq *vq)
+/* IN_ORDER: the oldest chain is done; it had `n` buffers. */
+static PD_ALWAYS_INLINE void pass_oldest(struct pd_vq *vq, uint32_t n)
 {
-	int n = pd_split_peer_refresh(vq, &vq->used->idx, vq->held);
+	vq->oldest += n;
+	vq->oldest -= vq->oldest >= vq->size ? vq->size : 0;
+}
 
-	if (n < 0)
-		return n;
-	while (n--) {
-		struct pd_split_used e;
-		uint16_t i, k;
+/* Transmit: the buffers of the chain `head` are free. Returns how many. */
+static PD_ALWAYS_INLINE uint32_t give_back(struct pd_vq *vq, uint32_t head)
+{
+	uint32_t n = vq->slots[head].n, i = head;
 
-		/* What a device says it wrote into a frame that we send means nothing. */
-		if (claim(vq, vq->next, UINT32_MAX, &e))
-			return -ENETDOWN;
-		i = (uint16_t)e.id;
-		k = vq->slots[i].n;
-		vq->slots[i].n = 0;
-		while (k--) {
-			vq->free[vq->free_tail++ & vq->mask] = i;
-			i = vq->slots[i].next;
-		}
-		vq->held--;
-		vq->next++;
+	vq->slots[head].n = 0;
+	for (uint32_t k = 0; k < n; k++) {
+		vq->free[vq->free_tail++ & vq->mask] = (uint16_t)i;
+		i = (uint32_t)(vq->slots[i].tail >> 48);
 	}
-	return 0;
+	return n;
 }
 
-void pd_driver_send_long(struct pd_vq *vq, const struct pd_buffer *b, uint32_t hdr_bytes,
-			 unsigned k)
+static PD_ALWAYS_INLINE int reclaim(struct pd_vq *vq, bool packed)
+{
+	struct pd_ring_reader r;
+	struct pd_ring_used e;
+	int known = pd_ring_used_known(vq, packed, vq->size + 1, vq->held);
+
+	r = pd_ring_read_begin(vq, packed);
+	while (known > 0 && pd_ring_used_load(vq, packed, &r, &e)) {
+		uint32_t chains = 1, slots = 0;
+
+		if (!is_held(vq, &e))
+			return -ENETDOWN;
+		if (pd_unlikely(vq->in_order)) {
+			chains = in_order(vq, &e, vq->held);
+			if (!chains || (int)chains > known)
+				return pd_vq_break(vq, "a used element stands for too much");
+			for (uint32_t i = 1; i < chains; i++) {
+				uint32_t n = give_back(vq, vq->oldest);
+
+				pass_oldest(vq, n);
+				slots += n;
+			}
+			pass_oldest(vq, vq->slots[e.id].n);
+		}
+		slots += give_back(vq, e.id);
+		vq->held -= chains;
+		known -= (int)chains;
+		pd_ring_used_pass(vq, packed, &r, chains, slots);
+	}
+	pd_ring_read_end(vq, packed, &r);
+	return pd_min(known, 0);
+}
+
+int pd_driver_reclaim(struct pd_vq *vq, bool packed)
+{
+	return packed ? reclaim(vq, true) : reclaim(vq, false);
+}
+
+void pd_driver_send_long(struct pd_vq *vq, bool packed, const struct pd_buffer *b,
+			 uint32_t hdr_bytes, unsigned k)
 {
 	uint32_t left = hdr_bytes + b->total_len, done = 0, at = hdr_bytes;
 	uint16_t head = pd_driver_take(vq), i = head;
@@ -72,8 +110,7 @@ void pd_driver_send_long(struct pd_vq *vq, const struct pd_buffer *b, uint32_t h
 		}
 		if (left)
 			next = pd_driver_take(vq);
-		vq->slots[i].next = next;
-		pd_split_desc_store(vq, i, pd_split_tail(here, left ? VRING_DESC_F_NEXT : 0, next));
+		pd_ring_avail_stage(vq, packed, head, i, here, left ? VRING_DESC_F_NEXT : 0, next);
 		if (!left)
 			break;
 		i = next;
@@ -81,45 +118,80 @@ void pd_driver_send_long(struct pd_vq *vq, const struct pd_buffer *b, uint32_t h
 		at = 0;
 	}
 	vq->held++;
-	pd_split_avail_stage(vq, head);
 }
 
 /* --- receive --------------------------------------------------------------------------------- */
 
-/* Forget what was shown from entry `n` on: it is shown again by the next rx. */
-static void unwalk(struct pd_vq *vq, unsigned n)
+/* IN_ORDER: the buffers before the one that `e` names were used in full. Returns how many with it, or
+ * 0 when the ring is broken. */
+static uint32_t receive_older(struct pd_vq *vq, const struct pd_ring_used *e, uint32_t seen)
 {
-	for (unsigned i = n; i < vq->n_walked; i++)
-		vq->slots[vq->walked[i]].n = 1;
-	vq->n_walked = (uint16_t)n;
-}
+	uint32_t n = in_order(vq, e, vq->size - (seen - vq->cursor));
 
-void pd_driver_recycle(struct pd_vq *vq, unsigned n)
-{
-	pd_assert(n <= vq->n_walked);
-	unwalk(vq, n);
-	for (unsigned i = 0; i < n; i++) {
-		vq->slots[vq->walked[i]].n = 1;
-		pd_split_avail_stage(vq, vq->walked[i]);
+	for (uint32_t i = 1; i < n; i++) {
+		vq->slots[vq->oldest].n = 0;
+		vq->done[seen++ & vq->mask] = (struct pd_ring_used){vq->oldest, vq->buf_bytes};
+		pass_oldest(vq, 1);
 	}
-	vq->next += n;
-	vq->cursor += n;
-	vq->n_walked = 0;
-	vq->n_shown = 0;
+	if (n)
+		pass_oldest(vq, 1);
+	return n;
 }
 
-/* The next element behind those walked: its buffer in *p, its length. 0 or -ENETDOWN. */
-static PD_ALWAYS_INLINE int walk_element(struct pd_vq *vq, uint8_t **p, uint32_t *len)
+static PD_ALWAYS_INLINE int harvest(struct pd_vq *vq, bool packed, uint32_t want)
 {
-	struct pd_split_used e;
+	const uint32_t size = vq->size, mask = vq->mask, buf_bytes = vq->buf_bytes;
+	uint32_t seen = vq->seen, left = want - (seen - vq->cursor);
+	struct pd_vq_slot *const slots = vq->slots;
+	const bool ordered = vq->in_order;
+	struct pd_ring_reader r;
+	struct pd_ring_used e;
+	int known;
 
-	if (claim(vq, (uint16_t)(vq->next + vq->n_walked), vq->buf_bytes, &e))
-		return -ENETDOWN;
-	vq->slots[e.id].n = 0;
-	vq->walked[vq->n_walked++] = (uint16_t)e.id;
+	if ((int)left <= 0)
+		return (int)(seen - vq->cursor);
+	known = pd_ring_used_known(vq, packed, left, size - (seen - vq->cursor));
+	if (pd_unlikely(known < 0))
+		return known;
+	left = pd_min(left, (uint32_t)known);
+	r = pd_ring_read_begin(vq, packed);
+	while (left && pd_ring_used_load(vq, packed, &r, &e)) {
+		uint32_t n = 1;
+
+		if (pd_unlikely(!is_held(vq, &e)))
+			return -ENETDOWN;
+		if (pd_unlikely(e.len > buf_bytes))
+			return pd_vq_break(vq, "a used element is longer than its buffer");
+		if (pd_unlikely(ordered)) {
+			n = receive_older(vq, &e, seen);
+			if (!n || (int)n > known)
+				return pd_vq_break(vq, "a used element stands for too much");
+		}
+		slots[e.id].n = 0;
+		seen += n;
+		vq->done[(seen - 1) & mask] = e;
+		pd_ring_used_pass(vq, packed, &r, n, n);
+		known -= (int)n;
+		left -= pd_min(left, n);
+		__builtin_prefetch(vq->buffers + (uint64_t)e.id * buf_bytes);
+	}
+	pd_ring_read_end(vq, packed, &r);
+	vq->seen = seen;
+	return (int)(seen - vq->cursor);
+}
+
+int pd_driver_harvest(struct pd_vq *vq, bool packed, uint32_t want)
+{
+	return packed ? harvest(vq, true, want) : harvest(vq, false, want);
+}
+
+/* The next buffer behind those walked: its bytes in *p. Returns its length. */
+static PD_ALWAYS_INLINE uint32_t walk_buffer(struct pd_vq *vq, uint8_t **p)
+{
+	struct pd_ring_used e = vq->done[(vq->cursor + vq->n_walked++) & vq->mask];
+
 	*p = pd_driver_buffer(vq, e.id);
-	*len = e.len;
-	return 0;
+	return e.len;
 }
 
 /* num_buffers of the header that was copied from a first buffer: at least 1. */
@@ -148,8 +220,7 @@ static PD_ALWAYS_INLINE int show_frame(struct pd_vq *vq, bool avip, struct pd_bu
 	uint32_t len, total;
 
 	*needed = 1;
-	if (walk_element(vq, &p, &len))
-		return -ENETDOWN;
+	len = walk_buffer(vq, &p);
 	if (pd_unlikely(len < hdr))
 		return FRAME_SHORT;
 	if (avip)
@@ -157,15 +228,14 @@ static PD_ALWAYS_INLINE int show_frame(struct pd_vq *vq, bool avip, struct pd_bu
 	else
 		memcpy(net_hdr, p, hdr);
 	*needed = num_buffers(vq, avip ? b->sidecar : net_hdr, avip);
-	if (pd_unlikely(*needed > PD_VQ_FRAMES_MAX || *needed > vq->mask + 1))
+	if (pd_unlikely(*needed > PD_VQ_FRAMES_MAX || *needed > vq->size))
 		return pd_vq_break(vq, "a frame stands in more buffers than it can");
 	if (pd_unlikely(*needed > ready || *needed > n))
 		return FRAME_LATER;
 	total = len - hdr;
 	pd_vq_buffer_set(b, p + hdr, total);
 	for (unsigned i = 1; i < *needed; i++) {
-		if (walk_element(vq, &p, &len))
-			return -ENETDOWN;
+		len = walk_buffer(vq, &p);
 		total += len; /* at most 256 times the largest buffer: no overflow */
 		pd_vq_buffer_set(bufs[i], p, len);
 		bufs[i - 1]->next = bufs[i]->index;
@@ -178,79 +248,84 @@ static PD_ALWAYS_INLINE int show_frame(struct pd_vq *vq, bool avip, struct pd_bu
 	return FRAME_SHOWN;
 }
 
-/* Entries behind those walked, from a fresh index when there are fewer than `want`. */
-static int ready_entries(struct pd_vq *vq, unsigned want)
+static PD_ALWAYS_INLINE int rx(struct pd_vq *vq, bool packed, bool avip,
+			       const struct pd_vq_headers *headers, uint16_t port,
+			       struct pd_buffer **bufs, unsigned n, bool *notify)
 {
-	int n = (uint16_t)(vq->peer_idx - vq->next);
-
-	if (n < (int)(vq->n_walked + want)) {
-		n = pd_split_peer_refresh(vq, &vq->used->idx, vq->held);
-		if (n < 0)
-			return n;
-	}
-	return n - vq->n_walked;
-}
-
-static PD_ALWAYS_INLINE int rx(struct pd_vq *vq, bool avip, const struct pd_vq_headers *headers,
-			       uint16_t port, struct pd_buffer **bufs, unsigned n, bool *notify)
-{
-	unsigned used = 0;
+	unsigned used = 0, want = n;
 	int ready;
 
 	*notify = false;
-	unwalk(vq, 0);
+	vq->n_walked = 0;
 	vq->n_shown = 0;
 	vq->need = 1;
 	if (pd_unlikely(vq->broken))
 		return -ENETDOWN;
-	ready = ready_entries(vq, n);
-	while (vq->n_shown < n && ready > 0 && used < headers->n) {
+	ready = harvest(vq, packed, want);
+	while (vq->n_shown < n && used < headers->n) {
 		struct pd_buffer *b = headers->bufs[used];
-		unsigned start = vq->n_walked, needed;
-		int ret = show_frame(vq, avip, &headers->bufs[used], headers->n - used,
-				     (unsigned)ready, &needed);
+		uint16_t start = vq->n_walked;
+		unsigned needed;
+		int ret;
 
-		if (ret == FRAME_LATER && needed > (unsigned)ready) {
-			/* Look again: the rest may just have been published. */
-			unwalk(vq, start);
-			ready = ready_entries(vq, needed);
-			if (ready >= (int)needed)
-				continue;
+		if (ready <= start) {
+			if (ready < (int)want)
+				break;
+			want = start + n - vq->n_shown;
+			ready = harvest(vq, packed, want);
+			if (ready <= start)
+				break;
 		}
-		if (ready < 0 || ret < 0)
+		ret = show_frame(vq, avip, &headers->bufs[used], headers->n - used,
+				 (unsigned)ready - start, &needed);
+		if (ret < 0)
 			break;
-		if (ret == FRAME_SHOWN) {
+		if (pd_likely(ret == FRAME_SHOWN)) {
 			pd_vq_frame_set(vq, b, b->total_len, port, avip);
 			vq->shown[vq->n_shown].end = vq->n_walked;
 			bufs[vq->n_shown++] = b;
 			used += needed;
-			ready -= (int)needed;
 			continue;
 		}
-		if (ret == FRAME_LATER || vq->n_shown) {
-			unwalk(vq, start);
-			if (ret == FRAME_LATER && !vq->n_shown)
+		if (ret == FRAME_LATER) {
+			vq->n_walked = start;
+			/* Look again: the rest may just have been published. */
+			if (ready < (int)(start + needed)) {
+				want = start + needed;
+				ready = harvest(vq, packed, want);
+				if (ready >= (int)(start + needed))
+					continue;
+			}
+			if (!vq->n_shown)
 				vq->need = needed;
+			break;
+		}
+		if (vq->n_shown) {
+			vq->n_walked = start;
 			break;
 		}
 		vq->counts.drop_too_long += ret == FRAME_LONG;
 		vq->counts.drop_malformed += ret == FRAME_SHORT;
-		pd_driver_recycle(vq, vq->n_walked);
-		ready = (uint16_t)(vq->peer_idx - vq->next);
+		ready -= vq->n_walked;
+		want -= vq->n_walked;
+		pd_driver_recycle(vq, packed, vq->n_walked);
 	}
 	if (pd_unlikely(vq->broken)) {
-		unwalk(vq, 0);
+		vq->n_walked = 0;
 		vq->n_shown = 0;
 		return -ENETDOWN;
 	}
 	if (pd_unlikely(vq->staged))
-		*notify = pd_driver_flush(vq);
+		*notify = pd_driver_flush(vq, packed);
 	return vq->n_shown;
 }
 
-int pd_driver_rx(struct pd_vq *vq, bool avip, const struct pd_vq_headers *headers, uint16_t port,
-		 struct pd_buffer **bufs, unsigned n, bool *notify)
+int pd_driver_rx(struct pd_vq *vq, bool packed, bool avip, const struct pd_vq_headers *headers,
+		 uint16_t port, struct pd_buffer **bufs, unsigned n, bool *notify)
 {
-	return avip ? rx(vq, true, headers, port, bufs, n, notify)
-		    : rx(vq, false, headers, port, bufs, n, notify);
+	if (packed)
+		return avip ? rx(vq, true, true, headers, port, bufs, n, notify)
+			    : rx(vq, true, false, headers, port, bufs, n, notify);
+	return avip ? rx(vq, false, true, headers, port, bufs, n, notify)
+		    : rx(vq, false, false, headers, port, bufs, n, notify);
 }

@@ -16,22 +16,38 @@ int pd_vq_break(struct pd_vq *vq, const char *why)
 
 int pd_vq_layout_check(const struct pd_vq_layout *layout, const char **why)
 {
-	const uint32_t hdr = layout->hdr_bytes;
+	const uint32_t hdr = layout->hdr_bytes, size = layout->size;
+	const bool packed = pd_vq_is_packed(layout->features);
 
 	*why = NULL;
-	if (layout->size < PD_VQ_SIZE_MIN || layout->size > PD_VQ_SIZE_MAX ||
-	    layout->size & (layout->size - 1))
+	if (packed && (size < 1 || size > PD_VQ_SIZE_MAX))
+		*why = "the ring's size is not from 1 to 32768";
+	else if (!packed && (size < PD_VQ_SIZE_MIN || size > PD_VQ_SIZE_MAX || size & (size - 1)))
 		*why = "the ring's size is not a power of two from 2 to 32768";
 	else if (!layout->desc || !layout->avail || !layout->used)
 		*why = "a part of the ring has no address";
-	else if ((uintptr_t)layout->desc % 16 || (uintptr_t)layout->avail % 2 ||
+	else if ((uintptr_t)layout->desc % 16 || (uintptr_t)layout->avail % (packed ? 4 : 2) ||
 		 (uintptr_t)layout->used % 4)
 		*why = "a part of the ring is misaligned";
+	else if (packed && (layout->base & 0x7fff) >= size)
+		*why = "the ring's base is beyond its size";
+	else if (packed && (layout->base >> 16 & 0x7fff) >= size)
+		*why = "the ring's used base is beyond its size";
 	else if (hdr != PD_VQ_HDR_LEGACY && hdr != PD_VQ_HDR_NET && hdr != PD_VQ_HDR_SIDECAR)
 		*why = "no header of that length";
 	else if (hdr == PD_VQ_HDR_LEGACY && layout->features & 1ULL << VIRTIO_NET_F_MRG_RXBUF)
 		*why = "mergeable buffers need num_buffers in the header";
 	return *why ? -EINVAL : 0;
+}
+
+/* The power of two that holds `n`. */
+static uint32_t round_up(uint32_t n)
+{
+	uint32_t p = 1;
+
+	while (p < n)
+		p *= 2;
+	return p;
 }
 
 /* What both roles take from the layout. */
@@ -46,46 +62,88 @@ static int init_common(struct pd_vq *vq, const struct pd_vq_layout *layout)
 	vq->desc = layout->desc;
 	vq->avail = layout->avail;
 	vq->used = layout->used;
-	vq->mask = layout->size - 1;
+	vq->size = layout->size;
+	vq->mask = round_up(layout->size) - 1;
 	vq->hdr_bytes = (uint16_t)layout->hdr_bytes;
+	vq->packed = pd_vq_is_packed(f);
 	vq->event_idx = f >> VIRTIO_RING_F_EVENT_IDX & 1;
 	vq->indirect = f >> VIRTIO_RING_F_INDIRECT_DESC & 1;
 	vq->mergeable = f >> VIRTIO_NET_F_MRG_RXBUF & 1;
+	vq->in_order = f >> VIRTIO_F_IN_ORDER & 1;
 	vq->need = 1;
 	vq->armed = true; /* the flag may say anything: the first disarm writes it */
 	vq->shown = malloc(PD_VQ_FRAMES_MAX * sizeof(*vq->shown));
-	vq->walked = malloc(PD_VQ_WALK_MAX * sizeof(*vq->walked));
-	return vq->shown && vq->walked ? 0 : -ENOMEM;
+	return vq->shown ? 0 : -ENOMEM;
+}
+
+/* Where a device begins on a packed ring, as layout->base says. */
+static void start_packed(struct pd_vq *vq, uint32_t base)
+{
+	uint16_t at = (uint16_t)(base >> 16 ? base >> 16 : base);
+
+	vq->theirs = pd_packed_place(at & 0x7fff, at >> 15, false);
+	vq->ours = pd_packed_place(at & 0x7fff, at >> 15, true);
 }
 
 int pd_vq_init_device(struct pd_vq *vq, const struct pd_vq_layout *layout,
 		      const struct pd_mem_table *mem)
 {
+	/* Each chain of a frame that is being sent takes a byte at least. */
+	uint32_t chains = pd_min(layout->size, PD_FRAME_MAX_BYTES + PD_VQ_HDR_SIDECAR + 0u);
 	int err = init_common(vq, layout);
 	uint16_t used;
 
 	if (err == -EINVAL)
 		return err;
+	vq->chains = malloc(pd_max(chains, PD_VQ_FRAMES_MAX + 0u) * sizeof(*vq->chains));
 	vq->bounce = malloc(PD_FRAME_MAX_BYTES);
-	if (err || !vq->bounce) {
+	if (err || !vq->chains || !vq->bounce) {
 		pd_vq_fini(vq);
 		return -ENOMEM;
 	}
 	vq->mem = mem;
+	if (vq->packed) {
+		start_packed(vq, layout->base);
+		return 0;
+	}
 	used = pd_load_relaxed(&vq->used->idx);
 	if ((uint16_t)(pd_load_acquire(&vq->avail->idx) - used) > layout->size)
-		used = layout->base;
+		used = (uint16_t)layout->base;
 	vq->next = vq->own_idx = vq->peer_idx = used;
 	vq->cursor = used;
 	return 0;
 }
 
-/* Write every descriptor of ours and our half of the ring. */
+uint32_t pd_vq_base(const struct pd_vq *vq)
+{
+	uint32_t at;
+
+	if (!vq->packed)
+		return vq->next;
+	at = pd_packed_off_wrap(vq->theirs);
+	return at | at << 16;
+}
+
+/* Split: write every descriptor of ours and our half of the ring. */
 static void write_descriptors(struct pd_vq *vq)
 {
-	for (uint32_t i = 0; i <= vq->mask; i++) {
+	for (uint32_t i = 0; i < vq->size; i++) {
 		pd_store_relaxed(&vq->desc[i].addr, vq->buffers_gpa + (uint64_t)i * vq->buf_bytes);
 		pd_store_relaxed((uint64_t *)(void *)&vq->desc[i].len, vq->slots[i].tail);
+	}
+}
+
+/* The ring as it is before anything was made available. */
+static void init_ring(struct pd_vq *vq)
+{
+	memset(vq->avail, 0, pd_vq_avail_bytes(vq->size, vq->packed));
+	memset(vq->used, 0, pd_vq_used_bytes(vq->size, vq->packed));
+	if (vq->packed) {
+		memset(vq->packed_desc, 0, pd_vq_desc_bytes(vq->size));
+		vq->ours = pd_packed_place(0, true, false);
+		vq->theirs = pd_packed_place(0, true, true);
+	} else {
+		write_descriptors(vq);
 	}
 }
 
@@ -100,8 +158,9 @@ int pd_vq_init_driver(struct pd_vq *vq, const struct pd_vq_layout *layout)
 	if (err == -EINVAL)
 		return err;
 	vq->slots = calloc(size, sizeof(*vq->slots));
-	vq->free = malloc(size * sizeof(*vq->free));
-	if (err || !vq->slots || !vq->free) {
+	vq->free = malloc((vq->mask + 1) * sizeof(*vq->free));
+	vq->done = malloc((vq->mask + 1) * sizeof(*vq->done));
+	if (err || !vq->slots || !vq->free || !vq->done) {
 		pd_vq_fini(vq);
 		return -ENOMEM;
 	}
@@ -109,23 +168,18 @@ int pd_vq_init_driver(struct pd_vq *vq, const struct pd_vq_layout *layout)
 	vq->buffers = layout->buffers;
 	vq->buffers_gpa = layout->buffers_gpa;
 	vq->buf_bytes = layout->buf_bytes;
-	memset(vq->avail, 0, pd_vq_avail_bytes(size));
-	memset(vq->used, 0, pd_vq_used_bytes(size));
 	for (uint32_t i = 0; i < size; i++) {
 		vq->free[i] = (uint16_t)i;
 		if (vq->receive)
 			vq->slots[i].tail = pd_split_tail(vq->buf_bytes, VRING_DESC_F_WRITE, 0);
 	}
-	write_descriptors(vq);
 	vq->free_tail = size;
+	init_ring(vq);
 	if (!vq->receive)
 		return 0;
-	for (uint32_t i = 0; i < size; i++) {
-		vq->slots[i].n = 1;
-		pd_split_avail_stage(vq, (uint16_t)i);
-	}
-	vq->held = size;
-	pd_split_publish(vq, &vq->avail->idx);
+	for (uint32_t i = 0; i < size; i++)
+		pd_ring_refill(vq, vq->packed, (uint16_t)i);
+	pd_ring_publish(vq, vq->packed, false);
 	return 0;
 }
 
@@ -142,68 +196,104 @@ static int by_age(const void *a, const void *b)
 	return x < y ? 1 : x > y ? -1 : 0;
 }
 
-int pd_vq_resume_driver(struct pd_vq *vq)
+/* Stage the chain `head` once more, as it was. */
+static void stage_again(struct pd_vq *vq, uint16_t head)
+{
+	uint16_t i = head;
+
+	for (uint32_t k = vq->slots[head].n; k; k--) {
+		uint64_t tail = vq->slots[i].tail;
+
+		pd_ring_avail_stage(vq, vq->packed, head, i, (uint32_t)tail, (uint16_t)(tail >> 32),
+				    (uint16_t)(tail >> 48));
+		i = (uint16_t)(tail >> 48);
+	}
+}
+
+/*
+ * Write a packed ring's slots so that none is available or used: those that are not staged again
+ * hold what the device left there. A slot's bits are those of a used descriptor of the lap before the
+ * one in which it is written next.
+ */
+static void clear_slots(struct pd_vq *vq)
+{
+	struct pd_packed_place at = vq->theirs;
+
+	for (uint32_t i = 0; i < vq->size; i++) {
+		pd_store_relaxed(pd_packed_word(vq, at.slot), (uint64_t)(at.bits ^ PD_PACKED_BITS)
+								      << 48);
+		pd_packed_advance(vq, &at, 1);
+	}
+}
+
+/* Make ready to write anew everything behind what the old device has used. Returns the base. */
+static uint32_t rewind_ring(struct pd_vq *vq)
+{
+	uint32_t base;
+
+	vq->staged = 0;
+	vq->armed = true;
+	if (!vq->packed) {
+		write_descriptors(vq);
+		vq->own_idx = vq->next;
+		pd_store_relaxed(&vq->used->flags, 0);
+		pd_store_relaxed(&vq->avail->flags, 0);
+		return vq->next;
+	}
+	clear_slots(vq);
+	base = pd_packed_off_wrap(vq->theirs);
+	vq->ours = pd_packed_place(vq->theirs.slot, base >> 15, false);
+	vq->published = 0;
+	pd_store_relaxed((uint32_t *)(void *)vq->device_event, 0);
+	pd_store_relaxed((uint32_t *)(void *)vq->driver_event, 0);
+	return base | base << 16;
+}
+
+int pd_vq_resume_driver(struct pd_vq *vq, uint32_t *base)
 {
 	struct held_head *heads;
 	uint32_t n = 0;
-	int pending;
-	uint16_t base;
+	int err;
 
 	if (vq->broken || !vq->slots)
 		return -ENETDOWN;
-	pd_driver_recycle(vq, 0);
-	if (!vq->receive && pd_driver_reclaim(vq))
+	vq->n_shown = vq->n_walked = 0;
+	/* What the old device has used is ours. */
+	err = vq->receive ? pd_driver_harvest(vq, vq->packed, vq->size)
+			  : pd_driver_reclaim(vq, vq->packed);
+	if (err < 0)
 		return -ENETDOWN;
-	pending = pd_split_peer_refresh(vq, &vq->used->idx, vq->held);
-	if (pending < 0)
-		return pending;
-	heads = malloc((vq->mask + 1) * sizeof(*heads));
+	heads = malloc(vq->size * sizeof(*heads));
 	if (!heads)
 		return -ENETDOWN;
-	/* What the old device has used and we have not looked at stays ours to take. */
-	for (int i = 0; i < pending; i++) {
-		struct pd_split_used e = pd_split_used_load(vq, (uint16_t)(vq->next + i));
-
-		if (e.id > vq->mask || !vq->slots[e.id].n)
-			pd_vq_break(vq, "a used element names no chain that the device holds");
-		else
-			vq->slots[e.id].n |= 0x8000;
-	}
-	for (uint32_t i = 0; i <= vq->mask; i++) {
-		if (vq->slots[i].n & 0x8000)
-			vq->slots[i].n &= 0x7fff;
-		else if (vq->slots[i].n)
+	for (uint32_t i = 0; i < vq->size; i++)
+		if (vq->slots[i].n)
 			heads[n++] = (struct held_head){vq->seq - vq->slots[i].seq, (uint16_t)i};
-	}
-	base = vq->peer_idx;
-	if (!vq->broken && n != vq->held - (uint32_t)pending)
-		pd_vq_break(vq, "the device used a chain twice");
-	if (!vq->broken) {
-		qsort(heads, n, sizeof(*heads), by_age);
-		write_descriptors(vq);
-		vq->own_idx = base;
-		vq->staged = 0;
-		for (uint32_t i = 0; i < n; i++)
-			pd_split_avail_stage(vq, heads[i].head);
-		pd_store_relaxed(&vq->used->flags, 0);
-		pd_split_publish(vq, &vq->avail->idx);
-		vq->signalled_valid = false;
-	}
+	qsort(heads, n, sizeof(*heads), by_age);
+	*base = rewind_ring(vq);
+	for (uint32_t i = 0; i < n; i++)
+		stage_again(vq, heads[i].head);
+	if (vq->staged)
+		pd_ring_publish(vq, vq->packed, false);
+	else if (!vq->packed)
+		pd_store_release(&vq->avail->idx, vq->own_idx);
+	vq->signalled_valid = false;
 	free(heads);
-	return vq->broken ? -ENETDOWN : base;
+	return 0;
 }
 
 void pd_vq_fini(struct pd_vq *vq)
 {
 	free(vq->shown);
-	free(vq->walked);
+	free(vq->chains);
 	free(vq->bounce);
 	free(vq->slots);
+	free(vq->done);
 	free(vq->free);
 	memset(vq, 0, sizeof(*vq));
 }
 
-/* The parts of an area start on lines of their own, so that the two ends do not share any. */
+/* The parts of an area, which has room for either format, start on lines of their own, so that the two ends do not share any. */
 static uint64_t line_up(uint64_t n)
 {
 	return (n + 127) & ~127ULL;
@@ -211,8 +301,8 @@ static uint64_t line_up(uint64_t n)
 
 uint64_t pd_vq_driver_area_bytes(uint32_t size, uint32_t buf_bytes)
 {
-	return line_up(pd_vq_desc_bytes(size)) + line_up(pd_vq_avail_bytes(size)) +
-	       line_up(pd_vq_used_bytes(size)) + (uint64_t)size * buf_bytes;
+	return line_up(pd_vq_desc_bytes(size)) + line_up(pd_vq_avail_bytes(size, false)) +
+	       line_up(pd_vq_used_bytes(size, false)) + (uint64_t)size * buf_bytes;
 }
 
 void pd_vq_driver_place(struct pd_vq_layout *layout, uint8_t *area, uint64_t gpa)
@@ -222,9 +312,9 @@ void pd_vq_driver_place(struct pd_vq_layout *layout, uint8_t *area, uint64_t gpa
 	layout->desc = area;
 	at += line_up(pd_vq_desc_bytes(layout->size));
 	layout->avail = area + at;
-	at += line_up(pd_vq_avail_bytes(layout->size));
+	at += line_up(pd_vq_avail_bytes(layout->size, false));
 	layout->used = area + at;
-	at += line_up(pd_vq_used_bytes(layout->size));
+	at += line_up(pd_vq_used_bytes(layout->size, false));
 	layout->buffers = area + at;
 	layout->buffers_gpa = gpa + at;
 }

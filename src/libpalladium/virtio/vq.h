@@ -10,20 +10,33 @@
  *
  *   mem.h     where the peer's memory stands
  *   vq.h      this file: state, control path
- *   split.h   the split ring's format, inline: the only place that knows it
- *   device.h  the device's data path over it        (virtio 1.2, 2.7 and 5.1.6)
+ *   chain.h   descriptors and chains in private memory
+ *   split.h   the split ring's format, inline: the only place that knows it    (virtio 1.2, 2.7)
+ *   packed.h  the packed ring's format, likewise                               (virtio 1.2, 2.8)
+ *   ring.h    both behind one interface, chosen by a constant
+ *   device.h  the device's data path over it                                   (virtio 1.2, 5.1.6)
  *   driver.h  the driver's data path over it
  *
  * Whoever holds the lock of the lane's side owns the queue. Everything that the peer can write is
  * read once into private memory, checked, then used; whatever must be right for our own safety is
  * private: the peer's memory holds only copies. A peer that breaks the ring itself (an index that
  * jumps, a head that does not exist, a loop) sets `broken`; from then on the queue moves nothing.
+ *
+ * What `cursor` and a position count: a device counts what the driver makes available, chains on a
+ * split ring, descriptors of the ring on a packed one (see packed.h for why); a driver counts its
+ * own buffers in both: those received in on its receive ring, those free to send on its transmit
+ * ring.
+ *
+ * IN_ORDER. A device of ours completes in order whether that was agreed or not; with it, a burst of
+ * frames that were read is given back by one used element, the last one's. A driver of ours takes
+ * either, and holds a device that agreed to it to the order.
  */
 #ifndef PD_VIRTIO_VQ_H
 #define PD_VIRTIO_VQ_H
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 
 #include "base/compiler.h"
@@ -31,6 +44,7 @@
 
 struct pd_buffer;
 
+/* Descriptors of a split ring, a power of two; a packed one may have any number from 1 on. */
 #define PD_VQ_SIZE_MIN 2
 #define PD_VQ_SIZE_MAX 32768
 
@@ -44,13 +58,22 @@ struct pd_buffer;
 
 /* Where a ring stands and what was agreed about it. */
 struct pd_vq_layout {
-	uint32_t size;      /* descriptors: a power of two, PD_VQ_SIZE_MIN to PD_VQ_SIZE_MAX */
+	uint32_t size;      /* descriptors */
 	uint32_t hdr_bytes; /* one of PD_VQ_HDR_* */
-	uint64_t features;  /* negotiated: VIRTIO_RING_F_*, VIRTIO_NET_F_MRG_RXBUF, VERSION_1 */
-	void *desc;         /* our pointers; 16, 2 and 4 bytes aligned; */
-	void *avail;        /* pd_vq_*_bytes() long, in one region each */
+	uint64_t features; /* negotiated: VIRTIO_RING_F_*, VIRTIO_NET_F_MRG_RXBUF, VERSION_1, ... */
+	/*
+	 * Our pointers, pd_vq_*_bytes() long and in one region each. Split: 16, 2 and 4 bytes
+	 * aligned; packed: the ring and the event structures of driver and device, 16, 4 and 4.
+	 */
+	void *desc;
+	void *avail;
 	void *used;
-	uint16_t base; /* device: SET_VRING_BASE, used when used->idx cannot be trusted */
+	/*
+	 * Device: SET_VRING_BASE. Split: the next avail entry, used when used->idx cannot be trusted.
+	 * Packed: where to begin, as the specification has it: slot and wrap counter (bit 15) of the next
+	 * available descriptor, in the upper half those of the next used one or 0.
+	 */
+	uint32_t base;
 	/* Driver role only: */
 	uint8_t *buffers;     /* our pointer to the first buffer */
 	uint64_t buffers_gpa; /* its address in descriptors */
@@ -58,18 +81,24 @@ struct pd_vq_layout {
 	bool receive;         /* the ring is our receive ring: keep it filled */
 };
 
-/* Bytes of the three parts of a split ring, event words included. */
+/* True when these features make a ring a packed one. */
+static inline bool pd_vq_is_packed(uint64_t features)
+{
+	return features >> VIRTIO_F_RING_PACKED & 1;
+}
+
+/* Bytes of the three parts of a ring, event words included. */
 static inline uint64_t pd_vq_desc_bytes(uint32_t size)
 {
 	return 16 * (uint64_t)size;
 }
-static inline uint64_t pd_vq_avail_bytes(uint32_t size)
+static inline uint64_t pd_vq_avail_bytes(uint32_t size, bool packed)
 {
-	return 6 + 2 * (uint64_t)size;
+	return packed ? 4 : 6 + 2 * (uint64_t)size;
 }
-static inline uint64_t pd_vq_used_bytes(uint32_t size)
+static inline uint64_t pd_vq_used_bytes(uint32_t size, bool packed)
 {
-	return 6 + 8 * (uint64_t)size;
+	return packed ? 4 : 6 + 8 * (uint64_t)size;
 }
 
 /* What happened on a queue since it was made; the lane publishes the differences. */
@@ -91,70 +120,113 @@ struct pd_vq_counts {
 /* One frame that the last rx showed. */
 struct pd_vq_shown {
 	uint32_t bytes; /* frame bytes */
-	uint16_t end;   /* entries that it and those before it take */
+	uint16_t end;   /* driver: entries that it and those before it take */
 	uint16_t control;
 };
 
 /* The most frames that one call moves, as PD_VECTOR_MAX of vlib/lane.h. */
 #define PD_VQ_FRAMES_MAX 256
-/* The most entries that one rx walks: the most buffer headers that it may be given. */
+/* The most buffer headers that one rx may be given. */
 #define PD_VQ_WALK_MAX 512
+
+/* A chain of the peer's, as it is handed back. */
+struct pd_ring_chain {
+	uint16_t id;    /* split: its head; packed: the buffer's id */
+	uint16_t slots; /* packed: descriptors of the ring that it takes */
+	uint32_t len;   /* bytes written into it */
+};
+
+/* A used element in private memory. */
+struct pd_ring_used {
+	uint32_t id;
+	uint32_t len;
+};
+
+/* Packed: a slot, and the AVAIL and USED bits that what is expected or written there has in this
+ * lap. */
+struct pd_packed_place {
+	uint32_t slot;
+	uint16_t bits;
+};
 
 /* Driver role: what we know of each descriptor of ours, in private memory. */
 struct pd_vq_slot {
 	uint32_t seq;  /* in which order heads were made available */
 	uint16_t n;    /* head of a chain of `n` descriptors that the device holds; else 0 */
 	uint16_t next; /* the chain's next descriptor */
-	uint64_t tail; /* len, flags and next as last written to the descriptor */
+	uint64_t tail; /* len, flags and next of its descriptor */
 };
 
 struct pd_vq {
-	/* Peer-visible memory. */
-	struct vring_desc *desc;
-	struct vring_avail *avail;
-	struct vring_used *used;
+	/* Peer-visible memory, split and packed. */
+	union {
+		struct vring_desc *desc;
+		struct vring_packed_desc *packed_desc;
+	};
+	union {
+		struct vring_avail *avail;
+		struct vring_packed_desc_event *driver_event;
+	};
+	union {
+		struct vring_used *used;
+		struct vring_packed_desc_event *device_event;
+	};
 	const struct pd_mem_table *mem; /* device role; borrowed, swapped by the control side */
-	uint32_t mask;                  /* size - 1 */
+	uint32_t size;
+	uint32_t
+		mask; /* the power of two that holds size, - 1: for split rings and private fifos */
 	uint32_t mem_hint;
 	/* What was agreed. */
 	uint16_t hdr_bytes;
+	bool packed;
 	bool event_idx;
 	bool indirect;
 	bool mergeable;
-	bool version_1;
+	bool in_order;
 	bool receive; /* driver role: see pd_vq_layout */
-	bool armed;   /* no EVENT_IDX: our no-notification flag is clear */
-	/* Indices, free-running modulo 2^16. */
+	bool armed;   /* the peer was asked to notify */
 	bool signalled_valid;
+	uint16_t staged; /* entries (packed: slots) written and not published yet */
+	/* Split: indices, free-running modulo 2^16. */
 	uint16_t signalled; /* our index at the last test whether to notify */
 	uint16_t peer_idx;  /* the peer's index as last loaded */
 	uint16_t next;      /* next entry of the peer's to consume */
 	uint16_t own_idx;   /* our index as last published */
-	uint16_t staged;    /* entries written behind own_idx, not published yet */
+	/* Packed: where we read next, and where we write next, behind what is staged. */
+	struct pd_packed_place theirs;
+	struct pd_packed_place ours;
+	uint64_t first;      /* the word that publishes what is staged */
+	uint32_t first_slot; /* and where it goes */
+	uint32_t published;  /* slots published since the last test whether to notify */
 	/*
-	 * The lane's cursor: entries consumed, modulo 2^32, so that `next` is its low half; for a
-	 * driver's transmit ring, descriptors taken.
+	 * The lane's cursor, modulo 2^32: what was consumed; for a driver's transmit ring, buffers
+	 * taken. On a split device's ring `next` is its low half.
 	 */
 	uint32_t cursor;
+	/* The position up to which the peer is known to have come: packed device's rings, and drivers'
+	 * receive rings. Never behind cursor. */
+	uint32_t seen;
 	/*
-	 * How many entries (driver's transmit ring: free descriptors) it takes until anything can
-	 * move: 1, or more while a frame waits for them. With fewer the side is not ready.
+	 * How many entries (driver's transmit ring: free buffers) it takes until anything can move: 1,
+	 * or more while a frame waits for them. With fewer the side is not ready.
 	 */
 	uint32_t need;
 	const char *broken; /* why the peer's ring cannot be used any more, or NULL */
 	struct pd_vq_counts counts;
 	/* What the last rx showed and has not been consumed. */
-	uint16_t n_shown;          /* frames */
-	uint16_t n_walked;         /* entries that they take */
-	struct pd_vq_shown *shown; /* PD_VQ_FRAMES_MAX */
-	uint16_t *walked;          /* heads of those entries, PD_VQ_WALK_MAX */
-	uint8_t *bounce;           /* device: a frame in too many pieces is copied here */
+	uint16_t n_shown;             /* frames */
+	uint16_t n_walked;            /* driver: entries that they take */
+	struct pd_vq_shown *shown;    /* PD_VQ_FRAMES_MAX */
+	struct pd_ring_chain *chains; /* device: of frames shown, or of one that is being sent */
+	uint8_t *bounce;              /* device: a frame in too many pieces is copied here */
 	/* Driver role. */
 	struct pd_vq_slot *slots;
-	uint16_t *free;     /* transmit: circular, descriptors that nobody holds, oldest first */
-	uint32_t free_tail; /* transmit: descriptors given back, plus the ring's size */
-	uint32_t held;      /* chains made available and not consumed or taken back */
-	uint32_t seq;
+	struct pd_ring_used *done; /* receive: fifo at `cursor` to `seen`: buffers that were used */
+	uint16_t *free; /* transmit: fifo at `cursor` to `free_tail`: buffers that nobody holds */
+	uint32_t free_tail; /* transmit: buffers given back, plus the ring's size */
+	uint32_t held;      /* transmit: chains made available and not taken back */
+	uint32_t seq;       /* chains made available */
+	uint32_t oldest;    /* IN_ORDER: the head of the chain that the device is to use next */
 	uint8_t *buffers;
 	uint64_t buffers_gpa;
 	uint32_t buf_bytes;
@@ -165,9 +237,10 @@ int pd_vq_layout_check(const struct pd_vq_layout *layout, const char **why);
 
 /*
  * Take up a ring in the device role. `vq` is zeroed or finished memory. Control path; allocates.
- * Starts at used->idx, as everything is completed in order: a driver that reconnects gives a base
- * of 0 whatever the ring says (DPDK's virtio-user); layout->base serves where used->idx and
- * avail->idx disagree. Returns 0, -EINVAL or -ENOMEM.
+ * A split ring starts at used->idx, as everything is completed in order: a driver that reconnects
+ * gives a base of 0 whatever the ring says (DPDK's virtio-user); layout->base serves where used->idx
+ * and avail->idx disagree. A packed ring says nowhere how far it is: it starts at layout->base, at
+ * the used half where there is one. Returns 0, -EINVAL or -ENOMEM.
  */
 int pd_vq_init_device(struct pd_vq *vq, const struct pd_vq_layout *layout,
 		      const struct pd_mem_table *mem);
@@ -182,19 +255,23 @@ int pd_vq_init_driver(struct pd_vq *vq, const struct pd_vq_layout *layout);
 /*
  * Driver role, the device is gone and another will come: what it had published as used is kept,
  * whatever it had not is made available again in the first order, so that no frame that we took is
- * lost and none that was used is repeated. Returns the base for SET_VRING_BASE, or -ENETDOWN when
- * the ring was left broken (then start anew with pd_vq_init_driver).
+ * lost and none that was used is repeated. Returns 0 with the base for SET_VRING_BASE, or -ENETDOWN
+ * when the ring was left broken (then start anew with pd_vq_init_driver).
  */
-int pd_vq_resume_driver(struct pd_vq *vq);
+int pd_vq_resume_driver(struct pd_vq *vq, uint32_t *base);
+
+/* Driver role: the base for SET_VRING_BASE of a ring that has not been used. */
+static inline uint32_t pd_vq_first_base(bool packed)
+{
+	return packed ? 1u << 31 | 1u << 15 : 0;
+}
 
 /* Free what pd_vq_init_* allocated. The peer's memory is not touched. */
 void pd_vq_fini(struct pd_vq *vq);
 
-/* The value for GET_VRING_BASE. */
-static inline uint16_t pd_vq_base(const struct pd_vq *vq)
-{
-	return vq->next;
-}
+/* The value for GET_VRING_BASE. A packed ring's used half is the same as the other: what we have
+ * not completed we have not taken. */
+uint32_t pd_vq_base(const struct pd_vq *vq);
 
 /* Bytes of an area that pd_vq_driver_place divides. */
 uint64_t pd_vq_driver_area_bytes(uint32_t size, uint32_t buf_bytes);

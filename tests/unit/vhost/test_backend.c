@@ -9,6 +9,7 @@
 
 #include "counters/counters.h"
 #include "peer.h"
+#include "transport/vhost/role.h"
 
 #define GPA 0x100000ull
 #define UVA 0x7f0000000000ull
@@ -20,6 +21,8 @@ static struct pd_port *port;
 static int sock, mem_fd, kick[2], call[2];
 static uint8_t *mem;
 static int fds_before;
+
+#define PACKED BIT(VIRTIO_F_RING_PACKED)
 
 /* Where ring `i` stands in the memory. */
 static struct vring_desc *desc_of(int i)
@@ -104,7 +107,7 @@ static void send_ring(uint32_t i, uint32_t base)
 /* Features and protocol features, as every front-end begins. */
 static void negotiate(void)
 {
-	uint64_t offered = peer_ask(sock, PD_VHOST_GET_FEATURES);
+	uint64_t offered = peer_ask(sock, PD_VHOST_GET_FEATURES) & ~PACKED;
 	uint64_t protocol = peer_ask(sock, PD_VHOST_GET_PROTOCOL_FEATURES);
 
 	assert_true(offered & BIT(PD_VHOST_F_PROTOCOL_FEATURES));
@@ -161,7 +164,7 @@ static void peer_transmit(void)
 /* QEMU 7.2: enables before features, kicks and calls twice, status around it all. */
 static void as_qemu_starts_and_stops(void **state)
 {
-	uint64_t offered = peer_ask(sock, PD_VHOST_GET_FEATURES), num;
+	uint64_t offered = peer_ask(sock, PD_VHOST_GET_FEATURES) & ~PACKED, num;
 	uint64_t protocol = peer_ask(sock, PD_VHOST_GET_PROTOCOL_FEATURES);
 	struct pd_vhost_vring_state base;
 	struct pd_vhost_header hdr;
@@ -216,7 +219,7 @@ static void as_dpdk_starts_and_comes_back(void **state)
 
 		if (!round)
 			peer_send(sock, PD_VHOST_SET_OWNER, 0, "", 0, NULL, 0);
-		offered = peer_ask(sock, PD_VHOST_GET_FEATURES);
+		offered = peer_ask(sock, PD_VHOST_GET_FEATURES) & ~PACKED;
 		peer_ask(sock, PD_VHOST_GET_PROTOCOL_FEATURES);
 		peer_u64(sock, PD_VHOST_SET_PROTOCOL_FEATURES,
 			 BIT(PD_VHOST_PF_MQ) | BIT(PD_VHOST_PF_REPLY_ACK) |
@@ -251,7 +254,7 @@ static void as_dpdk_starts_and_comes_back(void **state)
 /* Without protocol features a ring is enabled from the start. */
 static void an_old_peer_without_protocol_features(void **state)
 {
-	uint64_t offered = peer_ask(sock, PD_VHOST_GET_FEATURES);
+	uint64_t offered = peer_ask(sock, PD_VHOST_GET_FEATURES) & ~PACKED;
 
 	(void)state;
 	peer_u64(sock, PD_VHOST_SET_FEATURES, offered & ~BIT(PD_VHOST_F_PROTOCOL_FEATURES));
@@ -485,7 +488,6 @@ struct bad_message {
 
 static const struct bad_message bad_messages[] = {
 	{"features not offered", PD_VHOST_SET_FEATURES, 8, {.u64 = BIT(26)}},
-	{"packed rings", PD_VHOST_SET_FEATURES, 8, {.u64 = BIT(34)}},
 	{"protocol features not offered", PD_VHOST_SET_PROTOCOL_FEATURES, 8, {.u64 = BIT(9)}},
 	{"ring size 0", PD_VHOST_SET_VRING_NUM, 8, {.state = {0, 0}}},
 	{"ring size 1", PD_VHOST_SET_VRING_NUM, 8, {.state = {0, 1}}},
@@ -530,6 +532,75 @@ static void rings_that_cannot_be(void **state)
 	send_addr(0, *at);
 	assert_false(peer_closed(sock));
 	peer_fd(sock, PD_VHOST_SET_VRING_KICK, 0, kick[0]);
+	assert_true(peer_closed(sock));
+}
+
+/* A packed ring of 5, by hand: bases in both spellings, stopped and carried on in the second lap. */
+static void packed_rings_start_and_stop(void **state)
+{
+	struct vring_packed_desc *d = (struct vring_packed_desc *)(void *)(mem + 0x10000);
+	struct pd_vhost_vring_state base = {1, 0};
+
+	(void)state;
+	peer_u64(sock, PD_VHOST_SET_FEATURES,
+		 BIT(VIRTIO_F_VERSION_1) | PACKED | BIT(PD_VHOST_F_PROTOCOL_FEATURES));
+	send_memory(whole, 0, mem_fd);
+	for (uint32_t i = 0; i < 2; i++) {
+		peer_state(sock, PD_VHOST_SET_VRING_ENABLE, i, 1);
+		peer_state(sock, PD_VHOST_SET_VRING_NUM, i, 5);
+		peer_state(sock, PD_VHOST_SET_VRING_BASE, i, 1u << 15); /* as DPDK says it */
+		send_addr(i, UVA + 0x10000 * i);
+		peer_fd(sock, PD_VHOST_SET_VRING_KICK, i, kick[i]);
+	}
+	turn();
+	assert_int_equal(port->state, PD_PORT_UP);
+	for (uint16_t at = 0, lap = 1; at < 8; at++, lap = at < 5) {
+		d[at % 5] = (struct vring_packed_desc){GPA + 0x40000, 72, 0x900,
+						       lap ? 1 << 7 : 1 << 15};
+		assert_int_equal(frames_there(), 1);
+		assert_int_equal(d[at % 5].flags, lap ? 1 << 7 | 1 << 15 : 0);
+		assert_int_equal(d[at % 5].id, 0x900);
+		if (at != 2 && at != 6)
+			continue;
+		peer_send(sock, PD_VHOST_GET_VRING_BASE, 0, &base, sizeof(base), NULL, 0);
+		/* Both halves alike: slot 3 of the first lap, slot 2 of the second. */
+		assert_int_equal(peer_reply(sock, PD_VHOST_GET_VRING_BASE) >> 32,
+				 at == 2 ? 0x80038003 : 0x00020002);
+		peer_state(sock, PD_VHOST_SET_VRING_BASE, 1, at == 2 ? 0x80038003 : 0x00020002);
+		peer_fd(sock, PD_VHOST_SET_VRING_KICK, 1, kick[1]);
+		turn();
+	}
+	/* A base that is no slot, found when the ring starts. */
+	peer_send(sock, PD_VHOST_GET_VRING_BASE, 0, &base, sizeof(base), NULL, 0);
+	peer_reply(sock, PD_VHOST_GET_VRING_BASE);
+	peer_state(sock, PD_VHOST_SET_VRING_BASE, 1, 5);
+	assert_false(peer_closed(sock));
+	peer_fd(sock, PD_VHOST_SET_VRING_KICK, 1, kick[1]);
+	assert_true(peer_closed(sock));
+}
+
+/* What format= says is offered, and held to. */
+static void the_format_that_was_asked_for(void **state)
+{
+	struct pd_port_config config = {.role = PD_CONF_FRONTEND, .dialect = PD_CONF_DIALECT_AVIP};
+	uint64_t offered = peer_ask(sock, PD_VHOST_GET_FEATURES);
+
+	(void)state;
+	assert_true(offered & PACKED);
+	assert_true(offered & BIT(VIRTIO_F_IN_ORDER));
+	/* By default, only a front-end with sidecars stays with split rings. */
+	assert_false(pd_vhost_format_features(&config) & PACKED);
+	config.format = PD_CONF_FORMAT_PACKED;
+	assert_true(pd_vhost_format_features(&config) & PACKED);
+	assert_null(pd_vhost_format_check(&config, offered));
+	assert_non_null(pd_vhost_format_check(&config, offered & ~PACKED));
+	config.format = PD_CONF_FORMAT_SPLIT;
+	config.role = PD_CONF_BACKEND;
+	assert_false(pd_vhost_format_features(&config) & PACKED);
+	assert_null(pd_vhost_format_check(&config, offered & ~PACKED));
+	peer_config.ports[0].format = PD_CONF_FORMAT_PACKED;
+	offered &= ~PACKED;
+	peer_send(sock, PD_VHOST_SET_FEATURES, 0, &offered, sizeof(offered), NULL, 0);
 	assert_true(peer_closed(sock));
 }
 
@@ -617,6 +688,8 @@ int main(void)
 	T(regions_that_are_no_files_or_overlap);
 	T(who_leaves_before_the_answer_is_not_refused);
 	T(notification_descriptors_must_be_eventfds);
+	T(packed_rings_start_and_stop);
+	T(the_format_that_was_asked_for);
 	T(changes_while_running);
 	T(what_is_never_offered);
 	T(who_never_reads_is_cut_off);

@@ -134,12 +134,12 @@ int rx(struct pd_buffer **bufs, unsigned n)
 {
 	bool notify;
 
-	return pd_device_rx(&vq, vq.hdr_bytes == 48, &headers, 7, bufs, n, &notify);
+	return pd_device_rx(&vq, vq.packed, vq.hdr_bytes == 48, &headers, 7, bufs, n, &notify);
 }
 
 int tx(struct pd_buffer **bufs, unsigned n)
 {
-	return pd_device_tx(&vq, vq.hdr_bytes == 48, bufs, n);
+	return pd_device_tx(&vq, vq.packed, vq.hdr_bytes == 48, bufs, n);
 }
 
 uint32_t wire_frame(uint8_t *out, uint32_t hdr, uint32_t seq, uint32_t len)

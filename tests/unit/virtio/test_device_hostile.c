@@ -41,12 +41,12 @@ static void test_rx_drops_what_is_no_frame(void **state)
 	frame_check(b[0], 9, 70, true);
 	assert_int_equal(used_idx(), 1);
 	assert_int_equal(vq.cursor, 1);
-	pd_device_rx_done(&vq, 1);
+	pd_device_rx_done(&vq, vq.packed, 1);
 	assert_int_equal(used_idx(), 2);
 	assert_int_equal(rx(b, 8), 1);
 	frame_check(b[0], 9, 70, true);
 	assert_int_equal(used_idx(), 10);
-	pd_device_rx_done(&vq, 1);
+	pd_device_rx_done(&vq, vq.packed, 1);
 	assert_int_equal(used_idx(), 11);
 	for (unsigned i = 0; i < 8; i++)
 		assert_int_equal(used_id((uint16_t)i), i);
@@ -162,14 +162,14 @@ static void test_broken_rings(void **state)
 			first = vq.broken;
 			avail_idx(0);
 			assert_int_equal(way ? tx(&out, 1) : rx(b, 4), -ENETDOWN);
-			assert_int_equal(pd_device_position(&vq), vq.cursor);
-			assert_false(pd_device_arm(&vq, vq.cursor));
+			assert_int_equal(pd_device_position(&vq, vq.packed), vq.cursor);
+			assert_false(pd_device_arm(&vq, vq.packed, vq.cursor));
 			assert_ptr_equal(vq.broken, first);
 		}
 	/* Asking for the position finds a jump too. */
 	start(16, 48, F_V1);
 	avail_idx(17);
-	assert_int_equal(pd_device_position(&vq), 0);
+	assert_int_equal(pd_device_position(&vq, vq.packed), 0);
 	assert_non_null(vq.broken);
 	/* A frame to show, then a broken chain: the frame is not shown either. */
 	start(16, 48, F_V1);
@@ -206,7 +206,7 @@ static void test_tx_bad_room(void **state)
 		avail_idx(1);
 		assert_int_equal(tx(&out, 1), -ENETDOWN);
 		assert_non_null(vq.broken);
-		assert_false(pd_device_flush(&vq));
+		assert_false(pd_device_flush(&vq, vq.packed));
 		assert_int_equal(used_idx(), 0);
 	}
 }
@@ -284,12 +284,12 @@ static void test_descriptors_that_change(void **state)
 				}
 			}
 			if (n > 0)
-				pd_device_rx_done(&vq, (unsigned)n);
+				pd_device_rx_done(&vq, vq.packed, (unsigned)n);
 		} else {
 			out = frame_make(&f, round, 1 + rnd(1000), 1);
 			n = tx(&out, 1);
 			/* It may overwrite descriptors: so may a guest's. The ring stays ours. */
-			pd_device_flush(&vq);
+			pd_device_flush(&vq, vq.packed);
 		}
 		moved += n > 0;
 		if (vq.broken) {

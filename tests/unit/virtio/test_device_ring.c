@@ -19,25 +19,25 @@ static void test_notification_words(void **state)
 	put_good(65534);
 	put16(used_event, 65535); /* not passed */
 	assert_int_equal(rx(b, 8), 1);
-	assert_true(pd_device_rx_done(&vq, 1));
+	assert_true(pd_device_rx_done(&vq, vq.packed, 1));
 	/* 2.7.7.2: told when used idx passes used_event. */
 	put16(used_event, 0);
 	put_good(65535);
 	assert_int_equal(rx(b, 8), 1);
-	assert_false(pd_device_rx_done(&vq, 1)); /* idx 65535 -> 0: entry 65535 */
+	assert_false(pd_device_rx_done(&vq, vq.packed, 1)); /* idx 65535 -> 0: entry 65535 */
 	put_good(0);
 	put_good(1);
 	assert_int_equal(rx(b, 8), 2);
-	assert_true(pd_device_rx_done(&vq, 2)); /* 0 -> 2: entry 0 among them */
+	assert_true(pd_device_rx_done(&vq, vq.packed, 2)); /* 0 -> 2: entry 0 among them */
 	put_good(2);
 	assert_int_equal(rx(b, 8), 1);
-	assert_false(pd_device_rx_done(&vq, 1));
+	assert_false(pd_device_rx_done(&vq, vq.packed, 1));
 	/* 2.7.10: we are told when entry `avail_event` is made available. */
-	assert_false(pd_device_arm(&vq, vq.cursor));
+	assert_false(pd_device_arm(&vq, vq.packed, vq.cursor));
 	assert_int_equal(get16(avail_event), 3);
 	put_good(3);
-	assert_true(pd_device_arm(&vq, vq.cursor));
-	assert_false(pd_device_arm(&vq, vq.cursor + 1)); /* this one was seen already */
+	assert_true(pd_device_arm(&vq, vq.packed, vq.cursor));
+	assert_false(pd_device_arm(&vq, vq.packed, vq.cursor + 1)); /* this one was seen already */
 	assert_int_equal(get16(avail_event), 4);
 	assert_int_equal(get16(mem_a + USED), 0); /* flags stay 0 with EVENT_IDX */
 
@@ -45,18 +45,18 @@ static void test_notification_words(void **state)
 	start(8, 48, F_V1);
 	put_good(0);
 	assert_int_equal(rx(b, 8), 1);
-	assert_true(pd_device_rx_done(&vq, 1));
+	assert_true(pd_device_rx_done(&vq, vq.packed, 1));
 	put16(mem_a + AVAIL, 1); /* NO_INTERRUPT */
 	put_good(1);
 	assert_int_equal(rx(b, 8), 1);
-	assert_false(pd_device_rx_done(&vq, 1));
+	assert_false(pd_device_rx_done(&vq, vq.packed, 1));
 	put16(mem_a + AVAIL, 0);
 	put_good(2);
 	assert_int_equal(rx(b, 8), 1);
-	assert_true(pd_device_rx_done(&vq, 1));
-	pd_device_disarm(&vq);
+	assert_true(pd_device_rx_done(&vq, vq.packed, 1));
+	pd_device_disarm(&vq, vq.packed);
 	assert_int_equal(get16(mem_a + USED), 1); /* NO_NOTIFY */
-	assert_false(pd_device_arm(&vq, vq.cursor));
+	assert_false(pd_device_arm(&vq, vq.packed, vq.cursor));
 	assert_int_equal(get16(mem_a + USED), 0);
 }
 
@@ -74,13 +74,13 @@ static void test_start_index(void **state)
 	pd_vq_fini(&vq);
 	assert_int_equal(pd_vq_init_device(&vq, &layout, &table), 0);
 	assert_int_equal(vq.cursor, 700);
-	assert_int_equal(pd_device_position(&vq), 703);
+	assert_int_equal(pd_device_position(&vq, vq.packed), 703);
 	/* The two do not belong together: the base that was told. */
 	avail_idx(900);
 	layout.base = 895;
 	pd_vq_fini(&vq);
 	assert_int_equal(pd_vq_init_device(&vq, &layout, &table), 0);
-	assert_int_equal(pd_device_position(&vq), 900);
+	assert_int_equal(pd_device_position(&vq, vq.packed), 900);
 	assert_int_equal(pd_vq_base(&vq), 895);
 	pd_vq_fini(&vq);
 	/* What cannot be run. */

@@ -18,7 +18,7 @@ static void test_rx_one_frame_byte_for_byte(void **state)
 		avail(0, 3);
 		assert_int_equal(rx(b, 4), 0); /* not published yet */
 		avail_idx(1);
-		assert_int_equal(pd_device_position(&vq), 1);
+		assert_int_equal(pd_device_position(&vq, vq.packed), 1);
 		assert_int_equal(rx(b, 4), 1);
 		frame_check(b[0], 5, 60, hdrs[h] == 48);
 		assert_ptr_equal(b[0]->data, mem_c + 100 + hdrs[h]); /* not copied */
@@ -26,7 +26,7 @@ static void test_rx_one_frame_byte_for_byte(void **state)
 		memset(before, 0, sizeof(before));
 		assert_memory_equal(used, before, 6);
 		assert_int_equal(rx(b, 4), 1);
-		assert_true(pd_device_rx_done(&vq, 1)); /* avail.flags is 0: notify */
+		assert_true(pd_device_rx_done(&vq, vq.packed, 1)); /* avail.flags is 0: notify */
 		assert_memory_equal(used,
 				    "\0\0"      /* flags */
 				    "\1\0"      /* idx */
@@ -107,7 +107,7 @@ static void test_rx_any_chain_shape(void **state)
 		avail_idx(1);
 		assert_int_equal(rx(b, 2), 1);
 		frame_check(b[0], round, len, hdr == 48);
-		pd_device_rx_done(&vq, 1);
+		pd_device_rx_done(&vq, vq.packed, 1);
 		assert_int_equal(used_idx(), 1);
 		assert_int_equal(used_len(0), 0);
 		assert_null(vq.broken);
@@ -162,7 +162,7 @@ static void test_rx_control_frames(void **state)
 		assert_int_equal(b[i]->sidecar[2], i ? 1 : 0);
 		assert_int_equal(b[i]->sidecar[47], sidecar_byte(1, 47));
 	}
-	pd_device_rx_done(&vq, 3);
+	pd_device_rx_done(&vq, vq.packed, 3);
 	assert_int_equal(vq.counts.control, 3);
 	assert_int_equal(used_idx(), 3);
 }
@@ -198,7 +198,7 @@ static void test_rx_long_chains(void **state)
 		assert_true(n > 0);
 		for (int i = 0; i < n; i++)
 			frame_check(b[i], got + (unsigned)i, 100, true);
-		pd_device_rx_done(&vq, (unsigned)n);
+		pd_device_rx_done(&vq, vq.packed, (unsigned)n);
 		got += (unsigned)n;
 		calls++;
 	}
@@ -224,7 +224,7 @@ static void test_rx_long_chains(void **state)
 	assert_int_equal(rx(b, 256), 25); /* 25 x 20 headers of 512 */
 	for (unsigned i = 0; i < 25; i++)
 		frame_check(b[i], i, 20, true);
-	pd_device_rx_done(&vq, 25);
+	pd_device_rx_done(&vq, vq.packed, 25);
 	assert_int_equal(rx(b, 256), 23);
 	frame_check(b[22], 47, 20, true);
 }

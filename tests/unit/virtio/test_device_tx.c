@@ -20,7 +20,7 @@ static void test_tx_byte_for_byte(void **state)
 	b = frame_make(&f, 3, 100, 2);
 	assert_int_equal(tx(&b, 1), 1);
 	assert_int_equal(used_idx(), 0); /* nothing before the flush */
-	assert_true(pd_device_flush(&vq));
+	assert_true(pd_device_flush(&vq, vq.packed));
 	assert_memory_equal(mem_a + USED,
 			    "\0\0\2\0"            /* flags, idx */
 			    "\2\0\0\0\x64\0\0\0"  /* 2: 100 bytes */
@@ -43,7 +43,7 @@ static void test_tx_byte_for_byte(void **state)
 	avail_idx(3);
 	b = frame_make(&f, 3, 100, 1);
 	assert_int_equal(tx(&b, 1), 1);
-	pd_device_flush(&vq);
+	pd_device_flush(&vq, vq.packed);
 	assert_int_equal(used_idx(), 3);
 	wire_frame(want, 12, 3, 100);
 	want[10] = 3;
@@ -63,7 +63,7 @@ static void test_tx_byte_for_byte(void **state)
 		avail_idx(1);
 		b = frame_make(&f, 8, 100, 1);
 		assert_int_equal(tx(&b, 1), 1);
-		pd_device_flush(&vq);
+		pd_device_flush(&vq, vq.packed);
 		wire_frame(want, hdr, 8, 100);
 		if (hdr == 12)
 			want[10] = 1;
@@ -120,7 +120,7 @@ static void test_tx_any_buffers(void **state)
 		got = tx(&b, 1);
 		assert_true(made * size >= hdr + len);
 		assert_int_equal(got, 1);
-		pd_device_flush(&vq);
+		pd_device_flush(&vq, vq.packed);
 		n = wire_frame(wire, hdr, round, len);
 		count = used_idx();
 		for (uint16_t i = 0; i < count; i++) {
@@ -156,24 +156,25 @@ static void test_tx_rolls_back(void **state)
 	b[0] = frame_make(&f[0], 1, 52, 1);  /* one buffer */
 	b[1] = frame_make(&f[1], 2, 300, 1); /* four */
 	assert_int_equal(tx(b, 2), 1);
-	pd_device_flush(&vq);
+	pd_device_flush(&vq, vq.packed);
 	assert_int_equal(used_idx(), 1);
 	assert_int_equal(vq.cursor, 1);
 	/* Two are there, four are needed: not ready. Three are not enough either. */
 	assert_int_equal(tx(&b[1], 1), 0);
-	assert_int_equal(pd_device_position(&vq), vq.cursor);
+	assert_int_equal(pd_device_position(&vq, vq.packed), vq.cursor);
 	/* The notification is asked for when the third arrives: entry 3. */
-	assert_false(pd_device_arm(&vq, vq.cursor));
+	assert_false(pd_device_arm(&vq, vq.packed, vq.cursor));
 	assert_int_equal(get16(mem_a + USED + 4 + 8 * 8), 3);
 	avail_idx(4);
-	assert_true(pd_device_arm(&vq, vq.cursor)); /* as many as it knew it needs: look again */
+	assert_true(pd_device_arm(&vq, vq.packed,
+				  vq.cursor)); /* as many as it knew it needs: look again */
 	assert_int_equal(tx(&b[1], 1), 0);
-	assert_false(pd_device_arm(&vq, vq.cursor));
+	assert_false(pd_device_arm(&vq, vq.packed, vq.cursor));
 	avail_idx(5);
-	assert_true(pd_device_arm(&vq, vq.cursor));
+	assert_true(pd_device_arm(&vq, vq.packed, vq.cursor));
 	assert_int_equal(tx(&b[1], 1), 1);
 	assert_int_equal(used_idx(), 1);
-	pd_device_flush(&vq);
+	pd_device_flush(&vq, vq.packed);
 	assert_int_equal(used_idx(), 5);
 	assert_int_equal(get16(mem_c + 0x200), 4);
 	/* Longer than all the room there can be: it can never go. */
@@ -203,7 +204,7 @@ static void test_tx_without_mergeable_buffers(void **state)
 	assert_int_equal(vq.counts.drop_too_long, 1);
 	b = frame_make(&f, 1, 152, 1);
 	assert_int_equal(tx(&b, 1), 1);
-	pd_device_flush(&vq);
+	pd_device_flush(&vq, vq.packed);
 	assert_int_equal(used_len(0), 200);
 	assert_int_equal(get16(mem_c), 1);
 	/* Longer than any frame. */

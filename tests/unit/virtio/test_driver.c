@@ -105,7 +105,7 @@ static int rx(struct pd_buffer **b, unsigned n)
 {
 	bool notify;
 
-	return pd_driver_rx(&vq, vq.hdr_bytes == 48, &headers, 1, b, n, &notify);
+	return pd_driver_rx(&vq, vq.packed, vq.hdr_bytes == 48, &headers, 1, b, n, &notify);
 }
 
 static void test_tx_byte_for_byte(void **state)
@@ -118,13 +118,13 @@ static void test_tx_byte_for_byte(void **state)
 		for (unsigned k = 0; k < 4; k++)
 			f[i].bufs[k] = header_bufs[N_HEADERS + 4 * i + k];
 	start(false, 48, 0);
-	assert_int_equal(pd_driver_position(&vq) - vq.cursor, SIZE);
+	assert_int_equal(pd_driver_position(&vq, vq.packed) - vq.cursor, SIZE);
 	assert_int_equal(avail_idx(), 0);
 	b[0] = frame_make(&f[0], 0, 60, 1);
 	b[1] = frame_make(&f[1], 1, 300, 3); /* 348 bytes: three buffers */
-	assert_int_equal(pd_driver_tx(&vq, true, b, 2), 2);
+	assert_int_equal(pd_driver_tx(&vq, vq.packed, true, b, 2), 2);
 	assert_int_equal(avail_idx(), 0);
-	assert_true(pd_driver_flush(&vq));
+	assert_true(pd_driver_flush(&vq, vq.packed));
 	assert_int_equal(avail_idx(), 2);
 	assert_int_equal(avail_entry(0), 0);
 	assert_int_equal(desc_len(0), 108);
@@ -146,32 +146,32 @@ static void test_tx_byte_for_byte(void **state)
 	assert_memory_equal(desc_buf(2), f[1].bytes + 80, 128);
 	assert_memory_equal(desc_buf(3), f[1].bytes + 208, 92);
 	/* Four descriptors are left; a frame of five waits and says how many it needs. */
-	assert_int_equal(pd_driver_position(&vq) - vq.cursor, 4);
+	assert_int_equal(pd_driver_position(&vq, vq.packed) - vq.cursor, 4);
 	b[2] = frame_make(&f[2], 2, 500, 1);
-	assert_int_equal(pd_driver_tx(&vq, true, &b[2], 1), 0);
-	assert_int_equal(pd_driver_position(&vq), vq.cursor);
-	assert_false(pd_driver_arm(&vq, vq.cursor));
+	assert_int_equal(pd_driver_tx(&vq, vq.packed, true, &b[2], 1), 0);
+	assert_int_equal(pd_driver_position(&vq, vq.packed), vq.cursor);
+	assert_false(pd_driver_arm(&vq, vq.packed, vq.cursor));
 	/* Given back out of order: the chain of three. */
 	device_uses(0, 1, 0);
 	device_publishes(1);
-	assert_true(pd_driver_arm(&vq, vq.cursor));
-	assert_int_equal(pd_driver_tx(&vq, true, &b[2], 1), 1);
-	pd_driver_flush(&vq);
+	assert_true(pd_driver_arm(&vq, vq.packed, vq.cursor));
+	assert_int_equal(pd_driver_tx(&vq, vq.packed, true, &b[2], 1), 1);
+	pd_driver_flush(&vq, vq.packed);
 	assert_int_equal(avail_entry(2), 4);
 	/* Longer than the whole ring. */
 	b[2] = frame_make(&f[2], 2, 8 * 128 - 47, 1);
-	assert_int_equal(pd_driver_tx(&vq, true, &b[2], 1), -EMSGSIZE);
+	assert_int_equal(pd_driver_tx(&vq, vq.packed, true, &b[2], 1), -EMSGSIZE);
 	/* virtio-net header: 12 zeroes (5.1.6.2: num_buffers is 0 on transmit), or 10. */
 	for (uint32_t hdr = 10; hdr <= 12; hdr += 2) {
 		start(false, hdr, 0);
 		b[0] = frame_make(&f[0], 0, 60, 1);
-		assert_int_equal(pd_driver_tx(&vq, false, b, 1), 1);
+		assert_int_equal(pd_driver_tx(&vq, vq.packed, false, b, 1), 1);
 		memset(want, 0, 12);
 		assert_memory_equal(desc_buf(0), want, hdr);
 		assert_memory_equal(desc_buf(0) + hdr, f[0].bytes, 60);
 		assert_int_equal(desc_len(0), 60 + hdr);
 		b[0]->total_len = 0; /* nothing to send without a sidecar */
-		assert_int_equal(pd_driver_tx(&vq, false, b, 1), -EMSGSIZE);
+		assert_int_equal(pd_driver_tx(&vq, vq.packed, false, b, 1), -EMSGSIZE);
 	}
 }
 
@@ -194,17 +194,17 @@ static void test_rx_ring_is_filled(void **state)
 	device_uses(0, 6, 100);
 	device_uses(1, 2, 48);
 	device_publishes(2);
-	assert_int_equal(pd_driver_position(&vq), 2);
+	assert_int_equal(pd_driver_position(&vq, vq.packed), 2);
 	assert_int_equal(rx(b, 4), 2);
 	assert_ptr_equal(b[0]->data, desc_buf(6) + 48);
 	assert_int_equal(b[0]->total_len, 52);
 	assert_true(b[1]->flags & PD_BUFFER_CONTROL);
 	assert_int_equal(avail_idx(), SIZE);
-	pd_driver_rx_done(&vq, 1);
+	pd_driver_rx_done(&vq, vq.packed, 1);
 	assert_int_equal(avail_idx(), SIZE + 1);
 	assert_int_equal(avail_entry(SIZE), 6);
 	assert_int_equal(rx(b, 4), 1);
-	pd_driver_rx_done(&vq, 1);
+	pd_driver_rx_done(&vq, vq.packed, 1);
 	assert_int_equal(avail_entry(SIZE + 1), 2);
 	assert_int_equal(vq.cursor, 2);
 }
@@ -224,17 +224,17 @@ static void test_rx_mergeable(void **state)
 	device_publishes(2);
 	/* Two of three buffers: no frame, not ready, told when the third (entry 2) comes. */
 	assert_int_equal(rx(b, 4), 0);
-	assert_int_equal(pd_driver_position(&vq), vq.cursor);
-	assert_false(pd_driver_arm(&vq, vq.cursor));
+	assert_int_equal(pd_driver_position(&vq, vq.packed), vq.cursor);
+	assert_false(pd_driver_arm(&vq, vq.packed, vq.cursor));
 	assert_int_equal(get16((uint8_t *)layout.avail + 4 + 2 * SIZE), 2);
 	device_uses(2, 1, 10);
 	device_publishes(3);
-	assert_true(pd_driver_arm(&vq, vq.cursor));
+	assert_true(pd_driver_arm(&vq, vq.packed, vq.cursor));
 	assert_int_equal(rx(b, 4), 1);
 	assert_int_equal(b[0]->total_len, 80 + 128 + 10);
 	assert_ptr_equal(pd_buffer_get(b[0]->next)->data, desc_buf(4));
 	assert_ptr_equal(pd_buffer_get(pd_buffer_get(b[0]->next)->next)->data, desc_buf(1));
-	pd_driver_rx_done(&vq, 1);
+	pd_driver_rx_done(&vq, vq.packed, 1);
 	assert_int_equal(vq.cursor, 3);
 	assert_int_equal(avail_idx(), SIZE + 3);
 	/* 0 is taken as 1: some devices do not write it. */
@@ -242,7 +242,7 @@ static void test_rx_mergeable(void **state)
 	device_uses(3, 2, 100);
 	device_publishes(4);
 	assert_int_equal(rx(b, 4), 1);
-	pd_driver_rx_done(&vq, 1);
+	pd_driver_rx_done(&vq, vq.packed, 1);
 	/* Shorter than a header: dropped at once and its buffer given back. */
 	device_uses(4, 3, 47);
 	device_publishes(5);
@@ -263,6 +263,7 @@ static void test_hostile_devices(void **state)
 {
 	static struct out_frame f;
 	struct pd_buffer *b[4], *out;
+	uint32_t base;
 
 	f.bufs[0] = header_bufs[N_HEADERS];
 	for (unsigned i = 0; i < 6; i++) {
@@ -293,17 +294,17 @@ static void test_hostile_devices(void **state)
 		}
 		assert_int_equal(rx(b, 4), -ENETDOWN);
 		assert_non_null(vq.broken);
-		assert_int_equal(pd_driver_position(&vq), vq.cursor);
-		assert_int_equal(pd_vq_resume_driver(&vq), -ENETDOWN);
+		assert_int_equal(pd_driver_position(&vq, vq.packed), vq.cursor);
+		assert_int_equal(pd_vq_resume_driver(&vq, &base), -ENETDOWN);
 		assert_int_equal(avail_idx(), SIZE);
 	}
 	for (unsigned i = 0; i < 4; i++) {
 		start(false, 48, 0);
 		out = frame_make(&f, 1, 200, 1); /* descriptors 0 and 1 */
-		assert_int_equal(pd_driver_tx(&vq, true, &out, 1), 1);
+		assert_int_equal(pd_driver_tx(&vq, vq.packed, true, &out, 1), 1);
 		out = frame_make(&f, 1, 20, 1);
-		assert_int_equal(pd_driver_tx(&vq, true, &out, 1), 1);
-		pd_driver_flush(&vq);
+		assert_int_equal(pd_driver_tx(&vq, vq.packed, true, &out, 1), 1);
+		pd_driver_flush(&vq, vq.packed);
 		device_publishes(2);
 		device_uses(0, 0, 0);
 		device_uses(1, 2, 0);
@@ -321,18 +322,18 @@ static void test_hostile_devices(void **state)
 			device_publishes(3);
 			break;
 		}
-		assert_int_equal(pd_driver_position(&vq), vq.cursor);
+		assert_int_equal(pd_driver_position(&vq, vq.packed), vq.cursor);
 		assert_non_null(vq.broken);
-		assert_int_equal(pd_driver_tx(&vq, true, &out, 1), -ENETDOWN);
+		assert_int_equal(pd_driver_tx(&vq, vq.packed, true, &out, 1), -ENETDOWN);
 	}
 	/* What it says of lengths on a transmit ring means nothing. */
 	start(false, 48, 0);
 	out = frame_make(&f, 1, 20, 1);
-	assert_int_equal(pd_driver_tx(&vq, true, &out, 1), 1);
-	pd_driver_flush(&vq);
+	assert_int_equal(pd_driver_tx(&vq, vq.packed, true, &out, 1), 1);
+	pd_driver_flush(&vq, vq.packed);
 	device_uses(0, 0, UINT32_MAX);
 	device_publishes(1);
-	assert_int_equal(pd_driver_position(&vq) - vq.cursor, SIZE);
+	assert_int_equal(pd_driver_position(&vq, vq.packed) - vq.cursor, SIZE);
 	assert_null(vq.broken);
 }
 
@@ -341,32 +342,34 @@ static void test_carrying_on(void **state)
 {
 	static struct out_frame f;
 	struct pd_buffer *b[4], *out;
+	uint32_t base;
 
 	f.bufs[0] = header_bufs[N_HEADERS];
 	start(false, 48, 0);
 	for (unsigned i = 0; i < 5; i++) {
 		out = frame_make(&f, i, 20, 1);
-		assert_int_equal(pd_driver_tx(&vq, true, &out, 1), 1);
+		assert_int_equal(pd_driver_tx(&vq, vq.packed, true, &out, 1), 1);
 	}
-	pd_driver_flush(&vq);
+	pd_driver_flush(&vq, vq.packed);
 	device_uses(0, 3, 0); /* out of order */
 	device_uses(1, 0, 0);
 	device_publishes(2);
 	memset(layout.desc, 0xff, 16 * SIZE); /* and it was not a kind one */
 	memset((uint8_t *)layout.avail + 4, 0xff, 2 * SIZE);
-	assert_int_equal(pd_vq_resume_driver(&vq), 2);
+	assert_int_equal(pd_vq_resume_driver(&vq, &base), 0);
+	assert_int_equal(base, 2);
 	assert_int_equal(avail_idx(), 5);
 	assert_int_equal(avail_entry(2), 1);
 	assert_int_equal(avail_entry(3), 2);
 	assert_int_equal(avail_entry(4), 4);
 	assert_int_equal(desc_len(4), 68);
 	assert_int_equal(desc_buf(4)[48], frame_byte(4, 0));
-	assert_int_equal(pd_driver_position(&vq) - vq.cursor, SIZE - 3);
+	assert_int_equal(pd_driver_position(&vq, vq.packed) - vq.cursor, SIZE - 3);
 	device_uses(2, 1, 0);
 	device_uses(3, 2, 0);
 	device_uses(4, 4, 0);
 	device_publishes(5);
-	assert_int_equal(pd_driver_position(&vq) - vq.cursor, SIZE);
+	assert_int_equal(pd_driver_position(&vq, vq.packed) - vq.cursor, SIZE);
 
 	/* Receive: two frames used, one of them shown; they stay, and the rest is offered again. */
 	start(true, 48, 0);
@@ -377,15 +380,16 @@ static void test_carrying_on(void **state)
 	device_publishes(1);
 	assert_int_equal(rx(b, 4), 1);
 	device_publishes(2);
-	assert_int_equal(pd_vq_resume_driver(&vq), 2);
+	assert_int_equal(pd_vq_resume_driver(&vq, &base), 0);
+	assert_int_equal(base, 2);
 	assert_int_equal(avail_idx(), SIZE);
 	for (unsigned i = 2; i < SIZE; i++)
 		assert_int_equal(avail_entry((uint16_t)i), i);
 	assert_int_equal(rx(b, 4), 2);
 	assert_int_equal(b[1]->total_len, 53);
-	pd_driver_rx_done(&vq, 2);
+	pd_driver_rx_done(&vq, vq.packed, 2);
 	assert_int_equal(avail_idx(), SIZE + 2);
-	assert_int_equal(pd_driver_position(&vq), vq.cursor);
+	assert_int_equal(pd_driver_position(&vq, vq.packed), vq.cursor);
 }
 
 static void test_copy(void **state)

@@ -11,6 +11,7 @@ struct combo {
 	uint32_t hdr;
 	bool event_idx, mrg;
 	uint32_t size, buf_bytes;
+	bool packed, in_order;
 };
 
 struct link {
@@ -28,7 +29,10 @@ static void link_open(struct link *l, const struct combo *c, bool receive)
 		.size = c->size,
 		.hdr_bytes = c->hdr,
 		.features = (uint64_t)c->event_idx << VIRTIO_RING_F_EVENT_IDX |
-			    (uint64_t)c->mrg << VIRTIO_NET_F_MRG_RXBUF,
+			    (uint64_t)c->mrg << VIRTIO_NET_F_MRG_RXBUF |
+			    (uint64_t)c->packed << VIRTIO_F_RING_PACKED |
+			    (uint64_t)c->in_order << VIRTIO_F_IN_ORDER,
+		.base = c->packed ? 1u << 15 : 0, /* as DPDK gives it */
 		.buf_bytes = c->buf_bytes,
 		.receive = receive,
 	};
@@ -60,31 +64,37 @@ static int end_tx(struct link *l, bool to_driver, struct pd_buffer **b, unsigned
 {
 	bool avip = l->c.hdr == PD_VQ_HDR_SIDECAR;
 
-	return to_driver ? pd_device_tx(&l->device, avip, b, n)
-			 : pd_driver_tx(&l->driver, avip, b, n);
+	return to_driver ? pd_device_tx(&l->device, l->device.packed, avip, b, n)
+			 : pd_driver_tx(&l->driver, l->driver.packed, avip, b, n);
 }
 static bool end_tx_flush(struct link *l, bool to_driver)
 {
-	return to_driver ? pd_device_flush(&l->device) : pd_driver_flush(&l->driver);
+	return to_driver ? pd_device_flush(&l->device, l->device.packed)
+			 : pd_driver_flush(&l->driver, l->driver.packed);
 }
 static int end_rx(struct link *l, bool to_driver, struct pd_buffer **b, unsigned n, bool *notify)
 {
 	bool avip = l->c.hdr == PD_VQ_HDR_SIDECAR;
 
-	return to_driver ? pd_driver_rx(&l->driver, avip, &headers, 3, b, n, notify)
-			 : pd_device_rx(&l->device, avip, &headers, 3, b, n, notify);
+	return to_driver
+		       ? pd_driver_rx(&l->driver, l->driver.packed, avip, &headers, 3, b, n, notify)
+		       : pd_device_rx(&l->device, l->device.packed, avip, &headers, 3, b, n,
+				      notify);
 }
 static bool end_rx_done(struct link *l, bool to_driver, unsigned n)
 {
-	return to_driver ? pd_driver_rx_done(&l->driver, n) : pd_device_rx_done(&l->device, n);
+	return to_driver ? pd_driver_rx_done(&l->driver, l->driver.packed, n)
+			 : pd_device_rx_done(&l->device, l->device.packed, n);
 }
 static uint32_t end_position(struct link *l, bool driver)
 {
-	return driver ? pd_driver_position(&l->driver) : pd_device_position(&l->device);
+	return driver ? pd_driver_position(&l->driver, l->driver.packed)
+		      : pd_device_position(&l->device, l->device.packed);
 }
 static bool end_arm(struct link *l, bool driver, uint32_t seen)
 {
-	return driver ? pd_driver_arm(&l->driver, seen) : pd_device_arm(&l->device, seen);
+	return driver ? pd_driver_arm(&l->driver, l->driver.packed, seen)
+		      : pd_device_arm(&l->device, l->device.packed, seen);
 }
 static struct pd_vq *end_vq(struct link *l, bool driver)
 {
@@ -113,8 +123,8 @@ static void published(struct link *l, bool driver, struct sleeper *s, bool told)
 	if (told)
 		s->asleep = false;
 	if (s->asleep && end_position(l, driver) != s->seen)
-		fail_msg("a notification was lost: ring %u, event_idx %d", l->c.size,
-			 l->c.event_idx);
+		fail_msg("a notification was lost: ring %u, packed %d, event_idx %d", l->c.size,
+			 l->c.packed, l->c.event_idx);
 }
 
 #define LENS 4096
@@ -178,9 +188,10 @@ static void run(struct link *l, bool to_driver, uint32_t count, uint32_t longest
 		}
 		stuck = before == sent + got ? stuck + 1 : 0;
 		if (stuck > 1000)
-			fail_msg("stuck at %u of %u: hdr %u ring %u buffers %u event_idx %d mrg %d",
+			fail_msg("stuck at %u of %u: hdr %u ring %u buffers %u event_idx %d mrg %d "
+				 "packed %d in order %d",
 				 got, count, l->c.hdr, l->c.size, l->c.buf_bytes, l->c.event_idx,
-				 l->c.mrg);
+				 l->c.mrg, l->c.packed, l->c.in_order);
 	}
 	assert_int_equal(sent, got);
 }
@@ -203,33 +214,66 @@ static uint32_t longest_frame(const struct combo *c, bool to_driver)
 	return (uint32_t)pd_min(room - c->hdr, (uint64_t)PD_FRAME_MAX_BYTES);
 }
 
-static void test_every_combination(void **state)
+static void every_combination(const uint32_t *sizes, unsigned n, bool packed)
 {
-	static const uint32_t hdrs[] = {10, 12, 48}, sizes[] = {2, 4, 16, 256, 1024};
+	static const uint32_t hdrs[] = {10, 12, 48};
 	static const uint32_t bufs[] = {64, 128, 1536, 2048, 12288, 16384};
 
-	for (unsigned h = 0; h < 3; h++)
-		for (unsigned s = 0; s < 5; s++)
+	for (unsigned h = packed; h < 3; h++)
+		for (unsigned s = 0; s < n; s++)
 			for (unsigned b = 0; b < 6; b++)
-				for (unsigned f = 0; f < 8; f++) {
+				for (unsigned f = 0; f < 16; f++) {
 					bool to_driver = f & 4;
-					struct combo c = {hdrs[h], f & 1, f & 2, sizes[s], bufs[b]};
+					struct combo c = {hdrs[h], f & 1,  f & 2, sizes[s],
+							  bufs[b], packed, f & 8};
 					struct link l;
 
 					if (c.mrg && c.hdr == 10)
 						continue;
+					/* A frame of the shortest may need more. */
+					if (c.size * c.buf_bytes < 128)
+						continue;
 					link_open(&l, &c, to_driver);
-					run(&l, to_driver, 4 * c.size + 300,
+					run(&l, to_driver, pd_min(4 * c.size, 5000u) + 300,
 					    longest_frame(&c, to_driver));
 					link_close(&l);
 				}
 }
 
-/* The 16-bit indices wrap, more than once, at every phase of a small ring. */
+static void test_every_split_combination(void **state)
+{
+	static const uint32_t sizes[] = {2, 4, 16, 256, 1024};
+
+	every_combination(sizes, PD_ARRAY_SIZE(sizes), false);
+}
+
+static void test_every_packed_combination(void **state)
+{
+	static const uint32_t sizes[] = {1, 2, 3, 5, 7, 8, 255, 256, 1024};
+
+	every_combination(sizes, PD_ARRAY_SIZE(sizes), true);
+}
+
+/* The largest, one whole lap and more. */
+static void test_large_rings(void **state)
+{
+	for (unsigned f = 0; f < 8; f++) {
+		struct combo c = {48, true, true, f & 1 ? 32768 : 32767, 128, true, f & 4};
+		struct link l;
+
+		if (!(f & 1) && (f & 2))
+			c.size = 32768, c.packed = false;
+		link_open(&l, &c, f & 2);
+		run(&l, f & 2, 70000, 80);
+		link_close(&l);
+	}
+}
+
+/* The 16-bit indices wrap, more than once, at every phase of a small ring; laps do, of odd sizes. */
 static void test_indices_wrap(void **state)
 {
-	for (unsigned f = 0; f < 4; f++) {
-		struct combo c = {48, f & 1, true, 4, 128};
+	for (unsigned f = 0; f < 16; f++) {
+		struct combo c = {48, f & 1, true, f & 4 ? 5 : 4, 128, f & 4, f & 8};
 		struct link l;
 
 		link_open(&l, &c, f & 2);
@@ -242,7 +286,9 @@ static void test_indices_wrap(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_every_combination),
+		cmocka_unit_test(test_every_split_combination),
+		cmocka_unit_test(test_every_packed_combination),
+		cmocka_unit_test(test_large_rings),
 		cmocka_unit_test(test_indices_wrap),
 	};
 

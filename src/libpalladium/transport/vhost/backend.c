@@ -32,7 +32,7 @@
 	 PD_BIT(PD_VHOST_PF_RESET_DEVICE) | PD_BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS) |       \
 	 PD_BIT(PD_VHOST_PF_STATUS))
 
-/* What every dialect has. With a sidecar neither offloads nor packed rings (metadata/dialect.c). */
+/* What every dialect and format has. With a sidecar there are no offloads (metadata/dialect.c). */
 #define FEATURES                                                                                   \
 	(PD_BIT(VIRTIO_NET_F_MRG_RXBUF) | PD_BIT(VIRTIO_NET_F_MTU) | PD_BIT(VIRTIO_F_ANY_LAYOUT) | \
 	 PD_BIT(VIRTIO_RING_F_INDIRECT_DESC) | PD_BIT(VIRTIO_RING_F_EVENT_IDX) |                   \
@@ -93,6 +93,7 @@ static const char *on_set_features(struct pd_vhost_backend *be, struct pd_vhost_
 				   struct pd_vhost_ring *ring)
 {
 	uint64_t features = msg->payload.u64;
+	const char *why;
 
 	if (features & ~be->offered)
 		return pd_vhost_reason(&be->role, "features that were not offered: 0x%llx",
@@ -103,6 +104,9 @@ static const char *on_set_features(struct pd_vhost_backend *be, struct pd_vhost_
 		if (be->ring[i].up)
 			return "other features while a ring runs";
 	}
+	why = pd_vhost_format_check(be->role.config, features);
+	if (why)
+		return why;
 	be->features = features;
 	be->features_set = true;
 	return NULL;
@@ -202,8 +206,11 @@ static const char *on_set_vring_num(struct pd_vhost_backend *be, struct pd_vhost
 				    struct pd_vhost_ring *ring)
 {
 	uint32_t num = msg->payload.state.num;
+	/* Where the format is not known yet, it is seen when the ring starts. */
+	bool is_split = be->features_set && !pd_vq_is_packed(be->features);
 
-	if (num < PD_VQ_SIZE_MIN || num > PD_VQ_SIZE_MAX || (num & (num - 1)))
+	if (num < 1 || num > PD_VQ_SIZE_MAX ||
+	    (is_split && (num < PD_VQ_SIZE_MIN || num & (num - 1))))
 		return pd_vhost_reason(&be->role, "a ring of %u descriptors", num);
 	if ((ring->up || ring->sink) && num != ring->num)
 		return "another size for a ring that runs";
@@ -229,10 +236,14 @@ static const char *on_set_vring_addr(struct pd_vhost_backend *be, struct pd_vhos
 static const char *on_set_vring_base(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 				     struct pd_vhost_ring *ring)
 {
-	if (msg->payload.state.num > UINT16_MAX)
-		return pd_vhost_reason(&be->role, "a ring base of %u", msg->payload.state.num);
-	if (!ring->up)
-		ring->base = (uint16_t)msg->payload.state.num;
+	uint32_t base = msg->payload.state.num;
+
+	if (base > UINT16_MAX && be->features_set && !pd_vq_is_packed(be->features))
+		return pd_vhost_reason(&be->role, "a ring base of %u", base);
+	if (!ring->up) {
+		ring->base = base;
+		ring->base_set = true;
+	}
 	return NULL;
 }
 
@@ -490,7 +501,7 @@ static int backend_init(struct pd_vhost_role_base *role)
 	struct pd_vhost_backend *be = backend_of(role);
 
 	pd_vhost_conn_init(&be->conn, &backend_conn_ops, false);
-	be->offered = FEATURES;
+	be->offered = FEATURES | pd_vhost_format_features(role->config);
 	if (role->n_lanes > 1)
 		be->offered |= PD_BIT(VIRTIO_NET_F_MQ);
 	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++)

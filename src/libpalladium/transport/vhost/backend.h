@@ -16,8 +16,9 @@ struct pd_vhost_sink;
 
 /* One virtqueue as the peer describes it. */
 struct pd_vhost_ring {
-	uint32_t num; /* 0: not set */
-	uint16_t base;
+	uint32_t num;  /* 0: not set */
+	uint32_t base; /* as SET_VRING_BASE gave it, or where the ring stopped */
+	bool base_set;
 	bool addr_set;
 	bool kick_set;              /* started: SET_VRING_KICK came, GET_VRING_BASE has not */
 	bool enabled;               /* SET_VRING_ENABLE */

@@ -33,18 +33,20 @@ static const char *ring_layout(struct pd_vhost_backend *be, unsigned i,
 			       const struct pd_vhost_map *map, struct pd_vq_layout *layout)
 {
 	const struct pd_vhost_ring *ring = &be->ring[i];
+	const bool packed = pd_vq_is_packed(be->features);
 	const struct pd_mem_table *table = &map->table;
 	const char *why;
 
 	memset(layout, 0, sizeof(*layout));
 	layout->size = ring->num;
 	layout->features = be->features;
-	layout->base = ring->base;
+	layout->base = ring->base_set ? ring->base : pd_vq_first_base(packed);
 	layout->hdr_bytes = pd_vhost_hdr_bytes(be->role.config, be->features);
 	layout->desc = pd_mem_translate_user(table, ring->addr.desc, pd_vq_desc_bytes(ring->num));
-	layout->avail =
-		pd_mem_translate_user(table, ring->addr.avail, pd_vq_avail_bytes(ring->num));
-	layout->used = pd_mem_translate_user(table, ring->addr.used, pd_vq_used_bytes(ring->num));
+	layout->avail = pd_mem_translate_user(table, ring->addr.avail,
+					      pd_vq_avail_bytes(ring->num, packed));
+	layout->used =
+		pd_mem_translate_user(table, ring->addr.used, pd_vq_used_bytes(ring->num, packed));
 	if (!layout->desc || !layout->avail || !layout->used)
 		return pd_vhost_reason(&be->role, "ring %u does not stand in one memory region", i);
 	if (pd_vq_layout_check(layout, &why))
@@ -59,12 +61,14 @@ void pd_vhost_backend_ring_down(struct pd_vhost_backend *be, unsigned i)
 
 	if (be->ring[i].sink) {
 		be->ring[i].base = pd_vhost_sink_stop(be->ring[i].sink);
+		be->ring[i].base_set = true;
 		be->ring[i].sink = NULL;
 	}
 	if (!be->ring[i].up)
 		return;
 	pd_vhost_lane_lock(lane, dir);
 	be->ring[i].base = pd_vhost_lane_down(lane, dir);
+	be->ring[i].base_set = true;
 	pd_vhost_lane_unlock(lane, dir);
 	be->ring[i].up = false;
 }

@@ -84,7 +84,6 @@ static int area_renew(struct pd_vhost_frontend *fe)
 		ring->layout = (struct pd_vq_layout){.size = config->ring, .buf_bytes = buf_bytes};
 		ring->layout.receive = pd_vhost_ring_dir(&fe->role, i) == PD_RX;
 		pd_vq_driver_place(&ring->layout, at, pd_vhost_area_addr(&fe->area, at));
-		ring->base = 0;
 		ring->used = false;
 	}
 	return 0;
@@ -97,16 +96,15 @@ static int rings_resume(struct pd_vhost_frontend *fe)
 		struct pd_vhost_own_ring *ring = &fe->ring[i];
 		struct pd_vhost_lane *lane = pd_vhost_ring_lane(&fe->role, i);
 		enum pd_dir dir = pd_vhost_ring_dir(&fe->role, i);
-		int base;
+		int err;
 
 		if (!ring->used)
 			continue;
 		pd_vhost_lane_lock(lane, dir);
-		base = pd_vhost_lane_resume_base(lane, dir);
+		err = pd_vhost_lane_resume_base(lane, dir, &ring->base);
 		pd_vhost_lane_unlock(lane, dir);
-		if (base < 0)
-			return base;
-		ring->base = (uint16_t)base;
+		if (err)
+			return err;
 	}
 	return 0;
 }
@@ -251,9 +249,12 @@ static void fill_enable(struct pd_vhost_frontend *fe, unsigned i, struct outgoin
 /* The peer's features: choose from them. */
 static const char *answer_features(struct pd_vhost_frontend *fe, uint64_t value)
 {
-	uint64_t features = value & FEATURES;
+	uint64_t features = value & (FEATURES | pd_vhost_format_features(fe->role.config));
+	const char *why = pd_vhost_format_check(fe->role.config, features);
 
 	fe->offered = value;
+	if (why)
+		return why;
 	if (fe->ring[0].used && features != fe->features) {
 		int err;
 
@@ -269,10 +270,12 @@ static const char *answer_features(struct pd_vhost_frontend *fe, uint64_t value)
 	}
 	fe->features = features;
 	for (unsigned i = 0; i < pd_vhost_n_rings(&fe->role); i++) {
-		struct pd_vq_layout *layout = &fe->ring[i].layout;
+		struct pd_vhost_own_ring *ring = &fe->ring[i];
 
-		layout->features = features;
-		layout->hdr_bytes = pd_vhost_hdr_bytes(fe->role.config, features);
+		ring->layout.features = features;
+		ring->layout.hdr_bytes = pd_vhost_hdr_bytes(fe->role.config, features);
+		if (!ring->used)
+			ring->base = pd_vq_first_base(pd_vq_is_packed(features));
 	}
 	return NULL;
 }
@@ -554,6 +557,18 @@ static bool frontend_give_way(struct pd_vhost_role_base *role)
 	return false;
 }
 
+/* True when the peer has taken everything that was sent on `lane`, or never will. */
+static bool tx_is_idle(struct pd_vhost_lane *lane)
+{
+	bool idle;
+
+	pd_vhost_lane_lock(lane, PD_TX);
+	lane->lane.ops->position(&lane->lane, PD_TX);
+	idle = !lane->vq[PD_TX].held || lane->vq[PD_TX].broken;
+	pd_vhost_lane_unlock(lane, PD_TX);
+	return idle;
+}
+
 /*
  * Give the peer a moment to take what was sent: it unmaps the rings when we close, and a program
  * that sends and exits would lose its last frames.
@@ -564,10 +579,9 @@ static void frontend_linger(struct pd_vhost_frontend *fe)
 	uint64_t until = pd_clock_ns() + LINGER_NS;
 
 	for (unsigned i = 1; i < 2 * fe->n_lanes; i += 2) {
-		const struct pd_vq *vq = &pd_vhost_ring_lane(&fe->role, i)->vq[PD_TX];
+		struct pd_vhost_lane *lane = pd_vhost_ring_lane(&fe->role, i);
 
-		while (fe->ring[i].up && !vq->broken &&
-		       pd_load_acquire(&vq->used->idx) != vq->own_idx && pd_clock_ns() < until)
+		while (fe->ring[i].up && !tx_is_idle(lane) && pd_clock_ns() < until)
 			nanosleep(&pause, NULL);
 	}
 }

@@ -15,7 +15,7 @@
 /* One virtqueue of ours. */
 struct pd_vhost_own_ring {
 	struct pd_vq_layout layout; /* places in the area */
-	uint16_t base;              /* for SET_VRING_BASE */
+	uint32_t base;              /* for SET_VRING_BASE */
 	bool used;                  /* was up before in this area: carry on */
 	bool up;
 	int kick_fd, call_fd; /* ours, new for each connection */

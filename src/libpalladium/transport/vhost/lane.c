@@ -124,10 +124,10 @@ static void count_event(struct pd_vhost_lane *lane, enum pd_dir dir, enum pd_ctr
 	pd_ctr_end(lane->lane.side[dir].ctr, side);
 }
 
-/* --- operations, inline over role and dialect ------------------------------------------------ */
+/* --- operations, inline over role, format and dialect ------------------------------------------------ */
 
 static PD_ALWAYS_INLINE int do_rx(struct pd_lane *pl, struct pd_buffer **bufs, unsigned n,
-				  enum pd_vhost_role role, bool avip)
+				  enum pd_vhost_role role, bool packed, bool avip)
 {
 	struct pd_vhost_lane *lane = from_lane(pl);
 	const struct pd_vq_headers headers = {lane->headers, PD_VHOST_LANE_HEADERS};
@@ -136,9 +136,9 @@ static PD_ALWAYS_INLINE int do_rx(struct pd_lane *pl, struct pd_buffer **bufs, u
 	int got;
 
 	if (role == PD_VHOST_DEVICE)
-		got = pd_device_rx(vq, avip, &headers, pl->port, bufs, n, &notify);
+		got = pd_device_rx(vq, packed, avip, &headers, pl->port, bufs, n, &notify);
 	else
-		got = pd_driver_rx(vq, avip, &headers, pl->port, bufs, n, &notify);
+		got = pd_driver_rx(vq, packed, avip, &headers, pl->port, bufs, n, &notify);
 	pl->side[PD_RX].cursor = vq->cursor; /* bad chains were consumed */
 	if (pd_unlikely(notify))
 		ring_peer(lane, PD_RX);
@@ -153,11 +153,13 @@ static PD_ALWAYS_INLINE int do_rx(struct pd_lane *pl, struct pd_buffer **bufs, u
 	return got;
 }
 
-static PD_ALWAYS_INLINE void do_rx_done(struct pd_lane *pl, unsigned n, enum pd_vhost_role role)
+static PD_ALWAYS_INLINE void do_rx_done(struct pd_lane *pl, unsigned n, enum pd_vhost_role role,
+					bool packed)
 {
 	struct pd_vhost_lane *lane = from_lane(pl);
 	struct pd_vq *vq = &lane->vq[PD_RX];
-	bool notify = role == PD_VHOST_DEVICE ? pd_device_rx_done(vq, n) : pd_driver_rx_done(vq, n);
+	bool notify = role == PD_VHOST_DEVICE ? pd_device_rx_done(vq, packed, n)
+					      : pd_driver_rx_done(vq, packed, n);
 
 	pl->side[PD_RX].cursor = vq->cursor;
 	if (notify)
@@ -166,12 +168,12 @@ static PD_ALWAYS_INLINE void do_rx_done(struct pd_lane *pl, unsigned n, enum pd_
 }
 
 static PD_ALWAYS_INLINE int do_tx(struct pd_lane *pl, struct pd_buffer *const *bufs, unsigned n,
-				  enum pd_vhost_role role, bool avip)
+				  enum pd_vhost_role role, bool packed, bool avip)
 {
 	struct pd_vhost_lane *lane = from_lane(pl);
 	struct pd_vq *vq = &lane->vq[PD_TX];
-	int taken = role == PD_VHOST_DEVICE ? pd_device_tx(vq, avip, bufs, n)
-					    : pd_driver_tx(vq, avip, bufs, n);
+	int taken = role == PD_VHOST_DEVICE ? pd_device_tx(vq, packed, avip, bufs, n)
+					    : pd_driver_tx(vq, packed, avip, bufs, n);
 
 	pl->side[PD_TX].cursor = vq->cursor;
 	if (pd_unlikely(vq->broken))
@@ -181,11 +183,12 @@ static PD_ALWAYS_INLINE int do_tx(struct pd_lane *pl, struct pd_buffer *const *b
 	return taken;
 }
 
-static PD_ALWAYS_INLINE void do_tx_flush(struct pd_lane *pl, enum pd_vhost_role role)
+static PD_ALWAYS_INLINE void do_tx_flush(struct pd_lane *pl, enum pd_vhost_role role, bool packed)
 {
 	struct pd_vhost_lane *lane = from_lane(pl);
 	struct pd_vq *vq = &lane->vq[PD_TX];
-	bool notify = role == PD_VHOST_DEVICE ? pd_device_flush(vq) : pd_driver_flush(vq);
+	bool notify =
+		role == PD_VHOST_DEVICE ? pd_device_flush(vq, packed) : pd_driver_flush(vq, packed);
 
 	if (notify)
 		ring_peer(lane, PD_TX);
@@ -193,11 +196,12 @@ static PD_ALWAYS_INLINE void do_tx_flush(struct pd_lane *pl, enum pd_vhost_role 
 }
 
 static PD_ALWAYS_INLINE uint32_t do_position(struct pd_lane *pl, enum pd_dir dir,
-					     enum pd_vhost_role role)
+					     enum pd_vhost_role role, bool packed)
 {
 	struct pd_vhost_lane *lane = from_lane(pl);
 	struct pd_vq *vq = &lane->vq[dir];
-	uint32_t at = role == PD_VHOST_DEVICE ? pd_device_position(vq) : pd_driver_position(vq);
+	uint32_t at = role == PD_VHOST_DEVICE ? pd_device_position(vq, packed)
+					      : pd_driver_position(vq, packed);
 
 	if (pd_unlikely(vq->broken))
 		report_broken(lane, dir);
@@ -205,11 +209,12 @@ static PD_ALWAYS_INLINE uint32_t do_position(struct pd_lane *pl, enum pd_dir dir
 }
 
 static PD_ALWAYS_INLINE bool do_arm(struct pd_lane *pl, enum pd_dir dir, uint32_t seen,
-				    enum pd_vhost_role role)
+				    enum pd_vhost_role role, bool packed)
 {
 	struct pd_vhost_lane *lane = from_lane(pl);
 	struct pd_vq *vq = &lane->vq[dir];
-	bool left = role == PD_VHOST_DEVICE ? pd_device_arm(vq, seen) : pd_driver_arm(vq, seen);
+	bool left = role == PD_VHOST_DEVICE ? pd_device_arm(vq, packed, seen)
+					    : pd_driver_arm(vq, packed, seen);
 
 	if (dir == PD_RX)
 		count_event(lane, dir, PD_CTR_LANE_RX_ARMS);
@@ -218,14 +223,15 @@ static PD_ALWAYS_INLINE bool do_arm(struct pd_lane *pl, enum pd_dir dir, uint32_
 	return left;
 }
 
-static PD_ALWAYS_INLINE void do_disarm(struct pd_lane *pl, enum pd_dir dir, enum pd_vhost_role role)
+static PD_ALWAYS_INLINE void do_disarm(struct pd_lane *pl, enum pd_dir dir, enum pd_vhost_role role,
+				       bool packed)
 {
 	struct pd_vq *vq = &from_lane(pl)->vq[dir];
 
 	if (role == PD_VHOST_DEVICE)
-		pd_device_disarm(vq);
+		pd_device_disarm(vq, packed);
 	else
-		pd_driver_disarm(vq);
+		pd_driver_disarm(vq, packed);
 }
 
 /* Make event_fd unreadable; the same for every role. */
@@ -238,56 +244,65 @@ static void drain(struct pd_lane *pl, enum pd_dir dir)
 		    dir == PD_RX ? PD_CTR_LANE_RX_WAKEUPS : PD_CTR_LANE_TX_WAKEUPS);
 }
 
-/* The operations of one role in one dialect, under the name `name`_ops. */
-#define LANE_OPS(name, role, avip)                                                            \
+/* The operations of one role on one format in one dialect, under the name `name`_ops. */
+#define LANE_OPS(name, role, packed, avip)                                                    \
 	static int name##_rx(struct pd_lane *lane, struct pd_buffer **bufs, unsigned n)       \
 	{                                                                                     \
-		return do_rx(lane, bufs, n, role, avip);                                      \
+		return do_rx(lane, bufs, n, role, packed, avip);                              \
 	}                                                                                     \
 	static void name##_rx_done(struct pd_lane *lane, unsigned n)                          \
 	{                                                                                     \
-		do_rx_done(lane, n, role);                                                    \
+		do_rx_done(lane, n, role, packed);                                            \
 	}                                                                                     \
 	static int name##_tx(struct pd_lane *lane, struct pd_buffer *const *bufs, unsigned n) \
 	{                                                                                     \
-		return do_tx(lane, bufs, n, role, avip);                                      \
+		return do_tx(lane, bufs, n, role, packed, avip);                              \
 	}                                                                                     \
 	static void name##_tx_flush(struct pd_lane *lane)                                     \
 	{                                                                                     \
-		do_tx_flush(lane, role);                                                      \
+		do_tx_flush(lane, role, packed);                                              \
 	}                                                                                     \
 	static uint32_t name##_position(struct pd_lane *lane, enum pd_dir dir)                \
 	{                                                                                     \
-		return do_position(lane, dir, role);                                          \
+		return do_position(lane, dir, role, packed);                                  \
 	}                                                                                     \
 	static bool name##_arm(struct pd_lane *lane, enum pd_dir dir, uint32_t seen)          \
 	{                                                                                     \
-		return do_arm(lane, dir, seen, role);                                         \
+		return do_arm(lane, dir, seen, role, packed);                                 \
 	}                                                                                     \
 	static void name##_disarm(struct pd_lane *lane, enum pd_dir dir)                      \
 	{                                                                                     \
-		do_disarm(lane, dir, role);                                                   \
+		do_disarm(lane, dir, role, packed);                                           \
 	}                                                                                     \
 	static const struct pd_lane_ops name##_ops = {                                        \
 		name##_rx,       name##_rx_done, name##_tx,     name##_tx_flush,              \
 		name##_position, name##_arm,     name##_disarm, drain,                        \
 	};
 
-LANE_OPS(device_avip, PD_VHOST_DEVICE, true)
-LANE_OPS(device_virtio, PD_VHOST_DEVICE, false)
-LANE_OPS(driver_avip, PD_VHOST_DRIVER, true)
-LANE_OPS(driver_virtio, PD_VHOST_DRIVER, false)
+LANE_OPS(device_split_avip, PD_VHOST_DEVICE, false, true)
+LANE_OPS(device_split_virtio, PD_VHOST_DEVICE, false, false)
+LANE_OPS(device_packed_avip, PD_VHOST_DEVICE, true, true)
+LANE_OPS(device_packed_virtio, PD_VHOST_DEVICE, true, false)
+LANE_OPS(driver_split_avip, PD_VHOST_DRIVER, false, true)
+LANE_OPS(driver_split_virtio, PD_VHOST_DRIVER, false, false)
+LANE_OPS(driver_packed_avip, PD_VHOST_DRIVER, true, true)
+LANE_OPS(driver_packed_virtio, PD_VHOST_DRIVER, true, false)
 
-const struct pd_lane_ops *pd_vhost_lane_ops(enum pd_vhost_role role, enum pd_vhost_dialect dialect)
+const struct pd_lane_ops *pd_vhost_lane_ops(enum pd_vhost_role role, enum pd_vhost_dialect dialect,
+					    bool packed)
 {
-	static const struct pd_lane_ops *const ops[PD_VHOST_ROLES][PD_VHOST_DIALECTS] = {
-		[PD_VHOST_DEVICE] = {[PD_VHOST_AVIP] = &device_avip_ops,
-				     [PD_VHOST_VIRTIO] = &device_virtio_ops},
-		[PD_VHOST_DRIVER] = {[PD_VHOST_AVIP] = &driver_avip_ops,
-				     [PD_VHOST_VIRTIO] = &driver_virtio_ops},
+	static const struct pd_lane_ops *const ops[PD_VHOST_ROLES][PD_VHOST_DIALECTS][2] = {
+		[PD_VHOST_DEVICE] = {[PD_VHOST_AVIP] = {&device_split_avip_ops,
+							&device_packed_avip_ops},
+				     [PD_VHOST_VIRTIO] = {&device_split_virtio_ops,
+							  &device_packed_virtio_ops}},
+		[PD_VHOST_DRIVER] = {[PD_VHOST_AVIP] = {&driver_split_avip_ops,
+							&driver_packed_avip_ops},
+				     [PD_VHOST_VIRTIO] = {&driver_split_virtio_ops,
+							  &driver_packed_virtio_ops}},
 	};
 
-	return ops[role][dialect];
+	return ops[role][dialect][packed];
 }
 
 /* --- control side ---------------------------------------------------------------------------- */
@@ -371,6 +386,7 @@ void pd_vhost_lane_fini(struct pd_vhost_lane *lane)
 int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct pd_vq_layout *layout,
 		     const struct pd_mem_table *mem, int notify_fd, int signal_fd, bool resume)
 {
+	const struct pd_lane_ops *ops;
 	struct pd_vq *vq = &lane->vq[dir];
 	int err = 0;
 
@@ -385,6 +401,12 @@ int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct p
 	}
 	if (err)
 		return err;
+	/* Both sides have the same format: where the other one is up, nothing changes. */
+	ops = pd_vhost_lane_ops(lane->role, lane->dialect, vq->packed);
+	if (lane->lane.ops != ops) {
+		pd_assert(!lane->lane.side[!dir].up);
+		lane->lane.ops = ops;
+	}
 	vq->signalled_valid = false;
 	lane->reported[dir] = false;
 	lane->accused[dir] = NULL;
@@ -394,10 +416,10 @@ int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct p
 	return 0;
 }
 
-uint16_t pd_vhost_lane_down(struct pd_vhost_lane *lane, enum pd_dir dir)
+uint32_t pd_vhost_lane_down(struct pd_vhost_lane *lane, enum pd_dir dir)
 {
 	struct pd_vq *vq = &lane->vq[dir];
-	uint16_t base;
+	uint32_t base;
 
 	/* Before the peer's memory goes: what it has sent is still in the ring. */
 	if (dir == PD_RX && lane->lane.side[dir].up && !vq->broken && pd_port_on_receive_end)
@@ -411,10 +433,11 @@ uint16_t pd_vhost_lane_down(struct pd_vhost_lane *lane, enum pd_dir dir)
 	return base;
 }
 
-int pd_vhost_lane_resume_base(struct pd_vhost_lane *lane, enum pd_dir dir)
+int pd_vhost_lane_resume_base(struct pd_vhost_lane *lane, enum pd_dir dir, uint32_t *base)
 {
 	pd_assert(!lane->lane.side[dir].up);
-	return lane->role == PD_VHOST_DRIVER ? pd_vq_resume_driver(&lane->vq[dir]) : -ENETDOWN;
+	return lane->role == PD_VHOST_DRIVER ? pd_vq_resume_driver(&lane->vq[dir], base)
+					     : -ENETDOWN;
 }
 
 int pd_vhost_lane_remap(struct pd_vhost_lane *lane, enum pd_dir dir,
@@ -423,7 +446,8 @@ int pd_vhost_lane_remap(struct pd_vhost_lane *lane, enum pd_dir dir,
 	struct pd_vq *vq = &lane->vq[dir];
 	const char *why;
 
-	if (pd_vq_layout_check(layout, &why) || layout->size != vq->mask + 1)
+	if (pd_vq_layout_check(layout, &why) || layout->size != vq->size ||
+	    pd_vq_is_packed(layout->features) != vq->packed)
 		return -EINVAL;
 	vq->desc = layout->desc;
 	vq->avail = layout->avail;

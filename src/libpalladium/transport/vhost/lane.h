@@ -44,8 +44,10 @@ struct pd_vhost_lane {
 	struct pd_vq_counts told[PD_DIRS];                /* counts as last published */
 };
 
-/* The operations for a role and a dialect; they stay the same as long as the lane lives. */
-const struct pd_lane_ops *pd_vhost_lane_ops(enum pd_vhost_role role, enum pd_vhost_dialect dialect);
+/* The operations for a role and a dialect on split or packed rings. A lane is made with those for
+ * split ones; pd_vhost_lane_up puts in those for the rings that were agreed. */
+const struct pd_lane_ops *pd_vhost_lane_ops(enum pd_vhost_role role, enum pd_vhost_dialect dialect,
+					    bool packed);
 
 /*
  * Set up our part of a lane, in zeroed memory: allocates its buffer headers. No lock. `broken` is
@@ -74,13 +76,13 @@ int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct p
  * Take one side down; harmless when it is. Returns the value for GET_VRING_BASE (0 for a side that
  * never was up).
  */
-uint16_t pd_vhost_lane_down(struct pd_vhost_lane *lane, enum pd_dir dir);
+uint32_t pd_vhost_lane_down(struct pd_vhost_lane *lane, enum pd_dir dir);
 
 /*
- * Driver role, side down: make ready to carry on in the same memory with a new peer. Returns the
- * value for SET_VRING_BASE, or -ENETDOWN when the side must start anew (_up with resume false).
+ * Driver role, side down: make ready to carry on in the same memory with a new peer. Returns 0 with
+ * the value for SET_VRING_BASE, or -ENETDOWN when the side must start anew (_up with resume false).
  */
-int pd_vhost_lane_resume_base(struct pd_vhost_lane *lane, enum pd_dir dir);
+int pd_vhost_lane_resume_base(struct pd_vhost_lane *lane, enum pd_dir dir, uint32_t *base);
 
 /* The memory table changed under a side that is up: the same ring at new places. 0 or -EINVAL. */
 int pd_vhost_lane_remap(struct pd_vhost_lane *lane, enum pd_dir dir,

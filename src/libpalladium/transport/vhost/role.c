@@ -40,7 +40,31 @@ uint32_t pd_vhost_hdr_bytes(const struct pd_port_config *config, uint64_t featur
 {
 	if (config->dialect == PD_CONF_DIALECT_AVIP)
 		return PD_VQ_HDR_SIDECAR;
-	if (features & (PD_BIT(VIRTIO_NET_F_MRG_RXBUF) | PD_BIT(VIRTIO_F_VERSION_1)))
+	if (features & (PD_BIT(VIRTIO_NET_F_MRG_RXBUF) | PD_BIT(VIRTIO_F_VERSION_1) |
+			PD_BIT(VIRTIO_F_RING_PACKED)))
 		return PD_VQ_HDR_NET;
 	return PD_VQ_HDR_LEGACY;
+}
+
+/*
+ * A back-end leaves the choice to the other end. A front-end takes packed rings where it can get
+ * them, but not with a sidecar unless it was told to: the DPDK that was patched for sidecars offers
+ * packed rings as a back-end, and loses the sidecars on them.
+ */
+uint64_t pd_vhost_format_features(const struct pd_port_config *config)
+{
+	uint64_t features = PD_BIT(VIRTIO_F_IN_ORDER) | PD_BIT(VIRTIO_F_RING_PACKED);
+	bool wary = config->role == PD_CONF_FRONTEND && config->dialect == PD_CONF_DIALECT_AVIP;
+
+	if (config->format == PD_CONF_FORMAT_SPLIT ||
+	    (config->format == PD_CONF_FORMAT_AUTO && wary))
+		features &= ~PD_BIT(VIRTIO_F_RING_PACKED);
+	return features;
+}
+
+const char *pd_vhost_format_check(const struct pd_port_config *config, uint64_t features)
+{
+	if (config->format == PD_CONF_FORMAT_PACKED && !(features & PD_BIT(VIRTIO_F_RING_PACKED)))
+		return "the peer's rings are split, and this port's are to be packed";
+	return NULL;
 }

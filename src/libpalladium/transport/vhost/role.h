@@ -81,4 +81,13 @@ const char *pd_vhost_reason(struct pd_vhost_role_base *role, const char *fmt, ..
 /* Bytes of the header before each frame: the sidecar, or what virtio 1.2, 5.1.6 says. */
 uint32_t pd_vhost_hdr_bytes(const struct pd_port_config *config, uint64_t features);
 
+/*
+ * The virtio features that say how rings are laid out and used, of which the port's configuration
+ * allows these.
+ */
+uint64_t pd_vhost_format_features(const struct pd_port_config *config);
+
+/* Are rings with these features what the configuration asks for? Returns NULL or why not. */
+const char *pd_vhost_format_check(const struct pd_port_config *config, uint64_t features);
+
 #endif /* PD_TRANSPORT_VHOST_ROLE_H */

@@ -2,7 +2,7 @@
 /*
  * Throwing away what arrives on a disabled ring. See sink.h.
  *
- * Heads are checked, as everywhere; the descriptors behind them are not looked at. A ring that the
+ * Heads are checked, as everywhere; where bytes stand is not looked at. A ring that the
  * peer broke is left alone: it moves nothing, and fails again, with a name, when it is enabled.
  */
 #include "transport/vhost/sink.h"
@@ -13,8 +13,9 @@
 #include "transport/vhost/eventfd.h"
 #include "virtio/device.h"
 
-/* Blocks of entries that are thrown away in one go. */
-#define BLOCKS_PER_TURN 256
+/* Chains that are thrown away at once, and how often before the next kick. */
+#define CHAINS 32u
+#define TURNS 256
 
 /*
  * Consume what is there, within limits, and ask for the next kick. Gives itself one when the limit
@@ -22,33 +23,24 @@
  */
 static void sink_drain(struct pd_vhost_sink *sink)
 {
-	unsigned blocks = 0;
 	struct pd_vq *vq = &sink->vq;
-	struct pd_split_block block;
-	int n;
 
-	while ((n = pd_device_avail(vq, 1)) >= 0) {
-		if (!n && !pd_device_arm(vq, vq->cursor))
-			return;
-		if (blocks++ == BLOCKS_PER_TURN) {
-			pd_vhost_eventfd_signal(sink->kick.fd);
+	for (unsigned turn = 0; turn < TURNS; turn++) {
+		bool notify;
+		int n = pd_device_discard(vq, CHAINS, &notify);
+
+		if (n < 0) {
+			if (sink->kick.active)
+				pd_progress_mod(&sink->kick, 0);
 			return;
 		}
-		n = pd_min(pd_device_avail(vq, 1), PD_SPLIT_BLOCK);
-		if (n <= 0)
-			continue;
-		if (pd_split_block_load(vq, &block, vq->next, (unsigned)n, false))
-			break;
-		for (int i = 0; i < n; i++)
-			pd_split_used_stage(vq, block.head[i], 0);
-		vq->next += (uint16_t)n;
-		vq->cursor += (uint32_t)n;
-		sink->discarded += (uint64_t)n;
-		if (pd_device_flush(vq) && sink->call_fd >= 0)
+		sink->discarded += (unsigned)n;
+		if (notify && sink->call_fd >= 0)
 			pd_vhost_eventfd_signal(sink->call_fd);
+		if (!n && !pd_device_arm(vq, vq->packed, vq->cursor) && !vq->broken)
+			return;
 	}
-	if (sink->kick.active)
-		pd_progress_mod(&sink->kick, 0);
+	pd_vhost_eventfd_signal(sink->kick.fd);
 }
 
 /* The peer kicks. */
@@ -85,9 +77,9 @@ err_free:
 	return NULL;
 }
 
-uint16_t pd_vhost_sink_stop(struct pd_vhost_sink *sink)
+uint32_t pd_vhost_sink_stop(struct pd_vhost_sink *sink)
 {
-	uint16_t base = pd_vq_base(&sink->vq);
+	uint32_t base = pd_vq_base(&sink->vq);
 
 	if (sink->kick.fd >= 0)
 		pd_progress_del(&sink->kick);

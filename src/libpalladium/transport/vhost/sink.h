@@ -24,6 +24,6 @@ struct pd_vhost_sink *pd_vhost_sink_start(const struct pd_vq_layout *layout,
 					  const struct pd_mem_table *mem, int kick_fd, int call_fd);
 
 /* End, and free. Returns the value for GET_VRING_BASE. */
-uint16_t pd_vhost_sink_stop(struct pd_vhost_sink *sink);
+uint32_t pd_vhost_sink_stop(struct pd_vhost_sink *sink);
 
 #endif /* PD_TRANSPORT_VHOST_SINK_H */

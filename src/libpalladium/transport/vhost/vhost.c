@@ -175,7 +175,7 @@ static int port_make_lanes(struct pd_vhost_port *vp, enum pd_vhost_role role)
 				pd_vhost_lane_fini(&vp->lanes[--q]);
 			return err;
 		}
-		pd_port_lane_init(port, &vp->lanes[q].lane, pd_vhost_lane_ops(role, dialect),
+		pd_port_lane_init(port, &vp->lanes[q].lane, pd_vhost_lane_ops(role, dialect, false),
 				  (uint16_t)q);
 	}
 	return 0;

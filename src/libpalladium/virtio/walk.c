@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The split ring's slower half: chains of several descriptors, indirect tables. */
+/* The walk along a chain, for both formats: descriptors in several pieces, indirect tables. */
 #include <string.h>
 
-#include "virtio/split.h"
+#include "virtio/ring.h"
 
 /* A word of peer memory at any alignment; volatile, so that it is loaded once. */
 typedef volatile uint64_t __attribute__((aligned(1), may_alias)) unaligned_u64;
@@ -11,8 +11,8 @@ typedef volatile uint64_t __attribute__((aligned(1), may_alias)) unaligned_u64;
  * Read the descriptor at entry `i` of the indirect table that `w` is in. The table stands where the
  * peer says: at any alignment, across regions. Returns 0, or -EFAULT when it is not in the table.
  */
-static int read_indirect(struct pd_vq *vq, const struct pd_split_walk *w, uint32_t i,
-			 struct pd_split_desc *out)
+static int read_indirect(struct pd_vq *vq, const struct pd_ring_walk *w, uint32_t i,
+			 struct pd_ring_desc *out)
 {
 	uint64_t addr = w->table + 16 * (uint64_t)i;
 	const uint8_t *p = pd_mem_translate(vq->mem, &vq->mem_hint, addr, 16);
@@ -41,7 +41,7 @@ static int read_indirect(struct pd_vq *vq, const struct pd_split_walk *w, uint32
 }
 
 /* Go into the indirect table that the current descriptor names. */
-static int enter_indirect(struct pd_vq *vq, struct pd_split_walk *w)
+static int enter_indirect(struct pd_vq *vq, struct pd_ring_walk *w)
 {
 	uint32_t n = w->desc.len / 16;
 
@@ -51,7 +51,9 @@ static int enter_indirect(struct pd_vq *vq, struct pd_split_walk *w)
 		return pd_vq_break(vq, "an indirect descriptor within an indirect table");
 	if (w->desc.flags & VRING_DESC_F_NEXT)
 		return pd_vq_break(vq, "an indirect descriptor that is not the chain's last");
-	if (!n || w->desc.len % 16 || n > PD_SPLIT_INDIRECT_MAX)
+	if (vq->packed && w->chain.slots > 1)
+		return pd_vq_break(vq, "an indirect descriptor at the end of a chain");
+	if (!n || w->desc.len % 16 || n > PD_RING_INDIRECT_MAX)
 		return pd_vq_break(vq, "an indirect table of a bad length");
 	w->table = w->desc.addr;
 	w->table_n = n;
@@ -60,27 +62,36 @@ static int enter_indirect(struct pd_vq *vq, struct pd_split_walk *w)
 	return read_indirect(vq, w, 0, &w->desc);
 }
 
-/* Go to the descriptor that follows: 1, 0 at the end, -EFAULT, -ENETDOWN. */
-static int step(struct pd_vq *vq, struct pd_split_walk *w)
+/*
+ * Go to the descriptor that follows in the indirect table: 1, 0 at the end, -EFAULT, -ENETDOWN. In a
+ * packed ring's tables they stand one after the other (2.8.8), in a split ring's they are linked.
+ */
+static int table_step(struct pd_vq *vq, struct pd_ring_walk *w)
 {
-	uint16_t next = w->desc.next;
-	int err = 0;
+	uint32_t next = vq->packed ? w->table_n - w->left : w->desc.next;
+	bool more = vq->packed ? w->left : w->desc.flags & VRING_DESC_F_NEXT;
 
-	if (!(w->desc.flags & VRING_DESC_F_NEXT))
+	if (!more)
 		return 0;
 	if (!w->left--)
 		return pd_vq_break(vq, "a descriptor chain is a loop");
-	if (next >= (w->table_n ? w->table_n : vq->mask + 1))
+	if (next >= w->table_n)
 		return pd_vq_break(vq, "a descriptor's next names no descriptor");
-	w->walked++;
-	if (w->table_n)
-		err = read_indirect(vq, w, next, &w->desc);
-	else
-		w->desc = pd_split_desc_load(&vq->desc[next]);
-	return err ? err : 1;
+	return read_indirect(vq, w, next, &w->desc) ?: 1;
 }
 
-int pd_split_walk_next(struct pd_vq *vq, struct pd_split_walk *w, struct pd_split_run *run)
+/* Go to the descriptor that follows: 1, 0 at the end, -EFAULT, -ENETDOWN. */
+static int step(struct pd_vq *vq, struct pd_ring_walk *w)
+{
+	int more = w->table_n   ? table_step(vq, w)
+		   : vq->packed ? pd_packed_step(vq, w)
+				: pd_split_step(vq, w);
+
+	w->walked += more > 0;
+	return more;
+}
+
+int pd_ring_walk_next(struct pd_vq *vq, struct pd_ring_walk *w, struct pd_ring_run *run)
 {
 	for (;;) {
 		uint64_t room;

@@ -68,6 +68,7 @@ include tests/unit/virtio/local.mk
 # --- the lab -------------------------------------------------------------------------------
 include tests/lab/local.mk
 include tests/hostile/local.mk
+include tests/fuzz/local.mk
 include tests/cross/local.mk
 
 # --- measurements: built by `make bench`, never by check ------------------------------------

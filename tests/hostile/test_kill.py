@@ -6,7 +6,7 @@ The peer is a forked child. Where the memory is the peer's, this process has it 
 child carries on in the rings where the last one died. Frames hold the numbers 0, 1, 2...; as each
 takes one ring entry, ring indices and numbers are the same modulo 2^16.
 
-PD_CYCLES: how many deaths (10; `make soak` takes 1000).
+PD_CYCLES: how many deaths (10; `make soak` takes 1000, or SOAK_CYCLES=N).
 """
 import os
 import random
@@ -44,6 +44,14 @@ RECEIVER = START + """
 while True:
     os.write(1, b"%d\\n" % struct.unpack_from("!I", s.recv(4096), 14))
 """
+
+
+def cycles():
+    """Count the deaths, and say now and then how many there were (make soak shows it)."""
+    for n in range(CYCLES):
+        if n and n % 100 == 0:
+            print(f"  {n} of {CYCLES}", flush=True)
+        yield n
 
 
 def program(code, sock, role):
@@ -126,7 +134,7 @@ def test_front_end_killed_while_it_sends(sock):
                     if k % 7 == 0:
                         q.publish()
                 q.publish()
-        for cycle in range(CYCLES):
+        for cycle in cycles():
             first = n
             child = Child(lambda tell, first=first: send(first))
             goal = first + random.Random(cycle).randrange(100, 6000)
@@ -154,7 +162,7 @@ def test_front_end_killed_while_it_receives(sock):
                     q.add_raw(posted % SIZE)
                     posted += 1
                     q.publish()
-        for cycle in range(CYCLES):
+        for cycle in cycles():
             posted = after(n, q.ring.avail_idx)
             child = Child(lambda tell, a=n, b=posted: receive(a, b))
             goal = n + random.Random(cycle).randrange(50, SIZE)
@@ -185,7 +193,7 @@ def test_back_end_killed_while_it_receives(sock, listen):
                 if k % 64 == 0:
                     tell(k, 0)
         expected = 0
-        for cycle in range(CYCLES):
+        for cycle in cycles():
             child = Child(receive)
             used, first = child.hear()
             assert first == after(expected, used)
@@ -211,7 +219,7 @@ def test_back_end_killed_while_it_sends(sock):
                 if k % 64 == 0:
                     tell(k, 0)
         n = 0
-        for cycle in range(CYCLES):
+        for cycle in cycles():
             child = Child(lambda tell, n=n: send(tell, n))
             n, _ = child.hear()
             for _ in range(random.Random(cycle).randrange(1, 20)):

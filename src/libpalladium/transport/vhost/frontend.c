@@ -89,6 +89,14 @@ static int area_renew(struct pd_vhost_frontend *fe)
 	return 0;
 }
 
+/* Forget what a peer has written into a ring that never ran: the next one looks at it before it runs. */
+static void ring_clear(const struct pd_vq_layout *layout)
+{
+	memset(layout->desc, 0, pd_vq_desc_bytes(layout->size));
+	memset(layout->avail, 0, pd_vq_avail_bytes(layout->size));
+	memset(layout->used, 0, pd_vq_used_bytes(layout->size));
+}
+
 /* Find where each ring carries on. Returns 0, or -ENETDOWN when one cannot. */
 static int rings_resume(struct pd_vhost_frontend *fe)
 {
@@ -98,8 +106,10 @@ static int rings_resume(struct pd_vhost_frontend *fe)
 		enum pd_dir dir = pd_vhost_ring_dir(&fe->role, i);
 		int err;
 
-		if (!ring->used)
+		if (!ring->used) {
+			ring_clear(&ring->layout);
 			continue;
+		}
 		pd_vhost_lane_lock(lane, dir);
 		err = pd_vhost_lane_resume_base(lane, dir, &ring->base);
 		pd_vhost_lane_unlock(lane, dir);

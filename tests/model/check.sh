@@ -13,6 +13,7 @@ work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT INT TERM
 cd "$work" || exit 1
 n=0 failed=0
+model=waiting
 
 # run NAME holds|breaks DEFINES...: one configuration.
 run() {
@@ -21,7 +22,7 @@ run() {
 	n=$((n + 1))
 	rm -f pan* ./*.trail
 	# One search with progress labels checks the assertions, what is lost, and cycles without progress.
-	if ! spin -a "$@" "$dir/waiting.pml" >spin.log 2>&1 ||
+	if ! spin -a "$@" "$dir/$model.pml" >spin.log 2>&1 ||
 		! $cc -O1 -w -DNP -DCOLLAPSE -DNOFAIR -DMEMLIM="$mb" -o pan pan.c >cc.log 2>&1; then
 		cat spin.log cc.log | sed 's/^/# /'
 		verdict=broken
@@ -43,7 +44,7 @@ run() {
 	else
 		echo "not ok $n - $name: $verdict, not $want"
 		failed=1
-		spin -t -p "$@" "$dir/waiting.pml" 2>/dev/null | tail -60 | sed 's/^/# /'
+		spin -t -p "$@" "$dir/$model.pml" 2>/dev/null | tail -60 | sed 's/^/# /'
 	fi
 }
 
@@ -76,5 +77,12 @@ if [ "$full" = full ]; then
 			-DEVENT_IDX=$idx
 	done
 fi
+model=takeover
+run "an epoll is taken over" holds -DSLEEPERS=3 -DVISITS=1
+run "an epoll is taken over, more visits" holds -DSLEEPERS=2 -DVISITS=3
+run "a sleeper does not look again" breaks -DBREAK=1
+run "who left stays called" breaks -DBREAK=2
+run "the last leaves the beacon lit" breaks -DBREAK=3
+run "the first puts it out" breaks -DBREAK=4
 echo "1..$n"
 exit $failed

@@ -9,7 +9,7 @@
  *   sleeper   note it; fence; look whether the epoll is ours by now, and if not, sleep
  *   adopter   make the epoll ours; fence; look who has noted it
  *
- * One of the two sees the other. A handler of the program that interrupts the sleep may never come back, so its
+ * One of the two sees the other (tests/model/takeover.pml). A handler of the program that interrupts the sleep may never come back, so its
  * thread counts as gone while the handler runs. A program that makes no packet socket gets nothing of all this but the note.
  */
 #ifndef PD_SOCK_SLEEPERS_H

@@ -397,3 +397,32 @@ for i in range(30):
     say(os.waitpid(pid, 0)[1])
 """)
     assert out == "0\n" * 30
+
+
+@pytest.mark.parametrize("how", ["libc.closefrom(20)", "libc.close_range(20, 0xffffffff, 0)", "libc.close_range(20, 0xffffffff, 4)",
+                                 "libc.close_range(20, 0xffffffff, 2)", "os.closerange(20, 20000)",
+                                 "libc.syscall(436, 20, 0xffffffff, 0)",
+                                 "[attempt(os.close, int(n)) for n in os.listdir('/proc/self/fd') if int(n) >= 20]"])
+def test_closing_everything_leaves_the_library_its_own(how):
+    """The program's descriptors in the range go; threads that sleep on a port, and the port, stay. Ours are no number of the program's."""
+    out = on_ports(f"""
+a, b = packet(A), packet(B)
+extra = os.dup2(b.fileno(), 30)
+a.send(frame(0))
+b.recv(100)
+heard = []
+t = threading.Thread(target=lambda: heard.append(number(b.recv(100))))
+t.start()
+time.sleep(0.05)
+own = [int(n) for n in os.listdir("/proc/self/fd") if int(n) > 100]
+{how}
+say(len(own) > 3, all(os.path.exists(f"/proc/self/fd/{{n}}") for n in own), [attempt(os.dup, n) for n in own] == ["EBADF"] * len(own))
+say(attempt(os.fstat, 30) == "EBADF" if {how!r} != "libc.close_range(20, 0xffffffff, 4)" else fcntl.fcntl(30, fcntl.F_GETFD) == 1)
+a.send(frame(5))
+t.join(10)
+e = select.epoll()
+e.register(b, select.EPOLLIN)
+a.send(frame(6))
+say(heard, len(e.poll(10)), number(b.recv(100)))
+""")
+    assert out == "True True True\nTrue\n[5] 1 6\n"

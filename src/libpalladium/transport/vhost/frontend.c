@@ -93,8 +93,8 @@ static int area_renew(struct pd_vhost_frontend *fe)
 static void ring_clear(const struct pd_vq_layout *layout)
 {
 	memset(layout->desc, 0, pd_vq_desc_bytes(layout->size));
-	memset(layout->avail, 0, pd_vq_avail_bytes(layout->size));
-	memset(layout->used, 0, pd_vq_used_bytes(layout->size));
+	memset(layout->avail, 0, pd_vq_avail_bytes(layout->size, false));
+	memset(layout->used, 0, pd_vq_used_bytes(layout->size, false));
 }
 
 /* Find where each ring carries on. Returns 0, or -ENETDOWN when one cannot. */

@@ -321,28 +321,29 @@ static bool device_call(struct device *d)
 
 	race_start(&d->s[0]);
 	if (d->receive) {
-		n = pd_device_rx(&d->vq, d->avip, &headers, 0, shown, 1 + rnd(PD_VQ_FRAMES_MAX),
-				 &notify);
+		n = pd_device_rx(&d->vq, false, d->avip, &headers, 0, shown,
+				 1 + rnd(PD_VQ_FRAMES_MAX), &notify);
 		MUST(n >= 0 ? n == d->vq.n_shown : n == -ENETDOWN && d->vq.broken);
 		read_frames(shown, n, d->s, REGIONS, &d->vq);
 		if (n > 0)
-			pd_device_rx_done(&d->vq, rnd((uint32_t)n + 1));
+			pd_device_rx_done(&d->vq, false, rnd((uint32_t)n + 1));
 	} else {
 		struct pd_buffer *out[128];
 		unsigned want = make_frames(out);
 
-		n = pd_device_tx(&d->vq, d->avip, out, want);
+		n = pd_device_tx(&d->vq, false, d->avip, out, want);
 		MUST(n <= (int)want &&
 		     (n >= 0 || n == -EMSGSIZE || (n == -ENETDOWN && d->vq.broken)));
 		if (!one_in(10))
-			pd_device_flush(&d->vq);
+			pd_device_flush(&d->vq, false);
 	}
 	if (one_in(3))
-		pd_device_arm(&d->vq, one_in(2) ? d->vq.cursor : pd_device_position(&d->vq));
+		pd_device_arm(&d->vq, false,
+			      one_in(2) ? d->vq.cursor : pd_device_position(&d->vq, false));
 	else
-		pd_device_disarm(&d->vq);
+		pd_device_disarm(&d->vq, false);
 	race_stop();
-	MUST(!d->vq.broken || pd_device_position(&d->vq) == d->vq.cursor);
+	MUST(!d->vq.broken || pd_device_position(&d->vq, false) == d->vq.cursor);
 	return !d->vq.broken;
 }
 
@@ -379,7 +380,7 @@ static void device_make(struct device *d)
 	}
 	at += (uint32_t)pd_vq_desc_bytes(size);
 	d->layout.avail = d->s[0].p + at;
-	at = (at + (uint32_t)pd_vq_avail_bytes(size) + 3) & ~3u;
+	at = (at + (uint32_t)pd_vq_avail_bytes(size, false) + 3) & ~3u;
 	d->layout.used = d->s[0].p + at;
 	d->avail_idx = (uint16_t)(one_in(2) ? 0 : 65536 - rnd(64));
 	((struct vring_used *)d->layout.used)->idx = d->avail_idx;
@@ -455,28 +456,29 @@ static bool driver_call(struct driver *d)
 
 	race_start(&d->s);
 	if (d->layout.receive) {
-		n = pd_driver_rx(&d->vq, d->avip, &headers, 0, shown, 1 + rnd(PD_VQ_FRAMES_MAX),
-				 &notify);
+		n = pd_driver_rx(&d->vq, false, d->avip, &headers, 0, shown,
+				 1 + rnd(PD_VQ_FRAMES_MAX), &notify);
 		MUST(n >= 0 ? n == d->vq.n_shown : n == -ENETDOWN && d->vq.broken);
 		read_frames(shown, n, &d->s, 1, &d->vq);
 		if (n > 0)
-			pd_driver_rx_done(&d->vq, rnd((uint32_t)n + 1));
+			pd_driver_rx_done(&d->vq, false, rnd((uint32_t)n + 1));
 	} else {
 		struct pd_buffer *out[128];
 		unsigned want = make_frames(out);
 
-		n = pd_driver_tx(&d->vq, d->avip, out, want);
+		n = pd_driver_tx(&d->vq, false, d->avip, out, want);
 		MUST(n <= (int)want &&
 		     (n >= 0 || n == -EMSGSIZE || (n == -ENETDOWN && d->vq.broken)));
 		if (!one_in(10))
-			pd_driver_flush(&d->vq);
+			pd_driver_flush(&d->vq, false);
 	}
 	if (one_in(3))
-		pd_driver_arm(&d->vq, one_in(2) ? d->vq.cursor : pd_driver_position(&d->vq));
+		pd_driver_arm(&d->vq, false,
+			      one_in(2) ? d->vq.cursor : pd_driver_position(&d->vq, false));
 	else
-		pd_driver_disarm(&d->vq);
+		pd_driver_disarm(&d->vq, false);
 	race_stop();
-	MUST(!d->vq.broken || pd_driver_position(&d->vq) == d->vq.cursor);
+	MUST(!d->vq.broken || pd_driver_position(&d->vq, false) == d->vq.cursor);
 	return !d->vq.broken;
 }
 
@@ -506,15 +508,14 @@ static void driver_seed(void)
 	in_device = false;
 	driver_make(&d);
 	for (int i = 0; i < STEPS; i++) {
-		int base;
+		uint32_t base;
 
 		driver_peer(&d);
 		if (!driver_call(&d))
 			break;
 		if (!one_in(10))
 			continue;
-		base = pd_vq_resume_driver(&d.vq); /* another device comes */
-		if (base < 0)
+		if (pd_vq_resume_driver(&d.vq, &base)) /* another device comes */
 			break;
 		d.used_idx = (uint16_t)base;
 	}

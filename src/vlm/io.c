@@ -281,9 +281,24 @@ static void check_content(struct vlm *v, struct vlm_port *vp, const struct vlm_n
 	}
 }
 
-/* A frame of ours came back. `now`: when it was seen. */
+/* Check the queue that a frame came by. */
+static void check_queue(struct vlm *v, struct vlm_port *vp, const struct vlm_name *name,
+			unsigned queue)
+{
+	unsigned pfc = vlm_sidecar_pfc(&v->options->plan, name);
+	unsigned expected = pfc % pd_min(vp->n_lanes, (unsigned)MAX_PFC_QUEUES);
+
+	if (pd_likely(!v->options->require_queue || queue == expected))
+		return;
+	vp->counts.wrong_queue++;
+	remark(v,
+	       "port %u queue %u frame %" PRIu64 ": came back by queue %u, but its priority is %u",
+	       name->port, name->queue, name->number, queue, pfc);
+}
+
+/* A frame of ours came back by `queue`. `now`: when it was seen. */
 static void on_returned(struct vlm *v, const struct vlm_name *name, const struct pd_buffer *b,
-			const uint8_t *bytes, uint64_t now)
+			const uint8_t *bytes, unsigned queue, uint64_t now)
 {
 	struct vlm_port *vp = &v->ports[name->port];
 	uint64_t sent_ns = 0;
@@ -313,6 +328,7 @@ static void on_returned(struct vlm *v, const struct vlm_name *name, const struct
 		vlm_hist_add(&v->latency, now - sent_ns);
 	vp->counts.returned_bytes += b->total_len;
 	v->end_ns = now;
+	check_queue(v, vp, name, queue);
 	check_content(v, vp, name, b, bytes);
 }
 
@@ -354,7 +370,8 @@ static bool on_frame(struct vlm *v, struct vlm_port *vp, struct vlm_lane *vl, st
 	}
 	if (pd_likely(vlm_frame_identify(&v->options->plan, bytes, b->total_len, &name) &&
 		      name.port < v->n_ports && name.queue < v->options->queues)) {
-		on_returned(v, &name, b, bytes, now);
+		vl->came++;
+		on_returned(v, &name, b, bytes, vl->lane->queue, now);
 		return true;
 	}
 	if (v->options->reflect && !reflect(vp, vl, b))

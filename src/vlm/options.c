@@ -360,6 +360,11 @@ static void take_tolerate(struct vlm_options *o, const char *name, const char *t
 	o->tolerate_restart = true;
 }
 
+static void take_require_queue(struct vlm_options *o, const char *name, const char *text)
+{
+	o->require_queue = true;
+}
+
 static void take_require_control(struct vlm_options *o, const char *name, const char *text)
 {
 	o->require_control = true;
@@ -423,7 +428,8 @@ static const struct row {
 
 	{"The sidecar; what is not given differs from frame to frame", "ifg", "N", take_ifg,
 	 "inter-frame gap", 0},
-	{NULL, "pfc", "N", take_pfc, "PFC priority, 0 to 7", 0},
+	{NULL, "pfc", "N", take_pfc,
+	 "PFC priority, 0 to 7 (with several queues that of the queue, modulo 8)", 0},
 	{NULL, "preamble", "HEX|none", take_preamble, "preamble of 1 to 8 bytes", 0},
 	{NULL, "fcs", "N|none", take_fcs, "FCS, a number of 32 bits", 0},
 	{NULL, "flags", "NAME,...", take_flags,
@@ -446,6 +452,8 @@ static const struct row {
 	{NULL, "loss-after", "SECONDS", take_loss_after, "a frame is lost when it is not back after so long (5)", 0},
 	{NULL, "tolerate-restart", NULL, take_tolerate,
 	 "frames that a peer took with it, or sent twice, when it restarted are no failure", 0},
+	{NULL, "require-queue", NULL, take_require_queue,
+	 "frames must come back by the queue of their PFC priority (modulo the queues)", 0},
 	{NULL, "require-control", NULL, take_require_control, "LINE_SPEED and PORT_NAME must come on each port", 0},
 
 	{"What is printed", "json", NULL, take_json, "the report as one JSON object", 'j'},
@@ -562,10 +570,15 @@ static void check_together(struct vlm_options *o)
 	if (o->dialect == PD_DIALECT_VIRTIO) {
 		if (o->expect == VLM_EXPECT_ECHO)
 			refuse("--expect echo: the virtio dialect carries no sidecar");
+		if (o->require_queue)
+			refuse("--require-queue: the virtio dialect carries no PFC priority");
 		if (o->require_control || o->n_controls || o->control_every)
 			refuse("the virtio dialect carries no control messages");
 		o->no_control = true;
 	}
+	if (o->require_queue && o->plan.sidecar.empty)
+		refuse("--require-queue and --no-sidecar exclude each other");
+	o->plan.sidecar.pfc_by_queue = o->queues > 1;
 	if (o->no_control && (o->n_controls || o->control_every))
 		refuse("--no-control and --control exclude each other");
 }

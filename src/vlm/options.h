@@ -48,6 +48,7 @@ struct vlm_options {
 	enum vlm_check check;
 	double loss_s; /* a frame is lost when it has not come back for so long */
 	bool tolerate_restart;
+	bool require_queue;   /* frames have to come back by the queue of their priority */
 	bool require_control; /* LINE_SPEED and PORT_NAME have to come */
 	/* What is printed. */
 	bool json, quiet, verbose;

@@ -164,7 +164,7 @@ void vlm_sidecar_make(const struct vlm_plan *plan, const struct vlm_name *name,
 	pd->metadata_type = PALLADIUM_IFG | sp->flags;
 	pd->ifg = sp->ifg_fixed ? sp->ifg : w[1];
 	pd->latency = w[2];
-	pd->pfc_priority = sp->pfc_fixed ? sp->pfc : (uint8_t)(name->number % MAX_PFC_QUEUES);
+	pd->pfc_priority = vlm_sidecar_pfc(plan, name);
 	pd->tcp_udp_checksum_offset = (uint8_t)(w[3] >> 56);
 	if (!sp->no_preamble) {
 		pd->metadata_type |= PALLADIUM_PREAMBLE;

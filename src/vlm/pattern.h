@@ -42,6 +42,7 @@ enum vlm_size_kind { VLM_SIZE_RANGE, VLM_SIZE_IMIX };
 struct vlm_sidecar_plan {
 	uint64_t flags; /* more bits of metadata_type */
 	bool ifg_fixed, pfc_fixed, preamble_fixed, fcs_fixed;
+	bool pfc_by_queue;        /* the priority is that of the queue a frame is sent by */
 	bool no_preamble, no_fcs; /* neither flag nor value */
 	bool empty;               /* all zeroes: as if there were no sidecar */
 	uint64_t ifg;
@@ -97,6 +98,16 @@ bool vlm_frame_identify(const struct vlm_plan *plan, const uint8_t *frame, uint3
  */
 uint32_t vlm_frame_compare(const struct vlm_plan *plan, const struct vlm_name *name,
 			   const uint8_t *frame, uint32_t len, bool header_only);
+
+/* The PFC priority in the sidecar of frame `name`. */
+static inline uint8_t vlm_sidecar_pfc(const struct vlm_plan *plan, const struct vlm_name *name)
+{
+	const struct vlm_sidecar_plan *sp = &plan->sidecar;
+
+	if (sp->pfc_fixed)
+		return sp->pfc;
+	return (uint8_t)((sp->pfc_by_queue ? name->queue : name->number) % MAX_PFC_QUEUES);
+}
 
 /* Make the sidecar of frame `name`; mrg_num_buffers is 0. */
 void vlm_sidecar_make(const struct vlm_plan *plan, const struct vlm_name *name,

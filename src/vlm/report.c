@@ -40,6 +40,7 @@ static const struct {
 	{"altered_bytes", AT(other.altered_bytes), MEANS_FAILURE, true},
 	{"altered_length", AT(other.altered_length), MEANS_FAILURE, false},
 	{"altered_sidecar", AT(other.altered_sidecar), MEANS_FAILURE, true},
+	{"wrong_queue", AT(other.wrong_queue), MEANS_FAILURE, false},
 	{"unexpected", AT(other.unexpected), MEANS_FAILURE, false},
 	{"not_taken", AT(other.not_taken), MEANS_FAILURE, false},
 	{"restarts", AT(other.restarts), MEANS_NOTHING, false},
@@ -165,6 +166,22 @@ static void json_counts(json_t *object, const struct totals *t)
 		json_object_set_new(object, counts[i].key, json_u64(value(t, i)));
 }
 
+/* The queues of a port: what was sent by each, what of that came back, and what came by it. */
+static json_t *json_queues(const struct vlm_port *vp)
+{
+	json_t *queues = json_array();
+
+	for (unsigned q = 0; q < vp->n_lanes; q++) {
+		json_t *o = json_object();
+
+		json_object_set_new(o, "sent", json_u64(vp->lanes[q].flow.counts.sent));
+		json_object_set_new(o, "returned", json_u64(vp->lanes[q].flow.counts.returned));
+		json_object_set_new(o, "came", json_u64(vp->lanes[q].came));
+		json_array_append_new(queues, o);
+	}
+	return queues;
+}
+
 /* One port: its counts and what its peer said. */
 static json_t *json_port(const struct vlm *v, const struct vlm_port *vp)
 {
@@ -174,6 +191,7 @@ static json_t *json_port(const struct vlm *v, const struct vlm_port *vp)
 
 	json_object_set_new(o, "port", json_integer(vp->number));
 	json_counts(o, &t);
+	json_object_set_new(o, "queues", json_queues(vp));
 	if (vp->heard.flags & PALLADIUM_LINE_SPEED)
 		json_object_set_new(heard, "line_speed", json_integer(vp->heard.line_speed));
 	if (vp->heard.flags & PALLADIUM_PORT_NAME) {

@@ -24,10 +24,11 @@ struct vlm_counts {
 	uint64_t sent_bytes, returned_bytes;
 	/* Of the frames that came back: */
 	uint64_t altered_bytes, altered_length, altered_sidecar;
-	uint64_t unexpected; /* ours, but nothing should have come back */
-	uint64_t foreign;    /* not ours */
-	uint64_t reflected;  /* of them, sent back */
-	uint64_t not_taken;  /* --expect sink: sent, but the peer did not take them */
+	uint64_t wrong_queue; /* came by another queue than that of their priority */
+	uint64_t unexpected;  /* ours, but nothing should have come back */
+	uint64_t foreign;     /* not ours */
+	uint64_t reflected;   /* of them, sent back */
+	uint64_t not_taken;   /* --expect sink: sent, but the peer did not take them */
 	uint64_t control_sent, control_received;
 	uint64_t restarts; /* times a peer came after another */
 	uint64_t ring_full;
@@ -36,6 +37,7 @@ struct vlm_counts {
 struct vlm_lane {
 	struct pd_lane *lane;
 	struct vlm_flow flow;
+	uint64_t came; /* frames of ours by this queue, whichever they were sent by */
 	uint32_t link; /* the link's count at which this lane was last used; 0: never */
 	bool blocked;  /* has something to send and found no room */
 	uint32_t seen; /* then, the position before it tried */

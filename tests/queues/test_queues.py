@@ -2,6 +2,7 @@
 """Ports of several queues beside scripted peers that serve each queue by itself: which one a frame goes by,
 what a full one and a missing one do, and that frames of all are received."""
 import ast
+import json
 import pathlib
 import select
 import subprocess
@@ -12,8 +13,9 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "sock"))
 
 from lab.avip import avip, control, parse  # noqa: E402
-from lab.proc import scale  # noqa: E402
+from lab.proc import build, run, scale  # noqa: E402
 from lab.vhostpeer import BackEnd, FrontEnd, PeerClosed, PeerTimeout, Req  # noqa: E402
+from interop.port import Echo  # noqa: E402
 from sockutil import environment, program  # noqa: E402
 
 REMOTE = """
@@ -431,6 +433,27 @@ def test_a_child_takes_the_port_over(sock):
                 assert peer.recv(cls % 4) == (cls, cls + n)
             if not n:
                 assert p.ask(f"os.waitpid({pid}, 0)[1]") == 0
+
+
+@pytest.mark.parametrize("queues", [1, 2, 8, 10])
+def test_the_tester_finds_each_class_on_its_queue(sock, queues):
+    """palladium_vlm against the loopback example; the counters of the lanes agree with what it saw."""
+    keys = {"mode": "connect", "queues": queues, "steer": "pfc"}
+    with Echo(sock, **keys) as echo:
+        code, text = run([build("palladium_vlm"), "--socket", sock, "--json", "--quiet", "--frames",
+                          2000 * queues, "--queues", queues, "--expect", "echo", "--require-queue"], timeout=60)
+        assert code == 0, text
+        of_queue = json.loads(text.splitlines()[-1])["ports"][0]["queues"]
+        came = [sum(q["sent"] for i, q in enumerate(of_queue) if i % 8 % queues == lane) if lane < 8 else 0
+                for lane in range(queues)]
+        assert [q["came"] for q in of_queue] == came and sum(came) == 2000 * queues
+        code, text = run([build("palladium_stats"), "-p", echo.popen.pid, "--json", "-c", "1", "-v", "3"],
+                         timeout=20)
+        assert code == 0, text
+        lanes = json.loads(text)["lane"]
+        assert [x["counters"]["tx_frames"] for x in lanes] == came
+        assert [x["counters"]["rx_frames"] - x["counters"]["rx_control"] for x in lanes] == \
+            [q["sent"] for q in of_queue]
 
 
 if __name__ == "__main__":

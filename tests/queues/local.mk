@@ -13,3 +13,10 @@ tests_unit_transport_test_lanes_LDADD = $(PD_UNIT_LIBS)
 
 TESTS += tests/queues/test_queues.py
 EXTRA_DIST += tests/queues/test_queues.py
+
+# Threads on several queues, linked to the library for the sanitizers.
+check_PROGRAMS += tests/queues/threads
+TESTS += tests/queues/threads
+tests_queues_threads_SOURCES = tests/queues/threads.c tests/sock/direct.h
+tests_queues_threads_CFLAGS = $(AM_CFLAGS) -Wno-unused-parameter -Wno-unused-value
+tests_queues_threads_LDADD = libpd.la -lpthread

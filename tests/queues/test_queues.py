@@ -341,6 +341,31 @@ def test_queues_come_and_go(sock):
         assert peer.recv(1) == (3, 7)
 
 
+def test_no_frame_is_lost_while_queues_come_and_go(sock):
+    """Nor refused: there is another queue at every moment."""
+    with Side("frontend", sock, 3) as peer, Program(port(sock, 3), **WAIT) as p:
+        p.ask("s = packet('pd0')")
+        early = p.ask("blocked(put, s, 0, 0)")
+        assert peer.start(p, early) == 64
+        p.ask("sender = threading.Thread(target=lambda: got.append([attempt(put, s, 2, n) for n in range(4000)]))")
+        p.ask("got = []")
+        p.ask("sender.start()")
+        seen, on = [], True
+        while len(seen) < 4001:
+            on = not on
+            enable(peer, 2, on)
+            for q in range(3):
+                used = True
+                while used:
+                    try:
+                        seen.append(peer.recv(q, 0)[1])
+                    except PeerTimeout:
+                        used = False
+        p.ask("sender.join()")
+        assert set(p.ask("got[0]")) == {64}
+        assert sorted(seen) == [0, *range(4000)]
+
+
 def came(peer, queue, expected):
     """Whether the next frame of a queue is this one; none at all is not."""
     try:

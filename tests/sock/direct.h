@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The stress program without the preload: its calls go straight to the socket layer, linked from libpd, so that a sanitizer sees both.
+ * A test program without the preload: its calls go straight to the socket layer, linked from libpd, so that a sanitizer sees both.
  * What preload/ does around a call (errno, the table) is done here in a few lines. Signals are not deferred.
  */
 #ifndef PD_TESTS_SOCK_DIRECT_H
 #define PD_TESTS_SOCK_DIRECT_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -67,12 +68,12 @@ static inline int direct_dup(int fd)
 	return made;
 }
 
-/* The loop pair that the stress runs on. */
-static inline void direct_start(void)
+/* Start the library with these ports. */
+static inline void direct_start(const char *ports)
 {
 	struct pd_config *config;
 
-	setenv("PALLADIUM_PORTS", "pd0=loop:pd1", 1);
+	setenv("PALLADIUM_PORTS", ports, 1);
 	setenv("PALLADIUM_CONFIG_FILE", "/dev/null", 1);
 	setenv("PALLADIUM_TRACELEVEL", "error", 1);
 	pd_vars_load();

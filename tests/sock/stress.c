@@ -350,7 +350,7 @@ static void run_longjmp(void)
 /* Both muddles as one TAP test, in the process that the sanitizer watches. */
 int main(void)
 {
-	direct_start();
+	direct_start("pd0=loop:pd1");
 	puts("1..2");
 	rounds = 300;
 	run_wake();

@@ -127,6 +127,13 @@ static void take_listen(struct vlm_options *o, const char *name, const char *tex
 	mode_given = o->listens = true;
 }
 
+static void take_mergeable(struct vlm_options *o, const char *name, const char *text)
+{
+	static const char *const words[] = {"on", "off", NULL};
+
+	o->single = word(name, text, words);
+}
+
 static void take_connect(struct vlm_options *o, const char *name, const char *text)
 {
 	if (mode_given && o->listens)
@@ -409,6 +416,8 @@ static const struct row {
 	{NULL, "ring", "N", take_ring, "descriptors of a ring, a power of two from 2 to 32768 (1024)", 0},
 	{NULL, "format", "F", take_format,
 	 "of the rings: split, packed, or auto (split, in dialect virtio packed if the peer can)", 0},
+	{NULL, "mergeable", "on|off", take_mergeable,
+	 "whether a frame may stand in several receive buffers (on)", 0},
 	{NULL, "dialect", "D", take_dialect,
 	 "header in front of frames: avip (48 bytes, the default) or virtio", 'd'},
 	{NULL, "timeout", "SECONDS", take_timeout, "how long to wait for the peer (30)", 't'},

@@ -26,6 +26,7 @@ struct vlm_options {
 	enum pd_dialect dialect;
 	unsigned ports, queues, ring;
 	enum pd_conf_format format;
+	bool single; /* every frame in one receive buffer */
 	double timeout_s;
 	/* What is sent. */
 	struct vlm_plan plan;

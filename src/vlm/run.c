@@ -72,6 +72,7 @@ static int configure_port(const struct vlm_options *o, unsigned i, struct pd_por
 	pc->queues = o->queues;
 	pc->ring = o->ring;
 	pc->format = o->format;
+	pc->mergeable = !o->single;
 	return 0;
 }
 

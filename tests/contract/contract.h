@@ -35,6 +35,7 @@ struct link {
 	enum pd_conf_mode mode[2];
 	enum pd_conf_side role[2];
 	enum pd_conf_format format;
+	bool single; /* no mergeable buffers */
 	uint32_t ring;
 };
 

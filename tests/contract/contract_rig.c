@@ -68,6 +68,7 @@ int link_setup(void **state)
 		pc->queues = 1;
 		pc->ring = current->ring;
 		pc->format = current->format;
+		pc->mergeable = !current->single;
 		pc->mac[0] = 2;
 		pc->mac[5] = (uint8_t)i;
 	}

@@ -181,6 +181,11 @@ static void pd_conf_show_format(const struct pd_port_config *port, char *out, si
 	snprintf(out, size, "%s", pd_conf_formats[port->format]);
 }
 
+static void pd_conf_show_mergeable(const struct pd_port_config *port, char *out, size_t size)
+{
+	snprintf(out, size, port->mergeable ? "on" : "off");
+}
+
 static void pd_conf_show_mac(const struct pd_port_config *port, char *out, size_t size)
 {
 	const uint8_t *mac = port->mac;
@@ -260,6 +265,14 @@ static void pd_conf_read_format(struct pd_conf_value *v)
 
 	if (format >= 0)
 		v->port->format = (enum pd_conf_format)format;
+}
+
+static void pd_conf_read_mergeable(struct pd_conf_value *v)
+{
+	int off = pd_conf_either(v, "on", "off");
+
+	if (off >= 0)
+		v->port->mergeable = !off;
 }
 
 /* Read six octets in hexadecimal, parted by ':' or '-'. */
@@ -416,6 +429,7 @@ static const struct pd_conf_key pd_conf_keys[] = {
 	{"role", "vhost-user", false, pd_conf_read_role, pd_conf_show_role},
 	{"dialect", NULL, false, pd_conf_read_dialect, pd_conf_show_dialect},
 	{"format", "vhost-user", false, pd_conf_read_format, pd_conf_show_format},
+	{"mergeable", "vhost-user", false, pd_conf_read_mergeable, pd_conf_show_mergeable},
 	{"mac", NULL, false, pd_conf_read_mac, pd_conf_show_mac},
 	{"mtu", NULL, false, pd_conf_read_mtu, pd_conf_show_mtu},
 	{"ip", NULL, true, pd_conf_read_ip, NULL},
@@ -588,7 +602,7 @@ void pd_conf_begin_port(struct pd_conf_parse *p, struct pd_conf_text name,
 	else
 		pd_conf_use_scratch(p);
 	*p->port = (struct pd_port_config){
-		.queues = 1, .ring = PD_CONF_RING_DEFAULT, .place = name_place};
+		.queues = 1, .ring = PD_CONF_RING_DEFAULT, .mergeable = true, .place = name_place};
 	if (port)
 		pd_conf_copy(port->name, sizeof(port->name), name);
 	if (row)

@@ -96,6 +96,7 @@ struct pd_port_config {
 	enum pd_conf_side role;
 	enum pd_conf_dialect dialect;
 	enum pd_conf_format format;
+	bool mergeable; /* agree to frames in several receive buffers */
 	uint8_t mac[6];
 	bool mac_set; /* false: mac was derived from name and path, the same at every start */
 	uint32_t mtu; /* octets of payload behind the 14 of the Ethernet header */

@@ -19,6 +19,7 @@ static void test_a_port_has_defaults(void **state)
 	assert_int_equal(p->role, PD_CONF_BACKEND);
 	assert_int_equal(p->dialect, PD_CONF_DIALECT_AVIP);
 	assert_int_equal(p->format, PD_CONF_FORMAT_AUTO);
+	assert_true(p->mergeable);
 	assert_int_equal(p->mtu, 1500);
 	assert_int_equal(p->queues, 1);
 	assert_int_equal(p->steer, PD_CONF_STEER_AUTO);
@@ -39,7 +40,7 @@ static void test_every_key_of_a_port(void **state)
 	file("port pd0 vhost-user path=\"/run/a b#c\" mode=listen role=frontend dialect=virtio "
 	     "mac=02:00:00:AB:cd:ef mtu=12226 ip=10.1.2.3/24 ip=fd00::1/64 gw=10.1.2.1 "
 	     "gw=[fd00::2] "
-	     "queues=10 steer=flow ring=32768 format=packed # ring=3\n");
+	     "queues=10 steer=flow ring=32768 format=packed mergeable=off # ring=3\n");
 	assert_string_equal(said, "");
 	p = pd_config_port(cfg, "pd0");
 	assert_string_equal(p->path, "/run/a b#c");
@@ -62,6 +63,7 @@ static void test_every_key_of_a_port(void **state)
 	assert_int_equal(p->steer, PD_CONF_STEER_FLOW);
 	assert_int_equal(p->ring, 32768);
 	assert_int_equal(p->format, PD_CONF_FORMAT_PACKED);
+	assert_false(p->mergeable);
 }
 
 static void test_macs_are_stable_and_differ(void **state)
@@ -132,6 +134,7 @@ static void test_wrong_values_name_what_was_expected(void **state)
 		{"format=spilt",
 		 "format: expected auto, split or packed (did you mean split?), not "
 		 "\"spilt\"; using auto"},
+		{"mergeable=yes", "mergeable: expected on or off, not \"yes\"; using on"},
 		{"mac=1:2:3", "mac: expected six octets like 02:00:00:00:00:01, not \"1:2:3\"; "
 			      "using one made from the port's name and place"},
 		{"mac=0x:00:00:00:00:01",

@@ -29,6 +29,7 @@ static int setup(void **state)
 		strcpy(pc->transport, "loop");
 		pc->queues = 1;
 		pc->ring = 16;
+		pc->mergeable = true;
 	}
 	assert_int_equal(pd_ports_init(config), 0);
 	for (unsigned i = 0; i < 2; i++)

@@ -202,6 +202,7 @@ static inline void peer_ports(unsigned n, enum pd_conf_mode mode, enum pd_conf_s
 		snprintf(pc->path, sizeof(pc->path), "%s", peer_path);
 		pc->mode = mode;
 		pc->role = role;
+		pc->mergeable = true;
 		pc->mtu = 1500;
 		pc->queues = queues;
 		pc->ring = 64;

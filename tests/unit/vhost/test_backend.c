@@ -590,6 +590,9 @@ static void the_format_that_was_asked_for(void **state)
 	assert_true(offered & BIT(VIRTIO_F_IN_ORDER));
 	/* By default, only a front-end with sidecars stays with split rings. */
 	assert_false(pd_vhost_format_features(&config) & PACKED);
+	assert_false(pd_vhost_format_features(&config) & BIT(VIRTIO_NET_F_MRG_RXBUF));
+	config.mergeable = true;
+	assert_true(pd_vhost_format_features(&config) & BIT(VIRTIO_NET_F_MRG_RXBUF));
 	config.format = PD_CONF_FORMAT_PACKED;
 	assert_true(pd_vhost_format_features(&config) & PACKED);
 	assert_null(pd_vhost_format_check(&config, offered));

@@ -33,9 +33,9 @@
 	 PD_BIT(PD_VHOST_PF_STATUS))
 
 /* What every dialect and format has. With a sidecar there are no offloads (metadata/dialect.c). */
-#define FEATURES                                                                                   \
-	(PD_BIT(VIRTIO_NET_F_MRG_RXBUF) | PD_BIT(VIRTIO_NET_F_MTU) | PD_BIT(VIRTIO_F_ANY_LAYOUT) | \
-	 PD_BIT(VIRTIO_RING_F_INDIRECT_DESC) | PD_BIT(VIRTIO_RING_F_EVENT_IDX) |                   \
+#define FEATURES                                                                 \
+	(PD_BIT(VIRTIO_NET_F_MTU) | PD_BIT(VIRTIO_F_ANY_LAYOUT) |                \
+	 PD_BIT(VIRTIO_RING_F_INDIRECT_DESC) | PD_BIT(VIRTIO_RING_F_EVENT_IDX) | \
 	 PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES) | PD_BIT(VIRTIO_F_VERSION_1))
 
 static struct pd_vhost_backend *backend_of(struct pd_vhost_role_base *role)

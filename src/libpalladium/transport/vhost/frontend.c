@@ -34,10 +34,9 @@
 /* What we make use of; the rest of what a peer offers is left alone. */
 #define PROTOCOL_FEATURES \
 	(PD_BIT(PD_VHOST_PF_MQ) | PD_BIT(PD_VHOST_PF_REPLY_ACK) | PD_BIT(PD_VHOST_PF_STATUS))
-#define FEATURES                                                                  \
-	(PD_BIT(VIRTIO_NET_F_MRG_RXBUF) | PD_BIT(VIRTIO_F_ANY_LAYOUT) |           \
-	 PD_BIT(VIRTIO_RING_F_EVENT_IDX) | PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES) | \
-	 PD_BIT(VIRTIO_F_VERSION_1))
+#define FEATURES                                                         \
+	(PD_BIT(VIRTIO_F_ANY_LAYOUT) | PD_BIT(VIRTIO_RING_F_EVENT_IDX) | \
+	 PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES) | PD_BIT(VIRTIO_F_VERSION_1))
 
 /* Device status bits of virtio 1.2, 2.1. */
 #define STATUS_FEATURES_OK \

@@ -59,6 +59,8 @@ uint64_t pd_vhost_format_features(const struct pd_port_config *config)
 	if (config->format == PD_CONF_FORMAT_SPLIT ||
 	    (config->format == PD_CONF_FORMAT_AUTO && wary))
 		features &= ~PD_BIT(VIRTIO_F_RING_PACKED);
+	if (config->mergeable)
+		features |= PD_BIT(VIRTIO_NET_F_MRG_RXBUF);
 	return features;
 }
 

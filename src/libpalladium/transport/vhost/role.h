@@ -82,7 +82,7 @@ const char *pd_vhost_reason(struct pd_vhost_role_base *role, const char *fmt, ..
 uint32_t pd_vhost_hdr_bytes(const struct pd_port_config *config, uint64_t features);
 
 /*
- * The virtio features that say how rings are laid out and used, of which the port's configuration
+ * The virtio features that say how rings and the buffers in them are laid out and used, of which the port's configuration
  * allows these.
  */
 uint64_t pd_vhost_format_features(const struct pd_port_config *config);

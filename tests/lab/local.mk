@@ -4,7 +4,8 @@ TESTS += tests/lab/test_peer.py tests/lab/test_testpmd.py tests/lab/test_guest.p
 	tests/lab/test_packed.py
 TESTS += tests/contrib/test_startvm.py
 INTEROP_TESTS = tests/interop/test_wire.py tests/interop/test_testpmd.py tests/interop/test_guest.py \
-	tests/interop/test_leftovers.py tests/interop/test_header.py tests/interop/test_rings.py
+	tests/interop/test_leftovers.py tests/interop/test_header.py tests/interop/test_rings.py \
+	tests/interop/test_packed.py
 TESTS += $(INTEROP_TESTS)
 EXTRA_DIST += $(INTEROP_TESTS) tests/interop/__init__.py tests/interop/port.py
 EXTRA_DIST += contrib/vlm-vm/startvm contrib/vlm-vm/README.txt \

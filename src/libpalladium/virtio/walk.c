@@ -8,11 +8,12 @@
 typedef volatile uint64_t __attribute__((aligned(1), may_alias)) unaligned_u64;
 
 /*
- * Read the descriptor at entry `i` of the indirect table that `w` is in. The table stands where the
- * peer says: at any alignment, across regions. Returns 0, or -EFAULT when it is not in the table.
+ * Read the 16 bytes of entry `i` of the indirect table that `w` is in, as a split ring has them. The
+ * table stands where the peer says: at any alignment, across regions. Returns 0, or -EFAULT when the
+ * entry is in no memory.
  */
-static int read_indirect(struct pd_vq *vq, const struct pd_ring_walk *w, uint32_t i,
-			 struct pd_ring_desc *out)
+static int read_entry(struct pd_vq *vq, const struct pd_ring_walk *w, uint32_t i,
+		      struct pd_ring_desc *out)
 {
 	uint64_t addr = w->table + 16 * (uint64_t)i;
 	const uint8_t *p = pd_mem_translate(vq->mem, &vq->mem_hint, addr, 16);
@@ -40,6 +41,28 @@ static int read_indirect(struct pd_vq *vq, const struct pd_ring_walk *w, uint32_
 	return 0;
 }
 
+/*
+ * Read the descriptor at entry `i` of the indirect table that `w` is in. Returns 0 or -EFAULT.
+ *
+ * In a packed ring's table the id stands where split descriptors have their flags, and the flags at
+ * the end; WRITE is the only one that counts (virtio 1.2 section 2.8.7). DPDK 22.11 sets NEXT and
+ * AVAIL, too, and leaves WRITE on the header of what it sends: where nothing is ours to write, that is
+ * passed over.
+ */
+static int read_indirect(struct pd_vq *vq, const struct pd_ring_walk *w, uint32_t i,
+			 struct pd_ring_desc *out)
+{
+	int err = read_entry(vq, w, i, out);
+
+	if (!err && vq->packed) {
+		uint16_t id = out->flags;
+
+		out->flags = w->write ? out->next & VRING_DESC_F_WRITE : 0;
+		out->next = id;
+	}
+	return err;
+}
+
 /* Go into the indirect table that the current descriptor names. */
 static int enter_indirect(struct pd_vq *vq, struct pd_ring_walk *w)
 {
@@ -64,7 +87,7 @@ static int enter_indirect(struct pd_vq *vq, struct pd_ring_walk *w)
 
 /*
  * Go to the descriptor that follows in the indirect table: 1, 0 at the end, -EFAULT, -ENETDOWN. In a
- * packed ring's tables they stand one after the other (2.8.8), in a split ring's they are linked.
+ * packed ring's tables they stand one after the other (2.8.7), in a split ring's they are linked.
  */
 static int table_step(struct pd_vq *vq, struct pd_ring_walk *w)
 {

@@ -10,7 +10,7 @@ from lab.frames import numbered
 from lab.vhostpeer import BASIC, BackEnd, F, PeerClosed, PeerTimeout
 from hostile.victim import Victim, returns
 
-FORMATS = {"split": BASIC}
+FORMATS = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
 GONE = (PeerClosed, PeerTimeout, AssertionError, OSError)
 
 
@@ -24,7 +24,7 @@ def fmt(request):
 def up(sock, fmt):
     """A program and a device that are up; on leaving, the next device must be served."""
     with BackEnd(sock, listen=True, features=FORMATS[fmt]) as be, \
-            Victim(sock, role="frontend", ring=64) as program:
+            Victim(sock, role="frontend", ring=64, format=fmt) as program:
         be.wait_started()
         assert be.features & F.RING_PACKED == FORMATS[fmt] & F.RING_PACKED
         returns(be)
@@ -50,16 +50,12 @@ def broken(be, program, reason):
     program.refused(reason)
 
 
-def sent(be):
-    """The head of a chain that the program has sent and waits for."""
-    be.send(numbered(50, 60))
-    return be.recv(complete=False).used[0].head
-
-
 def transmitted(*idents):
-    """Complete these ids for the chain that was sent."""
+    """The program has sent two chains: complete these ids, made from the first one's."""
     def attack(be):
-        head = sent(be)
+        for n in (50, 51):
+            be.send(numbered(n, 60))
+        head = [be.recv(complete=False).used[0].head for _ in range(2)][0]
         be.queue(1).push_raw(*((ident(be.queue(1), head), 0) for ident in idents))
     return attack
 
@@ -82,7 +78,7 @@ def received_id(ident):
 BROKEN = {
     "sent, id of the ring's size": (transmitted(lambda q, _: q.size), "ring 1"),
     "sent, id of 65535": (transmitted(lambda q, _: 0xffff), "ring 1"),
-    "sent, id of nobody": (transmitted(lambda q, head: (head + 1) % q.size), "ring 1"),
+    "sent, id of nobody": (transmitted(lambda q, head: (head + 9) % q.size), "ring 1"),
     "sent, twice": (transmitted(lambda q, head: head, lambda q, head: head), "ring 1"),
     "received, id of the ring's size": (received_id(lambda size: size), "ring 0"),
     "received, id of 65535": (received_id(lambda _: 0xffff), "ring 0"),
@@ -127,7 +123,7 @@ def test_completions_rewritten_while_read(sock, fmt):
     """A thread flips ids and lengths of what is already used; whatever the program makes of that, it
     lives and serves the next device."""
     with up(sock, fmt) as (be, program):
-        for _ in range(20):
+        for _ in range(6):
             q, stop = be.queue(0), threading.Event()
 
             def flip(q=q, stop=stop):
@@ -139,8 +135,8 @@ def test_completions_rewritten_while_read(sock, fmt):
             thread.start()
             with contextlib.suppress(*GONE):
                 for n in range(20):
-                    be.send(numbered(n, 60), timeout=0.5)
-                    be.recv(timeout=0.2)
+                    be.send(numbered(n, 60), timeout=0.2)
+                    be.recv(timeout=0.1)
             stop.set()
             thread.join()
             be.drop()

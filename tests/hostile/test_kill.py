@@ -4,7 +4,8 @@ published, or send returned) is lost or doubled.
 
 The peer is a forked child. Where the memory is the peer's, this process has it too, and each
 child carries on in the rings where the last one died. Frames hold the numbers 0, 1, 2...; as each
-takes one ring entry, ring indices and numbers are the same modulo 2^16.
+takes one ring entry, ring indices and numbers are the same modulo 2^16, positions in a packed ring
+modulo twice its size.
 
 PD_CYCLES: how many deaths (10; `make soak` takes 1000, or SOAK_CYCLES=N).
 """
@@ -17,7 +18,9 @@ import struct
 import pytest
 
 from lab.proc import Proc, preload_env
-from lab.vhostpeer import BackEnd, FrontEnd
+from lab.packedring import PackedDeviceQueue
+from lab.ring import wait_fds
+from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd
 from hostile.victim import stats, until
 
 CYCLES = int(os.environ.get("PD_CYCLES", "10"))
@@ -69,9 +72,16 @@ def number(data):
     return struct.unpack_from("!I", data, 14)[0]
 
 
-def after(n, index):
-    """The first number from n on that is this ring index modulo 2^16."""
-    return n + ((index - n) & 0xffff)
+def after(n, index, modulus=1 << 16):
+    """The first number from n on that is this ring index."""
+    return n + (index - n) % modulus
+
+
+def used_index(q):
+    """(where the ring has been used up to, its modulus), from what the front-end left or says."""
+    if isinstance(q, PackedDeviceQueue):
+        return q.used_next, 2 * q.size
+    return q.ring.used_idx, 1 << 16
 
 
 class Child:
@@ -177,16 +187,21 @@ def test_front_end_killed_while_it_receives(sock):
         assert n >= 50 * CYCLES
 
 
+FEATURES = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
+
+
+@pytest.mark.parametrize("fmt", FEATURES)
 @pytest.mark.parametrize("listen", [True, False], ids=["peer listens", "program listens"])
-def test_back_end_killed_while_it_receives(sock, listen):
+def test_back_end_killed_while_it_receives(sock, listen, fmt):
     """What the dead peer had not used comes again, first; what it had used does not."""
-    where = sock if listen else sock + ",mode=listen"
-    with BackEnd(sock, listen=listen) as be, program(SENDER, where, "frontend") as p:
+    where = f"{sock},ring=8192,format={fmt}" + ("" if listen else ",mode=listen")
+    with BackEnd(sock, listen=listen, features=FEATURES[fmt]) as be, \
+            program(SENDER, where, "frontend") as p:
         def receive(tell):
             be.wait_started()
-            used = be.queue(1).ring.used_idx
+            used, modulus = used_index(be.queue(1))
             k = number(be.recv().frame)
-            tell(used, k)
+            tell(after(k, used, modulus), k)
             while True:
                 k += 1
                 assert number(be.recv().frame) == k
@@ -196,24 +211,27 @@ def test_back_end_killed_while_it_receives(sock, listen):
         for cycle in cycles():
             child = Child(receive)
             used, first = child.hear()
-            assert first == after(expected, used)
+            assert first == used and expected <= first < expected + 8192
             for _ in range(random.Random(cycle).randrange(1, 20)):
-                child.hear()
+                expected, _ = child.hear()
             child.kill()
-            expected = first
         be.wait_started()
-        used = be.queue(1).ring.used_idx
-        assert number(be.recv().frame) == after(expected, used)
+        used, modulus = used_index(be.queue(1))
+        assert number(be.recv().frame) == after(expected, used, modulus)
         assert p.running
 
 
-def test_back_end_killed_while_it_sends(sock):
-    with BackEnd(sock, listen=True) as be, program(RECEIVER, sock, "frontend") as p:
+@pytest.mark.parametrize("fmt", FEATURES)
+def test_back_end_killed_while_it_sends(sock, fmt):
+    with BackEnd(sock, listen=True, features=FEATURES[fmt]) as be, \
+            program(RECEIVER, f"{sock},ring=8192,format={fmt}", "frontend") as p:
         def send(tell, n, count=None):
             be.wait_started()
-            k = n = after(n, be.queue(0).ring.used_idx)
+            k = n = after(n, *used_index(be.queue(0)))
             tell(n, 0)
             while count is None or k < n + count:
+                while wait_fds([be.channel], 0):  # a large ring lets send() wait for nothing
+                    be.handle_message()
                 be.send(frame(k))
                 k += 1
                 if k % 64 == 0:
@@ -223,7 +241,7 @@ def test_back_end_killed_while_it_sends(sock):
             child = Child(lambda tell, n=n: send(tell, n))
             n, _ = child.hear()
             for _ in range(random.Random(cycle).randrange(1, 20)):
-                child.hear()
+                n, _ = child.hear()
             child.kill()
         told = []
         send(lambda k, _: told.append(k), n, 1000)

@@ -30,13 +30,24 @@ def reach(vm):
         assert "2 packets received" in out
 
 
+def rings_of(vm):
+    """The format of the rings that the guest's driver agreed to."""
+    return "packed" if vm.check("cat /sys/bus/virtio/devices/virtio0/features")[34] == "1" else "split"
+
+
+@pytest.mark.parametrize("rings", ["split", "packed"])
 @pytest.mark.parametrize("guest_listens", [True, False], ids=["qemu listens", "we listen"])
-def test_guest_is_answered_and_comes_back(sock, guest_listens):
+def test_guest_is_answered_and_comes_back(sock, guest_listens, rings):
     with Responder(sock, mode="connect" if guest_listens else "listen") as program:
-        with Guest(sock, listen=guest_listens, ip=GUEST_IP) as vm:
+        with Guest(sock, listen=guest_listens, ip=GUEST_IP,
+                   device=",packed=on" if rings == "packed" else "") as vm:
+            assert rings_of(vm) == rings
             reach(vm)
-            vm.restart()
+            vm.check("ifconfig eth0 down; ifconfig eth0 up")
             reach(vm)
+            if guest_listens or rings == "split":
+                vm.restart()
+                reach(vm)
             assert vm.ping(PROGRAM_IP, 10) == 10
         assert program.running
         program.terminate()

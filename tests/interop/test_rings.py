@@ -18,6 +18,8 @@ from lab.testpmd import Testpmd, vhost, virtio_user
 from lab.vhostpeer import BASIC, F, FrontEnd
 from interop.port import Echo
 
+AVX512 = "avx512" in open("/proc/cpuinfo", encoding="ascii").read()
+
 
 class Path(NamedTuple):
     """What a row asks of virtio-user, and what it then says its receive path is."""
@@ -33,7 +35,14 @@ class Path(NamedTuple):
 PATHS = {
     "split mergeable": Path(0, 1, 0, 0, 1, 256, "mergeable buffer"),
     "split": Path(0, 0, 0, 0, 2, 128, "standard"),
+    "split in-order mergeable": Path(0, 1, 1, 0, 3, 128, "inorder"),
+    "split in-order": Path(0, 0, 1, 0, 8, 64, "inorder"),
     "split vectorized": Path(0, 0, 0, 1, 4, 1024, "vectorized"),
+    "packed mergeable": Path(1, 1, 0, 0, 5, 128, "packed ring mergeable buffer"),
+    "packed": Path(1, 0, 0, 0, 1, 250, "packed ring standard"),
+    "packed in-order mergeable": Path(1, 1, 1, 0, 6, 99, "packed ring mergeable buffer"),
+    "packed in-order": Path(1, 0, 1, 0, 7, 64, "packed ring standard"),
+    "packed vectorized": Path(1, 0, 1, 1, 8, 64, "packed ring vectorized"),
 }
 
 
@@ -92,13 +101,15 @@ class Crossing:
             self.fe.wait_sent(queue=queue)
 
 
-def restarts(pmd, crossing, queues, fewer=()):
+def restarts(pmd, crossing, queues, fewer=(), restart=True):
     """testpmd's port to the program stops and starts; then all use so many pairs of queues."""
     with pmd, crossing.fe:
         pmd.forward("io")
         crossing.start()
         crossing.settle(queues)
         crossing.cross(queues, 600)
+        if not restart:
+            return
         pmd.halt()
         pmd.restart_port(0)
         pmd.forward("io")
@@ -120,6 +131,8 @@ def _needs_testpmd():
 @pytest.mark.parametrize("name", PATHS)
 def test_virtio_user(sockdir, sock, name):
     row = PATHS[name]
+    if row.vectorized and row.packed and not AVX512:
+        pytest.skip("DPDK's packed vectorized path needs AVX512")
     inner = str(sockdir / "inner")
     with Echo(sock, mode="listen", dialect="virtio", queues=row.queues) as program:
         pmd = Testpmd([virtio_user(sock, mrg_rxbuf=row.mrg, packed=row.packed, ring=row.ring,
@@ -129,8 +142,10 @@ def test_virtio_user(sockdir, sock, name):
                       queues=row.queues, mbufs=16384,
                       eal=["--force-max-simd-bitwidth=512", "--log-level=pmd.net.virtio.*:info"])
         assert f"using {row.name} Rx path on port 0" in pmd.text
+        # DPDK 22.11's packed vectorized path does not survive its own restart: it fills the ring with
+        # mbufs whose data begin where their last transmission left it.
         restarts(pmd, Crossing(inner, row.queues, row.mrg), row.queues,
-                 (1, row.queues) if row.queues > 1 else ())
+                 (1, row.queues) if row.queues > 1 else (), not (row.packed and row.vectorized))
         assert program.running
 
 

@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Broken packed rings under a program in the back-end role; test_rings.py has the split ones and
+test_completions.py the front-end role. A ring that contradicts itself takes the port down by name;
+a chain that is no frame is dropped and counted; what the format leaves open is lived with."""
+import contextlib
+import threading
+
+import pytest
+
+from lab import avip
+from lab.frames import check, numbered
+from lab.packedring import AVAIL, DESC, EVENT_DESC, USED
+from lab.ring import INDIRECT, NEXT, WRITE
+from lab.vhostpeer import BASIC, F, FrontEnd, PeerClosed, PeerTimeout, Req
+from lab.wire import vring_state
+from hostile.victim import Victim, echoes, serves, until
+
+PACKED = BASIC | F.RING_PACKED
+TOP = 1 << 64
+SIZE = 100
+
+
+@contextlib.contextmanager
+def peers(sock, **kw):
+    """A front-end with packed rings, and a program that will have no others."""
+    with FrontEnd(sock, features=PACKED, ring=SIZE, **kw) as fe, \
+            Victim(sock, format="packed") as program:
+        yield fe, program
+
+
+@contextlib.contextmanager
+def up(sock, **kw):
+    """A program and a peer that are up; on leaving, the next peer must be served."""
+    with peers(sock, **kw) as (fe, program):
+        serves(fe)
+        fds = program.fds()
+        yield fe, program
+        fe.drop()
+        serves(fe, 100)
+        program.settled(fds)
+        assert program.running
+
+
+def buffer(fe, data=bytes(108)):
+    """A piece of guest memory with these bytes; its address."""
+    gpa = fe.memory.alloc(max(len(data), 16))
+    fe.memory.view(gpa, len(data))[:] = data
+    return gpa
+
+
+def chain(q, rows):
+    """Make descriptors (address, length, flags) available as one chain with id 7, unchecked."""
+    for addr, length, flags in rows:
+        q.add_raw(addr, length, 7, flags)
+    q.publish()
+
+
+def tx(rows):
+    """An attack on the transmit ring."""
+    return lambda fe: chain(fe.tx, rows(fe) if callable(rows) else rows)
+
+
+def table(fe, rows):
+    """An indirect table; its address."""
+    gpa = fe.memory.alloc(16 * max(len(rows), 1))
+    view = fe.memory.view(gpa, 16 * len(rows))
+    for i, (addr, length, flags) in enumerate(rows):
+        DESC.pack_into(view, 16 * i, addr, length, i, flags)
+    return gpa
+
+
+def indirect(rows, length=None, flags=INDIRECT):
+    """An attack by one descriptor that refers to a table of these rows."""
+    def attack(fe):
+        data = rows(fe)
+        chain(fe.tx, [(table(fe, data), 16 * len(data) if length is None else length, flags)])
+    return attack
+
+
+def one(fe):
+    """A table of one good entry."""
+    return [(buffer(fe), 108, 0)]
+
+
+# The port goes down for this reason.
+BROKEN = {
+    "a chain longer than the ring": tx(lambda fe: [(buffer(fe), 1, NEXT)] * SIZE),
+    "a chain of empty descriptors longer than the ring": tx(lambda fe: [(buffer(fe), 0, NEXT)] * SIZE),
+    "a table with a successor": tx(lambda fe: [(table(fe, one(fe)), 16, INDIRECT | NEXT),
+                                               (buffer(fe), 60, 0)]),
+    "a table in a list": tx(lambda fe: [(buffer(fe), 48, NEXT), (table(fe, one(fe)), 16, INDIRECT)]),
+    "a table of 0 bytes": indirect(one, length=0),
+    "a table of 17 bytes": indirect(one, length=17),
+    "a table of 15 bytes": indirect(one, length=15),
+    "a table of 2^32-16 bytes": indirect(one, length=(1 << 32) - 16),
+}
+
+# The chain is dropped, and nothing else happens.
+DROPPED = {
+    "address in no region": tx([(1 << 40, 108, 0)]),
+    "address that wraps": tx([(TOP - 16, 108, 0)]),
+    "length that leaves the region": tx(lambda fe: [(fe.memory.regions[0].gpa + (96 << 20) - 50, 108, 0)]),
+    "length of 2^32-1": tx(lambda fe: [(buffer(fe), 0xffffffff, 0)]),
+    "a descriptor that is ours to write": tx(lambda fe: [(buffer(fe), 108, WRITE)]),
+    "an empty chain": tx(lambda fe: [(buffer(fe), 0, 0)]),
+    "half a header": tx(lambda fe: [(buffer(fe), 24, 0)]),
+    "a header less a byte": tx(lambda fe: [(buffer(fe), 40, NEXT), (buffer(fe), 7, 0)]),
+    "a frame of a gigabyte in pieces": tx(lambda fe: [
+        (fe.memory.regions[0].gpa, 90 << 20, NEXT)] * 60 + [(buffer(fe), 1, 0)]),
+    "a frame one byte too long": tx(lambda fe: [(fe.memory.regions[0].gpa, 48 + 12240 + 1, 0)]),
+    "a table in no region": tx([(1 << 40, 16, INDIRECT)]),
+    "a table that leaves its region": tx(lambda fe: [(fe.memory.regions[0].gpa + (96 << 20) - 16, 32,
+                                                      INDIRECT)]),
+    "a table whose entry is in no region": indirect(lambda fe: [(1 << 40, 108, 0)]),
+}
+
+
+def next_peer(fe, program):
+    """A new driver is served, after what the program made of the last one's noise."""
+    fe.drop()
+    fe.reset_rings()
+    fe.start_like_qemu()
+    fe.post_rx([2048] * 32)
+    fe.send(numbered(1, 60))
+    while fe.recv().frame != numbered(1, 60):
+        pass
+    serves(fe, 100)
+    assert program.running
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_ring(sock, name):
+    with up(sock) as (fe, program):
+        BROKEN[name](fe)
+        assert fe.channel.closed_by_peer()
+        program.refused("ring 1")
+
+
+def returned(q):
+    """The used descriptor that stands next, (id, length), when there is one."""
+    if not q.completed():
+        return None
+    _, length, ident, flags = q.ring.get(q.last_used)
+    return ident, length if flags & WRITE else 0
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_bad_chain(sock, name):
+    """Dropped, handed back unused, and counted by its kind."""
+    with up(sock) as (fe, program):
+        before, q = program.lane(), fe.tx
+        DROPPED[name](fe)
+        assert until(lambda: returned(q), "the chain's return") == (7, 0)
+        q.last_used = q.avail_next
+        echoes(fe, 50)
+        after, kinds = program.lane(), ("rx_drop_malformed", "rx_drop_too_long", "rx_desc_errors")
+        assert sum(after[k] - before[k] for k in kinds) >= 1
+        assert program.port()["counters"]["link"] == 1
+
+
+@pytest.mark.parametrize("ident", [0, SIZE - 1, SIZE, 0x7fff, 0xffff])
+def test_any_id_comes_back(sock, ident):
+    """An id means something to the driver only."""
+    with up(sock) as (fe, program):
+        for n in range(20):  # the same one twice at once, too
+            at = [buffer(fe, avip.distinct(n) + numbered(n, 60)) for _ in range(2)]
+            for gpa in at:
+                fe.tx.add_raw(gpa, 108, ident, 0)
+            fe.tx.publish()
+            for _ in at:
+                assert check(fe.recv().frame) == n
+                assert until(lambda: returned(fe.tx), "a completion") == (ident, 0)
+                fe.tx.last_used += 1
+        assert program.errors() == 0
+
+
+@pytest.mark.parametrize("bits", [AVAIL, USED, AVAIL | USED], ids=["avail", "used", "both"])
+def test_wrap_bits_that_are_not_due(sock, bits):
+    """What is not available in this round is not looked at, in both rounds; once it is, it is."""
+    with up(sock) as (fe, program):
+        q = fe.tx
+        for n in range(2 * SIZE):
+            gpa = buffer(fe, avip.distinct(n) + numbered(n, 60))
+            q.add_raw(gpa, 108, 7, bits)
+            wrong = q.batch[1]
+            q.publish()
+            q.kick()
+            if n % 20 == 0:  # it has looked, and slept again
+                arms = program.lane()["rx_arms"]
+                q.kick()
+                until(lambda a=arms: program.lane()["rx_arms"] > a, "another look")
+            assert q.ring.get(q.avail_next - 1) == (gpa, 108, 7, wrong)
+            q.ring.set_flags(q.avail_next - 1, wrong ^ bits)
+            q.kick()
+            assert check(fe.recv().frame) == n
+            assert until(lambda: returned(q), "a completion") == (7, 0)
+            q.last_used += 1
+        assert program.errors() == 0
+
+
+EVENTS = {
+    "an entry outside the ring": EVENT_DESC << 16 | SIZE,
+    "the last off_wrap": EVENT_DESC << 16 | 0xffff,
+    "reserved flags": 3 << 16 | 0x8000,
+    "reserved bits": 0xfffc << 16,
+    "all ones": 0xffffffff,
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_event_suppression_is_garbage(sock, name):
+    """It may cost calls, or bring too many; frames still move, and later calls come."""
+    with up(sock) as (fe, program):
+        for q in fe.queues:
+            q.ring.driver_event = EVENTS[name]
+        for n in range(3 * SIZE):
+            fe.send(numbered(n, 60))
+            until(fe.rx.completed, "a frame")
+            assert check(fe.recv().frame) == n
+            until(lambda: fe.sent() or not fe.tx.chains, "its completion")
+            for q in fe.queues:
+                q.ring.driver_event = EVENTS[name]
+        echoes(fe, 0, SIZE)
+        assert program.errors() == 0
+
+
+RECEIVE = {
+    "no memory": [(1 << 40, 2048, WRITE)],
+    "ours to read only": lambda fe: [(buffer(fe, bytes(2048)), 2048, 0)],
+    "no room": lambda fe: [(buffer(fe), 0, WRITE)],
+    "longer than the ring": lambda fe: [(buffer(fe), 1, WRITE | NEXT)] * SIZE,
+    "a table of 17 bytes": lambda fe: [(buffer(fe), 17, INDIRECT)],
+}
+
+
+@pytest.mark.parametrize("name", RECEIVE)
+def test_broken_receive_buffers(sock, name):
+    """The program cannot send into such a ring, so the port is down, not stuck; what it had to send
+    goes to the next peer."""
+    with peers(sock) as (fe, program):
+        fe.start_like_qemu()
+        rows = RECEIVE[name]
+        chain(fe.rx, rows(fe) if callable(rows) else rows)
+        fe.send(numbered(1, 60), avip.distinct(1))
+        assert fe.channel.closed_by_peer()
+        program.refused("ring 0")
+        fe.drop()
+        fe.reset_rings()
+        fe.start_like_qemu()
+        fe.post_rx([2048] * 32)
+        assert check(fe.recv().frame) == 1
+        serves(fe)
+        assert program.running
+
+
+@pytest.mark.parametrize("base", [SIZE | 0x8000, 0x7fff, SIZE << 16 | 0x8000, 0xffffffff, 0x80008005,
+                                  0x80050003])
+def test_base_outside_the_ring(sock, base):
+    """Refused by name, or lived with; then the next peer is served."""
+    with up(sock) as (fe, program):
+        fe.drop()
+        fe.reset_rings()
+        send = fe.ring_message
+
+        def lie(req, i, **kw):
+            if req == Req.SET_VRING_BASE:
+                fe.channel.send(req, vring_state(i, base))
+            else:
+                send(req, i, **kw)
+        fe.ring_message = lie
+        with contextlib.suppress(PeerClosed, PeerTimeout, OSError):
+            fe.start_like_qemu()
+            fe.post_rx([2048] * 32)
+            fe.send(numbered(1, 60), avip.distinct(1))
+            fe.recv(timeout=0.5)
+        fe.ring_message = send
+        if base & 0x7fff >= SIZE or base >> 16 & 0x7fff >= SIZE:
+            assert fe.channel.closed_by_peer()
+            program.refused("ring")
+        fe.drop()
+        fe.reset_rings()
+
+
+def test_descriptors_rewritten_while_read(sock):
+    """A thread flips addresses, lengths, ids and flags under the program; whatever it makes of that,
+    it lives and serves the next peer."""
+    with peers(sock) as (fe, program):
+        serves(fe)
+        stop = threading.Event()
+        good = buffer(fe, bytes(2048))
+        rows = [(good, 108, 0, 0), (1 << 40, 108, 1, 0), (TOP - 8, 0xffffffff, 2, NEXT),
+                (0, 0, 0xffff, INDIRECT), (good, 0xffffffff, 4, NEXT | INDIRECT),
+                (good, 64, 5, INDIRECT), (good, 60, 6, WRITE), (good, 200, 7, NEXT)]
+
+        def flip():
+            n = 0
+            while not stop.is_set():
+                n += 1
+                for i in range(SIZE):
+                    addr, length, ident, flags = rows[(n + i) % len(rows)]
+                    fe.tx.ring.set(i, addr, length, ident, flags ^ (AVAIL if n // 8 % 2 else USED))
+        thread = threading.Thread(target=flip)
+        thread.start()
+        try:
+            for n in range(30):
+                with contextlib.suppress(PeerClosed, PeerTimeout, AssertionError, OSError):
+                    for _ in range(20):
+                        fe.tx.kick()
+                        fe.channel.request(Req.GET_FEATURES)
+                    if not fe.channel.closed_by_peer(0.01):
+                        continue
+                fe.drop()
+                fe.reset_rings()
+                fe.start_like_qemu()
+        finally:
+            stop.set()
+            thread.join()
+        next_peer(fe, program)
+
+
+def test_driver_overruns_its_ring(sock):
+    """Descriptors are made available that have not come back: the program serves what it finds, or
+    refuses it, and lives."""
+    with peers(sock) as (fe, program):
+        serves(fe)
+        for n in range(5 * SIZE):
+            fe.tx.add_raw(buffer(fe), 108, n % 7, 0)
+            if n % 13 == 0:
+                fe.tx.publish()
+        with contextlib.suppress(PeerClosed, OSError):
+            fe.channel.request(Req.GET_FEATURES)
+        next_peer(fe, program)

@@ -165,8 +165,12 @@ def test_regions_and_queue_pairs(sock):
     memory = Memory((4 << 20, 32 << 20, 8 << 20), one_fd=True)
     with FrontEnd(sock, queues=2, memory=memory) as fe, Echo(sock, queues=2):
         fe.start_like_qemu()
-        fe.post_rx([2048] * 32)
-        echoes(fe, [60, 1514] * 20)
+        for queue in range(2):
+            fe.post_rx([2048] * 32, queue)
+        for n in range(40):
+            fe.send(numbered(n, 60 + n * 30), avip.distinct(n), queue=n % 2)
+            _, pkt = fe.recv_any()
+            assert check(pkt.frame) == n and pkt.header == avip.distinct(n, mrg=len(pkt.used))
 
 
 # --- the program as front-end ------------------------------------------------------------------

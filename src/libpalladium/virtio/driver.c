@@ -12,17 +12,15 @@ static PD_ALWAYS_INLINE bool is_held(struct pd_vq *vq, const struct pd_ring_used
 }
 
 /*
- * IN_ORDER: how many chains `e` stands for, of `held`: the one it names, and all older ones. Returns 0
- * when it is out of order.
+ * IN_ORDER: how many of the `held` chains `e` stands for: the one it names, and all older ones. One
+ * that comes too late names a chain that is not held any more, so no order is left to check.
  */
-static uint32_t in_order(struct pd_vq *vq, const struct pd_ring_used *e, uint32_t held)
+static uint32_t in_order(const struct pd_vq *vq, const struct pd_ring_used *e, uint32_t held)
 {
 	uint32_t older = vq->slots[e->id].seq - vq->slots[vq->oldest].seq;
 
-	if (older < held)
-		return older + 1;
-	pd_vq_break(vq, "a used element is out of order");
-	return 0;
+	pd_assert(older < held);
+	return older + 1;
 }
 
 /* IN_ORDER: the oldest chain is done; it had `n` buffers. */
@@ -59,7 +57,7 @@ static PD_ALWAYS_INLINE int reclaim(struct pd_vq *vq, bool packed)
 			return -ENETDOWN;
 		if (pd_unlikely(vq->in_order)) {
 			chains = in_order(vq, &e, vq->held);
-			if (!chains || (int)chains > known)
+			if ((int)chains > known)
 				return pd_vq_break(vq, "a used element stands for too much");
 			for (uint32_t i = 1; i < chains; i++) {
 				uint32_t n = give_back(vq, vq->oldest);
@@ -122,8 +120,7 @@ void pd_driver_send_long(struct pd_vq *vq, bool packed, const struct pd_buffer *
 
 /* --- receive --------------------------------------------------------------------------------- */
 
-/* IN_ORDER: the buffers before the one that `e` names were used in full. Returns how many with it, or
- * 0 when the ring is broken. */
+/* IN_ORDER: the buffers before the one that `e` names were used in full. Returns how many with it. */
 static uint32_t receive_older(struct pd_vq *vq, const struct pd_ring_used *e, uint32_t seen)
 {
 	uint32_t n = in_order(vq, e, vq->size - (seen - vq->cursor));
@@ -133,8 +130,7 @@ static uint32_t receive_older(struct pd_vq *vq, const struct pd_ring_used *e, ui
 		vq->done[seen++ & vq->mask] = (struct pd_ring_used){vq->oldest, vq->buf_bytes};
 		pass_oldest(vq, 1);
 	}
-	if (n)
-		pass_oldest(vq, 1);
+	pass_oldest(vq, 1);
 	return n;
 }
 
@@ -164,7 +160,7 @@ static PD_ALWAYS_INLINE int harvest(struct pd_vq *vq, bool packed, uint32_t want
 			return pd_vq_break(vq, "a used element is longer than its buffer");
 		if (pd_unlikely(ordered)) {
 			n = receive_older(vq, &e, seen);
-			if (!n || (int)n > known)
+			if (pd_unlikely((int)n > known))
 				return pd_vq_break(vq, "a used element stands for too much");
 		}
 		slots[e.id].n = 0;

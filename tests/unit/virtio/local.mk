@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 VIRTIO_TESTS = tests/unit/virtio/test_mem tests/unit/virtio/test_device_ring tests/unit/virtio/test_device_rx \
 	tests/unit/virtio/test_device_tx tests/unit/virtio/test_device_hostile tests/unit/virtio/test_driver \
+	tests/unit/virtio/test_packed_device tests/unit/virtio/test_packed_driver \
 	tests/unit/virtio/test_lane tests/unit/virtio/test_rings
 VIRTIO_UTIL = tests/unit/virtio/ring_util.c tests/unit/virtio/ring_util.h
 VIRTIO_RIG = $(VIRTIO_UTIL) tests/unit/virtio/device_rig.c tests/unit/virtio/device_rig.h
@@ -23,6 +24,12 @@ tests_unit_virtio_test_device_tx_LDADD = $(PD_UNIT_LIBS)
 tests_unit_virtio_test_device_hostile_SOURCES = tests/unit/virtio/test_device_hostile.c $(VIRTIO_RIG)
 tests_unit_virtio_test_device_hostile_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_virtio_test_device_hostile_LDADD = $(PD_UNIT_LIBS)
+tests_unit_virtio_test_packed_device_SOURCES = tests/unit/virtio/test_packed_device.c $(VIRTIO_RIG)
+tests_unit_virtio_test_packed_device_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_virtio_test_packed_device_LDADD = $(PD_UNIT_LIBS)
+tests_unit_virtio_test_packed_driver_SOURCES = tests/unit/virtio/test_packed_driver.c $(VIRTIO_UTIL)
+tests_unit_virtio_test_packed_driver_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_virtio_test_packed_driver_LDADD = $(PD_UNIT_LIBS)
 tests_unit_virtio_test_driver_SOURCES = tests/unit/virtio/test_driver.c $(VIRTIO_UTIL)
 tests_unit_virtio_test_driver_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_virtio_test_driver_LDADD = $(PD_UNIT_LIBS)

@@ -67,6 +67,16 @@ static void put_packed(uint32_t slot, uint64_t addr, uint32_t len, uint16_t id, 
 	pd_store_release((uint16_t *)(void *)(d + 14), flags);
 }
 
+/* Write an entry of an indirect table: in the layout of the ring's own descriptors, but only WRITE and
+ * the order count. */
+static void put_entry(uint8_t *p, uint64_t addr, uint32_t len, uint16_t write)
+{
+	put64(p, addr);
+	put32(p + 8, len);
+	put16(p + 12, (uint16_t)rnd(65536));
+	put16(p + 14, write | ((uint16_t)rnd(65536) & (uint16_t)~WRITE));
+}
+
 /* Make one descriptor available. */
 static void offer(uint64_t addr, uint32_t len, uint16_t id, uint16_t flags)
 {
@@ -162,7 +172,7 @@ static void test_tx_byte_for_byte(void **state)
 	offer(C_GPA, 40, 7, WRITE | NEXT);
 	offer(C_GPA + 100, 60, 7, WRITE);
 	offer(C_GPA + 200, 100, 9, WRITE);
-	put_desc(mem_b, C_GPA + 400, 1000, WRITE, 0);
+	put_entry(mem_b, C_GPA + 400, 1000, WRITE);
 	offer(B_GPA, 16, 11, INDIRECT);
 	memcpy(before, ring + 16 * 3, 16);
 	b[0] = frame_make(&f[0], 3, 100, 1);
@@ -227,9 +237,8 @@ static uint32_t offer_chain(uint64_t gpa, uint32_t n, uint16_t id, uint16_t writ
 		uint64_t at_gpa = B_GPA + 64 * (id % 900u);
 		uint8_t d[32];
 
-		put_desc(d, gpa, n / 2, write, 0xffff);
-		put_desc(d + 16, gpa + n / 2, n - n / 2, write | NEXT,
-			 7); /* NEXT means nothing here */
+		put_entry(d, gpa, n / 2, write);
+		put_entry(d + 16, gpa + n / 2, n - n / 2, write);
 		guest_write(at_gpa, d, 32);
 		offer(at_gpa, 32, id, INDIRECT);
 		free_slots--;
@@ -514,7 +523,7 @@ static void test_rings_that_are_broken(void **state)
 	assert_int_equal(pd_device_position(&vq, true), 2);
 	put16(ring + 16 + 14, 0);
 	broken_by("a descriptor that was available is not any more", rx(b, 8));
-	/* Indirect: not agreed, within a chain, before a chain, nested, of bad lengths. */
+	/* Indirect: not agreed, within a chain, before a chain, of bad lengths. */
 	start_packed(4, 48, 0, 1u << 15);
 	offer(B_GPA, 16, 0, INDIRECT);
 	broken_by("an indirect descriptor, which was not negotiated", rx(b, 8));
@@ -526,10 +535,6 @@ static void test_rings_that_are_broken(void **state)
 	offer(B_GPA, 16, 0, INDIRECT | NEXT);
 	offer(C_GPA, 10, 0, 0);
 	broken_by("an indirect descriptor that is not the chain's last", rx(b, 8));
-	start_packed(4, 48, F_INDIRECT, 1u << 15);
-	put_desc(mem_b, C_GPA, 16, INDIRECT, 0);
-	offer(B_GPA, 16, 0, INDIRECT);
-	broken_by("an indirect descriptor within an indirect table", rx(b, 8));
 	static const uint32_t lens[] = {0, 8, 17, 16 * 32769, UINT32_MAX};
 	for (unsigned i = 0; i < 5; i++) {
 		start_packed(4, 48, F_INDIRECT, 1u << 15);

@@ -27,6 +27,13 @@ endif
 tests_unit_base_test_base_SOURCES = tests/unit/base/test_base.c
 tests_unit_base_test_base_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_base_test_base_LDADD = $(PD_UNIT_LIBS)
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/base/test_mem
+TESTS += tests/unit/base/test_mem
+endif
+tests_unit_base_test_mem_SOURCES = tests/unit/base/test_mem.c tests/unit/base/huge.h
+tests_unit_base_test_mem_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_base_test_mem_LDADD = $(PD_UNIT_LIBS)
 
 include tests/unit/vhost/local.mk
 include tests/unit/vlib/local.mk

@@ -163,6 +163,17 @@ static inline int pd_sys_ftruncate(int fd, off_t len)
 	return (int)PD_SYS_2(SYS_ftruncate, fd, len);
 }
 
+static inline int pd_sys_fallocate(int fd, int mode, off_t off, off_t len)
+{
+	return (int)PD_SYS_4(SYS_fallocate, fd, mode, off, len);
+}
+
+/* A limit of this process; `limit` is a struct rlimit, which is that of the kernel on 64-bit machines. */
+static inline int pd_sys_getrlimit(int resource, void *limit)
+{
+	return (int)PD_SYS_4(SYS_prlimit64, 0, resource, 0, limit);
+}
+
 static inline int pd_sys_unlink(const char *path)
 {
 	return (int)PD_SYS_3(SYS_unlinkat, -100 /* AT_FDCWD */, path, 0);

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/log.h"
+#include "base/mem.h" /* enum pd_mem_type */
 
 #ifndef PD_SYSCONFDIR
 #	define PD_SYSCONFDIR "/etc"
@@ -23,7 +24,6 @@
 enum { PD_METADATA_CMSG, PD_METADATA_INLINE };
 enum { PD_SEND_WHEN_DOWN_ERROR, PD_SEND_WHEN_DOWN_WAIT };
 enum { PD_BACKPRESSURE_DROP, PD_BACKPRESSURE_PORT };
-enum { PD_MEM_ANON, PD_MEM_CONTIG, PD_MEM_HUGEPAGES };
 enum { PD_POLL_ADAPTIVE = -2, PD_POLL_FOREVER = -1 };
 
 /* Strings are never NULL and live as long as the process. */

@@ -15,6 +15,7 @@
 #include "sock/layer.h"
 #include "sock/multiplex.h"
 #include "sock/packet.h"
+#include "vlib/buffer.h"
 #include "vlib/progress.h"
 
 _Static_assert((int)PD_CONF_DIALECT_AVIP == (int)PD_DIALECT_AVIP &&
@@ -71,6 +72,7 @@ static void pd_sock_fork_child(void)
 
 	pd_ctr_after_fork_in_child();
 	pd_wait_after_fork();
+	pd_buffer_pools_after_fork();
 	pd_packet_ports_after_fork();
 	pd_ports_after_fork();
 	pd_sock_pools_after_fork();

@@ -476,10 +476,9 @@ void pd_packet_after_fork(struct pd_packet *s)
 	bool quiet = !pd_load_relaxed(&s->lock.word);
 
 	pd_lock_init(&s->lock, PD_RANK_SOCKET);
-	if (quiet)
-		pd_frame_queue_clear(&s->queue);
-	else /* caught in a change: its memory is left alone */
-		memset(&s->queue, 0, sizeof(s->queue));
+	if (quiet) /* else caught in a change: its memory is left alone */
+		free(s->queue.ring);
+	memset(&s->queue, 0, sizeof(s->queue)); /* pd_taps_after_fork has reset the pool */
 	pd_pollable_after_fork(&s->pollable);
 }
 

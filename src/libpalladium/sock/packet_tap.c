@@ -201,9 +201,8 @@ void pd_taps_before_fork(void)
 
 void pd_taps_after_fork(bool child)
 {
-	/* A thread of the parent's may have been inside a pool: what it was moving is lost to the child, no more. */
 	if (child && pd_rx_pool)
-		pd_lock_init(&pd_rx_pool->lock, PD_RANK_LEAF);
+		pd_buffer_pool_reset(pd_rx_pool);
 	if (child)
 		pd_runtime_after_fork();
 	pd_unlock(&pd_taps_lock);

@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "base/sys.h"
 #include "config/vars.h"
 #include "counters/counters.h"
@@ -131,6 +132,8 @@ int pd_ports_init(const struct pd_config *config)
 {
 	if (config->port_count > PD_PORTS_MAX)
 		return -E2BIG;
+	pd_mem_set_type((enum pd_mem_type)pd_vars.mem_alloc_type,
+			pd_vars_is_set(&pd_vars, &pd_vars.mem_alloc_type));
 	for (unsigned i = 0; i < config->port_count; i++) {
 		const struct pd_port_config *pc = &config->ports[i];
 		struct pd_port *port = &pd_ports[i];

@@ -3,31 +3,30 @@
  * Buffer pools.
  *
  * One stretch of address space is reserved at the first pool and never moves; pools are cut from
- * it, lowest gap first, and only what a pool occupies is made accessible (mprotect), so the
+ * it, lowest gap first, and only what a pool occupies is made accessible (base/mem.h), so the
  * reservation costs neither memory nor commit charge. A stretch that the host's limits refuse
- * (RLIMIT_AS) is halved until it fits.
+ * (RLIMIT_AS) is halved until it fits. Nothing is written into a pool before its buffers are taken: with the
+ * last freed taken first, a process pays for the buffers it needs at once, whatever the pool's size.
  *
  * pd_buffer_map_lock guards which pool stands where (control path); each pool's own lock guards its
  * stack of free indices and is taken once per batch. Both are leaves and never held together.
  *
- * After fork the memory is the child's own copy, as all private memory; a pool lock that another
- * thread of the parent held at that moment belongs to a port that the child abandons.
+ * After fork the memory is the child's own copy, as all private memory. Huge pages are not copied: the
+ * parent could use up those that the child's first write needs, which is SIGBUS. The child gets
+ * ordinary memory in their place, and what it holds of such a pool has to be all of it (a ring, a
+ * lane) or is forgotten (pd_buffer_pool_reset).
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/log.h"
-#include "base/sys.h"
+#include "base/mem.h"
 #include "vlib/buffer.h"
 
 #define PD_STRETCH_MAX_BYTES (16ull << 30)
 #define PD_STRETCH_MIN_BYTES (64ull << 20)
 #define PD_BUFFER_POOLS_MAX 4096
-#define PD_BUFFER_PAGE_BYTES \
-	4096u /* pools are cut at this grain; x86-64 and aarch64 both allow it */
 #define PD_BUFFER_SHIFT 6
 /* Indices gathered before a pool's lock is taken. */
 #define PD_BUFFER_BATCH 256
@@ -47,32 +46,15 @@ static struct {
 } pd_buffer_map[PD_BUFFER_POOLS_MAX];
 static unsigned pd_buffer_map_count;
 
-/* The size of the grain: the system's page. */
-static uint64_t pd_buffer_page(void)
-{
-	static uint64_t page;
-
-	if (!page) {
-		long n = sysconf(_SC_PAGESIZE);
-
-		page = n > 0 ? (uint64_t)n : PD_BUFFER_PAGE_BYTES;
-	}
-	return page;
-}
-
 /* Reserve the stretch, once. Map lock held. Returns 0 or -ENOMEM. */
 static int pd_buffer_reserve(void)
 {
 	if (pd_buffer_base)
 		return 0;
 	for (uint64_t size = PD_STRETCH_MAX_BYTES; size >= PD_STRETCH_MIN_BYTES; size /= 2) {
-		void *p = pd_sys_mmap(NULL, size, PROT_NONE,
-				      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-		if (pd_sys_is_error(p))
+		pd_buffer_base = pd_mem_reserve(size);
+		if (!pd_buffer_base)
 			continue;
-		pd_sys_madvise(p, size, MADV_DONTDUMP);
-		pd_buffer_base = p;
 		pd_stretch_bytes = size;
 		return 0;
 	}
@@ -80,20 +62,20 @@ static int pd_buffer_reserve(void)
 }
 
 /*
- * Find `bytes` (a multiple of the page) that no pool occupies and enter them for pool `id`. Map
- * lock held. Returns 0 with the offset in *start, or -ENOSPC.
+ * Find `bytes` that no pool occupies, at a multiple of `unit` as they are, and enter them for pool
+ * `id`. Map lock held. Returns 0 with the offset in *start, or -ENOSPC.
  */
-static int pd_buffer_map_insert(uint16_t id, uint64_t bytes, uint64_t *start)
+static int pd_buffer_map_insert(uint16_t id, uint64_t bytes, uint64_t unit, uint64_t *start)
 {
 	uint64_t from = 0;
 	unsigned at;
 
 	for (at = 0; at < pd_buffer_map_count; at++) {
-		if (pd_buffer_map[at].start - from >= bytes)
+		if (pd_buffer_map[at].start >= from + bytes)
 			break;
-		from = pd_buffer_map[at].end;
+		from = (pd_buffer_map[at].end + unit - 1) & ~(unit - 1);
 	}
-	if (pd_stretch_bytes - from < bytes)
+	if (pd_stretch_bytes < from + bytes)
 		return -ENOSPC;
 	memmove(&pd_buffer_map[at + 1], &pd_buffer_map[at],
 		(pd_buffer_map_count - at) * sizeof(pd_buffer_map[0]));
@@ -111,11 +93,8 @@ static void pd_buffer_map_remove(uint16_t id)
 	for (unsigned at = 0; at < pd_buffer_map_count; at++) {
 		if (pd_buffer_map[at].pool != id)
 			continue;
-		uint8_t *p = pd_buffer_base + pd_buffer_map[at].start;
-		uint64_t bytes = pd_buffer_map[at].end - pd_buffer_map[at].start;
-
-		pd_sys_madvise(p, bytes, MADV_DONTNEED);
-		pd_sys_mprotect(p, bytes, PROT_NONE);
+		pd_mem_release(pd_buffer_base + pd_buffer_map[at].start,
+			       pd_buffer_map[at].end - pd_buffer_map[at].start);
 		memmove(&pd_buffer_map[at], &pd_buffer_map[at + 1],
 			(pd_buffer_map_count - at - 1) * sizeof(pd_buffer_map[0]));
 		pd_buffer_map_count--;
@@ -124,13 +103,16 @@ static void pd_buffer_map_remove(uint16_t id)
 }
 
 /*
- * Give `pool` an id and `bytes` of accessible memory. Takes the map lock. Returns 0 with the offset
- * in *start, or -ENOMEM or -ENOSPC.
+ * Give `pool` an id, a place and memory: pool->bytes, rounded up to whole pages of their kind. Takes
+ * the map lock. Returns 0, -ENOMEM or -ENOSPC.
  */
-static int pd_buffer_pool_place(struct pd_buffer_pool *pool, uint64_t bytes, uint64_t *start)
+static int pd_buffer_pool_place(struct pd_buffer_pool *pool)
 {
+	uint64_t unit = pd_mem_unit(pool->bytes);
 	unsigned id;
 	int ret;
+
+	pool->bytes = (pool->bytes + unit - 1) & ~(unit - 1);
 
 	pd_lock(&pd_buffer_map_lock);
 	ret = pd_buffer_reserve();
@@ -141,14 +123,16 @@ static int pd_buffer_pool_place(struct pd_buffer_pool *pool, uint64_t bytes, uin
 		;
 	if (id == PD_BUFFER_POOLS_MAX)
 		goto out;
-	ret = pd_buffer_map_insert((uint16_t)id, bytes, start);
+	ret = pd_buffer_map_insert((uint16_t)id, pool->bytes, unit, &pool->start);
 	if (ret)
 		goto out;
-	if (pd_sys_mprotect(pd_buffer_base + *start, bytes, PROT_READ | PROT_WRITE) < 0) {
+	ret = pd_mem_commit(pd_buffer_base + pool->start, pool->bytes);
+	if (ret < 0) {
 		pd_buffer_map_remove((uint16_t)id);
-		ret = -ENOMEM;
 		goto out;
 	}
+	pool->huge = ret == PD_MEM_OF_HUGE;
+	ret = 0;
 	pool->id = (uint16_t)id;
 	pd_store_release(&pd_buffer_pools[id], pool);
 out:
@@ -156,10 +140,22 @@ out:
 	return ret;
 }
 
+/*
+ * Put every buffer on the stack. Its top is the first, so that a fresh pool is used in order of
+ * address, and memory that was never needed is never touched.
+ */
+static void pd_buffer_pool_fill(struct pd_buffer_pool *pool)
+{
+	pd_lock_init(&pool->lock, PD_RANK_LEAF);
+	pool->free_count = pool->count;
+	for (uint32_t i = 0; i < pool->count; i++)
+		pool->free[pool->count - 1 - i] =
+			(uint32_t)((pool->start + i * pool->stride) >> PD_BUFFER_SHIFT);
+}
+
 struct pd_buffer_pool *pd_buffer_pool_create(const char *name, uint32_t count, uint32_t data_bytes,
 					     int *err)
 {
-	uint64_t stride, bytes, start, page = pd_buffer_page();
 	struct pd_buffer_pool *pool;
 
 	*err = -ENOMEM;
@@ -169,30 +165,16 @@ struct pd_buffer_pool *pd_buffer_pool_create(const char *name, uint32_t count, u
 	pool->free = malloc(((size_t)count + !count) * sizeof(*pool->free));
 	if (!pool->free)
 		goto err_pool;
-	pd_lock_init(&pool->lock, PD_RANK_LEAF);
 	pool->name = name;
 	pool->data_bytes = data_bytes;
-	pool->count = pool->free_count = count;
-
-	stride = sizeof(struct pd_buffer) +
-		 (((uint64_t)data_bytes + PD_CACHE_LINE - 1) & ~(uint64_t)(PD_CACHE_LINE - 1));
-	bytes = stride * pd_max(count, 1u);
-	bytes = (bytes + page - 1) & ~(page - 1);
-	*err = pd_buffer_pool_place(pool, bytes, &start);
+	pool->count = count;
+	pool->stride = sizeof(struct pd_buffer) + (((uint64_t)data_bytes + PD_CACHE_LINE - 1) &
+						   ~(uint64_t)(PD_CACHE_LINE - 1));
+	pool->bytes = pool->stride * pd_max(count, 1u);
+	*err = pd_buffer_pool_place(pool);
 	if (*err)
 		goto err_free;
-	/* The top of the stack is the first buffer, so that a fresh pool is used in order of
-	 * address.
-	 */
-	for (uint32_t i = 0; i < count; i++) {
-		uint32_t index = (uint32_t)((start + i * stride) >> PD_BUFFER_SHIFT);
-		struct pd_buffer *b = pd_buffer_get(index);
-
-		b->index = index;
-		b->pool = pool->id;
-		b->next = PD_BUFFER_NONE;
-		pool->free[count - 1 - i] = index;
-	}
+	pd_buffer_pool_fill(pool);
 	return pool;
 
 err_free:
@@ -200,6 +182,46 @@ err_free:
 err_pool:
 	free(pool);
 	return NULL;
+}
+
+void pd_buffer_pool_reset(struct pd_buffer_pool *pool)
+{
+	if (pd_mem_renew(pd_buffer_base + pool->start, pool->bytes))
+		pool->count = 0;
+	pd_buffer_pool_fill(pool);
+}
+
+/*
+ * The child has a hole where pool `pool` was of huge pages: ordinary memory from here on, with the
+ * headers of buffers that are all held.
+ */
+static void pd_buffer_pool_refill(struct pd_buffer_pool *pool)
+{
+	if (pd_mem_renew(pd_buffer_base + pool->start, pool->bytes)) {
+		pd_err("mem",
+		       "no memory for the buffers of the pool %s in the child: its ports must "
+		       "not be used",
+		       pool->name);
+		return;
+	}
+	pool->huge = false;
+	for (uint32_t i = 0; i < pool->count && !pool->free_count; i++) {
+		uint32_t index = (uint32_t)((pool->start + i * pool->stride) >> PD_BUFFER_SHIFT);
+		struct pd_buffer *b = pd_buffer_get(index);
+
+		b->index = index;
+		b->pool = pool->id;
+		b->next = PD_BUFFER_NONE;
+		b->data = pool->data_bytes ? (uint8_t *)(b + 1) : NULL;
+		b->refs = 1;
+	}
+}
+
+void pd_buffer_pools_after_fork(void)
+{
+	for (unsigned id = 0; id < PD_BUFFER_POOLS_MAX; id++)
+		if (pd_buffer_pools[id] && pd_buffer_pools[id]->huge)
+			pd_buffer_pool_refill(pd_buffer_pools[id]);
 }
 
 void pd_buffer_pool_destroy(struct pd_buffer_pool *pool)
@@ -230,6 +252,8 @@ unsigned pd_buffer_alloc(struct pd_buffer_pool *pool, uint32_t *out, unsigned n)
 		struct pd_buffer *b = pd_buffer_get(out[i]);
 
 		pd_assert(b->refs == 0);
+		b->index = out[i]; /* the first use of a buffer is the first touch of its memory */
+		b->pool = pool->id;
 		b->data = pool->data_bytes ? (uint8_t *)(b + 1) : NULL;
 		b->len = 0;
 		b->total_len = 0;

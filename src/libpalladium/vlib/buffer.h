@@ -18,6 +18,7 @@
 #ifndef PD_VLIB_BUFFER_H
 #define PD_VLIB_BUFFER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include "base/assert.h"
 #include "base/compiler.h"
@@ -67,6 +68,10 @@ struct pd_buffer_pool {
 	uint16_t id;
 	uint32_t data_bytes; /* own data of each buffer; 0 for headers of external buffers */
 	uint32_t count;      /* buffers in the pool */
+	uint64_t start;      /* its memory, from pd_buffer_base */
+	uint64_t bytes;
+	uint64_t stride; /* from one buffer to the next */
+	bool huge;       /* of reserved huge pages */
 	uint32_t free_count;
 	uint32_t *free; /* stack of free indices: the last freed is the next allocated */
 	const char *name;
@@ -90,6 +95,15 @@ struct pd_buffer_pool *pd_buffer_pool_create(const char *name, uint32_t count, u
 
 /* Give a pool back; every one of its buffers must be free. */
 void pd_buffer_pool_destroy(struct pd_buffer_pool *pool);
+
+/* In a forked child: every buffer is free, whoever held it, and what they held is gone. */
+void pd_buffer_pool_reset(struct pd_buffer_pool *pool);
+
+/*
+ * In a forked child, first of all that has buffers: pools of huge pages have memory again. Of one whose buffers were all held
+ * they all are, with fresh headers; of another none may be used before pd_buffer_pool_reset.
+ */
+void pd_buffer_pools_after_fork(void);
 
 /*
  * Take up to `n` buffers: their indices go to `out`, headers reset (own data, one reference, no

@@ -91,7 +91,8 @@ struct pd_packet {
 	uint32_t drops_ever;               /* SO_RXQ_OVFL: never cleared */
 	int error;                         /* SO_ERROR */
 	unsigned next_lane;                /* lanes take turns: this one is the next */
-	unsigned lane_turns;               /* receives, to let the others have theirs (steer.h) */
+	unsigned lane_turns;               /* receives from it in a row */
+	unsigned own_turns;                /* receives that may have begun with the own lane */
 	bool lane_seen;                    /* a frame of next_lane was looked at: it comes first */
 	struct pd_steer_own receive_own;
 	struct pd_spin receive_spin, send_spin;

@@ -345,11 +345,15 @@ static unsigned pd_packet_receive_lanes(struct pd_packet *s, struct pd_port *por
 					struct mmsghdr *msgs, unsigned n, int flags,
 					struct pd_wait_set *ws)
 {
-	unsigned first = pd_steer_receive(s, port), which = first, filled;
+	unsigned others, first = pd_steer_receive(s, port, &others), which = first, filled;
 
-	for (unsigned i = 0; i < port->n_lanes; i++, which++) {
-		if (which == port->n_lanes)
-			which = 0;
+	for (unsigned i = 0; i <= port->n_lanes; i++) {
+		if (i) {
+			which = others;
+			others = others + 1 == port->n_lanes ? 0 : others + 1;
+			if (which == first)
+				continue;
+		}
 		if (!ws && !(pd_load_relaxed(&port->up[PD_RX]) >> which & 1))
 			continue;
 		filled = pd_packet_receive_lane(s, port, port->lanes[which], msgs, n, flags, ws);
@@ -626,7 +630,7 @@ static uint32_t pd_packet_look_queue(struct pd_packet *s, uint32_t *edge)
 /* The first frame of queue and lanes; length plus one or 0. */
 static uint32_t pd_packet_look(struct pd_packet *s, struct pd_wait_set *ws, uint32_t *edge)
 {
-	unsigned first, end, n, which;
+	unsigned first, end, n, which, others;
 	uint32_t found = 0, one, staged;
 
 	pd_packet_port_range(s, &first, &end);
@@ -639,7 +643,7 @@ static uint32_t pd_packet_look(struct pd_packet *s, struct pd_wait_set *ws, uint
 			continue;
 		}
 		n = pd_ports[p].n_lanes;
-		which = pd_likely(n == 1) ? 0 : pd_steer_receive(s, &pd_ports[p]);
+		which = pd_likely(n == 1) ? 0 : pd_steer_receive(s, &pd_ports[p], &others);
 		for (unsigned i = 0; i < n; i++, which++) {
 			which = which == n ? 0 : which;
 			one = pd_packet_look_lane(s, &pd_ports[p], pd_ports[p].lanes[which], ws,

@@ -29,6 +29,7 @@ struct pd_tx_run {
 	struct pd_packet *s;
 	struct pd_port *port;
 	struct pd_lane *lane;
+	uint32_t key;            /* of the first message; in a port of several lanes (steer.h) */
 	const uint32_t *headers; /* PD_TX_HEADERS external buffers of the lane */
 	unsigned used;           /* of them */
 	struct mmsghdr *msgs;
@@ -260,52 +261,54 @@ static int pd_tx_build(struct pd_tx_run *run, const struct msghdr *m)
 /* --- a run of messages ---------------------------------------------------------------------- */
 
 /*
- * The lane by which message `m` goes to `port`, its transmit side locked and up; or NULL with *err: -EAGAIN or -ENETDOWN, and what to
- * wait for noted in `ws`, if given.
+ * Find the lane by which the run's first message goes to its port, and lock its transmit side, which is up. Returns false with run->err
+ * -EAGAIN or -ENETDOWN, and what to wait for noted in `ws`, if given.
  */
-static struct pd_lane *pd_packet_lock_lane(struct pd_packet *s, struct pd_port *port,
-					   const struct msghdr *m, struct pd_wait_set *ws, int *err)
+static bool pd_packet_lock_lane(struct pd_tx_run *run, struct pd_wait_set *ws)
 {
+	struct pd_port *port = run->port;
 	struct pd_lane *lane;
 
 	for (;;) {
 		if (pd_likely(port->n_lanes == 1)) {
 			lane = port->lanes[0];
 		} else {
-			uint32_t key = pd_steer_message(s, port, m);
-
-			pd_store_relaxed(&s->send_key, key);
-			lane = pd_packet_lane_for(port, key, ws, err);
+			run->key = pd_steer_message(run->s, port, &run->msgs[0].msg_hdr);
+			pd_store_relaxed(&run->s->send_key, run->key);
+			lane = pd_packet_lane_for(port, run->key, ws, &run->err);
 			if (!lane)
-				return NULL;
+				return false;
 		}
 		pd_lock(&lane->side[PD_TX].lock);
 		if (pd_likely(lane->side[PD_TX].up)) {
-			*err = 0;
-			return lane;
+			run->lane = lane;
+			return true;
 		}
-		/* It went down just now, and so it is none of those to send by any more. */
 		if (ws && port->n_lanes == 1)
 			pd_wait_add_lane(ws, lane, PD_TX, 0);
 		pd_unlock(&lane->side[PD_TX].lock);
-		*err = -ENETDOWN;
+		run->err = -ENETDOWN;
 		if (port->n_lanes == 1)
-			return NULL;
+			return false;
+		/* It went down just now, and so it is none of those to send by any more. */
+		run->err = 0;
 	}
 }
 
 /* Whether message `m` may follow in a run. */
 static bool pd_packet_follows(const struct pd_tx_run *run, const struct msghdr *m)
 {
+	uint32_t key;
 	int err = 0;
 
 	/* Those without an address all go the same way. */
 	if ((m->msg_name || run->msgs[0].msg_hdr.msg_name) &&
 	    pd_packet_destination(run->s, m, &err) != run->port)
 		return false;
-	return pd_likely(run->port->n_lanes == 1) ||
-	       pd_packet_lane_for(run->port, pd_steer_message(run->s, run->port, m), NULL, &err) ==
-		       run->lane;
+	if (pd_likely(run->port->n_lanes == 1))
+		return true;
+	key = pd_steer_message(run->s, run->port, m);
+	return key == run->key || pd_packet_lane_for(run->port, key, NULL, &err) == run->lane;
 }
 
 /* packet-send: build frames from messages, as many as go to the run's port and lane. Sets n and err. */
@@ -399,8 +402,7 @@ static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigne
 			ws->recheck = true;
 		return -ENETDOWN;
 	}
-	run.lane = pd_packet_lock_lane(s, run.port, &msgs[0].msg_hdr, ws, &run.err);
-	if (pd_unlikely(!run.lane)) {
+	if (pd_unlikely(!pd_packet_lock_lane(&run, ws))) {
 		/* Also the port's return is news to an edge-triggered epoll. */
 		pd_store_relaxed(&s->out_blocked, true);
 		return run.err;

@@ -173,40 +173,62 @@ unsigned pd_steer_pick(uint32_t lanes, uint32_t key, bool by_class)
 
 /* --- flows --------------------------------------------------------------------------------- */
 
-/* Mix `len` bytes into a hash. */
-static uint64_t pd_steer_mix(uint64_t h, const uint8_t *bytes, size_t len)
+/* Mix one word into a hash. */
+static inline uint64_t pd_steer_mix(uint64_t h, uint64_t word)
 {
-	uint64_t w;
-
-	for (; len; bytes += pd_min(len, sizeof(w)), len -= pd_min(len, sizeof(w))) {
-		w = 0;
-		memcpy(&w, bytes, pd_min(len, sizeof(w)));
-		h = (h ^ w) * 0x9e3779b97f4a7c15u;
-		h ^= h >> 32;
-	}
-	return h;
+	h = (h ^ word) * 0x9e3779b97f4a7c15u;
+	return h ^ h >> 32;
 }
 
-/* The hash of an IP packet; false when it is too short to be one. */
-static bool pd_steer_mix_ip(const uint8_t *l3, size_t len, bool v6, bool source_only, uint64_t *h)
+/* Mix eight bytes into a hash, or four. */
+static inline uint64_t pd_steer_mix8(uint64_t h, const uint8_t *bytes)
 {
-	const size_t at = v6 ? 8 : 12, address = v6 ? 16 : 4;
-	size_t header = v6 ? 40 : (l3[0] & 15u) * 4u;
-	uint8_t protocol;
-	bool whole;
+	uint64_t word;
 
-	if (len < (v6 ? 40u : 20u))
-		return false;
-	*h = pd_steer_mix(*h, l3 + at, source_only ? address : 2 * address);
-	if (source_only)
-		return true;
-	protocol = l3[v6 ? 6 : 9];
+	memcpy(&word, bytes, sizeof(word));
+	return pd_steer_mix(h, word);
+}
+
+static inline uint64_t pd_steer_mix4(uint64_t h, const uint8_t *bytes)
+{
+	uint32_t word;
+
+	memcpy(&word, bytes, sizeof(word));
+	return pd_steer_mix(h, word);
+}
+
+/* Mix what tells the flows between two hosts apart: the protocol, and the ports at `l4` if it has such. */
+static inline uint64_t pd_steer_mix_l4(uint64_t h, uint8_t protocol, const uint8_t *l4,
+				       const uint8_t *end)
+{
+	if ((protocol == IPPROTO_TCP || protocol == IPPROTO_UDP) && end - l4 >= 4)
+		h = pd_steer_mix4(h, l4);
+	return pd_steer_mix(h, protocol);
+}
+
+/* The hash of an IPv4 packet of 20 bytes and more. */
+static inline uint64_t pd_steer_mix_ipv4(uint64_t h, const uint8_t *l3, size_t len,
+					 bool source_only)
+{
+	size_t header = (l3[0] & 15u) * 4u;
 	/* Only the first fragment has ports: none of them counts them. */
-	whole = v6 || !((l3[6] & 0x3f) | l3[7]);
-	*h = pd_steer_mix(*h, &protocol, 1);
-	if (whole && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP) && len >= header + 4)
-		*h = pd_steer_mix(*h, l3 + header, 4);
-	return true;
+	bool whole = !((l3[6] & 0x3f) | l3[7]);
+
+	if (source_only)
+		return pd_steer_mix4(h, l3 + 12);
+	h = pd_steer_mix8(h, l3 + 12);
+	return pd_steer_mix_l4(h, l3[9], l3 + pd_min(whole ? header : len, len), l3 + len);
+}
+
+/* The hash of an IPv6 packet of 40 bytes and more. */
+static inline uint64_t pd_steer_mix_ipv6(uint64_t h, const uint8_t *l3, size_t len,
+					 bool source_only)
+{
+	h = pd_steer_mix8(pd_steer_mix8(h, l3 + 8), l3 + 16);
+	if (source_only)
+		return h;
+	h = pd_steer_mix8(pd_steer_mix8(h, l3 + 24), l3 + 32);
+	return pd_steer_mix_l4(h, l3[6], l3 + 40, l3 + len);
 }
 
 uint32_t pd_steer_hash(const uint8_t *l3, size_t len, uint16_t type, const uint8_t *macs,
@@ -214,19 +236,22 @@ uint32_t pd_steer_hash(const uint8_t *l3, size_t len, uint16_t type, const uint8
 {
 	uint64_t h = 0;
 
-	while ((type == ETH_P_8021Q || type == ETH_P_8021AD) && len >= 4) {
+	while (pd_unlikely(type == ETH_P_8021Q || type == ETH_P_8021AD) && len >= 4) {
 		/* The number of the network, not its priority. */
-		const uint8_t vlan[2] = {l3[0] & 15, l3[1]};
-
-		h = source_only ? h : pd_steer_mix(h, vlan, sizeof(vlan));
+		if (!source_only)
+			h = pd_steer_mix(h, (l3[0] & 15u) << 8 | l3[1]);
 		type = (uint16_t)(l3[2] << 8 | l3[3]);
 		l3 += 4;
 		len -= 4;
 	}
-	if (!((type == ETH_P_IP || type == ETH_P_IPV6) && len &&
-	      pd_steer_mix_ip(l3, len, type == ETH_P_IPV6, source_only, &h)))
-		h = source_only ? pd_steer_mix(h, macs + ETH_ALEN, ETH_ALEN)
-				: pd_steer_mix(h ^ type, macs, 2 * ETH_ALEN);
+	if (type == ETH_P_IP && len >= 20)
+		h = pd_steer_mix_ipv4(h, l3, len, source_only);
+	else if (type == ETH_P_IPV6 && len >= 40)
+		h = pd_steer_mix_ipv6(h, l3, len, source_only);
+	else if (source_only)
+		h = pd_steer_mix4(h, macs + 8) ^ macs[6] ^ macs[7] << 8;
+	else
+		h = pd_steer_mix4(pd_steer_mix8(h ^ type, macs), macs + 8);
 	/* Whatever bit a flow differs in, each bit of the result depends on it: lanes are few. */
 	h = (h ^ h >> 33) * 0xff51afd7ed558ccdu;
 	h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53u;
@@ -235,54 +260,63 @@ uint32_t pd_steer_hash(const uint8_t *l3, size_t len, uint16_t type, const uint8
 
 /* --- messages ------------------------------------------------------------------------------ */
 
-/* Copy up to `n` bytes of a message from byte `skip` on; returns how many. */
-static size_t pd_steer_peek(const struct msghdr *m, size_t skip, uint8_t *out, size_t n)
+/*
+ * Up to `n` bytes of a message from byte `skip` on, in one piece: where they are, or in `copy`, which has room for as many. *len becomes
+ * how many there are.
+ */
+static const uint8_t *pd_steer_view(const struct msghdr *m, size_t skip, size_t n, uint8_t *copy,
+				    size_t *len)
 {
+	const struct iovec *iov = m->msg_iov;
 	size_t done = 0;
 
-	for (size_t i = 0; i < m->msg_iovlen && done < n; i++) {
-		const struct iovec *iov = &m->msg_iov[i];
-		size_t some;
-
-		if (iov->iov_len <= skip) {
-			skip -= iov->iov_len;
-			continue;
-		}
-		some = pd_min(iov->iov_len - skip, n - done);
-		memcpy(out + done, (const uint8_t *)iov->iov_base + skip, some);
-		done += some;
-		skip = 0;
+	if (pd_likely(m->msg_iovlen && iov->iov_len > skip &&
+		      (iov->iov_len - skip >= n || m->msg_iovlen == 1))) {
+		*len = pd_min(iov->iov_len - skip, n);
+		return (const uint8_t *)iov->iov_base + skip;
 	}
-	return done;
+	for (size_t i = 0; i < m->msg_iovlen && done < n; i++, iov++) {
+		size_t some = iov->iov_len > skip ? pd_min(iov->iov_len - skip, n - done) : 0;
+
+		if (some)
+			memcpy(copy + done, (const uint8_t *)iov->iov_base + skip, some);
+		skip = some ? 0 : skip - iov->iov_len;
+		done += some;
+	}
+	*len = done;
+	return copy;
 }
 
 /* The class that a sidecar says. */
-static unsigned pd_steer_sidecar_class(const struct pd_sidecar *sidecar)
+static inline unsigned pd_steer_sidecar_class(const uint8_t *sidecar)
 {
 	/* A control message has none. Every peer listens to the first queue. */
-	if (pd_sidecar_is_control(sidecar))
+	if (sidecar[PD_SIDECAR_AT(generic_flags)] & IXVERIFY_ONLY_CTRL_PKT)
 		return 0;
-	return sidecar->avip.pd.pfc_priority % MAX_PFC_QUEUES;
+	return sidecar[PD_SIDECAR_AT(pd.pfc_priority)] % MAX_PFC_QUEUES;
 }
 
 /* The class of a message, or -1 when it has none. */
 static int pd_steer_class(const struct pd_packet *s, const struct msghdr *m)
 {
-	const uint8_t *given = NULL;
-	struct pd_sidecar sidecar;
+	const uint8_t *sidecar = NULL;
+	uint8_t copy[PD_SIDECAR_BYTES];
+	size_t len;
 	int err = 0;
 
 	if (pd_load_relaxed(&s->inline_mode)) {
-		if (pd_steer_peek(m, 0, sidecar.bytes, PD_SIDECAR_BYTES) < PD_SIDECAR_BYTES)
+		sidecar = pd_steer_view(m, 0, PD_SIDECAR_BYTES, copy, &len);
+		if (len < PD_SIDECAR_BYTES)
 			return -1;
 	} else {
 		if (m->msg_control && m->msg_controllen)
-			given = pd_packet_cmsg_sidecar(m, &err);
-		if (!given && !pd_load_relaxed(&s->has_class))
+			sidecar = pd_packet_cmsg_sidecar(m, &err);
+		if (!sidecar && !pd_load_relaxed(&s->has_class))
 			return -1;
-		memcpy(sidecar.bytes, given ? given : s->default_sidecar.bytes, PD_SIDECAR_BYTES);
+		if (!sidecar)
+			sidecar = s->default_sidecar.bytes;
 	}
-	return (int)pd_steer_sidecar_class(&sidecar);
+	return (int)pd_steer_sidecar_class(sidecar);
 }
 
 /* The hash of a message's flow. */
@@ -291,20 +325,24 @@ static uint32_t pd_steer_flow(const struct pd_packet *s, const struct pd_port *p
 {
 	size_t skip = pd_load_relaxed(&s->inline_mode) ? PD_SIDECAR_BYTES : 0, len;
 	const struct sockaddr_ll *ll = m->msg_name;
-	uint8_t view[PD_STEER_VIEW_BYTES] = {0};
-	uint16_t type;
+	uint8_t copy[PD_STEER_VIEW_BYTES];
+	const uint8_t *view;
 
-	if (s->type == SOCK_DGRAM && ll) { /* the caller has looked at the address */
-		memcpy(view, ll->sll_addr, ETH_ALEN);
-		memcpy(view + ETH_ALEN, port->mac, ETH_ALEN);
-		memcpy(view + 2 * ETH_ALEN, &ll->sll_protocol, 2);
-		len = ETH_HLEN + pd_steer_peek(m, skip, view + ETH_HLEN, sizeof(view) - ETH_HLEN);
-	} else {
-		len = pd_steer_peek(m, skip, view, sizeof(view));
+	if (pd_unlikely(s->type == SOCK_DGRAM)) {
+		uint8_t macs[2 * ETH_ALEN] = {0};
+
+		view = pd_steer_view(m, skip, sizeof(copy), copy, &len);
+		if (ll) /* the caller has looked at it */
+			memcpy(macs, ll->sll_addr, ETH_ALEN);
+		memcpy(macs + ETH_ALEN, port->mac, ETH_ALEN);
+		return pd_steer_hash(view, len, ll ? ntohs(ll->sll_protocol) : 0, macs,
+				     source_only);
 	}
-	type = (uint16_t)(view[2 * ETH_ALEN] << 8 | view[2 * ETH_ALEN + 1]);
-	return pd_steer_hash(view + ETH_HLEN, len < ETH_HLEN ? 0 : len - ETH_HLEN, type, view,
-			     source_only);
+	view = pd_steer_view(m, skip, sizeof(copy), copy, &len);
+	if (pd_unlikely(len < ETH_HLEN)) /* no frame; the send will say so */
+		return 0;
+	return pd_steer_hash(view + ETH_HLEN, len - ETH_HLEN, (uint16_t)(view[12] << 8 | view[13]),
+			     view, source_only);
 }
 
 uint32_t pd_steer_message(struct pd_packet *s, struct pd_port *port, const struct msghdr *m)
@@ -331,7 +369,7 @@ uint32_t pd_steer_writable(struct pd_packet *s, struct pd_port *port)
 	if (key != PD_STEER_NONE)
 		return key;
 	if (pd_packet_port_of(port)->by_class && pd_load_relaxed(&s->has_class))
-		return pd_steer_sidecar_class(&s->default_sidecar);
+		return pd_steer_sidecar_class(s->default_sidecar.bytes);
 	return PD_STEER_SPREAD | pd_load_relaxed(&s->send_own.number);
 }
 
@@ -339,18 +377,21 @@ uint32_t pd_steer_writable(struct pd_packet *s, struct pd_port *port)
 
 /* Every so many receives a socket begins with another lane than its own. */
 #define PD_STEER_OTHERS_TURN 16
+/* Other lanes have so many in a row each: looking at lanes that are empty costs as much as receiving a frame. */
+#define PD_STEER_TURN 4
 
-unsigned pd_steer_receive(struct pd_packet *s, const struct pd_port *port)
+unsigned pd_steer_receive(struct pd_packet *s, const struct pd_port *port, unsigned *others)
 {
-	unsigned next = pd_load_relaxed(&s->next_lane) % port->n_lanes, turns;
 	int logic = pd_vars.ring_allocation_logic_rx;
+	unsigned turns;
 
+	*others = pd_load_relaxed(&s->next_lane) % port->n_lanes;
 	if (logic < PD_STEER_SOCKET || pd_load_relaxed(&s->lane_seen))
-		return next;
-	turns = pd_load_relaxed(&s->lane_turns) + 1;
-	pd_store_relaxed(&s->lane_turns, turns);
+		return *others;
+	turns = pd_load_relaxed(&s->own_turns) + 1;
+	pd_store_relaxed(&s->own_turns, turns);
 	if (turns % PD_STEER_OTHERS_TURN == 0)
-		return next;
+		return *others;
 	return pd_steer_own_number(&s->receive_own, logic, pd_vars.ring_migration_ratio_rx) %
 	       port->n_lanes;
 }
@@ -358,11 +399,16 @@ unsigned pd_steer_receive(struct pd_packet *s, const struct pd_port *port)
 void pd_steer_received(struct pd_packet *s, const struct pd_port *port, unsigned lane,
 		       unsigned first)
 {
-	/* What comes by the socket's own lane does not change whose turn it is among the others. */
-	if (pd_vars.ring_allocation_logic_rx < PD_STEER_SOCKET || lane != first ||
-	    first == pd_load_relaxed(&s->next_lane))
-		pd_store_relaxed(&s->next_lane, (lane + 1) % port->n_lanes);
+	unsigned next = pd_load_relaxed(&s->next_lane) % port->n_lanes, turns;
+
 	pd_store_relaxed(&s->lane_seen, false);
+	if (lane == first && first != next) /* its own: that changes nothing among the others */
+		return;
+	turns = lane == next ? pd_load_relaxed(&s->lane_turns) + 1 : 1;
+	if (lane == first && pd_vars.ring_allocation_logic_rx >= PD_STEER_SOCKET)
+		turns = PD_STEER_TURN; /* it is seldom enough that the others come first */
+	pd_store_relaxed(&s->lane_turns, turns % PD_STEER_TURN);
+	pd_store_relaxed(&s->next_lane, (lane + (turns == PD_STEER_TURN)) % port->n_lanes);
 }
 
 void pd_steer_looked(struct pd_packet *s, unsigned lane)

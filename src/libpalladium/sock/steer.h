@@ -17,7 +17,7 @@
  * So the frames of one class, flow or socket stay in order, except where their lane changes: when the peer takes queues away or
  * brings them back, and when a socket migrates to another thread's or core's lane.
  *
- * Receiving. The peer decides which lane a frame comes by. With logic 0 and 1 the lanes take turns. With the others a socket looks at
+ * Receiving. The peer decides which lane a frame comes by. With logic 0 and 1 the lanes take turns of a few receives. With the others a socket looks at
  * its own lane first and at the others when that one is empty, and every so often first of all: a frame in a lane whose owner does
  * not read reaches any socket that does.
  *
@@ -85,8 +85,8 @@ uint32_t pd_steer_message(struct pd_packet *s, struct pd_port *port, const struc
 /* The key that decides whether a socket is writable: that of its last message, else of one that holds nothing of its own. */
 uint32_t pd_steer_writable(struct pd_packet *s, struct pd_port *port);
 
-/* The lane that a receive looks at first; the others follow in order. For ports of several lanes. */
-unsigned pd_steer_receive(struct pd_packet *s, const struct pd_port *port);
+/* The lane that a receive looks at first; the others follow in order, from *others on. For ports of several lanes. */
+unsigned pd_steer_receive(struct pd_packet *s, const struct pd_port *port, unsigned *others);
 
 /* A receive found frames in `lane`; `first` is where it began to look. */
 void pd_steer_received(struct pd_packet *s, const struct pd_port *port, unsigned lane,

@@ -463,41 +463,53 @@ static void test_the_flow_is_found_in_any_pieces(void **state)
 
 static void test_lanes_take_turns(void **state)
 {
-	(void)state;
-	for (unsigned i = 0; i < 30; i++) {
-		unsigned first = pd_steer_receive(&s, &port);
+	unsigned others;
 
-		assert_int_equal(first, i % 8);
+	(void)state;
+	for (unsigned i = 0; i < 200; i++) {
+		unsigned first = pd_steer_receive(&s, &port, &others);
+
+		assert_int_equal(first, i / 4 % 8);
 		pd_steer_received(&s, &port, first, first);
 	}
 	pd_steer_looked(&s, 3);
-	assert_int_equal(pd_steer_receive(&s, &port), 3);
-	assert_int_equal(pd_steer_receive(&s, &port), 3);
-	pd_steer_received(&s, &port, 3, 3);
-	assert_int_equal(pd_steer_receive(&s, &port), 4);
+	assert_int_equal(pd_steer_receive(&s, &port, &others), 3);
+	assert_int_equal(pd_steer_receive(&s, &port, &others), 3);
+	/* One that was found elsewhere begins its turn. */
+	pd_steer_received(&s, &port, 6, 3);
+	for (unsigned i = 1; i < 4; i++) {
+		assert_int_equal(pd_steer_receive(&s, &port, &others), 6);
+		pd_steer_received(&s, &port, 6, 6);
+	}
+	assert_int_equal(pd_steer_receive(&s, &port, &others), 7);
 }
 
 static void test_the_own_lane_comes_first_and_no_other_starves(void **state)
 {
 	unsigned hits[8] = {0};
+	unsigned others;
 
 	(void)state;
 	pd_vars.ring_allocation_logic_rx = PD_STEER_SOCKET;
 	s.receive_own.number = 2 + 8;
 	/* All lanes are full: what is looked at first is found. */
 	for (unsigned i = 0; i < 16 * 8 * 4; i++) {
-		unsigned first = pd_steer_receive(&s, &port);
+		unsigned first = pd_steer_receive(&s, &port, &others);
 
 		hits[first]++;
 		pd_steer_received(&s, &port, first, first);
 	}
 	for (unsigned lane = 0; lane < 8; lane++)
 		assert_in_range(hits[lane], lane == 2 ? 16 * 8 * 3 : 2, 16 * 8 * 4);
+	/* With the own lane empty, one that has frames is the next to look at. */
+	pd_steer_received(&s, &port, 6, 2);
+	assert_int_equal(pd_steer_receive(&s, &port, &others), 2);
+	assert_int_equal(others, 6);
 	/* What was peeked at is taken next, wherever it stands. */
 	pd_steer_looked(&s, 5);
-	assert_int_equal(pd_steer_receive(&s, &port), 5);
+	assert_int_equal(pd_steer_receive(&s, &port, &others), 5);
 	pd_steer_received(&s, &port, 5, 5);
-	assert_int_equal(pd_steer_receive(&s, &port), 2);
+	assert_int_equal(pd_steer_receive(&s, &port, &others), 2);
 }
 
 int main(void)

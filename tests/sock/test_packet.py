@@ -106,6 +106,28 @@ say(b.recv(100)[12:].hex())
 """)
 
 
+def test_vectors_with_a_position_and_flags(kernel):
+    same(kernel, DRAIN + """
+a, b = packet(A), packet(B)
+NOWAIT = os.RWF_NOWAIT
+buf = bytearray(100)
+say(os.pwritev(a.fileno(), [frame(1)[:20], frame(1)[20:]], -1, os.RWF_HIPRI), os.preadv(b.fileno(), [buf], -1, os.RWF_HIPRI), number(buf))
+say(os.pwritev(a.fileno(), [frame(2)], -1, NOWAIT), os.preadv(b.fileno(), [buf], -1, NOWAIT), number(buf))
+say(attempt(os.preadv, b.fileno(), [buf], -1, NOWAIT))
+say(attempt(os.pwritev, a.fileno(), [frame(3)], 0), attempt(os.preadv, b.fileno(), [buf], 0))
+say(attempt(os.pwritev, a.fileno(), [frame(3)], -1, 0x10000), attempt(os.preadv, b.fileno(), [buf], -1, 0x10000))
+a.send(frame(4))
+say(os.readv(b.fileno(), [bytearray(0)] * 2), os.readv(b.fileno(), []), os.preadv(b.fileno(), [bytearray(0)], -1, NOWAIT))
+say(os.writev(a.fileno(), [b"", b""]), os.writev(a.fileno(), []), number(b.recv(100)), attempt(b.recv, 100, MSG_DONTWAIT))
+for name in "preadv2", "preadv64v2", "pwritev2", "pwritev64v2":
+    data = ctypes.create_string_buffer(frame(5), 64)
+    one = iovec(ctypes.addressof(data), 64)
+    if name[1] == "r":
+        a.send(frame(6))
+    say(name, libc[name](a.fileno() if name[1] == "w" else b.fileno(), ctypes.byref(one), 1, ctypes.c_long(-1), NOWAIT), number(data.raw))
+""")
+
+
 def test_vectors_of_messages(kernel):
     same(kernel, DRAIN + """
 a, b = packet(A), packet(B)

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 
 #include "base/log.h"
 #include "base/sys.h"
@@ -293,20 +294,55 @@ static ssize_t pd_packet_recv(struct pd_sock *sk, void *buf, size_t n, int flags
 	return pd_packet_recvfrom(sk, buf, n, flags, NULL, NULL);
 }
 
+/* True when the buffers have no room at all: reading into them and writing from them returns at once. */
+static bool pd_packet_no_room(const struct iovec *iov, int count)
+{
+	for (int i = 0; i < count; i++)
+		if (iov[i].iov_len)
+			return false;
+	return true;
+}
+
+/* What the flags of preadv2 and pwritev2 mean to a socket: flags for recvmsg, or -errno as the kernel has it. */
+static int pd_packet_rwf(off_t pos, int flags)
+{
+	if (pos != -1)
+		return -ESPIPE;
+	if (flags & ~(RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND))
+		return -EOPNOTSUPP;
+	return flags & RWF_NOWAIT ? MSG_DONTWAIT : 0;
+}
+
 /* read(2) of nothing returns at once, unlike recv. */
 static ssize_t pd_packet_read(struct pd_sock *sk, void *buf, size_t n)
 {
 	return !n ? 0 : pd_packet_recvfrom(sk, buf, n, 0, NULL, NULL);
 }
 
-static ssize_t pd_packet_readv(struct pd_sock *sk, const struct iovec *iov, int count)
+static ssize_t pd_packet_readv_flags(struct pd_sock *sk, const struct iovec *iov, int count,
+				     int flags)
 {
 	struct mmsghdr m = {
 		.msg_hdr = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count}};
 
 	if (count < 0 || count > UIO_MAXIOV)
 		return -EINVAL;
-	return pd_packet_receive_one(pd_packet_of(sk), &m, 0);
+	if (pd_packet_no_room(iov, count))
+		return 0;
+	return pd_packet_receive_one(pd_packet_of(sk), &m, flags);
+}
+
+static ssize_t pd_packet_readv(struct pd_sock *sk, const struct iovec *iov, int count)
+{
+	return pd_packet_readv_flags(sk, iov, count, 0);
+}
+
+static ssize_t pd_packet_preadv2(struct pd_sock *sk, const struct iovec *iov, int count, off_t pos,
+				 int flags)
+{
+	int ret = pd_packet_rwf(pos, flags);
+
+	return ret < 0 ? ret : pd_packet_readv_flags(sk, iov, count, ret);
 }
 
 /* What is left of a time until `end_ns`, as the kernel writes it back. */
@@ -384,14 +420,30 @@ static ssize_t pd_packet_write(struct pd_sock *sk, const void *buf, size_t n)
 	return pd_packet_sendto(sk, buf, n, 0, NULL, 0);
 }
 
-static ssize_t pd_packet_writev(struct pd_sock *sk, const struct iovec *iov, int count)
+static ssize_t pd_packet_writev_flags(struct pd_sock *sk, const struct iovec *iov, int count,
+				      int flags)
 {
 	struct mmsghdr m = {
 		.msg_hdr = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count}};
 
 	if (count < 0 || count > UIO_MAXIOV)
 		return -EINVAL;
-	return pd_packet_send_one(pd_packet_of(sk), &m, 0);
+	if (pd_packet_no_room(iov, count))
+		return 0;
+	return pd_packet_send_one(pd_packet_of(sk), &m, flags);
+}
+
+static ssize_t pd_packet_writev(struct pd_sock *sk, const struct iovec *iov, int count)
+{
+	return pd_packet_writev_flags(sk, iov, count, 0);
+}
+
+static ssize_t pd_packet_pwritev2(struct pd_sock *sk, const struct iovec *iov, int count, off_t pos,
+				  int flags)
+{
+	int ret = pd_packet_rwf(pos, flags);
+
+	return ret < 0 ? ret : pd_packet_writev_flags(sk, iov, count, ret);
 }
 
 static int pd_packet_sendmmsg(struct pd_sock *sk, struct mmsghdr *msgs, unsigned n, int flags)
@@ -441,12 +493,16 @@ static struct pd_sock_ops pd_packet_ops = {
 	.getsockopt = pd_packet_getsockopt,
 	.read = pd_packet_read,
 	.readv = pd_packet_readv,
+	.preadv2 = pd_packet_preadv2,
+	.preadv64v2 = pd_packet_preadv2,
 	.recv = pd_packet_recv,
 	.recvfrom = pd_packet_recvfrom,
 	.recvmsg = pd_packet_recvmsg,
 	.recvmmsg = pd_packet_recvmmsg,
 	.write = pd_packet_write,
 	.writev = pd_packet_writev,
+	.pwritev2 = pd_packet_pwritev2,
+	.pwritev64v2 = pd_packet_pwritev2,
 	.send = pd_packet_send_buf,
 	.sendto = pd_packet_sendto,
 	.sendmsg = pd_packet_sendmsg,

@@ -39,8 +39,9 @@ extern "C" {
 /* --- the sidecar header ----------------------------------------------------------------------- */
 
 /*
- * The part that every header has. `mrg_num_buffers` is the number of ring buffers that the frame
- * took; the library writes the true count whatever a program put there.
+ * The part that every header has. `mrg_num_buffers` belongs to the ring, whatever a program put
+ * there: a back-end writes the number of ring buffers that the frame takes, a front-end 0, as virtio
+ * wants it of drivers. A received header has what the peer wrote.
  */
 struct ixverify_metadata_hdr {
 	uint16_t mrg_num_buffers;

@@ -7,8 +7,8 @@
  * of a frame; the ring writes and reads it there (virtio/device.h). Its name and the features that
  * it forbids stand in the table of dialect.c.
  *
- * All 48 bytes are carried as they are. The one field that a ring owns is mrg_num_buffers: sending
- * writes the true count, and nothing else of the header is changed in either direction. Some peers
+ * All 48 bytes are carried as they are. The one field that a ring owns is mrg_num_buffers: a device
+ * writes the true count, a driver 0, and nothing else of the header is changed in either direction. Some peers
  * write their count at offset 10, as in a virtio header, over bits 56 to 63 of metadata_type: no flag
  * stands there, so nothing is decided by them.
  */

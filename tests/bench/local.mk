@@ -15,7 +15,9 @@ tests_bench_sockbench_SOURCES = tests/bench/sockbench.c
 tests_bench_sockbench_CFLAGS = $(AM_CFLAGS) -O3
 tests_bench_sockbench_LDADD =
 # Not a measurement of time, so it stands in check.
-check_PROGRAMS += tests/bench/batch
+check_PROGRAMS += tests/bench/batch tests/bench/ring
+tests_bench_ring_SOURCES = tests/bench/ring.c
+tests_bench_ring_LDADD = libpd.la
 TESTS += tests/bench/test_instructions.py
 EXTRA_DIST += tests/bench/test_instructions.py tests/bench/instructions.txt
 EXTRA_DIST += tests/bench/growth.py tests/bench/rings.py tests/bench/sockets.py tests/bench/spike.py

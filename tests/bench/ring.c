@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * How fast a split ring moves frames between two threads of one process, each pinned to a core: one
- * end is a lane in the device role, the other in the driver role, nothing else in between. Every
- * byte is copied into the ring, every sidecar out of it, and each frame's first, middle and last
- * words are checked and its payload summed. Not run by `make check`.
+ * A ring between two lanes of one process, one in the device role, the other in the driver role,
+ * nothing else in between. Every byte is copied into the ring and out of it, every sidecar too, and
+ * each frame's number, length and ends are checked.
  *
- *   ring [seconds per line, default 0.5] [once: one pass in one thread, for callgrind]
+ *   ring FRAMES FORMAT TO DIALECT BYTES BATCH   one thread for both: what instructions are counted on
+ *   ring threads [SECONDS]                      two threads, each pinned to a core: frames/s of all these
+ *
+ * FORMAT split or packed, TO driver or device, DIALECT avip or virtio.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -25,6 +27,7 @@
 #define GPA 0x100000000ULL
 
 struct config {
+	bool packed;
 	bool to_driver; /* the device sends */
 	bool avip;
 	uint32_t len;
@@ -70,7 +73,7 @@ static void lane_make(struct pd_vhost_lane *lane, enum pd_vhost_role role)
 	memset(lane, 0, sizeof(*lane));
 	if (pd_vhost_lane_init(lane, role, dialect, NULL))
 		die("no lane");
-	pd_lane_init(&lane->lane, pd_vhost_lane_ops(role, dialect, false), 0, 0, blocks);
+	pd_lane_init(&lane->lane, pd_vhost_lane_ops(role, dialect, now.packed), 0, 0, blocks);
 }
 
 static void lane_end(struct pd_vhost_lane *lane, enum pd_dir dir)
@@ -87,8 +90,10 @@ static void open_ring(struct pd_lane **tx, struct pd_lane **rx)
 		.size = SIZE,
 		.hdr_bytes = now.avip ? 48 : 12,
 		.features = 1ULL << VIRTIO_NET_F_MRG_RXBUF | 1ULL << VIRTIO_F_VERSION_1 |
-			    1ULL << VIRTIO_RING_F_EVENT_IDX,
+			    1ULL << VIRTIO_RING_F_EVENT_IDX |
+			    (now.packed ? 1ULL << VIRTIO_F_RING_PACKED : 0),
 		.buf_bytes = 2048,
+		.base = pd_vq_first_base(now.packed),
 		.receive = now.to_driver,
 	};
 	uint64_t bytes = pd_vq_driver_area_bytes(SIZE, 2048);
@@ -183,12 +188,70 @@ static void *sender(void *arg)
 	return NULL;
 }
 
-int main(int argc, char **argv)
+/* Move `frames` frames in bursts, in this thread. */
+static void run_alone(uint64_t frames)
 {
-	double each = argc > 1 ? atof(argv[1]) : 0.5;
-	bool once = argc > 2;
+	struct pd_lane *tx, *rx;
+	uint64_t sent = 0, got = 0;
+
+	open_ring(&tx, &rx);
+	while (got < frames) {
+		send_burst(tx, &sent);
+		while (got < sent)
+			receive_burst(rx, &got);
+	}
+	close_ring();
+}
+
+/* Frames per second with a thread at each end. */
+static double run_threads(double each)
+{
+	struct pd_lane *tx, *rx;
+	uint64_t got = 0;
+	pthread_t thread;
+	double start, took;
+
+	open_ring(&tx, &rx);
+	pd_store_relaxed(&stop, 0);
+	if (pthread_create(&thread, NULL, sender, tx))
+		die("no thread");
+	start = seconds();
+	do {
+		if (!receive_burst(rx, &got))
+			pd_cpu_relax();
+	} while ((got & 0xfff) > 256 || seconds() - start < each);
+	took = seconds() - start;
+	pd_store_relaxed(&stop, 1);
+	pthread_join(thread, NULL);
+	close_ring();
+	return (double)got / took;
+}
+
+/* The table of everything. */
+static void print_table(double each)
+{
 	static const uint32_t lens[] = {64, 1500};
 	static const unsigned batches[] = {1, 32, 256};
+
+	pin(0);
+	printf("%-7s %-17s %-7s %5s %6s %10s %8s\n", "format", "direction", "dialect", "bytes",
+	       "batch", "Mframes/s", "Gbit/s");
+	for (unsigned k = 0; k < 48; k++) {
+		double rate;
+
+		now = (struct config){k / 24, k / 12 % 2, k / 6 % 2 == 0, lens[k / 3 % 2],
+				      batches[k % 3]};
+		rate = run_threads(each);
+		printf("%-7s %-17s %-7s %5u %6u %10.2f %8.2f\n", now.packed ? "packed" : "split",
+		       now.to_driver ? "device to driver" : "driver to device",
+		       now.avip ? "avip" : "virtio", now.len, now.batch, rate / 1e6,
+		       rate * now.len * 8 / 1e9);
+		fflush(stdout);
+	}
+}
+
+int main(int argc, char **argv)
+{
 	struct pd_buffer_pool *pool;
 	uint32_t idx[PD_VECTOR_MAX];
 	int err;
@@ -201,37 +264,20 @@ int main(int argc, char **argv)
 		die("no memory");
 	for (unsigned i = 0; i < PD_VECTOR_MAX; i++)
 		out[i] = pd_buffer_get(idx[i]);
-	pin(0);
-	printf("%-18s %-7s %5s %6s %10s %8s\n", "direction", "dialect", "bytes", "batch",
-	       "Mframes/s", "Gbit/s");
-	for (unsigned k = 0; k < 24; k++) {
-		struct pd_lane *tx, *rx;
-		uint64_t seq = 0, sent = 0;
-		pthread_t thread;
-		double start, took;
-
-		now = (struct config){k / 12, k / 6 % 2 == 0, lens[k / 3 % 2], batches[k % 3]};
-		open_ring(&tx, &rx);
-		pd_store_relaxed(&stop, 0);
-		if (!once && pthread_create(&thread, NULL, sender, tx))
-			die("no thread");
-		start = seconds();
-		do {
-			if (once)
-				send_burst(tx, &sent);
-			if (!receive_burst(rx, &seq))
-				pd_cpu_relax();
-		} while (once ? seq < 100000 : (seq & 0xfff) > 256 || seconds() - start < each);
-		took = seconds() - start;
-		pd_store_relaxed(&stop, 1);
-		if (!once)
-			pthread_join(thread, NULL);
-		printf("%-18s %-7s %5u %6u %10.2f %8.2f\n",
-		       now.to_driver ? "device to driver" : "driver to device",
-		       now.avip ? "avip" : "virtio", now.len, now.batch, (double)seq / took / 1e6,
-		       (double)seq * now.len * 8 / took / 1e9);
-		fflush(stdout);
-		close_ring();
+	if (argc >= 2 && !strcmp(argv[1], "threads")) {
+		print_table(argc > 2 ? atof(argv[2]) : 0.5);
+		return 0;
 	}
+	if (argc != 7) {
+		fprintf(stderr, "usage: ring FRAMES split|packed driver|device avip|virtio BYTES "
+				"BATCH, or ring threads [SECONDS]\n");
+		return 2;
+	}
+	now = (struct config){!strcmp(argv[2], "packed"), !strcmp(argv[3], "driver"),
+			      !strcmp(argv[4], "avip"), (uint32_t)atoi(argv[5]),
+			      (unsigned)atoi(argv[6])};
+	if (now.len < 64 || now.len > 2000 || !now.batch || now.batch > PD_VECTOR_MAX)
+		die("BYTES is 64 to 2000, BATCH 1 to 256");
+	run_alone(strtoull(argv[1], NULL, 0));
 	return 0;
 }

@@ -43,14 +43,9 @@ def instructions(tmp_path, argv, env):
     return int(re.search(r"^(?:summary|totals): (\d+)", out.read_text(), re.M).group(1))
 
 
-def per_frame(tmp_path, argv, env, batch):
-    """Instructions per frame: the difference of two run lengths leaves the start of the program out."""
-    few, many = (instructions(tmp_path, [argv[0], rounds, *argv[1:]], env) for rounds in (100, 300))
-    return (many - few) / (200 * batch)
-
-
 ROWS = {f"sockets over loop, batch {batch}, {taps} tap{'s' * (taps > 1)}": (batch, taps)
         for batch, taps in ((1, 1), (32, 1), (256, 1), (32, 2))}
+RINGS = {f"{form} ring to {to}, sidecar, batch 32": (form, to) for form in ("split", "packed") for to in ("driver", "device")}
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +62,8 @@ def table():
     return rows
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_instructions_per_frame(tmp_path, table, row):
+def hold(table, row, n):
     """No more than the table says."""
-    batch, taps = ROWS[row]
-    env = {"LD_PRELOAD": str(library()), "PALLADIUM_PORTS": PORTS, "PALLADIUM_CONFIG_FILE": "/dev/null",
-           "PALLADIUM_TRACELEVEL": "error"}
-    n = per_frame(tmp_path, [build("tests/bench/batch"), batch, taps], env, batch)
     if os.environ.get("PD_INSTRUCTIONS") == "update":
         with TABLE.open("a") as f:
             f.write(f"{n:10.1f}  {row}\n")
@@ -81,3 +71,22 @@ def test_instructions_per_frame(tmp_path, table, row):
     assert n <= table[row] * (1 + TOLERANCE), f"{row}: {n:.1f} instructions per frame, the table says {table[row]:.1f}"
     if n < table[row] * (1 - TOLERANCE):
         print(f"{row}: {n:.1f} instructions per frame, fewer than the table's {table[row]:.1f}: bring it up to date")
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_sockets(tmp_path, table, row):
+    """A frame through two packet sockets of one process."""
+    batch, taps = ROWS[row]
+    env = {"LD_PRELOAD": str(library()), "PALLADIUM_PORTS": PORTS, "PALLADIUM_CONFIG_FILE": "/dev/null",
+           "PALLADIUM_TRACELEVEL": "error"}
+    program = build("tests/bench/batch")
+    few, many = (instructions(tmp_path, [program, rounds, batch, taps], env) for rounds in (100, 300))
+    hold(table, row, (many - few) / (200 * batch))
+
+
+@pytest.mark.parametrize("row", RINGS)
+def test_rings(tmp_path, table, row):
+    """A frame through the two ends of a ring, without sockets."""
+    program = build("tests/bench/ring")
+    few, many = (instructions(tmp_path, [program, frames, *RINGS[row], "avip", 64, 32], {}) for frames in (3200, 9600))
+    hold(table, row, (many - few) / 6400)

@@ -40,7 +40,3 @@ tests_unit_virtio_test_rings_SOURCES = tests/unit/virtio/test_rings.c $(VIRTIO_U
 tests_unit_virtio_test_rings_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_virtio_test_rings_LDADD = $(PD_UNIT_LIBS)
 
-# A benchmark to call by hand: make tests/bench/ring
-EXTRA_PROGRAMS += tests/bench/ring
-tests_bench_ring_SOURCES = tests/bench/ring.c
-tests_bench_ring_LDADD = libpd.la

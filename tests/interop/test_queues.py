@@ -4,18 +4,18 @@ front-end, which so knows by which one each frame came.
 
     program (back-end)  == net_virtio_user0 [testpmd] net_vhost1 == scripted front-end
     program (front-end) == net_vhost0       [testpmd] net_vhost1 == scripted front-end
+
+and as a QEMU guest does, whose driver asks for queues through QEMU.
 """
+import json
+
 import pytest
 
-from lab.proc import require
+from lab.guest import Guest
+from lab.proc import build, require, run
 from lab.testpmd import Testpmd, vhost, virtio_user
 from lab.vhostpeer import BASIC, F, FrontEnd
 from queues.remote import Program
-
-
-@pytest.fixture(autouse=True)
-def _needs_testpmd():
-    require("dpdk-testpmd")
 
 
 def number(frame):
@@ -93,6 +93,7 @@ class Chain:
 @pytest.mark.parametrize("queues", [2, 4, 8])
 @pytest.mark.parametrize("role", ["backend", "frontend"])
 def test_classes_and_flows(sockdir, sock, role, queues):
+    require("dpdk-testpmd")
     with Chain(sockdir, sock, role, queues) as chain:
         chain.settle()
         assert chain.classes() == [cls % queues for cls in range(8)]
@@ -111,3 +112,34 @@ def test_classes_and_flows(sockdir, sock, role, queues):
             chain.pmd.forward("io")
             chain.settle()
             assert chain.classes() == [cls % used for cls in range(8)]
+
+
+def sent_by(program):
+    """Frames sent by each lane of the port."""
+    code, text = run([build("palladium_stats"), "-p", program.popen.pid, "--json", "-c", "1", "-v", "3"], timeout=20)
+    assert code == 0, text
+    return [lane["counters"]["tx_frames"] for lane in json.loads(text)["lane"]]
+
+
+@pytest.mark.parametrize("cpus", [4, 1])
+def test_guest(sock, cpus):
+    """Linux's driver takes as many queues as it has processors, and QEMU enables those: frames reach it by them."""
+    with Program(f"pd0=vhost-user:{sock},mode=listen,dialect=virtio,steer=pfc,queues=4",
+                 PALLADIUM_SEND_WHEN_DOWN="wait") as program:
+        program.ask("s = packet('pd0')")
+        program.ask("s.settimeout(20)")
+        with Guest(sock, listen=False, ip="10.9.0.1/24", queues=4, device=",mq=on", args=["-smp", cpus]) as vm:
+            assert len(vm.check("ls /sys/class/net/eth0/queues").split()) == 2 * cpus
+            before = sent_by(program)
+            for cls in range(8):
+                program.ask(f"s.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, {cls})")
+                for n in range(5):
+                    assert program.ask(f"s.send(frame({n}))") == 64
+            went = [b - a for a, b in zip(before, sent_by(program))]
+            assert went == ([10] * 4 if cpus == 4 else [40, 0, 0, 0])
+            # Those of a test's ethertype are counted before they are thrown away.
+            for _ in range(50):
+                if int(vm.check("cat /sys/class/net/eth0/statistics/rx_packets")) >= 40:
+                    break
+            else:
+                raise AssertionError("frames do not reach the guest")

@@ -7,7 +7,7 @@ import pytest
 
 from lab.avip import avip, control, parse
 from lab.proc import build, run
-from lab.vhostpeer import BackEnd, FrontEnd, PeerClosed, PeerTimeout, Req
+from lab.vhostpeer import P, BackEnd, FrontEnd, PeerClosed, PeerTimeout, Req
 from interop.port import Echo
 from queues.remote import Program
 
@@ -312,6 +312,8 @@ def test_the_limit_is_what_the_peer_is_told(sock):
         p.ask("attempt(s.recv, 10)")
         fe.connect_like_qemu()
         assert fe.get_u64(Req.GET_QUEUE_NUM) == 2
+        # QEMU would add each region once for each pair of queues.
+        assert fe.offered_protocol & P.MQ and not fe.offered_protocol & P.MEM_SLOTS
 
 
 @pytest.mark.parametrize("logic", ["interface", "ip", "socket", "thread", "core", "core_attach"])

@@ -320,10 +320,21 @@ static const char *on_set_vring_err(struct pd_vhost_backend *be, struct pd_vhost
 	return NULL;
 }
 
+/*
+ * What is offered. QEMU (5.1 to 8) gives each pair of queues every memory region anew when regions are added one by one, but the table
+ * of all once: with several pairs there is only the table.
+ */
+static uint64_t protocol_features(const struct pd_vhost_backend *be)
+{
+	if (be->role.n_lanes > 1)
+		return PROTOCOL_FEATURES & ~PD_BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS);
+	return PROTOCOL_FEATURES;
+}
+
 static const char *on_get_protocol_features(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 					    struct pd_vhost_ring *ring)
 {
-	return reply_u64(be, msg, PROTOCOL_FEATURES);
+	return reply_u64(be, msg, protocol_features(be));
 }
 
 static const char *on_set_protocol_features(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
@@ -331,9 +342,9 @@ static const char *on_set_protocol_features(struct pd_vhost_backend *be, struct 
 {
 	uint64_t features = msg->payload.u64;
 
-	if (features & ~PROTOCOL_FEATURES)
+	if (features & ~protocol_features(be))
 		return pd_vhost_reason(&be->role, "protocol features that were not offered: 0x%llx",
-				       (unsigned long long)(features & ~PROTOCOL_FEATURES));
+				       (unsigned long long)(features & ~protocol_features(be)));
 	be->protocol_features = features;
 	return NULL;
 }
@@ -441,7 +452,7 @@ static const char *dispatch(struct pd_vhost_backend *be, struct pd_vhost_msg *ms
 	const char *why;
 
 	if (!handlers[msg->hdr.request].fn ||
-	    (kind->feature >= 0 && !(PROTOCOL_FEATURES & PD_BIT(kind->feature))))
+	    (kind->feature >= 0 && !(protocol_features(be) & PD_BIT(kind->feature))))
 		return "we do not offer this";
 	why = find_ring(be, msg, handlers[msg->hdr.request].ring, &ring);
 	if (!why)

@@ -24,8 +24,8 @@ def sockets_of(shown):
 @pytest.fixture
 def counted(tmp_path):
     """Run a body that prints `done` and then waits; its sockets' counters, or the process's."""
-    def run(body, process=False):
-        env = environment(STATS_SHMEM_DIR=tmp_path)
+    def run(body, process=False, **env):
+        env = environment(**env)
         env["PALLADIUM_STATS_SHMEM_DIR"] = str(tmp_path)
         with Proc(program(body + "\nprint('done', flush=True)\nsys.stdin.readline()\n"), env=env) as p:
             p.expect("^done")
@@ -123,3 +123,24 @@ select.select([sys.stdin], [], [], 0)       # none of ours: not counted
     assert {k: c[k] for k in want} == want
     assert (c["epoll_hit"], c["epoll_miss"]) == (2, 1)
     assert (c["poll_hit"], c["poll_miss"]) == (4, 2)
+
+
+def test_forks_and_wakeups_of_the_progress_thread(counted, tmp_path):
+    path = tmp_path / "port.sock"
+    c = counted(f"""
+import sys
+def forked():
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+forked()                                    # no socket is on a port yet
+a = packet(A)                               # nobody is there: the progress thread tries again, later
+listener = socket.socket(AF_UNIX)
+listener.bind({str(path)!r})
+listener.listen()
+listener.accept()
+forked(), forked()
+""", process=True, ports=f"pd0=vhost-user:{path}")
+    assert c["forks"] == 2
+    assert c["progress_wakeups"] > 0

@@ -64,6 +64,8 @@ static void pd_sock_fork_parent(void)
 	pd_taps_after_fork(false);
 	pd_unlock(&pd_control);
 	pd_epoll_after_fork();
+	if (pd_fd_next(0, UINT32_MAX, false) >= 0)
+		pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_FORKS, 1);
 }
 
 static void pd_sock_fork_child(void)

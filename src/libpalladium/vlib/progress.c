@@ -28,6 +28,7 @@
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "counters/counters.h"
 #include "vlib/process.h"
 #include "vlib/progress.h"
 
@@ -335,6 +336,7 @@ int pd_progress_run_once(int timeout_ms)
 	n = pd_sys_epoll_pwait(pd_progress.epoll_fd, events, PD_PROGRESS_EVENTS, timeout, NULL);
 	if (n < 0 && n != -EINTR)
 		return n;
+	pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_PROGRESS_WAKEUPS, 1);
 
 	pd_lock(&pd_control);
 	pd_progress.sleeps_until_ns = 0;

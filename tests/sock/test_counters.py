@@ -73,7 +73,8 @@ import sys
 a, b, c = packet(A), packet(B), packet(B)
 for i in range(8):
     a.send(frame(i, 100))
-b.recv(2000)      # takes all off the ring: each of the two sockets gets its copies
+b.recv(2000, socket.MSG_PEEK)      # takes all off the ring: each of the two sockets gets its copies
+b.recv(2000)
 for i in range(3):
     c.recv(2000)
 """)

@@ -11,6 +11,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/sock/packet.c src/libpalladium/sock/packet.h \
 	src/libpalladium/sock/packet_nodes.c src/libpalladium/sock/packet_nodes.h \
 	src/libpalladium/sock/packet_options.c \
+	src/libpalladium/sock/packet_poll.c \
 	src/libpalladium/sock/packet_rx.c \
 	src/libpalladium/sock/packet_tap.c \
 	src/libpalladium/sock/packet_tx.c \

@@ -204,7 +204,7 @@ static int pd_packet_bind(struct pd_sock *sk, const struct sockaddr *addr, sockl
 	pd_store_release(&s->attached, !ret);
 	pd_placeholder_note(s);
 	pd_ctr_set_parent(s->ctr, port ? port->index : PD_SHM_NONE);
-	pd_bell_ring(&s->pollable.bell);
+	pd_pollable_ring(&s->pollable);
 	return ret;
 }
 
@@ -532,6 +532,7 @@ void pd_packet_after_fork(struct pd_packet *s)
 	bool quiet = !pd_load_relaxed(&s->lock.word);
 
 	pd_lock_init(&s->lock, PD_RANK_SOCKET);
+	s->stops = 0;
 	if (quiet) /* else caught in a change: its memory is left alone */
 		free(s->queue.ring);
 	memset(&s->queue, 0, sizeof(s->queue)); /* pd_taps_after_fork has reset the pool */

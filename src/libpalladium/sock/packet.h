@@ -8,9 +8,11 @@
  *
  * One tap: the ring itself is the socket's queue. A receive copies from the peer's memory straight into the caller's
  * iovec and leaves in the ring what was not asked for; a program that does not read stops the peer, and nothing is lost.
- * Several taps: whoever receives copies frames into pool buffers and puts a reference in the queue of each tap that wants
- * them; a queue that is full drops and counts. No tap: frames are dropped and counted by whoever comes by, or by the
- * progress thread.
+ * Several taps: who receives takes its own frames straight from the ring, too; frames that others want it copies into pool
+ * buffers on the way, with a reference in the queue of each that wants them. A queue that is full drops and counts, or
+ * with PALLADIUM_RX_BACKPRESSURE=port stops the port: the frame stays in the ring, and all behind it. Who waits behind it
+ * waits for the bell `room` of the port, which the reader of the full queue rings. No tap: frames are dropped and counted
+ * by whoever comes by, or by the progress thread.
  * Frames also enter a queue one at a time to be peeked at, and when a sender that is blocked takes them in. A queue is
  * always served before the ring, so order holds.
  *
@@ -49,6 +51,8 @@ struct pd_frame_queue {
 	uint32_t mask; /* size - 1, or 0 when nothing was allocated */
 	uint32_t head, tail;
 	uint64_t bytes; /* of the frames queued */
+	uint64_t
+		reserved; /* bytes of frames on their way into it (PALLADIUM_RX_BACKPRESSURE=port) */
 };
 
 /* Room for the options that do nothing but read back as they were set. */
@@ -86,7 +90,9 @@ struct pd_packet {
 
 	/* Receiving. */
 	struct pd_frame_queue queue;
-	uint32_t queued_ever;              /* for edges */
+	uint32_t queued_ever; /* for edges */
+	uint32_t heads_ever;  /* frames at the head of rings that epolls were told of; for edges */
+	uint64_t stops;       /* ports that its full queue stops, a bit each */
 	uint32_t stat_packets, stat_drops; /* PACKET_STATISTICS: cleared when read */
 	uint32_t drops_ever;               /* SO_RXQ_OVFL: never cleared */
 	int error;                         /* SO_ERROR */
@@ -170,10 +176,47 @@ void pd_placeholder_recover(void);
 
 /* --- packet_tap.c, packet_nodes.c: ports, taps, frames into queues ------------------------- */
 
+/* The taps for one protocol: tap[first] and those that follow. */
+struct pd_taps_group {
+	uint16_t protocol; /* 0: a free slot of the table */
+	uint32_t first, n;
+};
+
+/*
+ * The taps of a port: first those for ETH_P_ALL, then the others by protocol, which a hash table finds. A socket leaves the taps
+ * before its protocol changes. Never changed once others can see it.
+ */
 struct pd_taps {
-	unsigned n;
+	unsigned n, n_all;
+	unsigned room;                /* how many may be put in */
+	uint32_t mask;                /* slots of the table - 1 */
+	struct pd_taps_group *groups; /* behind the taps */
 	struct pd_packet *tap[];
 };
+
+/* Where in the table the search for a protocol starts. */
+static inline uint32_t pd_taps_hash(uint16_t protocol)
+{
+	return (uint32_t)protocol * 0x9e3779b1u >> 12;
+}
+
+/* The taps for `protocol` (host order; not ETH_P_ALL), or NULL. */
+static inline const struct pd_taps_group *pd_taps_find(const struct pd_taps *taps,
+						       uint16_t protocol)
+{
+	const struct pd_taps_group *g;
+
+	if (!protocol)
+		return NULL;
+	/* The table is never full. */
+	for (uint32_t i = pd_taps_hash(protocol);; i++) {
+		g = &taps->groups[i & taps->mask];
+		if (g->protocol == protocol)
+			return g;
+		if (!g->protocol)
+			return NULL;
+	}
+}
 
 /* The socket layer's part of a port. */
 struct pd_packet_port {
@@ -183,6 +226,12 @@ struct pd_packet_port {
 	struct pd_packet_graph *graph[PD_QUEUES_MAX]; /* per lane: packet_nodes.h */
 	bool by_class;                                /* frames go by PFC class (steer.h) */
 	struct pd_bell lanes_bell;                    /* the lanes to send by have changed */
+	struct pd_packet_glanced {
+		bool valid;
+		uint32_t cursor, link;
+	} glanced
+		[PD_QUEUES_MAX]; /* per lane: the head that was looked at last, for epolls (packet_poll.c) */
+	struct pd_bell room; /* a queue that stopped the port has room again */
 };
 
 /* Headers of external buffers per lane: a full vector plus the largest iovec. */
@@ -242,6 +291,22 @@ static inline bool pd_packet_serves(const struct pd_packet *s, unsigned index)
 	return pd_load_relaxed(&s->port) || pd_load_relaxed(&s->port_mask) >> index & 1;
 }
 
+/* pd_frame_protocol for frames of another shape. */
+uint16_t pd_frame_protocol_odd(const struct pd_buffer *b);
+
+/* The protocol of a frame as packet sockets see it: the EtherType, or ETH_P_802_2/802_3 for a length field; 0 for none. */
+static inline uint16_t pd_frame_protocol(const struct pd_buffer *b)
+{
+	uint16_t protocol;
+
+	if (pd_likely(b->len >= ETH_HLEN)) {
+		protocol = (uint16_t)(b->data[12] << 8 | b->data[13]);
+		if (pd_likely(protocol >= ETH_P_802_3_MIN))
+			return protocol;
+	}
+	return pd_frame_protocol_odd(b);
+}
+
 /* Whether `s` wants this frame (protocol, control frames, direction). */
 bool pd_packet_wants(const struct pd_packet *s, const struct pd_buffer *b);
 
@@ -250,6 +315,9 @@ bool pd_packet_wants(const struct pd_packet *s, const struct pd_buffer *b);
  * than drop any. Lane's receive lock held. Returns how many frames left the ring, or -ENETDOWN.
  */
 int pd_packet_distribute(struct pd_port *port, struct pd_lane *lane, unsigned max, bool keep);
+
+/* The queue of `s` has room again, or takes no more part: the ports that it stopped go on. No lock of a socket held. */
+void pd_packet_room(struct pd_packet *s);
 
 /*
  * The receive side of `lane` is about to go down: take what the peer has left in the ring into the queues, for it has been told that
@@ -282,9 +350,12 @@ static inline const struct pd_queued *pd_frame_queue_peek(const struct pd_frame_
 /* Take the first frame of the queue: its buffer, or PD_BUFFER_NONE. packet->lock held. */
 uint32_t pd_frame_queue_pop(struct pd_frame_queue *q);
 
-/* --- packet_rx.c, packet_tx.c -------------------------------------------------------------- */
+/* --- packet_poll.c, packet_rx.c, packet_tx.c -------------------------------------------------------------- */
 
 extern const struct pd_pollable_ops pd_packet_pollable_ops;
+
+/* What pd_wait_gather is. */
+bool pd_packet_gather(uint64_t ports, bool all, struct pd_wait_set *ws);
 
 /*
  * Receive up to `n` messages; msg_len of each is what recvmsg would return. `wait_ns` bounds each wait for a message: 0 for none, or

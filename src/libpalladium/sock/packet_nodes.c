@@ -7,10 +7,23 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "config/vars.h"
 #include "counters/counters.h"
 #include "sock/packet_nodes.h"
 
 /* --- copies ------------------------------------------------------------------------------- */
+
+/* What a copy has of its frame besides the bytes. */
+static inline void pd_frame_copy_head(struct pd_buffer *b, const struct pd_buffer *src)
+{
+	b->total_len = src->total_len;
+	b->flags = src->flags &
+		   (PD_BUFFER_CONTROL | PD_BUFFER_SIDECAR | PD_BUFFER_OUTGOING | PD_BUFFER_TRACED);
+	b->trace = src->trace;
+	b->rx_port = src->rx_port;
+	if (src->flags & PD_BUFFER_SIDECAR)
+		memcpy(b->sidecar, src->sidecar, sizeof(b->sidecar));
+}
 
 struct pd_buffer *pd_frame_copy(const struct pd_buffer *src)
 {
@@ -33,13 +46,39 @@ struct pd_buffer *pd_frame_copy(const struct pd_buffer *src)
 		b->next = i + 1 < need ? chain[i + 1] : PD_BUFFER_NONE;
 	}
 	b = pd_buffer_get(chain[0]);
-	b->total_len = src->total_len;
-	b->flags = src->flags &
-		   (PD_BUFFER_CONTROL | PD_BUFFER_SIDECAR | PD_BUFFER_OUTGOING | PD_BUFFER_TRACED);
-	b->trace = src->trace;
-	b->rx_port = src->rx_port;
-	if (src->flags & PD_BUFFER_SIDECAR)
-		memcpy(b->sidecar, src->sidecar, sizeof(b->sidecar));
+	pd_frame_copy_head(b, src);
+	return b;
+}
+
+/* Give back the buffers that a call did not need. */
+static void pd_packet_spares_free(struct pd_packet_spares *spares)
+{
+	if (spares->n)
+		pd_buffer_free(spares->index, spares->n);
+}
+
+/* pd_frame_copy out of the call's spare buffers, for frames that fit one. `left`: frames that may need one yet. */
+static struct pd_buffer *pd_packet_copy(struct pd_packet_call *call, const struct pd_buffer *src,
+					unsigned left)
+{
+	struct pd_packet_spares *spares = call->spares;
+	struct pd_buffer *b;
+
+	if (pd_unlikely(!spares || src->total_len > PD_RX_BUFFER_BYTES))
+		return pd_frame_copy(src);
+	if (!spares->n)
+		spares->n = pd_buffer_alloc(pd_rx_pool, spares->index,
+					    pd_min(left, (unsigned)PD_PACKET_SPARES));
+	if (pd_unlikely(!spares->n))
+		return NULL;
+	b = pd_buffer_get(spares->index[--spares->n]);
+	pd_frame_copy_head(b, src);
+	if (pd_likely(src->next == PD_BUFFER_NONE)) {
+		b->len = src->len;
+		memcpy(b->data, src->data, src->len);
+	} else {
+		b->len = pd_buffer_copy_out(src, 0, b->data, PD_RX_BUFFER_BYTES);
+	}
 	return b;
 }
 
@@ -107,21 +146,129 @@ PD_NODE_REGISTER(pd_packet_input) = {
 
 /* --- packet-match ------------------------------------------------------------------------- */
 
-/* One frame: where it goes, as what. Counts in the call what nobody gets. */
-static PD_ALWAYS_INLINE uint16_t pd_packet_match_one(struct pd_packet_call *call,
-						     const struct pd_node_ctx *ctx,
-						     struct pd_buffer **b)
+/* Whether tap `s` wants the frame. */
+static bool pd_packet_tap_wants(const struct pd_packet_call *call, const struct pd_packet *s,
+				const struct pd_buffer *b)
 {
-	uint16_t next =
-		call->alone ? pd_packet_match_alone(call->s, *b) : pd_packet_match_shared(call, b);
+	if (s == call->s)
+		return false; /* it sent the frame, or gets it otherwise */
+	if (call->outgoing && (pd_load_relaxed(&s->protocol) != ETH_P_ALL || s->ignore_outgoing))
+		return false;
+	return pd_packet_wants(s, b);
+}
 
-	if (next == PD_PACKET_MATCH_NEXT_ERROR) {
-		call->unwanted++;
-		pd_buffer_set_error(*b, ctx,
-				    call->alone || call->taps->n ? PD_PACKET_MATCH_ERROR_FILTERED
-								 : PD_PACKET_MATCH_ERROR_NO_SOCKET);
+/* The first tap from `t` on that wants a frame of group `g` (or NULL), besides call->s; or the number of taps. */
+static unsigned pd_packet_taker(const struct pd_packet_call *call, const struct pd_buffer *b,
+				const struct pd_taps_group *g, unsigned t)
+{
+	const struct pd_taps *taps = call->taps;
+
+	for (; t < taps->n; t++) {
+		if (t >= taps->n_all && !(b->flags & PD_BUFFER_CONTROL)) {
+			t = g ? pd_max(t, g->first) : taps->n;
+			if (!g || t >= g->first + g->n)
+				return taps->n;
+		}
+		if (pd_packet_tap_wants(call, taps->tap[t], b))
+			return t;
 	}
-	return next;
+	return t;
+}
+
+bool pd_packet_match_odd(const struct pd_packet_call *call, const struct pd_buffer *b, bool *others)
+{
+	*others = pd_packet_taker(call, b, NULL, 0) < call->taps->n;
+	return (call->among_all || call->among) && pd_packet_wants(call->s, b);
+}
+
+/* Keep room for the frame in the queue of `s`; false when it has none, and then it stops the port. */
+static bool pd_packet_reserve_one(const struct pd_packet_call *call, struct pd_packet *s,
+				  const struct pd_buffer *b)
+{
+	struct pd_frame_queue *q = &s->queue;
+	uint64_t waiting, bit = 1ull << call->port->index;
+	bool room;
+
+	pd_lock(&s->lock);
+	waiting = q->bytes + q->reserved;
+	/* One that is longer than the limit has to go some time. */
+	room = !waiting || waiting + b->total_len <= s->receive_limit_bytes || s->released;
+	if (room) {
+		q->reserved += b->total_len;
+	} else if (!(s->stops & bit)) {
+		s->stops |= bit;
+		pd_ctr_begin(s->ctr, PD_CTR_SOCKET_QUEUE);
+		pd_ctr_add(s->ctr, PD_CTR_SOCKET_RX_STOPS, 1);
+		pd_ctr_end(s->ctr, PD_CTR_SOCKET_QUEUE);
+	}
+	pd_unlock(&s->lock);
+	return room;
+}
+
+/* The frame does not go into the queue of `s`, or is in it now. packet->lock held. */
+static void pd_packet_unreserve(struct pd_packet *s, const struct pd_buffer *b)
+{
+	/* A queue that was cleared meanwhile has forgotten what was kept for. */
+	s->queue.reserved -= pd_min(s->queue.reserved, (uint64_t)b->total_len);
+}
+
+/* Give up the room that was kept in the queues of the takers before tap `end`. */
+static void pd_packet_unreserve_all(const struct pd_packet_call *call, const struct pd_buffer *b,
+				    const struct pd_taps_group *g, unsigned end)
+{
+	for (unsigned t = pd_packet_taker(call, b, g, 0); t < end;
+	     t = pd_packet_taker(call, b, g, t + 1)) {
+		pd_lock(&call->taps->tap[t]->lock);
+		pd_packet_unreserve(call->taps->tap[t], b);
+		pd_unlock(&call->taps->tap[t]->lock);
+	}
+}
+
+/* Keep room for the frame in the queues of all who get it, or of none. */
+static bool pd_packet_reserve(const struct pd_packet_call *call, const struct pd_buffer *b,
+			      const struct pd_taps_group *g)
+{
+	for (unsigned t = pd_packet_taker(call, b, g, 0); t < call->taps->n;
+	     t = pd_packet_taker(call, b, g, t + 1)) {
+		if (pd_packet_reserve_one(call, call->taps->tap[t], b))
+			continue;
+		pd_packet_unreserve_all(call, b, g, t);
+		return false;
+	}
+	return true;
+}
+
+struct pd_buffer *pd_packet_stage(struct pd_packet_call *call, struct pd_buffer *b,
+				  const struct pd_taps_group *g, unsigned left)
+{
+	struct pd_buffer *copy;
+
+	if (pd_unlikely(call->hold && !pd_packet_reserve(call, b, g))) {
+		call->stopped = true;
+		return NULL;
+	}
+	copy = pd_packet_copy(call, b, left);
+	if (pd_unlikely(!copy)) {
+		if (call->keep) {
+			call->starved = true;
+			if (call->hold)
+				pd_packet_unreserve_all(call, b, g, call->taps->n);
+			return NULL;
+		}
+		copy = b;
+	}
+	pd_packet_note_group(copy, g ? (uint32_t)(g - call->taps->groups) + 1 : 0);
+	return copy;
+}
+
+/* One frame that nobody gets. */
+static void pd_packet_match_refuse(struct pd_packet_call *call, const struct pd_node_ctx *ctx,
+				   struct pd_buffer *b)
+{
+	call->unwanted++;
+	pd_buffer_set_error(b, ctx,
+			    call->alone || call->taps->n ? PD_PACKET_MATCH_ERROR_FILTERED
+							 : PD_PACKET_MATCH_ERROR_NO_SOCKET);
 }
 
 static unsigned pd_packet_match_dispatch(struct pd_engine *engine, struct pd_node *node,
@@ -129,20 +276,31 @@ static unsigned pd_packet_match_dispatch(struct pd_engine *engine, struct pd_nod
 {
 	const struct pd_node_ctx ctx = pd_node_ctx(node);
 	struct pd_packet_call *call = engine->call;
-	uint16_t nexts[PD_VECTOR_MAX];
-	unsigned i;
+	uint16_t nexts[2 * PD_VECTOR_MAX], next;
+	uint32_t indices[2 * PD_VECTOR_MAX];
+	unsigned i, n = 0;
 
 	for (i = 0; i < vector->n; i++) {
-		struct pd_buffer *b = pd_buffer_get(vector->index[i]);
+		struct pd_buffer *b = pd_buffer_get(vector->index[i]), *others = NULL;
 
 		if (i + 4 < vector->n)
 			__builtin_prefetch(pd_buffer_get(vector->index[i + 4]));
-		nexts[i] = pd_packet_match_one(call, &ctx, &b);
-		if (pd_unlikely(nexts[i] == PD_PACKET_MATCH_KEEP))
+		next = call->alone ? pd_packet_match_alone(call->s, b)
+				   : pd_packet_match_shared(call, b, vector->n - i, &others);
+		if (pd_unlikely(next == PD_PACKET_MATCH_KEEP))
 			break;
-		vector->index[i] = b->index;
+		if (next == PD_PACKET_MATCH_NEXT_ERROR)
+			pd_packet_match_refuse(call, &ctx, b);
+		if (next != PD_PACKET_MATCH_NEXT_QUEUE) {
+			indices[n] = b->index;
+			nexts[n++] = next;
+		}
+		if (others) {
+			indices[n] = others->index;
+			nexts[n++] = PD_PACKET_MATCH_NEXT_QUEUE;
+		}
 	}
-	pd_enqueue(engine, node, vector->index, nexts, i);
+	pd_enqueue(engine, node, indices, nexts, n);
 	call->done = i;
 	return i;
 }
@@ -197,56 +355,68 @@ static uint64_t pd_packet_now(void)
 }
 
 /*
- * Put a frame into the queue of `s`, which takes a reference; dropped and counted when it is full, or when the frame is no copy because
- * no buffer was left. packet->lock held, between begin and end of the queue's counters.
+ * Put a frame into the queue of `s`, which takes a reference, or with `hand` the one that there is. Dropped and counted when it is full, or
+ * when the frame is no copy because no buffer was left: then false. packet->lock held, between begin and end of the queue's counters.
  */
-static void pd_packet_queue_one(struct pd_packet *s, struct pd_buffer *b, bool whole,
-				uint64_t *errors)
+static bool pd_packet_queue_one(const struct pd_packet_call *call, struct pd_packet *s,
+				struct pd_buffer *b, bool hand, uint64_t *errors)
 {
-	bool copied = !(b->flags & PD_BUFFER_EXTERNAL);
+	bool copied = !(b->flags & PD_BUFFER_EXTERNAL), limit = !call->whole;
 	struct pd_frame_queue *q = &s->queue;
 
-	__atomic_fetch_add(&s->stat_packets, 1, __ATOMIC_RELAXED);
-	if (!copied || (!whole && q->bytes + b->total_len > s->receive_limit_bytes) ||
-	    pd_frame_queue_grow(q)) {
+	if (pd_unlikely(call->hold)) {
+		pd_packet_unreserve(s, b);
+		limit = false; /* there is room: it was kept */
+	}
+	if (pd_unlikely(!copied || (limit && q->bytes + b->total_len > s->receive_limit_bytes) ||
+			pd_frame_queue_grow(q))) {
 		s->stat_drops++;
 		s->drops_ever++;
 		pd_ctr_add(s->ctr, PD_CTR_SOCKET_RX_DROP_FULL, 1);
 		pd_ctr_add(s->ctr, PD_CTR_SOCKET_RX_DROPPED_BYTES, b->total_len);
 		pd_node_add(&errors[PD_PACKET_QUEUE_ERROR_FULL], copied);
-		return;
+		return false;
 	}
-	pd_buffer_ref(b);
+	if (!hand)
+		pd_buffer_ref(b);
 	q->ring[q->tail & q->mask] = (struct pd_queued){b->index, s->drops_ever,
 							pd_packet_stamps(s) ? pd_packet_now() : 0};
 	pd_store_relaxed(&q->tail, q->tail + 1);
 	q->bytes += b->total_len;
 	s->queued_ever++;
+	return true;
 }
 
-/* Give tap `t` those of the frames that it wants; its lock is taken once, if there is one. */
-static void pd_packet_queue_tap(const struct pd_packet_call *call, struct pd_node *node, unsigned t,
-				struct pd_buffer *const *bufs, unsigned n)
+/* Frames of a packet-queue step that its end gives back. */
+struct pd_packet_own {
+	unsigned n;
+	uint32_t index[PD_VECTOR_MAX];
+};
+
+/*
+ * Give tap `s` those of the frames that it wants, with its lock taken once. `hand`: it is the only one who gets them, and takes the
+ * references over; what it refuses goes to `own`.
+ */
+static void pd_packet_queue_tap(const struct pd_packet_call *call, struct pd_node *node,
+				struct pd_packet *s, struct pd_buffer *const *bufs, unsigned n,
+				bool hand, struct pd_packet_own *own)
 {
-	struct pd_packet *s = call->taps->tap[t];
 	struct pd_frame_queue *q = &s->queue;
-	bool locked = false;
+	unsigned wanted = 0;
 
+	pd_lock(&s->lock);
+	pd_ctr_begin(s->ctr, PD_CTR_SOCKET_QUEUE);
 	for (unsigned i = 0; i < n; i++) {
-		uint32_t first = pd_packet_first(bufs[i]);
+		bool wants = !s->released &&
+			     (pd_packet_is_plain(bufs[i]) || pd_packet_tap_wants(call, s, bufs[i]));
 
-		if (t < first || (t > first && !pd_packet_tap_wants(call, t, bufs[i])))
+		wanted += wants;
+		if (wants && pd_packet_queue_one(call, s, bufs[i], hand, node->errors))
 			continue;
-		if (!locked) {
-			pd_lock(&s->lock);
-			pd_ctr_begin(s->ctr, PD_CTR_SOCKET_QUEUE);
-			locked = true;
-		}
-		if (pd_likely(!s->released))
-			pd_packet_queue_one(s, bufs[i], call->whole, node->errors);
+		if (hand && !(bufs[i]->flags & PD_BUFFER_EXTERNAL))
+			own->index[own->n++] = bufs[i]->index;
 	}
-	if (!locked)
-		return;
+	__atomic_fetch_add(&s->stat_packets, wanted, __ATOMIC_RELAXED);
 	pd_ctr_set(s->ctr, PD_CTR_SOCKET_RX_QUEUED_PACKETS, q->tail - q->head);
 	pd_ctr_set(s->ctr, PD_CTR_SOCKET_RX_QUEUED_BYTES, q->bytes);
 	pd_ctr_max(s->ctr, PD_CTR_SOCKET_RX_QUEUED_PACKETS_MAX, q->tail - q->head);
@@ -254,8 +424,72 @@ static void pd_packet_queue_tap(const struct pd_packet_call *call, struct pd_nod
 	pd_ctr_end(s->ctr, PD_CTR_SOCKET_QUEUE);
 	pd_unlock(&s->lock);
 	/* Who waits for what comes in sleeps on the lane; nobody sleeps there for what goes out. */
-	if (call->outgoing)
-		pd_bell_ring(&s->pollable.bell);
+	if (call->outgoing && wanted)
+		pd_pollable_ring(&s->pollable);
+	else if (wanted)
+		pd_pollable_mark(&s->pollable);
+}
+
+/* How many frames from the first on are for the same taps. */
+static unsigned pd_packet_queue_run(struct pd_buffer *const *bufs, unsigned n)
+{
+	unsigned run = 1;
+
+	if (bufs[0]->flags & PD_BUFFER_CONTROL)
+		return 1;
+	while (run < n && !(bufs[run]->flags & PD_BUFFER_CONTROL) &&
+	       pd_packet_group(bufs[run]) == pd_packet_group(bufs[0]))
+		run++;
+	return run;
+}
+
+/* Give a run of frames to the taps for their protocol; a control frame to all that ask for such. */
+static void pd_packet_queue_group(const struct pd_packet_call *call, struct pd_node *node,
+				  struct pd_buffer *const *bufs, unsigned n, bool alone,
+				  struct pd_packet_own *own)
+{
+	const struct pd_taps *taps = call->taps;
+	bool control = bufs[0]->flags & PD_BUFFER_CONTROL, hand;
+	uint32_t group = pd_packet_group(bufs[0]);
+	unsigned t = taps->n_all, end = taps->n;
+
+	if (!control) {
+		t = group ? taps->groups[group - 1].first : taps->n;
+		end = group ? t + taps->groups[group - 1].n : taps->n;
+	}
+	hand = alone && !control &&
+	       end - t - (group && &taps->groups[group - 1] == call->among) == 1;
+	for (unsigned i = 0; i < n && !hand; i++)
+		if (!(bufs[i]->flags & PD_BUFFER_EXTERNAL))
+			own->index[own->n++] = bufs[i]->index;
+	for (; t < end; t++)
+		if (taps->tap[t] != call->s)
+			pd_packet_queue_tap(call, node, taps->tap[t], bufs, n, hand, own);
+}
+
+/*
+ * packet-queue: frames into the queues of all who want them. Takes over the reference of each copy; a frame that is none is counted
+ * as lost by each who wanted it.
+ */
+static void pd_packet_queue_frames(const struct pd_packet_call *call, struct pd_node *node,
+				   struct pd_buffer *const *bufs, unsigned n)
+{
+	const struct pd_taps *taps = call->taps;
+	unsigned for_all = taps->n_all - call->among_all, run;
+	/* Just one gets them all: its queue takes the references over. */
+	bool hand = for_all == 1 && taps->n == taps->n_all && !call->outgoing;
+	struct pd_packet_own own;
+
+	own.n = 0;
+	for (unsigned t = 0; t < taps->n_all; t++)
+		if (taps->tap[t] != call->s)
+			pd_packet_queue_tap(call, node, taps->tap[t], bufs, n, hand, &own);
+	for (unsigned i = 0; i < n && !hand; i += run) {
+		run = pd_packet_queue_run(bufs + i, n - i);
+		pd_packet_queue_group(call, node, bufs + i, run, !for_all, &own);
+	}
+	if (own.n)
+		pd_buffer_free(own.index, own.n); /* the queues hold theirs */
 }
 
 static unsigned pd_packet_queue_dispatch(struct pd_engine *engine, struct pd_node *node,
@@ -265,24 +499,16 @@ static unsigned pd_packet_queue_dispatch(struct pd_engine *engine, struct pd_nod
 	struct pd_packet_call *call = engine->call;
 	struct pd_buffer *bufs[PD_VECTOR_MAX];
 	static const uint16_t to_drop[1];
-	uint32_t own[PD_VECTOR_MAX];
-	unsigned count = 0;
 
-	for (unsigned i = 0; i < vector->n; i++)
-		bufs[i] = pd_buffer_get(vector->index[i]);
-	for (unsigned t = 0; t < call->taps->n; t++)
-		pd_packet_queue_tap(call, node, t, bufs, vector->n);
 	for (unsigned i = 0; i < vector->n; i++) {
-		if (pd_likely(!(bufs[i]->flags & PD_BUFFER_EXTERNAL))) {
-			own[count++] = vector->index[i];
+		bufs[i] = pd_buffer_get(vector->index[i]);
+		if (pd_likely(!(bufs[i]->flags & PD_BUFFER_EXTERNAL)))
 			continue;
-		}
 		call->no_buffer++;
 		pd_buffer_set_error(bufs[i], &ctx, PD_PACKET_QUEUE_ERROR_NO_BUFFER);
 		pd_enqueue(engine, node, &vector->index[i], to_drop, 1);
 	}
-	if (count)
-		pd_buffer_free(own, count); /* the queues hold theirs */
+	pd_packet_queue_frames(call, node, bufs, vector->n);
 	return vector->n;
 }
 
@@ -376,23 +602,125 @@ void pd_packet_take(struct pd_packet_call *call)
 	}
 }
 
-int pd_packet_distribute(struct pd_port *port, struct pd_lane *lane, unsigned max, bool keep)
+/* Count frames that went to error-drop in the fused way, all of one error. */
+static void pd_packet_count_dropped(const struct pd_packet_graph *graph, uint64_t *error,
+				    unsigned n)
 {
-	const struct pd_taps *taps = pd_packet_taps(port);
+	if (pd_likely(!n))
+		return;
+	pd_node_add(error, n);
+	pd_node_count(graph->error_drop, n);
+	pd_node_count(graph->drop, n);
+}
+
+/* The frames of a batch into messages and queues, in one straight line. Sets done. Returns how many went to packet-queue. */
+static inline unsigned pd_packet_share(struct pd_packet_call *call, struct pd_buffer *const *bufs,
+				       unsigned got)
+{
+	struct pd_buffer *staged[PD_VECTOR_MAX], *others;
+	unsigned i, n = 0, next;
+
+	for (i = 0; i < got; i++) {
+		next = pd_packet_match_shared(call, bufs[i], got - i, &others);
+		if (next == PD_PACKET_MATCH_KEEP)
+			break;
+		if (next == PD_PACKET_MATCH_NEXT_DELIVER)
+			pd_packet_deliver_one(call, bufs[i]);
+		if (others) {
+			call->no_buffer += others->flags & PD_BUFFER_EXTERNAL;
+			staged[n++] = others;
+		}
+		call->unwanted += next == PD_PACKET_MATCH_NEXT_ERROR;
+	}
+	call->done = i;
+	if (n)
+		pd_packet_queue_frames(call, call->graph->queue, staged, n);
+	return n;
+}
+
+/* pd_packet_take_shared without the dispatcher. */
+static void pd_packet_share_fused(struct pd_packet_call *call)
+{
+	const struct pd_packet_graph *graph = call->graph;
+	unsigned before = call->filled, got, queued;
+	struct pd_buffer *bufs[PD_VECTOR_MAX];
+
+	call->got = call->lane->ops->rx(call->lane, bufs, call->max);
+	if (pd_unlikely(call->got < 0))
+		pd_node_add(&graph->input->errors[PD_PACKET_INPUT_ERROR_BROKEN], 1);
+	got = call->got > 0 ? (unsigned)call->got : 0;
+	pd_node_count(graph->input, got);
+	if (!got)
+		return;
+	queued = pd_packet_share(call, bufs, got);
+	pd_packet_take_end(call);
+	pd_node_count(graph->match, call->done);
+	if (call->filled != before)
+		pd_node_count(graph->deliver, call->filled - before);
+	if (queued)
+		pd_node_count(graph->queue, queued);
+	pd_packet_count_dropped(
+		graph,
+		&graph->match->errors[call->taps->n ? PD_PACKET_MATCH_ERROR_FILTERED
+						    : PD_PACKET_MATCH_ERROR_NO_SOCKET],
+		call->unwanted);
+	pd_packet_count_dropped(graph, &graph->queue->errors[PD_PACKET_QUEUE_ERROR_NO_BUFFER],
+				call->no_buffer);
+}
+
+void pd_packet_take_shared(struct pd_packet_call *call)
+{
+	struct pd_packet_spares spares = {.n = 0};
+
+	call->spares = &spares;
+	call->done = 0;
+	if (pd_likely(!pd_load_relaxed(&pd_graph_wanted)))
+		pd_packet_share_fused(call);
+	else
+		pd_packet_run_graph(call, call->graph->rx, call->graph->input);
+	pd_packet_spares_free(&spares);
+	call->spares = NULL;
+	pd_packet_count_lost(call);
+}
+
+void pd_packet_call_join(struct pd_packet_call *call, struct pd_packet *s)
+{
+	const struct pd_taps *taps = call->taps;
+	const struct pd_taps_group *g;
+
+	call->s = s;
+	for (unsigned t = 0; t < taps->n_all && !call->among_all; t++)
+		call->among_all = taps->tap[t] == s;
+	if (call->among_all)
+		return;
+	g = pd_taps_find(taps, pd_load_relaxed(&s->protocol));
+	for (unsigned i = 0; g && i < g->n && !call->among; i++)
+		if (taps->tap[g->first + i] == s)
+			call->among = g;
+}
+
+int pd_packet_spread(struct pd_port *port, struct pd_lane *lane, unsigned max, bool keep,
+		     bool whole)
+{
 	struct pd_packet_call call = {
 		.port = port,
 		.lane = lane,
 		.graph = pd_packet_graph_of(port, lane),
-		.taps = taps,
-		.keep = keep,
-		/* Several sockets: one that is not read must not take the pool from the others. */
-		.whole = keep && taps->n == 1,
+		.taps = pd_packet_taps(port),
+		.whole = whole,
+		.hold = !whole && pd_vars.rx_backpressure == PD_BACKPRESSURE_PORT,
 		.max = pd_min(max, (unsigned)PD_VECTOR_MAX),
 	};
 
-	pd_packet_run_graph(&call, call.graph->rx, call.graph->input);
-	pd_packet_count_lost(&call);
+	call.keep = keep || call.hold;
+	pd_packet_take_shared(&call);
 	return call.got < 0 ? call.got : (int)call.done;
+}
+
+int pd_packet_distribute(struct pd_port *port, struct pd_lane *lane, unsigned max, bool keep)
+{
+	/* Several sockets: one that is not read must not take the pool from the others. */
+	return pd_packet_spread(port, lane, max, keep, keep && pd_packet_taps(port)->n == 1);
 }
 
 /* --- life --------------------------------------------------------------------------------- */
@@ -416,6 +744,7 @@ struct pd_packet_graph *pd_packet_graph_new(const struct pd_port *port, unsigned
 	graph->input = pd_engine_node(graph->rx, "packet-input");
 	graph->match = pd_engine_node(graph->rx, "packet-match");
 	graph->deliver = pd_engine_node(graph->rx, "packet-deliver");
+	graph->queue = pd_engine_node(graph->rx, "packet-queue");
 	graph->error_drop = pd_engine_node(graph->rx, "error-drop");
 	graph->drop = pd_engine_node(graph->rx, "drop");
 	graph->send = pd_engine_node(graph->tx, "packet-send");

@@ -2,17 +2,20 @@
 /*
  * The nodes of packet sockets, and the step of each on one frame. Private to sock/packet*.c.
  *
- *   receive   packet-input -> packet-match -> packet-deliver      the one tap: into the messages of the call
- *                                  |  `-----> packet-queue        several taps: a copy, and a reference to it in each queue
+ *   receive   packet-input -> packet-match -> packet-deliver      who receives: into the messages of the call
+ *                                  |  `-----> packet-queue        other taps: a copy, and a reference to it in each queue
  *                                  `--------> error-drop          nobody wants it
+ *
+ * A frame that both want goes both ways. A call that receives ends at the first frame for which it has no message left, so the ring is
+ * the queue of a socket whoever else listens, as long as it reads.
  *
  *   send      packet-send -> packet-output -> packet-match ...    the last arc only when others watch what is sent
  *
  * Each lane has two engines with these nodes, one per side, run by whoever holds the lock of that side; so the counters of a node
  * have one writer. A call's own things (messages, limits) stand in a struct pd_packet_call, which is engine->call meanwhile.
  *
- * With one tap, and with nobody who watches, a call goes the fused way: the same steps in one straight line, with the same
- * counts. It goes through the graph when there are several consumers, or pd_graph_wanted.
+ * A call goes the fused way: the same steps in one straight line, with the same counts. It goes through the graph when
+ * pd_graph_wanted, or when others watch what a socket sends.
  *
  * Frames on the way stand in the ring (receive) or in the caller's memory (send), so no node frees them. What the call did not use up
  * is not consumed: it stays in the ring, or is the program's to send again.
@@ -28,8 +31,15 @@
 /* The engines of one lane, and the nodes in them that the fused ways stand for. */
 struct pd_packet_graph {
 	struct pd_engine *rx, *tx;
-	struct pd_node *input, *match, *deliver, *error_drop, *drop; /* of rx */
-	struct pd_node *send, *output;                               /* of tx */
+	struct pd_node *input, *match, *deliver, *queue, *error_drop, *drop; /* of rx */
+	struct pd_node *send, *output;                                       /* of tx */
+};
+
+/* Buffers for copies, taken from the pool a batch at a time. */
+#define PD_PACKET_SPARES 32
+struct pd_packet_spares {
+	unsigned n;
+	uint32_t index[PD_PACKET_SPARES];
 };
 
 /* One call's way through the nodes. */
@@ -42,7 +52,17 @@ struct pd_packet_call {
 	bool alone;                 /* `s` is the one tap */
 	bool outgoing;              /* the frames are what `s` sent */
 	bool keep;                  /* leave in the ring what there is no buffer for */
+	bool hold;                  /* leave there too what finds a queue full */
 	bool whole;                 /* the queues have no limit but the pool */
+
+	/* Several taps. */
+	struct pd_packet_spares *spares;
+	bool among_all;                    /* `s` receives, and is a tap for ETH_P_ALL */
+	const struct pd_taps_group *among; /* or is one of these; or NULL */
+	unsigned taken;                    /* frames for `s`, up to `room` */
+	unsigned room;
+	bool stopped; /* at a frame that found a queue full: what the port's bell `room` tells the end of */
+	bool starved; /* at a frame that found no buffer */
 
 	/* Receiving. */
 	unsigned max;                 /* frames to take, up to PD_VECTOR_MAX */
@@ -93,19 +113,19 @@ enum pd_packet_match_next {
 		PD_PACKET_MATCH_NEXTS /* nowhere: it and what follows stay in the ring */
 };
 
-/* What packet-match notes in a buffer for packet-queue: the first tap that wants it; those behind it are not asked yet. */
-static inline void pd_packet_note_first(struct pd_buffer *b, uint32_t first)
+/* What packet-match notes in a buffer for packet-queue: the group of taps that wants it besides those for all; 0 for none. */
+static inline void pd_packet_note_group(struct pd_buffer *b, uint32_t group)
 {
 	/* Behind the note of pd_buffer_set_error. `opaque` may hold the Ethernet header of a frame that is sent. */
-	memcpy(b->opaque2 + 8, &first, sizeof(first));
+	memcpy(b->opaque2 + 8, &group, sizeof(group));
 }
 
-static inline uint32_t pd_packet_first(const struct pd_buffer *b)
+static inline uint32_t pd_packet_group(const struct pd_buffer *b)
 {
-	uint32_t first;
+	uint32_t group;
 
-	memcpy(&first, b->opaque2 + 8, sizeof(first));
-	return first;
+	memcpy(&group, b->opaque2 + 8, sizeof(group));
+	return group;
 }
 
 /* A copy of a frame in pool buffers, with one reference; NULL when the pool has not enough. */
@@ -118,18 +138,6 @@ struct pd_buffer *pd_frame_copy(const struct pd_buffer *src);
 void pd_packet_deliver(const struct pd_packet *s, const struct pd_buffer *b,
 		       const struct pd_queued *queued, struct mmsghdr *mm, int flags);
 
-/* Whether tap `t` wants the frame. */
-static inline bool pd_packet_tap_wants(const struct pd_packet_call *call, unsigned t,
-				       const struct pd_buffer *b)
-{
-	const struct pd_packet *s = call->taps->tap[t];
-
-	if (call->outgoing &&
-	    (s == call->s || pd_load_relaxed(&s->protocol) != ETH_P_ALL || s->ignore_outgoing))
-		return false;
-	return pd_packet_wants(s, b);
-}
-
 /* packet-match, when one tap is alone. */
 static PD_ALWAYS_INLINE uint16_t pd_packet_match_alone(const struct pd_packet *s,
 						       const struct pd_buffer *b)
@@ -138,23 +146,52 @@ static PD_ALWAYS_INLINE uint16_t pd_packet_match_alone(const struct pd_packet *s
 						: PD_PACKET_MATCH_NEXT_ERROR;
 }
 
-/* packet-match, among the taps. What goes on to packet-queue is *b: a copy, or the frame as it is when no buffer was left. */
-static PD_ALWAYS_INLINE uint16_t pd_packet_match_shared(const struct pd_packet_call *call,
-							struct pd_buffer **b)
+/* Whether a frame is a matter of its protocol alone. */
+static inline bool pd_packet_is_plain(const struct pd_buffer *b)
 {
-	struct pd_buffer *copy;
-	uint32_t first = 0;
+	return pd_likely(!(b->flags & (PD_BUFFER_CONTROL | PD_BUFFER_OUTGOING)));
+}
 
-	while (first < call->taps->n && !pd_packet_tap_wants(call, first, *b))
-		first++;
-	if (first == call->taps->n)
-		return call->outgoing ? PD_PACKET_MATCH_NEXT_DROP : PD_PACKET_MATCH_NEXT_ERROR;
-	copy = pd_frame_copy(*b);
-	if (!copy && call->keep)
+/* packet-match among the taps, for frames that are not plain: whether call->s gets it, and whether *others do. */
+bool pd_packet_match_odd(const struct pd_packet_call *call, const struct pd_buffer *b,
+			 bool *others);
+
+/*
+ * packet-match among the taps: what goes into the queues, noted for packet-queue: a copy, or the frame as it is when no buffer was
+ * left and none has to be kept. NULL when it has to stay in the ring. `left`: frames from this one on.
+ */
+struct pd_buffer *pd_packet_stage(struct pd_packet_call *call, struct pd_buffer *b,
+				  const struct pd_taps_group *g, unsigned left);
+
+/* packet-match, among the taps. *others goes on to packet-queue; NULL when nobody else wants the frame. `left` as above. */
+static PD_ALWAYS_INLINE uint16_t pd_packet_match_shared(struct pd_packet_call *call,
+							struct pd_buffer *b, unsigned left,
+							struct pd_buffer **others)
+{
+	const struct pd_taps_group *g = NULL;
+	bool mine, wanted;
+
+	*others = NULL;
+	if (pd_packet_is_plain(b)) {
+		g = pd_taps_find(call->taps, pd_frame_protocol(b));
+		mine = call->among_all || (g && g == call->among);
+		wanted = call->taps->n_all + (g ? g->n : 0) > mine;
+	} else {
+		mine = pd_packet_match_odd(call, b, &wanted);
+	}
+	if (pd_unlikely(mine && call->taken == call->room))
 		return PD_PACKET_MATCH_KEEP;
-	*b = copy ? copy : *b;
-	pd_packet_note_first(*b, first);
-	return PD_PACKET_MATCH_NEXT_QUEUE;
+	if (wanted) {
+		*others = pd_packet_stage(call, b, g, left);
+		if (pd_unlikely(!*others))
+			return PD_PACKET_MATCH_KEEP;
+	}
+	call->taken += mine;
+	if (mine)
+		return PD_PACKET_MATCH_NEXT_DELIVER;
+	if (wanted)
+		return PD_PACKET_MATCH_NEXT_QUEUE;
+	return call->outgoing ? PD_PACKET_MATCH_NEXT_DROP : PD_PACKET_MATCH_NEXT_ERROR;
 }
 
 /* packet-deliver: into the next message. */
@@ -166,6 +203,64 @@ static PD_ALWAYS_INLINE void pd_packet_deliver_one(struct pd_packet_call *call,
 
 /* Take frames off the ring into the messages of call->s, which is the one tap: one batch. Sets got, done, filled. */
 void pd_packet_take(struct pd_packet_call *call);
+
+/*
+ * One batch among several taps: frames for call->s (or NULL) into its messages, up to call->room, those that others want into their queues.
+ * Sets got, done, filled, stopped, starved. Lock of the receive side held.
+ */
+void pd_packet_take_shared(struct pd_packet_call *call);
+
+/*
+ * As pd_packet_distribute. `whole`: the queues have no limit but the pool. For frames that must leave the ring.
+ */
+int pd_packet_spread(struct pd_port *port, struct pd_lane *lane, unsigned max, bool keep,
+		     bool whole);
+
+/* Make `s` (or NULL), which receives, part of a call whose taps are set. */
+void pd_packet_call_join(struct pd_packet_call *call, struct pd_packet *s);
+
+/* Batches that one look throws away, or takes off the ring for others, before it looks at anything else. */
+#define PD_RX_DISCARD_ROUNDS 16
+
+/* True when `s` is the one tap of the port: the ring is its queue. Lane lock held. */
+static inline bool pd_packet_is_alone(const struct pd_packet *s, struct pd_port *port)
+{
+	const struct pd_taps *taps = pd_packet_taps(port);
+
+	return pd_likely(taps->n == 1 && taps->tap[0] == s);
+}
+
+/*
+ * What a look at a lane ended with, for who has to wait. A port that is stopped goes on when its bell `room` rings, and until then its
+ * frames are no news; so the bell's count is read before the look.
+ */
+struct pd_packet_end {
+	bool broken;  /* the ring is */
+	bool stopped; /* at a frame for a queue that is full */
+	bool starved; /* at a frame that must not be lost, and finds no buffer: nobody tells of one */
+	uint32_t room;
+};
+
+/* The bell that tells when a stopped port goes on; before the look that may find it stopped. */
+static inline void pd_packet_end_begin(struct pd_packet_end *end, struct pd_port *port)
+{
+	*end = (struct pd_packet_end){.room = pd_bell_seq(&pd_packet_port_of(port)->room)};
+}
+
+/*
+ * Note in `ws` what ends the wait of a receiver that found nothing. What it knows of the lane is all that it consumed: more may be there,
+ * since one look has its limits, and then it must not sleep. Of a ring that is broken only a change of the link is news. Lane lock held.
+ */
+void pd_packet_note_end(struct pd_wait_set *ws, struct pd_port *port, struct pd_lane *lane,
+			const struct pd_packet_end *end);
+
+/*
+ * Among several taps: frames for `s` straight from the ring into its messages (none: NULL, n is 0), those for others into their queues. Lane
+ * lock held. Returns messages filled.
+ */
+unsigned pd_packet_receive_shared(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
+				  struct mmsghdr *msgs, unsigned n, int flags,
+				  struct pd_packet_end *end);
 
 /* Count `n` frames that the one tap did not want, and that were consumed. Lock of the receive side held. */
 void pd_packet_count_refused(struct pd_packet_graph *graph, struct pd_lane *lane, unsigned n);

@@ -372,8 +372,9 @@ int pd_packet_setsockopt(struct pd_sock *sk, int level, int name, const void *va
 	}
 	pd_packet_note_control(s);
 	pd_unlock(&s->lock);
+	pd_packet_room(s); /* SO_RCVBUF may have made some */
 	pd_placeholder_note(s);
-	pd_bell_ring(&s->pollable.bell);
+	pd_pollable_ring(&s->pollable);
 	return ret;
 }
 
@@ -489,6 +490,9 @@ int pd_packet_getsockopt(struct pd_sock *sk, int level, int name, void *val, soc
 	plain = pd_option_plain(s, level, name, &which);
 	if (plain)
 		return pd_option_put_int(val, len, pd_load_relaxed(plain));
+	/* Among several taps what has arrived is counted when it leaves the ring. */
+	if (level == SOL_PACKET && name == PACKET_STATISTICS && pd_load_relaxed(&s->attached))
+		pd_packet_next_length(s);
 	pd_lock(&s->lock);
 	switch (level) {
 	case SOL_SOCKET:

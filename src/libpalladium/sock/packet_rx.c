@@ -21,8 +21,6 @@
 #define PD_RX_FLAGS (MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC | MSG_ERRQUEUE | MSG_WAITFORONE)
 /* Internal: leave out lanes that another thread is at. It will look again. */
 #define PD_RX_TRY (1 << 30)
-/* Unwanted frames that one try throws away before it looks at anything else. */
-#define PD_RX_DISCARD_ROUNDS 16
 
 /* --- one frame into one message ----------------------------------------------------------- */
 
@@ -235,37 +233,38 @@ void pd_packet_deliver(const struct pd_packet *s, const struct pd_buffer *b,
 static unsigned pd_packet_receive_queue(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
 					int flags)
 {
+	uint32_t read[PD_VECTOR_MAX];
 	unsigned done = 0;
+	bool stops;
 
 	if (pd_likely(pd_frame_queue_empty(&s->queue)))
 		return 0;
+	n = pd_min(n, (unsigned)PD_VECTOR_MAX);
 	pd_lock(&s->lock);
 	while (done < n) {
 		const struct pd_queued *queued = pd_frame_queue_peek(&s->queue);
-		uint32_t index;
 
 		if (!queued)
 			break;
-		pd_packet_deliver(s, pd_buffer_get(queued->index), queued, &msgs[done++], flags);
-		if (flags & MSG_PEEK)
+		pd_packet_deliver(s, pd_buffer_get(queued->index), queued, &msgs[done], flags);
+		if (flags & MSG_PEEK) {
+			done = 1;
 			break;
-		index = pd_frame_queue_pop(&s->queue);
-		pd_buffer_free(&index, 1);
+		}
+		read[done++] = pd_frame_queue_pop(&s->queue);
 	}
 	pd_ctr_begin(s->ctr, PD_CTR_SOCKET_QUEUE);
 	pd_ctr_set(s->ctr, PD_CTR_SOCKET_RX_QUEUED_PACKETS, s->queue.tail - s->queue.head);
 	pd_ctr_set(s->ctr, PD_CTR_SOCKET_RX_QUEUED_BYTES, s->queue.bytes);
 	pd_ctr_end(s->ctr, PD_CTR_SOCKET_QUEUE);
+	stops = s->stops != 0;
 	pd_unlock(&s->lock);
+	if (done && !(flags & MSG_PEEK)) {
+		pd_buffer_free(read, done);
+		if (pd_unlikely(stops))
+			pd_packet_room(s);
+	}
 	return done;
-}
-
-/* True when `s` is the one tap of the port: the ring is its queue. Lane lock held. */
-static bool pd_packet_is_alone(const struct pd_packet *s, struct pd_port *port)
-{
-	const struct pd_taps *taps = pd_packet_taps(port);
-
-	return pd_likely(taps->n == 1 && taps->tap[0] == s);
 }
 
 /*
@@ -297,15 +296,50 @@ static unsigned pd_packet_receive_ring(struct pd_packet *s, struct pd_port *port
 	return call.filled;
 }
 
-/*
- * What a receiver knows of a lane when it found nothing: all that it consumed. More may be there, since one look has its limits, and
- * then it must not sleep. Of a ring that is broken only a change of the link is news. Lane lock held.
- */
-static uint32_t pd_packet_seen(struct pd_lane *lane, bool broken)
+unsigned pd_packet_receive_shared(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
+				  struct mmsghdr *msgs, unsigned n, int flags,
+				  struct pd_packet_end *end)
+{
+	bool hold = pd_vars.rx_backpressure == PD_BACKPRESSURE_PORT;
+	struct pd_packet_call call = {.port = port,
+				      .lane = lane,
+				      .graph = pd_packet_graph_of(port, lane),
+				      .taps = pd_packet_taps(port),
+				      .keep = hold,
+				      .hold = hold,
+				      .room = n,
+				      .msgs = msgs,
+				      .flags = flags};
+
+	if (s)
+		pd_packet_call_join(&call, s);
+	for (int round = 0; round < PD_RX_DISCARD_ROUNDS; round++) {
+		/* No more than it may take, unless what comes is not for it. */
+		call.max = n && (!round || call.filled)
+				   ? pd_min(n - call.filled, (unsigned)PD_VECTOR_MAX)
+				   : PD_VECTOR_MAX;
+		pd_packet_take_shared(&call);
+		if (call.got < (int)call.max || call.done < call.max || call.filled == n)
+			break;
+	}
+	end->broken = call.got < 0;
+	end->stopped = call.stopped;
+	end->starved = call.starved;
+	if (call.filled)
+		__atomic_fetch_add(&s->stat_packets, call.filled, __ATOMIC_RELAXED);
+	return call.filled;
+}
+
+void pd_packet_note_end(struct pd_wait_set *ws, struct pd_port *port, struct pd_lane *lane,
+			const struct pd_packet_end *end)
 {
 	struct pd_lane_side *side = &lane->side[PD_RX];
+	bool all = side->up && (end->broken || end->stopped || end->starved);
 
-	return broken && side->up ? lane->ops->position(lane, PD_RX) : side->cursor;
+	pd_wait_add_lane(ws, lane, PD_RX, all ? lane->ops->position(lane, PD_RX) : side->cursor);
+	if (pd_unlikely(end->stopped))
+		pd_wait_add_bell(ws, &pd_packet_port_of(port)->room, end->room, NULL);
+	ws->recheck |= end->starved;
 }
 
 /*
@@ -317,8 +351,8 @@ static unsigned pd_packet_receive_lane(struct pd_packet *s, struct pd_port *port
 				       int flags, struct pd_wait_set *ws)
 {
 	struct pd_lane_side *side = &lane->side[PD_RX];
+	struct pd_packet_end end;
 	unsigned filled = 0;
-	bool broken = false;
 
 	if (pd_unlikely(flags & PD_RX_TRY)) {
 		if (!pd_trylock(&side->lock))
@@ -326,16 +360,18 @@ static unsigned pd_packet_receive_lane(struct pd_packet *s, struct pd_port *port
 	} else {
 		pd_lock(&side->lock);
 	}
-	if (pd_likely(side->up)) {
-		if (!pd_packet_is_alone(s, port)) {
-			broken = pd_packet_distribute(port, lane, PD_VECTOR_MAX, false) < 0;
-		} else if (pd_likely(pd_frame_queue_empty(&s->queue))) {
-			/* Else a sender took frames in since we looked: they come first. */
-			filled = pd_packet_receive_ring(s, port, lane, msgs, n, flags, &broken);
-		}
+	pd_packet_end_begin(&end, port);
+	/* Frames that came into the queue since we looked there come first. */
+	if (pd_likely(side->up && pd_frame_queue_empty(&s->queue))) {
+		if (pd_packet_is_alone(s, port))
+			filled = pd_packet_receive_ring(s, port, lane, msgs, n, flags, &end.broken);
+		else if (flags & MSG_PEEK)
+			pd_packet_receive_shared(NULL, port, lane, NULL, 0, 0, &end);
+		else
+			filled = pd_packet_receive_shared(s, port, lane, msgs, n, flags, &end);
 	}
 	if (!filled && ws)
-		pd_wait_add_lane(ws, lane, PD_RX, pd_packet_seen(lane, broken));
+		pd_packet_note_end(ws, port, lane, &end);
 	pd_unlock(&side->lock);
 	return filled;
 }
@@ -504,6 +540,13 @@ static void pd_packet_count_receive(struct pd_packet *s, const struct mmsghdr *m
 	pd_unlock(&s->lock);
 }
 
+/* Have the socket tell of an error. */
+static void pd_packet_set_error(struct pd_packet *s, int error)
+{
+	pd_store_relaxed(&s->error, error);
+	pd_pollable_mark(&s->pollable);
+}
+
 int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags,
 		      uint64_t wait_ns, uint64_t end_ns)
 {
@@ -539,7 +582,7 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
 	if (done) {
 		/* What ended the call early is told by the next one; running out of time or a signal is not news. */
 		if (ret < 0 && ret != -EAGAIN && ret != -EINTR && ret != (int)PD_HOOK_PASS)
-			pd_store_relaxed(&s->error, -ret);
+			pd_packet_set_error(s, -ret);
 		ret = (int)done;
 	} else if (!ret) {
 		ret = -EAGAIN;
@@ -547,206 +590,3 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
 	pd_packet_count_receive(s, msgs, ret, sleeps, flags);
 	return ret;
 }
-
-/* --- readiness ---------------------------------------------------------------------------- */
-
-/*
- * Throw away what the socket does not want until a frame that it wants is at the head of the ring. Lane lock held. Returns that frame,
- * or NULL; *broken as in pd_packet_receive_ring.
- */
-static struct pd_buffer *pd_packet_head(struct pd_packet *s, struct pd_port *port,
-					struct pd_lane *lane, bool *broken)
-{
-	struct pd_packet_graph *graph = pd_packet_graph_of(port, lane);
-	struct pd_buffer *bufs[PD_VECTOR_MAX];
-
-	for (int round = 0; round < PD_RX_DISCARD_ROUNDS; round++) {
-		/* Mostly the first one is wanted. */
-		int got = lane->ops->rx(lane, bufs, round ? PD_VECTOR_MAX : 1), i;
-
-		if (got <= 0) {
-			*broken = got < 0;
-			return NULL;
-		}
-		for (i = 0; i < got; i++)
-			if (pd_packet_match_alone(s, bufs[i]) == PD_PACKET_MATCH_NEXT_DELIVER)
-				break;
-		if (i) {
-			lane->ops->rx_done(lane, (unsigned)i);
-			pd_node_count(graph->input, (unsigned)i);
-			pd_node_count(graph->match, (unsigned)i);
-			pd_packet_count_refused(graph, lane, (unsigned)i);
-		}
-		if (i < got)
-			return bufs[i];
-	}
-	return NULL;
-}
-
-/*
- * Bring the first frame the socket wants to where it can be seen: the queue, or the head of the ring. Returns its length plus one,
- * or 0. Notes what to wait for, and adds to the edge count.
- */
-static uint32_t pd_packet_look_lane(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
-				    struct pd_wait_set *ws, uint32_t *edge)
-{
-	struct pd_lane_side *side = &lane->side[PD_RX];
-	const struct pd_buffer *head = NULL;
-	uint32_t found = 0, position;
-	bool broken = false;
-
-	pd_lock(&side->lock);
-	/* Positions begin anew with each link: the same number must not look like the same state. */
-	position = side->up ? lane->ops->position(lane, PD_RX) : 0;
-	*edge += position + side->link * 0x9e3779b9u;
-	if (side->up && !pd_packet_is_alone(s, port))
-		broken = pd_packet_distribute(port, lane, PD_VECTOR_MAX, false) < 0;
-	else if (side->up)
-		head = pd_packet_head(s, port, lane, &broken);
-	if (head)
-		found = head->total_len + 1;
-	/* Who knows of the frame at the head waits for the next one: sleeps from the position it will report. */
-	if (ws)
-		pd_wait_add_lane(ws, lane, PD_RX, head ? position : pd_packet_seen(lane, broken));
-	pd_unlock(&side->lock);
-	return found;
-}
-
-/* Length plus one of the first frame in the queue; 0 when it is empty. */
-static uint32_t pd_packet_look_queue(struct pd_packet *s, uint32_t *edge)
-{
-	const struct pd_queued *first;
-	uint32_t found = 0;
-
-	pd_lock(&s->lock);
-	first = pd_frame_queue_peek(&s->queue);
-	if (first)
-		found = pd_buffer_get(first->index)->total_len + 1;
-	*edge += s->queued_ever;
-	pd_unlock(&s->lock);
-	return found;
-}
-
-/* The first frame of queue and lanes; length plus one or 0. */
-static uint32_t pd_packet_look(struct pd_packet *s, struct pd_wait_set *ws, uint32_t *edge)
-{
-	unsigned first, end, n, which, others;
-	uint32_t found = 0, one, staged;
-
-	pd_packet_port_range(s, &first, &end);
-	for (unsigned p = first; p < end; p++) {
-		if (!pd_packet_serves(s, p))
-			continue;
-		if (!pd_port_lease_held(&pd_ports[p])) {
-			if (ws)
-				ws->recheck = true;
-			continue;
-		}
-		n = pd_ports[p].n_lanes;
-		which = pd_likely(n == 1) ? 0 : pd_steer_receive(s, &pd_ports[p], &others);
-		for (unsigned i = 0; i < n; i++, which++) {
-			which = which == n ? 0 : which;
-			one = pd_packet_look_lane(s, &pd_ports[p], pd_ports[p].lanes[which], ws,
-						  edge);
-			if (one && !found && n > 1)
-				pd_steer_looked(s, which);
-			found = found ? found : one;
-		}
-	}
-	staged = pd_packet_look_queue(s, edge);
-	return staged ? staged : found;
-}
-
-static void pd_packet_prepare(struct pd_pollable *p);
-
-uint32_t pd_packet_next_length(struct pd_packet *s)
-{
-	uint32_t edge = 0, found;
-
-	pd_packet_prepare(&s->pollable);
-	found = pd_packet_look(s, NULL, &edge);
-	if (!found)
-		return 0;
-	found -= 1;
-	if (s->type == SOCK_DGRAM)
-		found -= pd_min(found, (uint32_t)ETH_HLEN);
-	return found + (s->inline_mode ? PD_SIDECAR_BYTES : 0);
-}
-
-/*
- * Whether a send would find room, on the lane that the last one was for (pd_steer_writable). Notes what to wait for.
- */
-static bool pd_packet_writable(struct pd_packet *s, struct pd_wait_set *ws)
-{
-	struct pd_port *port = pd_load_acquire(&s->port);
-	struct pd_lane *lane;
-	uint32_t seen;
-	bool room;
-	int err;
-
-	if (!port) /* which port, only the send will tell */
-		return true;
-	if (!pd_port_lease_held(port) || !port->n_lanes) {
-		if (ws)
-			ws->recheck = true;
-		return false;
-	}
-	if (pd_likely(port->n_lanes == 1))
-		lane = port->lanes[0];
-	else
-		lane = pd_packet_lane_for(port, pd_steer_writable(s, port), ws, &err);
-	if (!lane) {
-		pd_store_relaxed(&s->out_blocked, true);
-		return false;
-	}
-	pd_lock(&lane->side[PD_TX].lock);
-	seen = lane->side[PD_TX].up ? lane->ops->position(lane, PD_TX) : 0;
-	room = lane->side[PD_TX].up && seen != lane->side[PD_TX].cursor;
-	if (ws)
-		pd_wait_add_lane(ws, lane, PD_TX, seen);
-	if (!room)
-		pd_store_relaxed(&s->out_blocked, true);
-	else if (pd_load_relaxed(&s->out_blocked) && pd_exchange(&s->out_blocked, false))
-		pd_fetch_add(&s->out_edges, 1);
-	pd_unlock(&lane->side[PD_TX].lock);
-	return room;
-}
-
-/* Open the ports, and claim those that nobody uses (after a fork). */
-static void pd_packet_prepare(struct pd_pollable *p)
-{
-	struct pd_packet *s = pd_container_of(p, struct pd_packet, pollable);
-	unsigned first, end;
-
-	if (pd_packet_attach(s))
-		return;
-	pd_packet_port_range(s, &first, &end);
-	for (unsigned i = first; i < end; i++)
-		if (pd_packet_serves(s, i))
-			pd_port_lease_take(&pd_ports[i]);
-}
-
-static uint32_t pd_packet_poll(struct pd_pollable *p, uint32_t events, struct pd_wait_set *ws,
-			       struct pd_edge *edge)
-{
-	struct pd_packet *s = pd_container_of(p, struct pd_packet, pollable);
-	uint32_t seq = pd_bell_seq(&p->bell), ready = 0;
-
-	if (events & (EPOLLIN | EPOLLRDNORM) && pd_packet_look(s, ws, &edge->in))
-		ready |= EPOLLIN | EPOLLRDNORM;
-	if (events & (EPOLLOUT | EPOLLWRNORM) && pd_packet_writable(s, ws))
-		ready |= EPOLLOUT | EPOLLWRNORM;
-	edge->out = pd_load_relaxed(&s->out_edges);
-	if (pd_load_relaxed(&s->error)) {
-		ready |= EPOLLERR;
-		edge->in++;
-	}
-	if (ws)
-		pd_wait_add_bell(ws, &p->bell, seq, p->owner);
-	return ready & (events | EPOLLERR | EPOLLHUP);
-}
-
-const struct pd_pollable_ops pd_packet_pollable_ops = {
-	.prepare = pd_packet_prepare,
-	.poll = pd_packet_poll,
-};

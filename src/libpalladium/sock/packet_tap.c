@@ -89,18 +89,70 @@ static struct pd_taps *pd_taps_replace(struct pd_port *port, struct pd_taps *tap
 /* Room for `n` taps, or NULL. */
 static struct pd_taps *pd_taps_new(unsigned n)
 {
-	struct pd_taps *taps = malloc(sizeof(*taps) + n * sizeof(taps->tap[0]));
+	struct pd_taps *taps;
+	uint32_t slots = 4;
 
-	if (taps)
-		taps->n = 0;
+	while (slots < 2 * n)
+		slots *= 2;
+	taps = malloc(sizeof(*taps) + n * sizeof(taps->tap[0]) + slots * sizeof(*taps->groups));
+	if (!taps)
+		return NULL;
+	*taps = (struct pd_taps){.room = n, .mask = slots - 1};
+	taps->groups = (struct pd_taps_group *)(void *)&taps->tap[n];
+	memset(taps->groups, 0, slots * sizeof(*taps->groups));
 	return taps;
 }
 
+/* Append a tap; those of one protocol come one after the other, those for ETH_P_ALL first. */
+static void pd_taps_append(struct pd_taps *taps, struct pd_packet *s)
+{
+	struct pd_taps_group *g;
+	uint32_t i;
+
+	pd_assert(taps->n < taps->room);
+	if (s->protocol == ETH_P_ALL) {
+		pd_assert(taps->n == taps->n_all);
+		taps->n_all++;
+	} else {
+		for (i = pd_taps_hash(s->protocol);; i++) {
+			g = &taps->groups[i & taps->mask];
+			if (!g->protocol || g->protocol == s->protocol)
+				break;
+		}
+		if (!g->protocol)
+			*g = (struct pd_taps_group){.protocol = s->protocol, .first = taps->n};
+		pd_assert(g->first + g->n == taps->n);
+		g->n++;
+	}
+	taps->tap[taps->n++] = s;
+}
+
+/* Fill `taps`, which are empty, with `old` but for `without` (or NULL), and with `with` (or NULL) behind its like. */
+static void pd_taps_fill(struct pd_taps *taps, const struct pd_taps *old,
+			 const struct pd_packet *without, struct pd_packet *with)
+{
+	const struct pd_taps_group *g;
+	unsigned at = old->n;
+
+	if (with && with->protocol == ETH_P_ALL) {
+		at = old->n_all;
+	} else if (with) {
+		g = pd_taps_find(old, with->protocol);
+		at = g ? g->first + g->n : old->n;
+	}
+	for (unsigned i = 0; i <= old->n; i++) {
+		if (with && i == at)
+			pd_taps_append(taps, with);
+		if (i < old->n && old->tap[i] != without)
+			pd_taps_append(taps, old->tap[i]);
+	}
+}
+
 /*
- * Frames that came before another tap joins belong to those that were there: into their queues with them. `keep` as in
- * pd_packet_distribute. pd_taps_lock held.
+ * Frames that came before another tap joins belong to those that were there: into their queues with them. `whole`: the pool
+ * is the limit. pd_taps_lock held.
  */
-static void pd_taps_settle(struct pd_port *port, bool keep)
+static void pd_taps_settle(struct pd_port *port, bool whole)
 {
 	if (!pd_packet_port_of(port)->taps->n || !port->lanes[0] || !pd_port_lease_open(port))
 		return;
@@ -112,8 +164,7 @@ static void pd_taps_settle(struct pd_port *port, bool keep)
 		pd_lock(&side->lock);
 		/* What comes while this runs is as good as what comes after. */
 		for (left = pd_lane_ready(lane, PD_RX); left;) {
-			int got = pd_packet_distribute(port, lane,
-						       pd_min(left, (uint32_t)PD_VECTOR_MAX), keep);
+			int got = pd_packet_spread(port, lane, left, whole, whole);
 
 			if (got <= 0)
 				break;
@@ -135,10 +186,8 @@ static int pd_taps_add(struct pd_port *port, struct pd_packet *s)
 		free(spare);
 		return -ENOMEM;
 	}
-	pd_taps_settle(port, old->n == 1);
-	memcpy(taps->tap, old->tap, old->n * sizeof(taps->tap[0]));
-	taps->tap[old->n] = s;
-	taps->n = old->n + 1;
+	pd_taps_settle(port, old->n == 1 || pd_vars.rx_backpressure == PD_BACKPRESSURE_PORT);
+	pd_taps_fill(taps, old, NULL, s);
 	free(pp->spare);
 	pp->spare = spare;
 	free(pd_taps_replace(port, taps));
@@ -157,10 +206,9 @@ static void pd_taps_remove(struct pd_port *port, struct pd_packet *s)
 	if (i == old->n)
 		return;
 	/* Others read the old array meanwhile, so a copy takes its place: adding put one aside, for here nothing may fail. */
-	taps->n = 0;
-	for (i = 0; i < old->n; i++)
-		if (old->tap[i] != s)
-			taps->tap[taps->n++] = old->tap[i];
+	taps->n = taps->n_all = 0;
+	memset(taps->groups, 0, (taps->mask + 1) * sizeof(*taps->groups));
+	pd_taps_fill(taps, old, s, NULL);
 	pp->spare = pd_taps_replace(port, taps);
 }
 
@@ -235,6 +283,7 @@ int pd_taps_move(struct pd_packet *s, struct pd_port *port, uint16_t protocol)
 	ret = pd_taps_join(s);
 	pd_unlock(&pd_taps_lock);
 	pd_unlock(&pd_control);
+	pd_packet_room(s); /* its old port need not wait for it */
 	return ret;
 }
 
@@ -249,6 +298,20 @@ void pd_taps_release(struct pd_packet *s)
 	pd_unlock(&s->lock);
 	pd_unlock(&pd_taps_lock);
 	pd_unlock(&pd_control);
+	pd_packet_room(s);
+}
+
+void pd_packet_room(struct pd_packet *s)
+{
+	uint64_t ports;
+
+	pd_lock(&s->lock);
+	ports = s->stops;
+	s->stops = 0;
+	pd_unlock(&s->lock);
+	for (unsigned i = 0; ports; i++, ports >>= 1)
+		if (ports & 1)
+			pd_bell_ring(&pd_packet_port_of(&pd_ports[i])->room);
 }
 
 /* The external-buffer headers of every lane of a port. */
@@ -290,9 +353,12 @@ struct pd_lane *pd_packet_lane_for(struct pd_port *port, uint32_t key, struct pd
 
 void pd_packet_ports_after_fork(void)
 {
-	for (unsigned i = 0; i < pd_port_count; i++)
-		if (pd_ports[i].sock)
-			pd_bell_init(&pd_packet_port_of(&pd_ports[i])->lanes_bell);
+	for (unsigned i = 0; i < pd_port_count; i++) {
+		if (!pd_ports[i].sock)
+			continue;
+		pd_bell_init(&pd_packet_port_of(&pd_ports[i])->lanes_bell);
+		pd_bell_init(&pd_packet_port_of(&pd_ports[i])->room);
+	}
 	pd_steer_after_fork();
 }
 
@@ -316,6 +382,7 @@ int pd_packet_ports_init(void)
 	for (unsigned i = 0; i < pd_port_count; i++)
 		lanes += pd_ports[i].config->queues;
 	pd_port_on_lanes = pd_packet_on_lanes;
+	pd_wait_gather = pd_packet_gather;
 	pd_tx_header_pool = pd_buffer_pool_create("tx-iovec", lanes * PD_TX_HEADERS, 0, &ret);
 	if (!pd_tx_header_pool)
 		goto out;
@@ -323,7 +390,7 @@ int pd_packet_ports_init(void)
 		struct pd_packet_port *pp = calloc(1, sizeof(*pp));
 
 		if (pp)
-			pp->taps = calloc(1, sizeof(*pp->taps));
+			pp->taps = pd_taps_new(0);
 		if (!pp || !pp->taps) {
 			ret = -ENOMEM;
 			free(pp);
@@ -331,6 +398,7 @@ int pd_packet_ports_init(void)
 		}
 		pp->by_class = pd_packet_port_by_class(&pd_ports[i]);
 		pd_bell_init(&pp->lanes_bell);
+		pd_bell_init(&pp->room);
 		pd_ports[i].sock = pp;
 		ret = pd_packet_port_headers(pp, pd_ports[i].config->queues);
 		for (unsigned q = 0; q < pd_ports[i].config->queues && !ret; q++)
@@ -347,20 +415,16 @@ out:
 
 /* --- what a tap wants ------------------------------------------------------------------- */
 
-/* The protocol of a frame as packet sockets see it: the EtherType, or ETH_P_802_2/802_3 for a length field. */
-static uint16_t pd_frame_protocol(const struct pd_buffer *b)
+uint16_t pd_frame_protocol_odd(const struct pd_buffer *b)
 {
-	uint8_t type[4] = {0};
-	uint16_t proto;
+	uint8_t type[2] = {0};
+	uint16_t protocol;
 
-	if (pd_likely(b->len >= ETH_HLEN))
-		proto = (uint16_t)(b->data[12] << 8 | b->data[13]);
-	else if (pd_buffer_copy_out(b, 12, type, 2) == 2)
-		proto = (uint16_t)(type[0] << 8 | type[1]);
-	else
+	if (pd_buffer_copy_out(b, 12, type, 2) != 2)
 		return 0;
-	if (pd_likely(proto >= ETH_P_802_3_MIN))
-		return proto;
+	protocol = (uint16_t)(type[0] << 8 | type[1]);
+	if (protocol >= ETH_P_802_3_MIN)
+		return protocol;
 	/* Novell's raw 802.3 starts its payload with ffff. */
 	if (pd_buffer_copy_out(b, 14, type, 2) == 2 && type[0] == 0xff && type[1] == 0xff)
 		return ETH_P_802_3;
@@ -385,8 +449,9 @@ void pd_packet_salvage(struct pd_port *port, struct pd_lane *lane)
 		return;
 	/* What is there now, no more: a peer that goes on filling the ring would keep us for ever. */
 	for (uint32_t left = pd_lane_ready(lane, PD_RX); left;) {
-		int got = pd_packet_distribute(port, lane, pd_min(left, (uint32_t)PD_VECTOR_MAX),
-					       true);
+		bool whole = pd_packet_taps(port)->n == 1 ||
+			     pd_vars.rx_backpressure == PD_BACKPRESSURE_PORT;
+		int got = pd_packet_spread(port, lane, left, true, whole);
 
 		if (got <= 0)
 			break;

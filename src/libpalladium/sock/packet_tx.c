@@ -378,7 +378,7 @@ static void pd_packet_send_graph(struct pd_tx_run *run, struct pd_packet_graph *
 /* True when a tap other than the sender may watch what it sends. Transmit lock held, so the taps stay. */
 static inline bool pd_packet_is_watched(const struct pd_packet *s, struct pd_port *port)
 {
-	return pd_packet_taps(port)->n > (s->protocol != 0);
+	return pd_packet_taps(port)->n_all > (s->protocol == ETH_P_ALL);
 }
 
 /*

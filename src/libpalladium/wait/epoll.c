@@ -4,16 +4,28 @@
  *
  * Items hold (descriptor number, object), as the kernel's do (number, file), so one object may
  * stand in an epoll several times under different numbers and in any number of epolls.
+ *
+ * Who is asked. ep->items are those that a harvest has to ask; an item may rest, outside of that list, when it had nothing to report and
+ * whatever changes that marks it. Marking pushes it to ep->marked, a stack that the next harvest empties into the list. What comes
+ * in by a ring marks nobody by itself, since its peer runs none of our code: so a harvest first gathers, lane by lane, for
+ * the ports of all its members: the work of a harvest grows with the lanes and with what is ready, and not with the members.
+ * Items that cannot rest: those of objects without `glance` (epolls among them), and those that wait for room to send.
+ *
+ * No mark is lost between asking and resting: a mark comes after the change, and the flag that it sets is cleared before the asking, with
+ * read-modify-writes of one word. So either the asking sees the change, or the mark finds the flag clear and pushes. A thread that is
+ * about to sleep has noted the lanes before it asked, and the epoll's bell before that, which pd_pollable_ring rings.
+ *
  * Level-triggered interest is asked anew at each harvest. Edge-triggered interest remembers the
  * edge counts last reported. ONESHOT disables the item until it is modified. Items take turns: what
  * was reported goes to the end of the list.
  *
- * Locks: pd_epoll_links_lock (who is linked to whom) -> pd_control -> ep->lock (items) -> lanes. Harvests of one
+ * Locks: pd_epoll_links_lock (who is linked to whom) -> pd_control -> ep->lock (items) -> lanes -> object->lock. Harvests of one
  * epoll exclude each other, so two threads never get the same edge. A nested epoll's lock is taken
  * inside its parent's; circles are refused when they are made.
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/sys.h"
@@ -34,12 +46,17 @@
 struct pd_wait_tuning pd_wait_tuning = {.spin_us = -1, .kernel_ratio = 4};
 
 struct pd_epoll_item {
-	struct pd_list in_epoll;   /* ep->items, under ep->lock */
+	struct pd_list in_epoll;   /* ep->items unless it rests, under ep->lock */
 	struct pd_list in_members; /* ep->members, under pd_epoll_links_lock */
 	struct pd_list in_object;  /* object->links, under pd_epoll_links_lock */
 	struct pd_epoll *ep;
 	struct pd_pollable *object;
+	struct pd_epoll_item *next_marked; /* in ep->marked */
+	uint32_t marked;                   /* it stands there */
+	uint64_t feeds;                    /* its bits in ep->feed_count */
+	uint32_t edges;                    /* what it has added to ep->edges last */
 	int fd;
+	bool rests;    /* not in ep->items */
 	bool disabled; /* ONESHOT has fired */
 	bool fresh;    /* added or modified: whatever is there counts as an edge */
 	struct epoll_event event;
@@ -57,6 +74,92 @@ static const struct pd_pollable_ops pd_epoll_pollable_ops = {
 	.poll = pd_epoll_poll,
 };
 
+static bool pd_wait_gather_nothing(uint64_t ports, bool all, struct pd_wait_set *ws)
+{
+	return false;
+}
+
+bool (*pd_wait_gather)(uint64_t ports, bool all, struct pd_wait_set *ws) = pd_wait_gather_nothing;
+
+/* --- marks ------------------------------------------------------------------------------ */
+
+/* Have the item asked at the next harvest. object->lock held, which keeps it from being freed. */
+static void pd_epoll_item_mark(struct pd_epoll_item *item)
+{
+	struct pd_epoll *ep = item->ep;
+	struct pd_epoll_item *top;
+
+	if (pd_exchange(&item->marked, 1)) /* pairs with the one in pd_epoll_collect */
+		return;
+	top = pd_load_relaxed(&ep->marked);
+	do {
+		item->next_marked = top;
+	} while (
+		!pd_cas(&ep->marked, &top, item)); /* pairs with the exchange in pd_epoll_collect */
+}
+
+void pd_pollable_mark(struct pd_pollable *p)
+{
+	struct pd_epoll_item *item;
+
+	/* An item that rests was linked before it was asked, under a lock that the change was made under since. */
+	if (pd_likely(!pd_load_relaxed(&p->watched)))
+		return;
+	pd_lock(&p->lock);
+	pd_list_for_each (item, &p->links, in_object)
+		pd_epoll_item_mark(item);
+	pd_unlock(&p->lock);
+}
+
+void pd_pollable_ring(struct pd_pollable *p)
+{
+	struct pd_epoll_item *item;
+
+	pd_lock(&p->lock);
+	pd_list_for_each (item, &p->links, in_object) {
+		pd_epoll_item_mark(item);
+		pd_bell_ring(&item->ep->self.bell);
+	}
+	pd_unlock(&p->lock);
+	pd_bell_ring(&p->bell);
+}
+
+/* Move the items that were marked to those that are asked, in the order of their marks. ep->lock held. */
+static void pd_epoll_collect(struct pd_epoll *ep)
+{
+	struct pd_epoll_item *item, *next, *first = NULL;
+
+	if (pd_likely(!pd_load_relaxed(&ep->marked)))
+		return;
+	for (item = pd_exchange(&ep->marked, NULL); item; item = next) {
+		next = item->next_marked;
+		item->next_marked = first;
+		first = item;
+	}
+	for (item = first; item; item = next) {
+		next = item->next_marked;
+		pd_exchange(&item->marked, 0); /* from here on it may be pushed again */
+		if (!item->rests)
+			continue;
+		item->rests = false;
+		pd_list_add_tail(&ep->items, &item->in_epoll);
+	}
+}
+
+/* The item is fed by `feeds` from now on. ep->lock held. */
+static void pd_epoll_item_feed(struct pd_epoll_item *item, uint64_t feeds)
+{
+	struct pd_epoll *ep = item->ep;
+
+	for (uint64_t gone = item->feeds & ~feeds; gone; gone &= gone - 1)
+		if (!--ep->feed_count[__builtin_ctzll(gone)])
+			ep->feeds &= ~(gone & -gone);
+	for (uint64_t come = feeds & ~item->feeds; come; come &= come - 1)
+		if (!ep->feed_count[__builtin_ctzll(come)]++)
+			ep->feeds |= come & -come;
+	item->feeds = feeds;
+}
+
 /* --- objects ---------------------------------------------------------------------------- */
 
 void pd_pollable_init(struct pd_pollable *p, const struct pd_pollable_ops *ops)
@@ -67,19 +170,27 @@ void pd_pollable_init(struct pd_pollable *p, const struct pd_pollable_ops *ops)
 	p->moved = false;
 	pd_bell_init(&p->bell);
 	pd_list_init(&p->links);
+	pd_lock_init(&p->lock, PD_RANK_LINKS);
+	p->watched = 0;
 }
 
 /* Unlink an item from both sides and free it. pd_epoll_links_lock held. */
 static void pd_epoll_item_remove(struct pd_epoll_item *item)
 {
+	struct pd_pollable *object = item->object;
 	struct pd_epoll *ep = item->ep;
 
+	pd_lock(&object->lock);
+	pd_list_del(&item->in_object); /* nobody marks it from here on */
+	pd_store_relaxed(&object->watched, object->watched - 1);
+	pd_unlock(&object->lock);
 	pd_lock(&ep->lock);
+	pd_epoll_collect(ep); /* it may be marked */
+	pd_epoll_item_feed(item, 0);
 	pd_list_del(&item->in_epoll);
 	pd_store_relaxed(&ep->n_items, ep->n_items - 1);
 	pd_unlock(&ep->lock);
 	pd_list_del(&item->in_members);
-	pd_list_del(&item->in_object);
 	free(item);
 }
 
@@ -135,6 +246,10 @@ void pd_epoll_init(struct pd_epoll *ep, int epfd)
 	pd_list_init(&ep->members);
 	ep->epfd = epfd;
 	ep->n_items = 0;
+	ep->marked = NULL;
+	ep->feeds = 0;
+	memset(ep->feed_count, 0, sizeof(ep->feed_count));
+	ep->edges = 0;
 	ep->beacon = false;
 	ep->kernel_members = 0;
 	ep->harvests = 0;
@@ -225,7 +340,10 @@ static int pd_epoll_add(struct pd_epoll *ep, int fd, struct pd_pollable *target,
 	item->fd = fd;
 	item->event = *event;
 	item->fresh = true;
+	pd_lock(&target->lock);
 	pd_list_add_tail(&target->links, &item->in_object);
+	pd_store_relaxed(&target->watched, target->watched + 1);
+	pd_unlock(&target->lock);
 	pd_list_add_tail(&ep->members, &item->in_members);
 	pd_lock(&ep->lock);
 	pd_list_add_tail(&ep->items, &item->in_epoll);
@@ -243,6 +361,9 @@ static int pd_epoll_mod(struct pd_epoll_item *item, const struct epoll_event *ev
 	item->event = *event;
 	item->disabled = false;
 	item->fresh = true;
+	if (item->rests)
+		pd_list_add_tail(&item->ep->items, &item->in_epoll);
+	item->rests = false;
 	pd_unlock(&item->ep->lock);
 	return 0;
 }
@@ -301,14 +422,22 @@ void pd_pollable_after_fork(struct pd_pollable *p)
 
 	/* Who slept on it is in the parent. */
 	pd_bell_init(&p->bell);
+	pd_lock_init(&p->lock, PD_RANK_LINKS);
 	if (p->ops != &pd_epoll_pollable_ops)
 		return;
 	ep = pd_container_of(p, struct pd_epoll, self);
 	/* A thread of the parent's may have been in the middle of a harvest; the members were quiet. */
 	pd_lock_init(&ep->lock, PD_RANK_EPOLL);
 	pd_list_init(&ep->items);
-	pd_list_for_each (item, &ep->members, in_members)
+	ep->marked = NULL;
+	ep->feeds = 0;
+	memset(ep->feed_count, 0, sizeof(ep->feed_count));
+	pd_list_for_each (item, &ep->members, in_members) {
+		item->marked = 0;
+		item->feeds = 0;
+		item->rests = false;
 		pd_list_add_tail(&ep->items, &item->in_epoll);
+	}
 }
 
 /* --- harvest ---------------------------------------------------------------------------- */
@@ -321,10 +450,13 @@ static uint32_t pd_epoll_item_poll(struct pd_epoll_item *item, struct pd_wait_se
 				   struct pd_edge *edge)
 {
 	uint32_t wanted = item->event.events & ~(uint32_t)PD_EPOLL_FLAGS, ready;
+	const struct pd_pollable_ops *ops = item->object->ops;
 
 	if (item->disabled)
 		return 0;
-	ready = item->object->ops->poll(item->object, wanted, ws, edge);
+	ready = (ops->glance ? ops->glance : ops->poll)(item->object, wanted, ws, edge);
+	item->ep->edges += edge->in + edge->out - item->edges;
+	item->edges = edge->in + edge->out;
 	if (!ready || item->fresh || !(item->event.events & EPOLLET))
 		return ready;
 	if ((ready & ~(uint32_t)EPOLLOUT) && edge->in != item->reported.in)
@@ -343,22 +475,57 @@ static void pd_epoll_item_reported(struct pd_epoll_item *item, const struct pd_e
 		item->disabled = true;
 }
 
-/* Collect up to `max` events of offloaded members; `ws` gets what to wait for. */
-static int pd_epoll_harvest(struct pd_epoll *ep, struct epoll_event *events, int max,
-			    struct pd_wait_set *ws)
+/* Let an item that has nothing to report rest, if whatever changes that marks it. ep->lock held. */
+static void pd_epoll_item_rest(struct pd_epoll_item *item)
+{
+	const struct pd_pollable_ops *ops = item->object->ops;
+
+	if (!ops->glance || (!item->disabled && item->event.events & (EPOLLOUT | EPOLLWRNORM)))
+		return;
+	pd_list_del(&item->in_epoll);
+	item->rests = true;
+}
+
+/*
+ * Have what came in marked, and collect the marks. `all` and `ws` as in pd_wait_gather, whose result is returned. ep->lock held.
+ */
+static bool pd_epoll_gather(struct pd_epoll *ep, bool all, struct pd_wait_set *ws)
+{
+	struct pd_epoll_item *item;
+	bool left = false;
+
+	/* A member that is new or was bound anew has been marked, or was never at rest. */
+	pd_epoll_collect(ep);
+	pd_list_for_each (item, &ep->items, in_epoll) {
+		uint64_t feeds =
+			item->object->ops->feeds ? item->object->ops->feeds(item->object) : 0;
+
+		if (pd_unlikely(feeds != item->feeds))
+			pd_epoll_item_feed(item, feeds);
+	}
+	if (ep->feeds)
+		left = pd_wait_gather(ep->feeds, all, ws);
+	pd_epoll_collect(ep);
+	return left;
+}
+
+/* Ask the items; up to `max` events. ep->lock held. */
+static int pd_epoll_ask(struct pd_epoll *ep, struct epoll_event *events, int max,
+			struct pd_wait_set *ws)
 {
 	struct pd_epoll_item *item, *tmp;
 	struct pd_list done;
 	int n = 0;
 
 	pd_list_init(&done);
-	pd_lock_nested(&ep->lock);
 	pd_list_for_each_safe (item, tmp, &ep->items, in_epoll) {
 		struct pd_edge edge = {0, 0};
 		uint32_t ready = pd_epoll_item_poll(item, ws, &edge);
 
-		if (!ready)
+		if (!ready) {
+			pd_epoll_item_rest(item);
 			continue;
+		}
 		pd_epoll_item_reported(item, &edge);
 		events[n].events = ready;
 		events[n].data = item->event.data;
@@ -370,6 +537,23 @@ static int pd_epoll_harvest(struct pd_epoll *ep, struct epoll_event *events, int
 	pd_list_for_each_safe (item, tmp, &done, in_epoll) {
 		pd_list_del(&item->in_epoll);
 		pd_list_add_tail(&ep->items, &item->in_epoll);
+	}
+	return n;
+}
+
+/* Collect up to `max` events of offloaded members; `ws` gets what to wait for. */
+static int pd_epoll_harvest(struct pd_epoll *ep, struct epoll_event *events, int max,
+			    struct pd_wait_set *ws)
+{
+	bool left;
+	int n;
+
+	pd_lock_nested(&ep->lock);
+	left = pd_epoll_gather(ep, ws != NULL, ws);
+	n = pd_epoll_ask(ep, events, max, ws);
+	if (!n && left) {
+		pd_epoll_gather(ep, true, NULL);
+		n = pd_epoll_ask(ep, events, max, NULL);
 	}
 	pd_unlock(&ep->lock);
 	return n;
@@ -411,16 +595,20 @@ static uint32_t pd_epoll_poll(struct pd_pollable *p, uint32_t events, struct pd_
 	struct pollfd kernel = {.fd = ep->epfd, .events = POLLIN};
 	static const struct timespec now = {0, 0};
 	uint32_t seq = pd_bell_seq(&p->bell);
-	struct pd_epoll_item *item;
+	struct pd_epoll_item *item, *tmp;
 	bool ready = false, kernel_tells = !pd_load_acquire(&ep->beacon);
 
 	pd_lock_nested(&ep->lock);
-	pd_list_for_each (item, &ep->items, in_epoll) {
+	pd_epoll_gather(ep, true, ws);
+	pd_list_for_each_safe (item, tmp, &ep->items, in_epoll) {
 		struct pd_edge inner = {0, 0};
 
-		ready |= pd_epoll_item_poll(item, ws, &inner) != 0;
-		edge->in += inner.in + inner.out;
+		if (pd_epoll_item_poll(item, ws, &inner))
+			ready = true;
+		else
+			pd_epoll_item_rest(item);
 	}
+	edge->in += ep->edges;
 	pd_unlock(&ep->lock);
 	if (ws) {
 		pd_wait_add_bell(ws, &p->bell, seq, p->owner);

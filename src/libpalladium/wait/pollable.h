@@ -33,18 +33,47 @@ struct pd_pollable_ops {
 	 */
 	uint32_t (*poll)(struct pd_pollable *p, uint32_t events, struct pd_wait_set *ws,
 			 struct pd_edge *edge);
+	/*
+	 * For objects that ports feed, or NULL: as poll, in an epoll that has called pd_wait_gather for the object's ports before.
+	 * Without its own look into the rings: what stands first in one, or has been taken off it, is enough. What comes in, and
+	 * any other change of the answer, is told with pd_pollable_mark; only what the answer to EPOLLOUT waits for has to be
+	 * noted in the wait set.
+	 */
+	uint32_t (*glance)(struct pd_pollable *p, uint32_t events, struct pd_wait_set *ws,
+			   struct pd_edge *edge);
+	/* With `glance`: the ports that feed it, a bit each. When they change, pd_pollable_ring comes after. */
+	uint64_t (*feeds)(struct pd_pollable *p);
 };
+
+/*
+ * Look what has come in by the ports of `ports`, a bit each, and mark the objects that it is for. `all`: to the last frame; else where
+ * a first look finds something it may leave what is behind that. `ws`, only with `all`: note what to wait for. Returns true when
+ * something was left. The socket layer's.
+ */
+extern bool (*pd_wait_gather)(uint64_t ports, bool all, struct pd_wait_set *ws);
 
 struct pd_pollable {
 	const struct pd_pollable_ops *ops;
-	struct pd_bell bell;  /* rung when the answer may have changed and no lane tells */
-	struct pd_list links; /* epoll items on this object */
-	bool detached;        /* it ended: nothing joins it any more; under the lock of the links */
+	struct pd_bell bell; /* rung when the answer may have changed and no lane tells */
+	struct pd_list
+		links; /* epoll items on this object; changed under pd_epoll_links_lock and `lock` */
+	struct pd_lock lock; /* rank PD_RANK_LINKS */
+	uint32_t watched;    /* how many items there are */
+	bool detached;       /* it ended: nothing joins it any more; under the lock of the links */
 	bool moved;  /* its numbers are the kernel's by now; written under the lock of the links */
 	void *owner; /* what keeps the object alive (pd_wait_hold), or NULL */
 };
 
 void pd_pollable_init(struct pd_pollable *p, const struct pd_pollable_ops *ops);
+
+/*
+ * The answer of an object with `glance` may have changed: have the epolls that it stands in ask it. After the change. Wakes nobody: for
+ * what a lane or bell tells of anyway. Data path; locks of lanes may be held.
+ */
+void pd_pollable_mark(struct pd_pollable *p);
+
+/* The same, and wake who waits for the object. */
+void pd_pollable_ring(struct pd_pollable *p);
 
 /* The object ends: take it out of every epoll and wake who waits on it. No lock held. */
 void pd_pollable_detach(struct pd_pollable *p);
@@ -86,9 +115,13 @@ int pd_poll(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
  */
 struct pd_epoll {
 	struct pd_pollable self;
-	int epfd;               /* the program's; used for kernel members */
-	struct pd_lock lock;    /* rank PD_RANK_EPOLL: items */
-	struct pd_list items;   /* in harvest order: who was reported goes to the end */
+	int epfd;             /* the program's; used for kernel members */
+	struct pd_lock lock;  /* rank PD_RANK_EPOLL: items */
+	struct pd_list items; /* those to ask, in harvest order: who was reported goes to the end */
+	struct pd_epoll_item *marked; /* those to ask again: a stack, pushed to without a lock */
+	uint64_t feeds;               /* the ports of all that need not be asked */
+	uint32_t feed_count[64];      /* how many items each port feeds */
+	uint32_t edges;               /* of all items, for an epoll around this one */
 	struct pd_list members; /* the same items, as they came; under the lock of the links */
 	unsigned n_items;
 	bool beacon;             /* a beacon is lit: epfd says nothing (wait/beacon.h) */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * sock/packet_nodes: the fused way and the graph give the same, frame by frame and count by count; several taps get what one would;
- * what there is no buffer for stays in the ring; who watches sees what is sent.
+ * what there is no buffer for stays in the ring, and with PALLADIUM_RX_BACKPRESSURE=port what finds a queue full; who watches sees what
+ * is sent.
  */
 #include <arpa/inet.h>
 #include <net/if_arp.h>
@@ -69,7 +70,7 @@ static struct pd_packet_graph *graph_of(const char *port)
 /* --- what a run looked like, as bytes ------------------------------------------------------- */
 
 struct record {
-	uint8_t bytes[24 << 20];
+	uint8_t bytes[64 << 20];
 	size_t len;
 };
 
@@ -255,14 +256,19 @@ static uint64_t lane_counter(const char *port, enum pd_ctr_word word)
 
 static struct record fused, graph;
 
-/* One conversation; `wanted`: through the graph. Notes counters of both ends too. */
-static void run(struct record *r, int type, bool wanted)
+/* One conversation; `wanted`: through the graph; `taps`: others listen too. Notes counters of both ends too. */
+static void run(struct record *r, int type, bool wanted, unsigned taps)
 {
+	static const uint16_t protocols[] = {OTHER, WANTED, ETH_P_ALL};
 	struct pd_packet *a = open_socket("pd0", type, 0),
-			 *b = open_socket("pd1", SOCK_RAW, WANTED);
+			 *b = open_socket("pd1", SOCK_RAW, WANTED), *more[3];
 	struct node_counts tx[32] = {0}, rx[32] = {0};
 	uint64_t filtered = lane_counter("pd1", PD_CTR_LANE_RX_DROP_FILTERED);
 
+	for (unsigned i = 0; i < taps; i++) {
+		more[i] = open_socket("pd1", SOCK_RAW, protocols[i]);
+		more[i]->receive_limit_bytes = 1u << 30;
+	}
 	r->len = 0;
 	count_nodes(graph_of("pd0")->tx, tx);
 	count_nodes(graph_of("pd1")->rx, rx);
@@ -274,6 +280,12 @@ static void run(struct record *r, int type, bool wanted)
 	note(r, tx, sizeof(tx));
 	note(r, rx, sizeof(rx));
 	note_number(r, (int64_t)(lane_counter("pd1", PD_CTR_LANE_RX_DROP_FILTERED) - filtered));
+	for (unsigned i = 0; i < taps; i++) {
+		note_number(r, more[i]->stat_packets);
+		while (receive(more[i], r, BATCH, 0, false) > 0)
+			;
+		close_socket(more[i]);
+	}
 	close_socket(a);
 	close_socket(b);
 }
@@ -293,10 +305,12 @@ static void test_fused_and_graph_give_the_same(void **state)
 {
 	static const int types[] = {SOCK_RAW, SOCK_DGRAM};
 
-	for (int t = 0; t < 2; t++) {
-		run(&fused, types[t], false);
-		run(&graph, types[t], true);
-		same();
+	for (unsigned t = 0; t < 2; t++) {
+		for (unsigned taps = 0; taps < 4; taps++) {
+			run(&fused, types[t], false, taps);
+			run(&graph, types[t], true, taps);
+			same();
+		}
 	}
 	/* All that the comparison is about did happen. */
 	assert_true(graph_of("pd1")->match->errors[PD_PACKET_MATCH_ERROR_FILTERED] > 0);
@@ -485,6 +499,88 @@ static void test_a_queue_that_is_full_drops(void **state)
 	close_socket(c);
 }
 
+/* Frames that `s` has in its queue. */
+static unsigned queued(const struct pd_packet *s)
+{
+	return s->queue.tail - s->queue.head;
+}
+
+/* What only the reader wants is not copied, and what comes after its last message stays in the ring. */
+static void test_the_ring_is_the_queue_of_each_who_reads(void **state)
+{
+	for (uint32_t wanted = 0; wanted < 2; wanted++) {
+		struct pd_packet *a = open_socket("pd0", SOCK_RAW, 0);
+		struct pd_packet *b = open_socket("pd1", SOCK_RAW, WANTED);
+		struct pd_packet *c = open_socket("pd1", SOCK_RAW, OTHER);
+		struct pd_node *queue = graph_of("pd1")->queue;
+		uint64_t vectors = queue->vectors;
+
+		pd_graph_wanted = wanted;
+		send_kinds(a, "wwowwwoo");
+		assert_int_equal(receive(b, NULL, 3, 0, false), 3);
+		assert_int_equal(in.data[2][14], 3);
+		assert_int_equal(queue->vectors - vectors, 1);
+		assert_int_equal(queued(c), 1);
+		EXPECT(c, 2);
+		EXPECT(c, 6, 7);
+		assert_int_equal(queued(b), 2);
+		EXPECT(b, 4, 5);
+		assert_int_equal(queue->vectors - vectors, 3);
+		assert_int_equal(b->stat_packets, 5);
+		assert_int_equal(pd_rx_pool->free_count, pd_rx_pool->count);
+		pd_graph_wanted = 0;
+		close_socket(a);
+		close_socket(b);
+		close_socket(c);
+	}
+}
+
+static void test_a_full_queue_stops_the_port(void **state)
+{
+	uint32_t room;
+
+	pd_vars.rx_backpressure = PD_BACKPRESSURE_PORT;
+	for (uint32_t wanted = 0; wanted < 2; wanted++) {
+		struct pd_packet *a = open_socket("pd0", SOCK_RAW, 0);
+		struct pd_packet *b = open_socket("pd1", SOCK_RAW, WANTED);
+		struct pd_packet *c = open_socket("pd1", SOCK_RAW, OTHER);
+		struct pd_bell *bell = &pd_packet_port_of(pd_port_by_name("pd1"))->room;
+
+		pd_graph_wanted = wanted;
+		c->receive_limit_bytes = 130;
+		send_kinds(a, "wooowow");
+		EXPECT(b, 0); /* and two into the queue of c */
+		assert_int_equal(receive(b, NULL, BATCH, 0, false), -EAGAIN);
+		assert_int_equal(pd_ctr_get(c->ctr, PD_CTR_SOCKET_RX_STOPS), 1);
+		room = pd_bell_seq(bell);
+		assert_int_equal(receive(c, NULL, 1, 0, false), 1);
+		assert_int_equal(in.data[0][14], 1);
+		assert_int_not_equal(pd_bell_seq(bell), room); /* who waits is told */
+		EXPECT(b, 4);
+		assert_int_equal(queued(c), 2);
+		EXPECT(c, 2, 3);
+		EXPECT(c, 5);
+		EXPECT(b, 6);
+		assert_int_equal(b->stat_drops + c->stat_drops, 0);
+		assert_int_equal(c->stat_packets, 4);
+		/* What is longer than the limit goes into a queue that is empty; closing the socket ends its stops. */
+		c->receive_limit_bytes = 10;
+		send_kinds(a, "oow");
+		assert_int_equal(receive(b, NULL, BATCH, 0, false), -EAGAIN);
+		assert_int_equal(queued(c), 1);
+		assert_true(c->stops);
+		room = pd_bell_seq(bell);
+		close_socket(c);
+		assert_int_not_equal(pd_bell_seq(bell), room);
+		EXPECT(b, 2);
+		assert_int_equal(pd_rx_pool->free_count, pd_rx_pool->count);
+		pd_graph_wanted = 0;
+		close_socket(a);
+		close_socket(b);
+	}
+	pd_vars.rx_backpressure = PD_BACKPRESSURE_DROP;
+}
+
 static void test_frames_for_nobody_are_counted(void **state)
 {
 	struct pd_packet *a = open_socket("pd0", SOCK_RAW, 0);
@@ -582,6 +678,8 @@ int main(void)
 		cmocka_unit_test(test_one_of_several_sees_what_one_alone_sees),
 		cmocka_unit_test(test_what_finds_no_buffer_stays_or_is_counted),
 		cmocka_unit_test(test_a_queue_that_is_full_drops),
+		cmocka_unit_test(test_the_ring_is_the_queue_of_each_who_reads),
+		cmocka_unit_test(test_a_full_queue_stops_the_port),
 		cmocka_unit_test(test_frames_for_nobody_are_counted),
 		cmocka_unit_test(test_who_watches_sees_what_is_sent),
 		cmocka_unit_test(test_runtime_tells_of_sockets),

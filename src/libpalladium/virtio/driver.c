@@ -2,12 +2,14 @@
 /* The driver's data path: taking back, long frames, receiving. */
 #include "virtio/driver.h"
 
+#define NOT_HELD "a used element names no chain that the device holds"
+
 /* True when `e` names a chain that the device holds; else the ring is broken. */
-static PD_ALWAYS_INLINE bool is_held(struct pd_vq *vq, const struct pd_ring_used *e)
+static PD_ALWAYS_INLINE bool is_held(struct pd_vq *vq, struct pd_ring_used e)
 {
-	if (pd_likely(e->id < vq->size && vq->slots[e->id].n))
+	if (pd_likely(e.id < vq->size && vq->slots[e.id].n))
 		return true;
-	pd_vq_break(vq, "a used element names no chain that the device holds");
+	pd_vq_break(vq, NOT_HELD);
 	return false;
 }
 
@@ -15,9 +17,9 @@ static PD_ALWAYS_INLINE bool is_held(struct pd_vq *vq, const struct pd_ring_used
  * IN_ORDER: how many of the `held` chains `e` stands for: the one it names, and all older ones. One
  * that comes too late names a chain that is not held any more, so no order is left to check.
  */
-static uint32_t in_order(const struct pd_vq *vq, const struct pd_ring_used *e, uint32_t held)
+static uint32_t in_order(const struct pd_vq *vq, struct pd_ring_used e, uint32_t held)
 {
-	uint32_t older = vq->slots[e->id].seq - vq->slots[vq->oldest].seq;
+	uint32_t older = vq->slots[e.id].seq - vq->slots[vq->oldest].seq;
 
 	pd_assert(older < held);
 	return older + 1;
@@ -53,10 +55,10 @@ static PD_ALWAYS_INLINE int reclaim(struct pd_vq *vq, bool packed)
 	while (known > 0 && pd_ring_used_load(vq, packed, &r, &e)) {
 		uint32_t chains = 1, slots = 0;
 
-		if (!is_held(vq, &e))
+		if (!is_held(vq, e))
 			return -ENETDOWN;
 		if (pd_unlikely(vq->in_order)) {
-			chains = in_order(vq, &e, vq->held);
+			chains = in_order(vq, e, vq->held);
 			if ((int)chains > known)
 				return pd_vq_break(vq, "a used element stands for too much");
 			for (uint32_t i = 1; i < chains; i++) {
@@ -89,7 +91,7 @@ void pd_driver_send_long(struct pd_vq *vq, bool packed, const struct pd_buffer *
 	uint8_t *p = pd_driver_buffer(vq, i);
 
 	pd_vq_header_write(p, b, hdr_bytes, hdr_bytes == PD_VQ_HDR_SIDECAR, 0);
-	vq->slots[head].n = (uint16_t)k;
+	vq->slots[head].n = k;
 	for (;;) {
 		uint32_t here = pd_min(left, vq->buf_bytes);
 		uint16_t next = 0;
@@ -121,7 +123,7 @@ void pd_driver_send_long(struct pd_vq *vq, bool packed, const struct pd_buffer *
 /* --- receive --------------------------------------------------------------------------------- */
 
 /* IN_ORDER: the buffers before the one that `e` names were used in full. Returns how many with it. */
-static uint32_t receive_older(struct pd_vq *vq, const struct pd_ring_used *e, uint32_t seen)
+static PD_NOINLINE uint32_t receive_older(struct pd_vq *vq, struct pd_ring_used e, uint32_t seen)
 {
 	uint32_t n = in_order(vq, e, vq->size - (seen - vq->cursor));
 
@@ -139,6 +141,8 @@ static PD_ALWAYS_INLINE int harvest(struct pd_vq *vq, bool packed, uint32_t want
 	const uint32_t size = vq->size, mask = vq->mask, buf_bytes = vq->buf_bytes;
 	uint32_t seen = vq->seen, left = want - (seen - vq->cursor);
 	struct pd_vq_slot *const slots = vq->slots;
+	struct pd_ring_used *const done = vq->done;
+	uint8_t *const buffers = vq->buffers;
 	const bool ordered = vq->in_order;
 	struct pd_ring_reader r;
 	struct pd_ring_used e;
@@ -154,22 +158,22 @@ static PD_ALWAYS_INLINE int harvest(struct pd_vq *vq, bool packed, uint32_t want
 	while (left && pd_ring_used_load(vq, packed, &r, &e)) {
 		uint32_t n = 1;
 
-		if (pd_unlikely(!is_held(vq, &e)))
-			return -ENETDOWN;
+		if (pd_unlikely(e.id >= size || !slots[e.id].n))
+			return pd_vq_break(vq, NOT_HELD);
 		if (pd_unlikely(e.len > buf_bytes))
 			return pd_vq_break(vq, "a used element is longer than its buffer");
 		if (pd_unlikely(ordered)) {
-			n = receive_older(vq, &e, seen);
+			n = receive_older(vq, e, seen);
 			if (pd_unlikely((int)n > known))
 				return pd_vq_break(vq, "a used element stands for too much");
 		}
 		slots[e.id].n = 0;
 		seen += n;
-		vq->done[(seen - 1) & mask] = e;
+		done[(seen - 1) & mask] = e;
 		pd_ring_used_pass(vq, packed, &r, n, n);
 		known -= (int)n;
 		left -= pd_min(left, n);
-		__builtin_prefetch(vq->buffers + (uint64_t)e.id * buf_bytes);
+		__builtin_prefetch(buffers + (uint64_t)e.id * buf_bytes);
 	}
 	pd_ring_read_end(vq, packed, &r);
 	vq->seen = seen;

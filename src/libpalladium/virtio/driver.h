@@ -167,11 +167,7 @@ int pd_driver_rx(struct pd_vq *vq, bool packed, bool avip, const struct pd_vq_he
 /* Stage the first `n` buffers of the fifo again, and forget what was shown behind them. */
 static PD_ALWAYS_INLINE void pd_driver_recycle(struct pd_vq *vq, bool packed, unsigned n)
 {
-	const struct pd_ring_used *const done = vq->done;
-	const uint32_t first = vq->cursor, mask = vq->mask;
-
-	for (unsigned i = 0; i < n; i++)
-		pd_ring_refill(vq, packed, (uint16_t)done[(first + i) & mask].id);
+	pd_ring_refill(vq, packed, vq->done, vq->cursor, n);
 	vq->cursor += n;
 	vq->n_walked = 0;
 	vq->n_shown = 0;

@@ -242,16 +242,45 @@ static PD_ALWAYS_INLINE void pd_ring_avail_stage(struct pd_vq *vq, bool packed, 
 		vq->slots[head].seq = vq->seq++;
 }
 
-/* Stage the buffer `i` of ours to be written. Its descriptor is always the same. */
-static PD_ALWAYS_INLINE void pd_ring_refill(struct pd_vq *vq, bool packed, uint16_t i)
+/* Note that the device holds the buffer `i` of ours, a chain by itself, the `seq`th that it got. */
+static PD_ALWAYS_INLINE void pd_ring_held(struct pd_vq_slot *slots, uint32_t i, uint32_t seq)
 {
-	if (packed)
-		pd_packed_avail_stage(vq, vq->buffers_gpa + (uint64_t)i * vq->buf_bytes,
-				      vq->buf_bytes, i, VRING_DESC_F_WRITE);
-	else
-		pd_split_avail_stage(vq, i);
-	vq->slots[i].n = 1;
-	vq->slots[i].seq = vq->seq++;
+	slots[i].n = 1;
+	slots[i].seq = seq;
+}
+
+/* Stage the `n` buffers of ours in `used` from `at` on (modulo mask + 1) to be written. Their
+ * descriptors are always the same. */
+static PD_ALWAYS_INLINE void pd_ring_refill(struct pd_vq *vq, bool packed,
+					    const struct pd_ring_used *used, uint32_t at,
+					    uint32_t n)
+{
+	struct pd_vq_slot *const slots = vq->slots;
+	const uint32_t mask = vq->mask, seq = vq->seq;
+
+	if (packed) {
+		const uint64_t gpa = vq->buffers_gpa, buf_bytes = vq->buf_bytes;
+
+		for (uint32_t k = 0; k < n; k++) {
+			uint32_t i = used[(at + k) & mask].id;
+
+			pd_packed_avail_stage(vq, gpa + i * buf_bytes, (uint32_t)buf_bytes,
+					      (uint16_t)i, VRING_DESC_F_WRITE);
+			pd_ring_held(slots, i, seq + k);
+		}
+	} else {
+		uint16_t *const ring = vq->avail->ring;
+		const uint16_t first = (uint16_t)(vq->own_idx + vq->staged);
+
+		for (uint32_t k = 0; k < n; k++) {
+			uint32_t i = used[(at + k) & mask].id;
+
+			pd_split_avail_put(&ring[(uint16_t)(first + k) & mask], (uint16_t)i);
+			pd_ring_held(slots, i, seq + k);
+		}
+		vq->staged += (uint16_t)n;
+	}
+	vq->seq = seq + n;
 }
 
 #endif /* PD_VIRTIO_RING_H */

@@ -213,13 +213,17 @@ static PD_ALWAYS_INLINE void pd_split_desc_store(struct pd_vq *vq, uint16_t i, u
 	pd_store_relaxed((uint64_t *)(void *)&vq->desc[i].len, tail);
 }
 
+/* Write one avail entry, if it differs: as for used ones. */
+static PD_ALWAYS_INLINE void pd_split_avail_put(uint16_t *e, uint16_t head)
+{
+	if (pd_load_relaxed(e) != head)
+		pd_store_relaxed(e, head);
+}
+
 /* Stage one avail entry. */
 static PD_ALWAYS_INLINE void pd_split_avail_stage(struct pd_vq *vq, uint16_t head)
 {
-	uint16_t *e = &vq->avail->ring[(uint16_t)(vq->own_idx + vq->staged) & vq->mask];
-
-	if (pd_load_relaxed(e) != head)
-		pd_store_relaxed(e, head);
+	pd_split_avail_put(&vq->avail->ring[(uint16_t)(vq->own_idx + vq->staged) & vq->mask], head);
 	vq->staged++;
 }
 

@@ -178,7 +178,8 @@ int pd_vq_init_driver(struct pd_vq *vq, const struct pd_vq_layout *layout)
 	if (!vq->receive)
 		return 0;
 	for (uint32_t i = 0; i < size; i++)
-		pd_ring_refill(vq, vq->packed, (uint16_t)i);
+		vq->done[i].id = i;
+	pd_ring_refill(vq, vq->packed, vq->done, 0, size);
 	pd_ring_publish(vq, vq->packed, false);
 	return 0;
 }

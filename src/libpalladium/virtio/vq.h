@@ -152,8 +152,7 @@ struct pd_packed_place {
 /* Driver role: what we know of each descriptor of ours, in private memory. */
 struct pd_vq_slot {
 	uint32_t seq;  /* in which order heads were made available */
-	uint16_t n;    /* head of a chain of `n` descriptors that the device holds; else 0 */
-	uint16_t next; /* the chain's next descriptor */
+	uint32_t n;    /* head of a chain of `n` buffers that the device holds; else 0 */
 	uint64_t tail; /* len, flags and next of its descriptor */
 };
 

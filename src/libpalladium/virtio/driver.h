@@ -18,7 +18,7 @@
  * where it is; rx_done makes its buffers available again.
  *
  * With IN_ORDER a used element stands for its chain and for all older ones, which the device has
- * used to their full length (2.7.9, 2.8.7 of virtio 1.2 in the words of 2.6.13's feature bit).
+ * used to their full length (virtio 1.2, "In-order use of descriptors", of either format).
  */
 #ifndef PD_VIRTIO_DRIVER_H
 #define PD_VIRTIO_DRIVER_H

@@ -7,10 +7,17 @@
  * it is enabled; GET_VRING_BASE takes the kick away, which stops it.
  *
  * Where a ring begins. Everything is completed in order and no descriptor outlives a call, so what
- * we have consumed is what used->idx says, and every start, after whatever stop, is at used->idx
- * (vq.h). That is what makes the death of either side harmless: a frame is copied out before
- * used->idx covers it, and a front-end that comes back, with a base of 0 or none at all, finds us
- * where used->idx stands.
+ * we have consumed is what used->idx says, and every start of a split ring, after whatever stop, is
+ * at used->idx (vq.h). That is what makes the death of either side harmless: a frame is copied out
+ * before used->idx covers it, and a front-end that comes back, with a base of 0 or none at all, finds
+ * us where used->idx stands.
+ *
+ * A packed ring says nowhere how far it is, so it begins where SET_VRING_BASE says, or we last
+ * stopped, and without either at its first slot. Of the two places in a base it is the used one that
+ * counts: what an earlier device took and did not complete is taken again. When we are killed, it
+ * depends on the front-end: ours reads its ring and says where to go on; DPDK's virtio-user makes its
+ * rings anew; QEMU repeats the base of the last start, which is wrong by then, and the ring that does
+ * not fit it moves nothing or is found broken until the guest resets the device.
  *
  * A ring that is started and was disabled by a message discards what the peer sends (sink.c). One
  * that is merely not enabled yet is left alone: DPDK kicks first and enables afterwards, and frames

@@ -10,7 +10,7 @@
  * The death of the back-end. Rings and buffers stay as they are, in their file; the eventfds are new.
  * What it had published as used is ours: frames to receive, buffers to send from. What it had not is
  * made available again, in the first order, to whoever connects next, who is told to begin where
- * used->idx stands (pd_vq_resume_driver). So a frame that send took is lost only with this process,
+ * the old one's used elements end (pd_vq_resume_driver), on either format. So a frame that send took is lost only with this process,
  * and one that was used is never shown twice. Only if the peer left a ring broken, or negotiated
  * features say otherwise, everything begins anew in a new file, which the old peer does not have.
  *

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The vhost transport's lanes. The rings' code is inline over role and dialect; this file makes one
- * set of lane operations of it per combination, and adds what the rings leave to their caller: the
- * notification's system call, the counters, and the report of a broken ring.
+ * The vhost transport's lanes. The rings' code is inline over role, format and dialect; this file
+ * makes one set of lane operations of it per combination, and adds what the rings leave to their
+ * caller: the notification's system call, the counters, and the report of a broken ring. A lane gets
+ * the set for its rings when they come up (pd_vhost_lane_up).
  */
 #include <string.h>
 #include <time.h>

@@ -237,7 +237,7 @@ ATTACKS = {
                           "one memory region"),
     "a ring across regions": (across_regions, "one memory region"),
     # order and features
-    "features never offered": (lambda fe: unoffered(fe, F.RING_PACKED), "not offered"),
+    "features never offered": (lambda fe: unoffered(fe, F.CTRL_VQ), "not offered"),
     "offloads with a sidecar": (lambda fe: unoffered(fe, F.CSUM), "not offered"),
     "every feature": (lambda fe: unoffered(fe, TOP - 1), "not offered"),
     "protocol features never offered": (SEND(Req.SET_PROTOCOL_FEATURES, u64(P.CONFIG)),

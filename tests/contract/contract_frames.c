@@ -152,7 +152,7 @@ void test_a_full_ring_holds_back_and_loses_nothing(void **state)
 		assert_int_equal(pd_lane_ready(from, PD_TX), 0);
 		seen = from->ops->position(from, PD_TX);
 		from->ops->tx_flush(from);
-		assert_false(from->ops->arm(from, PD_TX, seen));
+		assert_false(from->ops->arm(from, PD_TX, seen, 1));
 		pd_unlock(&from->side[PD_TX].lock);
 
 		pd_lock(&to->side[PD_RX].lock);
@@ -167,7 +167,7 @@ void test_a_full_ring_holds_back_and_loses_nothing(void **state)
 		pd_lock(&from->side[PD_TX].lock);
 		while (from->ops->position(from, PD_TX) == seen) /* a peer in another thread */
 			sched_yield();
-		assert_true(from->ops->arm(from, PD_TX, seen));
+		assert_true(from->ops->arm(from, PD_TX, seen, 1));
 		assert_true(pd_lane_ready(from, PD_TX) > 0);
 		from->ops->disarm(from, PD_TX);
 		pd_unlock(&from->side[PD_TX].lock);

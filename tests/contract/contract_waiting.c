@@ -15,7 +15,7 @@ void test_arm_tells_what_is_new_and_the_event_comes_once(void **state)
 		to->ops->drain(to, PD_RX);
 		seen = to->ops->position(to, PD_RX);
 		assert_int_equal(seen, side->cursor);
-		assert_false(to->ops->arm(to, PD_RX, seen));
+		assert_false(to->ops->arm(to, PD_RX, seen, 1));
 		p = (struct pollfd){.fd = side->event_fd, .events = POLLIN};
 		assert_int_equal(poll(&p, 1, 0), 0);
 		pd_unlock(&side->lock);
@@ -24,12 +24,12 @@ void test_arm_tells_what_is_new_and_the_event_comes_once(void **state)
 		assert_int_equal(poll(&p, 1, LOST_WAKEUP_MS), 1);
 
 		pd_lock(&side->lock);
-		assert_true(to->ops->arm(to, PD_RX, seen));
+		assert_true(to->ops->arm(to, PD_RX, seen, 1));
 		assert_int_equal(to->ops->position(to, PD_RX), seen + 1);
 		to->ops->drain(to, PD_RX);
 		assert_int_equal(poll(&p, 1, 0), 0);
 		/* What stands in the ring is no news to who has seen it. */
-		assert_false(to->ops->arm(to, PD_RX, seen + 1));
+		assert_false(to->ops->arm(to, PD_RX, seen + 1, 1));
 		assert_int_equal(poll(&p, 1, 0), 0);
 		pd_unlock(&side->lock);
 

@@ -16,6 +16,7 @@
 #include "sock/multiplex.h"
 #include "sock/packet.h"
 #include "vlib/buffer.h"
+#include "vlib/moderation.h"
 #include "vlib/progress.h"
 
 _Static_assert((int)PD_CONF_DIALECT_AVIP == (int)PD_DIALECT_AVIP &&
@@ -149,6 +150,20 @@ static void pd_sock_warn_of_hidden(void)
 				pd_ports[i].name, pd_ports[i].name);
 }
 
+/* What PALLADIUM_CQ_* say of notifications. */
+static void pd_sock_moderation_init(void)
+{
+	pd_moderation_tuning = (struct pd_moderation_tuning){
+		.enabled = pd_vars.cq_moderation_enable,
+		.count = (uint32_t)pd_vars.cq_moderation_count,
+		.period_ns = (uint32_t)(pd_vars.cq_moderation_period_usec * PD_NS_PER_US),
+		.aim_interval_ns = (uint64_t)pd_vars.cq_aim_interval_msec * PD_NS_PER_MS,
+		.aim_rate = (uint32_t)pd_vars.cq_aim_interrupts_rate_per_sec,
+		.aim_count = (uint32_t)pd_vars.cq_aim_max_count,
+		.aim_period_ns = (uint32_t)(pd_vars.cq_aim_max_period_usec * PD_NS_PER_US),
+	};
+}
+
 int pd_sock_layer_start(const struct pd_config *config)
 {
 	int ret = pd_ports_init(config);
@@ -163,6 +178,8 @@ int pd_sock_layer_start(const struct pd_config *config)
 	pd_wait_hold = pd_sock_wait_hold;
 	pd_wait_drop = pd_sock_wait_drop;
 	pd_spin_max_ns = (uint32_t)pd_vars.poll_adaptive_max_usec * PD_NS_PER_US;
+	pd_wait_tuning.yield = pd_vars.rx_poll_yield;
+	pd_sock_moderation_init();
 	pd_internal_fd = pd_sock_internal_fd;
 	pd_internal_fd_close = pd_fd_internal_close;
 	pd_log_keep(pd_fd_internal);

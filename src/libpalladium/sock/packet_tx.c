@@ -468,7 +468,8 @@ static int pd_packet_wait_send(struct pd_packet *s, struct mmsghdr *msgs, unsign
 	port = pd_packet_destination(s, &msgs[0].msg_hdr, &err);
 	if (!port)
 		return err;
-	while (pd_spin_more(&spin, -1, deadline_ns)) {
+	/* Room has no setting of its own; who wants no spinning at all says so for receiving. */
+	while (pd_spin_more(&spin, pd_vars.rx_poll ? -1 : 0, deadline_ns)) {
 		ret = pd_packet_send_run(s, msgs, n, NULL);
 		if (ret != -EAGAIN && !(ret == -ENETDOWN && wait_down)) {
 			pd_spin_end(&s->send_spin, true);

@@ -49,13 +49,22 @@ static PD_ALWAYS_INLINE uint32_t pd_device_position(struct pd_vq *vq, bool packe
 	return n < (int)vq->need ? vq->cursor : vq->cursor + (uint32_t)n;
 }
 
-/* Ask for a notification when the position leaves `seen`; true when it has. */
-static PD_ALWAYS_INLINE bool pd_device_arm(struct pd_vq *vq, bool packed, uint32_t seen)
+/* Ask for a notification when the position is `hold` beyond `seen`; true when it has left `seen`.
+ * See vlib/lane.h. */
+static PD_ALWAYS_INLINE bool pd_device_arm_held(struct pd_vq *vq, bool packed, uint32_t seen,
+						uint32_t hold)
 {
 	if (vq->broken)
 		return false;
-	pd_ring_ask(vq, packed, true, seen == vq->cursor ? vq->need - 1 : seen - vq->cursor);
+	pd_ring_ask(vq, packed, true,
+		    seen == vq->cursor ? pd_max(vq->need, hold) - 1 : seen - vq->cursor);
 	return pd_device_position(vq, packed) != seen;
+}
+
+/* The same, when it leaves `seen`. */
+static PD_ALWAYS_INLINE bool pd_device_arm(struct pd_vq *vq, bool packed, uint32_t seen)
+{
+	return pd_device_arm_held(vq, packed, seen, 1);
 }
 
 static PD_ALWAYS_INLINE void pd_device_disarm(struct pd_vq *vq, bool packed)

@@ -52,8 +52,13 @@ static PD_ALWAYS_INLINE uint32_t pd_driver_position(struct pd_vq *vq, bool packe
 	return pd_driver_harvest(vq, packed, vq->size) < (int)vq->need ? vq->cursor : vq->seen;
 }
 
-/* Ask for a notification when the position leaves `seen`; true when it has. */
-static PD_ALWAYS_INLINE bool pd_driver_arm(struct pd_vq *vq, bool packed, uint32_t seen)
+/*
+ * Ask for a notification when the position is `hold` beyond `seen`; true when it has left `seen`. See
+ * vlib/lane.h. On a transmit ring `hold` counts completions, of which there are as many to come as
+ * chains are held.
+ */
+static PD_ALWAYS_INLINE bool pd_driver_arm_held(struct pd_vq *vq, bool packed, uint32_t seen,
+						uint32_t hold)
 {
 	uint32_t ahead = 0;
 
@@ -61,15 +66,23 @@ static PD_ALWAYS_INLINE bool pd_driver_arm(struct pd_vq *vq, bool packed, uint32
 		return false;
 	if (vq->receive) {
 		/* Those that stand in the fifo were told of. */
-		uint32_t at = seen == vq->cursor ? seen + vq->need - 1 : seen;
+		uint32_t at = seen == vq->cursor ? seen + pd_max(vq->need, hold) - 1 : seen;
 
 		ahead = at - vq->seen <= vq->size ? at - vq->seen : 0;
 	} else if (pd_driver_position(vq, packed) != seen) {
 		/* Elements are not what is counted here: any completion may be the one. */
 		return true;
+	} else {
+		ahead = pd_min(hold - 1, vq->held / 2);
 	}
 	pd_ring_ask(vq, packed, false, ahead);
 	return pd_driver_position(vq, packed) != seen;
+}
+
+/* The same, when it leaves `seen`. */
+static PD_ALWAYS_INLINE bool pd_driver_arm(struct pd_vq *vq, bool packed, uint32_t seen)
+{
+	return pd_driver_arm_held(vq, packed, seen, 1);
 }
 
 static PD_ALWAYS_INLINE void pd_driver_disarm(struct pd_vq *vq, bool packed)

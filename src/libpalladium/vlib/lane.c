@@ -3,6 +3,7 @@
  * The generic half of a lane: link changes and the sleepers' protocol (the theory stands in
  * lane.h).
  */
+#include "base/clock.h"
 #include "base/sys.h"
 #include "vlib/lane.h"
 
@@ -24,6 +25,8 @@ void pd_lane_init(struct pd_lane *lane, const struct pd_lane_ops *ops, uint16_t 
 		side->cursor = 0;
 		side->event_fd = -1;
 		pd_list_init(&side->waiters);
+		side->hold_max = 1;
+		pd_moderation_begin(&side->moderation);
 		side->ctr = ctr[dir];
 	}
 }
@@ -37,6 +40,7 @@ void pd_lane_set_link(struct pd_lane *lane, enum pd_dir dir, bool up, int event_
 	side->event_fd = event_fd;
 	side->cursor = cursor;
 	side->link++;
+	pd_moderation_begin(&side->moderation);
 	if (moved && lane->moved)
 		lane->moved(lane, dir);
 	pd_lane_ring(lane, dir, true);
@@ -70,17 +74,41 @@ static uint32_t pd_lane_tell(struct pd_lane *lane, enum pd_dir dir)
 		uint32_t now = lane->ops->position(lane, dir);
 
 		pd_lane_ring(lane, dir, false);
-		if (!lane->ops->arm(lane, dir, now))
+		if (!lane->ops->arm(lane, dir, now, 1))
 			return now;
 	}
+}
+
+/* Arm the side for `w`, the only sleeper; true when the position has left w->seen. As above. */
+static bool pd_lane_arm_alone(struct pd_lane *lane, enum pd_dir dir, struct pd_lane_waiter *w)
+{
+	struct pd_lane_side *side = &lane->side[dir];
+
+	if (pd_moderation_tuning.enabled && side->hold_max > 1 && w->seen == side->cursor) {
+		uint64_t now = pd_clock_ns();
+
+		w->hold = pd_moderation_hold(&side->moderation, w->seen, side->hold_max, now);
+		if (w->hold > 1)
+			w->until_ns = now + side->moderation.period_ns;
+	}
+	return lane->ops->arm(lane, dir, w->seen, w->hold);
+}
+
+/* What came of a sleep that was held. */
+static void pd_lane_held(struct pd_lane *lane, enum pd_dir dir, const struct pd_lane_waiter *w)
+{
+	pd_moderation_held(&lane->side[dir].moderation, w->hold,
+			   lane->ops->position(lane, dir) - w->seen, pd_clock_ns() >= w->until_ns);
 }
 
 bool pd_lane_sleep(struct pd_lane *lane, enum pd_dir dir, struct pd_lane_waiter *w)
 {
 	struct pd_lane_side *side = &lane->side[dir];
 
+	w->hold = 1;
+	w->until_ns = UINT64_MAX;
 	if (side->up && pd_list_empty(&side->waiters)) {
-		if (lane->ops->arm(lane, dir, w->seen))
+		if (pd_lane_arm_alone(lane, dir, w))
 			return false;
 	} else if (side->up && pd_lane_tell(lane, dir) != w->seen) {
 		/* Arming here replaced what the others had asked for, and the peer may have published
@@ -98,6 +126,8 @@ void pd_lane_wake(struct pd_lane *lane, enum pd_dir dir, struct pd_lane_waiter *
 	pd_list_del(&w->node);
 	if (!side->up)
 		return;
+	if (w->hold > 1)
+		pd_lane_held(lane, dir, w);
 	if (notified)
 		lane->ops->drain(lane, dir);
 	/* The notification that was drained was everybody's. */

@@ -27,6 +27,10 @@
  * side not ready sleeps from `cursor`; who was refused by tx sleeps from the position it read before
  * tx; who wants news only sleeps from the position it last reported.
  *
+ * Who sleeps alone and knows all there is may arm for more than one position at once, when traffic
+ * flows (vlib/moderation.h). It then sleeps no longer than until w->until_ns: what came by then is
+ * there although nobody told. A second sleeper ends that by arming for the next position.
+ *
  * A change of the link (up, down, a new event_fd) rings every waiter, whatever it has seen.
  */
 #ifndef PD_VLIB_LANE_H
@@ -38,6 +42,7 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "vlib/buffer.h"
+#include "vlib/moderation.h"
 
 struct pd_lane;
 struct pd_ctr_block;
@@ -78,8 +83,12 @@ struct pd_lane_ops {
 	/* What the peer has made available so far; validated (a jump larger than the ring is a
 	 * broken ring). */
 	uint32_t (*position)(struct pd_lane *lane, enum pd_dir dir);
-	/* Ask for a notification when the position leaves `seen`; true when it already has. */
-	bool (*arm)(struct pd_lane *lane, enum pd_dir dir, uint32_t seen);
+	/*
+	 * Ask for a notification when the position leaves `seen`; true when it already has. `hold`: the
+	 * notification need not come before the position is that far beyond (1: as soon as it moves); at
+	 * most the side's hold_max, and more than 1 only at seen == cursor.
+	 */
+	bool (*arm)(struct pd_lane *lane, enum pd_dir dir, uint32_t seen, uint32_t hold);
 	/* No notification is needed from here on (a hint). */
 	void (*disarm)(struct pd_lane *lane, enum pd_dir dir);
 	/* Make event_fd unreadable. */
@@ -91,6 +100,9 @@ struct pd_lane_waiter {
 	struct pd_list node;
 	uint32_t seen; /* the position this sleeper knows of */
 	int wake_fd;   /* an eventfd of the sleeper */
+	/* Set by pd_lane_sleep: */
+	uint32_t hold;     /* positions that were asked for at once */
+	uint64_t until_ns; /* sleep no longer than this (pd_clock_ns); UINT64_MAX: no matter */
 };
 
 struct pd_lane_side {
@@ -100,6 +112,9 @@ struct pd_lane_side {
 	uint32_t cursor;
 	int event_fd; /* becomes readable on notification; -1 when there is none */
 	struct pd_list waiters;
+	uint32_t
+		hold_max; /* the most that arm can hold; set by the transport before the link comes up */
+	struct pd_moderation moderation;
 	struct pd_ctr_block *ctr;
 } PD_CACHE_ALIGNED;
 
@@ -131,7 +146,8 @@ void pd_lane_ring(struct pd_lane *lane, enum pd_dir dir, bool all);
 
 /*
  * Link `w` for a sleep: arms at w->seen. Returns true when the caller may sleep; false (not linked)
- * when there is something new already. A side that is down may always be slept on. Lock held.
+ * when there is something new already. A side that is down may always be slept on. The sleep must end
+ * at w->until_ns at the latest. Lock held.
  */
 bool pd_lane_sleep(struct pd_lane *lane, enum pd_dir dir, struct pd_lane_waiter *w);
 

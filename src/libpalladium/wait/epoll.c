@@ -24,6 +24,7 @@
  * inside its parent's; circles are refused when they are made.
  */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -631,14 +632,21 @@ bool pd_spin_more(struct pd_spin_loop *loop, int64_t setting_us, uint64_t deadli
 
 	if (deadline_ns == 0)
 		return false;
+	if (pd_unlikely(pd_wait_tuning.yield && loop->until_ns))
+		sched_yield();
 	/* Reading the clock costs as much as asking again: every eighth round is often enough. */
 	if (loop->until_ns && ++loop->rounds % 8) {
 		pd_cpu_relax();
 		return true;
 	}
 	now = pd_clock_ns();
-	if (!loop->until_ns)
+	if (!loop->until_ns) {
 		loop->until_ns = pd_spin_begin(loop->spin, setting_us, now);
+		loop->yield_ns = now + PD_SPIN_YIELD_NS;
+	} else if (now >= loop->yield_ns) {
+		sched_yield();
+		loop->yield_ns = pd_clock_ns() + PD_SPIN_YIELD_NS;
+	}
 	pd_cpu_relax();
 	return now < loop->until_ns && now < deadline_ns;
 }

@@ -98,6 +98,7 @@ struct pd_wait_tuning {
 	int64_t spin_us;       /* poll, select, epoll: -1 adapts */
 	unsigned kernel_ratio; /* look at kernel members every so many harvests that found something
 				*/
+	bool yield;            /* give the core away between two looks */
 };
 extern struct pd_wait_tuning pd_wait_tuning;
 
@@ -162,6 +163,7 @@ int pd_epoll_wait(struct pd_epoll *ep, struct epoll_event *events, int max, uint
 struct pd_spin_loop {
 	struct pd_spin *spin;
 	uint64_t until_ns; /* 0: not begun */
+	uint64_t yield_ns; /* when to give the core away, for once */
 	unsigned rounds;
 };
 bool pd_spin_more(struct pd_spin_loop *loop, int64_t setting_us, uint64_t deadline_ns);

@@ -414,12 +414,15 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 	}
 	ws->fds[base] = (struct pollfd){.fd = wake_fd, .events = POLLIN};
 	for (; linked < ws->n; linked++) {
+		struct pd_wait_entry *e = &ws->entries[linked];
 		struct pollfd *p = &ws->fds[base + 1 + linked];
 
 		p->events = POLLIN;
 		p->revents = 0;
-		if (!pd_wait_link(&ws->entries[linked], wake_fd, &p->fd))
+		if (!pd_wait_link(e, wake_fd, &p->fd))
 			break;
+		if (e->lane)
+			deadline_ns = pd_min(deadline_ns, e->waiter.until_ns);
 	}
 	if (linked == ws->n) {
 		ws->asleep = true;

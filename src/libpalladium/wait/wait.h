@@ -150,6 +150,12 @@ struct pd_spin {
 	uint32_t budget_ns;
 };
 
+/*
+ * A spin that lasts, lasts because the other end is slow; perhaps since this thread has its core. So
+ * after this time, and then each time again, the core is offered to others once.
+ */
+#define PD_SPIN_YIELD_NS (50 * PD_NS_PER_US)
+
 /* The most and the least an adaptive spin lasts. */
 #define PD_SPIN_MIN_NS 500u
 extern uint32_t pd_spin_max_ns;

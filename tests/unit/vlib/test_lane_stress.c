@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The waiting protocol of vlib/lane.[ch] under load: a lane that is a stub, eight threads, half of
- * them waiting for level and half for edge, one that only passes by, a peer, and a link that goes and comes at random. The model in
+ * them waiting for level and half for edge, one that only passes by, a peer, and a link that goes and comes at random; and one or two
+ * threads alone, who ask for several positions at once while these flow (vlib/moderation.h). The model in
  * tests/model proves the protocol; this shows that the code is the protocol, above all under
  * ThreadSanitizer.
  *
@@ -21,6 +22,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "vlib/lane.h"
 
 #define THREADS 8
@@ -41,6 +43,8 @@ static struct stub {
 	uint32_t published; /* the peer's index */
 	uint32_t event;     /* position to notify at */
 	uint32_t armed;
+	uint32_t held; /* times that more than one was asked for; under the lock */
+	int threads;   /* of THREADS, those that run */
 	int event_fd;
 	uint32_t finished; /* the peer has published its last */
 	uint32_t consumed; /* the cursor, for those who do not hold the lock */
@@ -55,10 +59,11 @@ static uint32_t stub_position(struct pd_lane *lane, enum pd_dir dir)
 	return pd_load_acquire(&stub.published);
 }
 
-static bool stub_arm(struct pd_lane *lane, enum pd_dir dir, uint32_t seen)
+static bool stub_arm(struct pd_lane *lane, enum pd_dir dir, uint32_t seen, uint32_t hold)
 {
-	pd_store_relaxed(&stub.event, seen);
+	pd_store_relaxed(&stub.event, seen + hold - 1);
 	pd_store_relaxed(&stub.armed, 1);
+	stub.held += hold > 1;
 	pd_fence_full();
 	return pd_load_acquire(&stub.published) != seen;
 }
@@ -104,7 +109,7 @@ static bool at_rest(void)
 
 	if (pd_load_acquire(&stub.consumed) != now)
 		return false;
-	for (int i = 1; i < THREADS; i += 2)
+	for (int i = 1; i < stub.threads; i += 2)
 		if (pd_load_acquire(&known_of[i]) != now)
 			return false;
 	return true;
@@ -153,7 +158,9 @@ static void sleep_once(struct pd_lane_waiter *w, int timeout_ms)
 {
 	struct pd_lane_side *side = &stub.lane.side[PD_RX];
 	struct pollfd fds[2];
-	uint64_t v;
+	uint64_t v, now;
+	struct timespec left;
+	bool late;
 	int n;
 
 	if (!pd_lane_sleep(&stub.lane, PD_RX, w))
@@ -161,9 +168,15 @@ static void sleep_once(struct pd_lane_waiter *w, int timeout_ms)
 	stub.sleeps += timeout_ms > 0;
 	fds[0] = (struct pollfd){.fd = w->wake_fd, .events = POLLIN};
 	fds[1] = (struct pollfd){.fd = side->event_fd, .events = POLLIN};
+	now = pd_clock_ns();
+	v = now < w->until_ns ? w->until_ns - now : 0;
+	v = pd_min(v, (uint64_t)timeout_ms * PD_NS_PER_MS);
+	left = (struct timespec){.tv_sec = (time_t)(v / PD_NS_PER_SEC),
+				 .tv_nsec = (long)(v % PD_NS_PER_SEC)};
+	late = w->until_ns != UINT64_MAX || timeout_ms < LOST_WAKEUP_MS;
 	pd_unlock(&side->lock);
-	n = poll(fds, 2, timeout_ms);
-	must(n > 0 || (n == 0 && timeout_ms < LOST_WAKEUP_MS));
+	n = ppoll(fds, 2, &left, NULL);
+	must(n > 0 || (n == 0 && late));
 	if (fds[0].revents)
 		must(read(w->wake_fd, &v, sizeof(v)) == sizeof(v));
 	pd_lock(&side->lock);
@@ -234,21 +247,29 @@ static void *passer(void *arg)
 	return NULL;
 }
 
-static void test_eight_threads_on_one_side(void **state)
+/* Run `threads` on one side, moderated or not. */
+static void run(int threads, bool moderated)
 {
 	struct pd_lane_side *side = &stub.lane.side[PD_RX];
 	struct pd_ctr_block *const none[PD_DIRS] = {NULL, NULL};
 	pthread_t t[THREADS], p, c, passing;
 
+	memset(&stub, 0, sizeof(stub));
+	memset(known_of, 0, sizeof(known_of));
+	stub.threads = threads;
+	pd_moderation_tuning = (struct pd_moderation_tuning){
+		.enabled = moderated, .count = 2, .period_ns = 1000000};
 	pd_lane_init(&stub.lane, &stub_ops, 0, 0, none);
 	stub.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	assert_true(stub.event_fd >= 0);
+	side->hold_max = 4;
 	pd_lock(&side->lock);
 	pd_lane_set_link(&stub.lane, PD_RX, true, stub.event_fd, 0);
 	pd_unlock(&side->lock);
-	for (int i = 0; i < THREADS; i++)
+	for (int i = 0; i < threads; i++)
 		assert_int_equal(pthread_create(&t[i], NULL, waiter, (void *)(intptr_t)i), 0);
-	assert_int_equal(pthread_create(&passing, NULL, passer, NULL), 0);
+	if (!moderated)
+		assert_int_equal(pthread_create(&passing, NULL, passer, NULL), 0);
 	assert_int_equal(pthread_create(&c, NULL, control, NULL), 0);
 	assert_int_equal(pthread_create(&p, NULL, peer, NULL), 0);
 	pthread_join(p, NULL);
@@ -261,22 +282,41 @@ static void test_eight_threads_on_one_side(void **state)
 	pd_store_release(&stub.finished, 2);
 	pd_lane_ring(&stub.lane, PD_RX, true);
 	pd_unlock(&side->lock);
-	for (int i = 0; i < THREADS; i++)
+	for (int i = 0; i < threads; i++)
 		pthread_join(t[i], NULL);
-	pthread_join(passing, NULL);
-	print_message("# %llu sleeps for %u positions in %u publications\n",
-		      (unsigned long long)stub.sleeps, stub.published, ROUNDS);
+	if (!moderated)
+		pthread_join(passing, NULL);
+	print_message("# %llu sleeps, %u held, for %u positions in %u publications\n",
+		      (unsigned long long)stub.sleeps, stub.held, stub.published, ROUNDS);
 	assert_true(pd_list_empty(&side->waiters));
 	assert_int_equal(side->cursor, stub.published);
 	/* Nobody spun: a few ends of sleep per thread for each publication and change of the link. */
 	assert_true(stub.sleeps < 8ull * THREADS * ROUNDS);
+	assert_int_equal(stub.held > 0, moderated);
 	close(stub.event_fd);
+}
+
+static void test_eight_threads_on_one_side(void **state)
+{
+	run(THREADS, false);
+}
+
+static void test_one_thread_that_asks_for_several(void **state)
+{
+	run(1, true);
+}
+
+static void test_two_threads_that_ask_for_several_when_alone(void **state)
+{
+	run(2, true);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_eight_threads_on_one_side),
+		cmocka_unit_test(test_one_thread_that_asks_for_several),
+		cmocka_unit_test(test_two_threads_that_ask_for_several_when_alone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

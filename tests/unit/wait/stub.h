@@ -38,12 +38,12 @@ static uint32_t stub_position(struct pd_lane *lane, enum pd_dir dir)
 	return pd_load_acquire(&((struct stub_lane *)lane)->published);
 }
 
-static bool stub_arm(struct pd_lane *lane, enum pd_dir dir, uint32_t seen)
+static bool stub_arm(struct pd_lane *lane, enum pd_dir dir, uint32_t seen, uint32_t hold)
 {
 	struct stub_lane *s = (struct stub_lane *)lane;
 
 	s->arms++;
-	pd_store_relaxed(&s->event, seen);
+	pd_store_relaxed(&s->event, seen + hold - 1);
 	pd_store_relaxed(&s->armed, 1);
 	pd_fence_full(); /* pairs with the one in stub_publish */
 	return pd_load_acquire(&s->published) != seen;

@@ -261,7 +261,8 @@ static void pd_loop_tx_flush(struct pd_lane *lane)
 	pd_ctr_end(side->ctr, PD_CTR_LANE_TX);
 }
 
-static bool pd_loop_arm(struct pd_lane *lane, enum pd_dir dir, uint32_t seen)
+/* The flag is all there is, so a side of a loop holds nothing (hold_max is 1). */
+static bool pd_loop_arm(struct pd_lane *lane, enum pd_dir dir, uint32_t seen, uint32_t hold)
 {
 	struct pd_loop_ring *ring = pd_loop_ring_of(lane, dir);
 

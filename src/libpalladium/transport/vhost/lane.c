@@ -210,15 +210,16 @@ static PD_ALWAYS_INLINE uint32_t do_position(struct pd_lane *pl, enum pd_dir dir
 }
 
 static PD_ALWAYS_INLINE bool do_arm(struct pd_lane *pl, enum pd_dir dir, uint32_t seen,
-				    enum pd_vhost_role role, bool packed)
+				    uint32_t hold, enum pd_vhost_role role, bool packed)
 {
 	struct pd_vhost_lane *lane = from_lane(pl);
 	struct pd_vq *vq = &lane->vq[dir];
-	bool left = role == PD_VHOST_DEVICE ? pd_device_arm(vq, packed, seen)
-					    : pd_driver_arm(vq, packed, seen);
+	bool left = role == PD_VHOST_DEVICE ? pd_device_arm_held(vq, packed, seen, hold)
+					    : pd_driver_arm_held(vq, packed, seen, hold);
 
-	if (dir == PD_RX)
-		count_event(lane, dir, PD_CTR_LANE_RX_ARMS);
+	count_event(lane, dir, dir == PD_RX ? PD_CTR_LANE_RX_ARMS : PD_CTR_LANE_TX_ARMS);
+	if (hold > 1)
+		count_event(lane, dir, dir == PD_RX ? PD_CTR_LANE_RX_HOLDS : PD_CTR_LANE_TX_HOLDS);
 	if (pd_unlikely(vq->broken))
 		report_broken(lane, dir);
 	return left;
@@ -267,9 +268,10 @@ static void drain(struct pd_lane *pl, enum pd_dir dir)
 	{                                                                                     \
 		return do_position(lane, dir, role, packed);                                  \
 	}                                                                                     \
-	static bool name##_arm(struct pd_lane *lane, enum pd_dir dir, uint32_t seen)          \
+	static bool name##_arm(struct pd_lane *lane, enum pd_dir dir, uint32_t seen,          \
+			       uint32_t hold)                                                 \
 	{                                                                                     \
-		return do_arm(lane, dir, seen, role, packed);                                 \
+		return do_arm(lane, dir, seen, hold, role, packed);                           \
 	}                                                                                     \
 	static void name##_disarm(struct pd_lane *lane, enum pd_dir dir)                      \
 	{                                                                                     \
@@ -413,6 +415,9 @@ int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct p
 	lane->accused[dir] = NULL;
 	lane->signal_fd[dir] = signal_fd;
 	ring_peer_control(lane, dir);
+	/* Without the event index the peer can be told to notify or not to, and that is all. Held back is
+	 * at most what leaves it most of the ring to go on with. */
+	lane->lane.side[dir].hold_max = vq->event_idx ? pd_max(vq->size / 4, 1u) : 1;
 	pd_lane_set_link(&lane->lane, dir, true, notify_fd, vq->cursor);
 	return 0;
 }

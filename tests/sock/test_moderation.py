@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Moderation of notifications, counted at the peer: after which frame, and after which room, our side wants to be told.
+
+The peer moves in steps: it waits until our side sleeps, which shows in the event word that our side wrote, and moves on. A period of a
+second makes any step but the slowest part of a flow; a step that takes nearly that long is repeated.
+"""
+import contextlib
+import time
+
+import pytest
+
+from hostile.victim import stats, until
+from lab.packedring import AVAIL, USED, PackedDeviceQueue, PackedDriverQueue, avail_bits, wanted
+from lab.peer import BASIC
+from lab.proc import Proc, preload_env, scale
+from lab.ring import DeviceQueue, need_event
+from lab.vhostpeer import BackEnd, F, FrontEnd
+
+COUNT, WINDOW, SECOND = 8, 8, 1000000
+MODERATED = {"CQ_MODERATION_COUNT": COUNT, "CQ_MODERATION_PERIOD_USEC": SECOND, "CQ_AIM_INTERVAL_MSEC": 0}
+INTERRUPTS = {"RX_POLL": 0, "SELECT_POLL": 0, "SEND_WHEN_DOWN": "wait"}
+
+START = """
+import itertools, select, socket, struct
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(("pd0", 3))
+print("ready", flush=True)
+"""
+SINK = START + """
+for n in itertools.count(1):
+    s.recv(4000)
+    print("got", n, flush=True)
+"""
+POLLING_SINK = START + """
+s.setblocking(False)
+p, n = select.%s(), 0
+p.register(s, select.%s)
+while True:
+    p.poll()
+    while True:
+        try:
+            s.recv(4000)
+        except BlockingIOError:
+            break
+        n += 1
+        print("got", n, flush=True)
+"""
+SOURCE = START + """
+for n in itertools.count(1):
+    s.send(bytes(12) + b"\\x88\\xb5" + bytes(50))
+"""
+FRAME = bytes(12) + b"\x88\xb5" + bytes(50)
+
+
+class Side:
+    """The peer in either role; `queue` is the ring that the test moves: ours to receive by, or to send by."""
+
+    def __init__(self, sock, kind, packed, features=BASIC):
+        features |= F.RING_PACKED if packed else 0
+        self.keys = f"role={'backend' if kind == 'frontend' else 'frontend'},ring=128,format={'packed' if packed else 'split'}"
+        if kind == "frontend":
+            self.peer = FrontEnd(sock, ring=128, features=features)
+        else:
+            self.peer = BackEnd(sock, listen=True, features=features)
+
+    def start(self, p):
+        """Bring the link up."""
+        if isinstance(self.peer, FrontEnd):
+            self.peer.start_like_qemu()
+        else:
+            with self.peer.serving():
+                p.expect("ready")
+                until(lambda: stats(p.pid)["port"][0]["counters"]["link"], "the link")
+            return
+        p.expect("ready")
+
+    def ahead(self, queue):
+        """How many more it takes until our side wants to be told; None: it did not ask."""
+        ring = queue.ring
+        if isinstance(queue, PackedDeviceQueue):
+            event, at = ring.driver_event, queue.used_next
+        elif isinstance(queue, PackedDriverQueue):
+            event, at = ring.device_event, queue.avail_next
+        elif isinstance(queue, DeviceQueue):
+            event, at = ring.used_event, queue.used_next
+        else:
+            event, at = ring.avail_event, queue.avail_next
+
+        def told(n):
+            if isinstance(queue, (PackedDeviceQueue, PackedDriverQueue)):
+                return wanted(event, queue.event_idx, at, at + n, queue.size)
+            return need_event(event, (at + n) & 0xffff, at)
+        return next((n for n in range(1, 65) if told(n)), None)
+
+    def asleep(self, queue):
+        """Wait until our side asks; for how many."""
+        return until(lambda: self.ahead(queue), "our side's sleep")
+
+    def notified(self, queue):
+        """How often the peer was asked to tell, and did."""
+        return queue.kicks if isinstance(self.peer, FrontEnd) else queue.calls
+
+
+class Receiving(Side):
+    """Our side receives."""
+
+    def __init__(self, *args, **kw):
+        super().__init__(*args, **kw)
+        self.sent = 0
+
+    def ring(self):
+        """The ring that we receive by."""
+        return self.peer.tx if isinstance(self.peer, FrontEnd) else self.peer.queue(0)
+
+    def give(self, n, p, at_once=True):
+        """Publish n frames, and wait until the program has them."""
+        self.publish(n, at_once)
+        p.expect(rf"got {self.sent}\b")
+
+    def publish(self, n, at_once):
+        """Publish n frames by one index update, or by n."""
+        self.sent += n
+        if isinstance(self.peer, FrontEnd):
+            self.peer.sent()
+            for _ in range(n):
+                self.peer.send(FRAME, publish=not at_once)
+            if at_once:
+                self.peer.tx.publish()
+            return
+        queue, elems = self.ring(), []
+        for _ in range(n):
+            popped = queue.pop()
+            assert popped, "our side posts no buffers"
+            elems.append((popped.head, queue.write(popped, b"\1" + bytes(47) + FRAME)))
+        for part in [elems] if at_once else [[e] for e in elems]:
+            queue.push(part)
+
+
+class Sending(Side):
+    """Our side sends as long as there is room."""
+
+    def ring(self):
+        """The ring that we send by."""
+        return self.peer.rx if isinstance(self.peer, FrontEnd) else self.peer.queue(1)
+
+    def start(self, p):
+        super().start(p)
+        if isinstance(self.peer, FrontEnd):
+            self.peer.post_rx([2048] * 96)
+        self.full()
+
+    def full(self):
+        """Wait until our side has used all the room that there is."""
+        def used():
+            if isinstance(queue, PackedDeviceQueue):
+                return all(queue.ring.flags(at) & (AVAIL | USED) == avail_bits(at, queue.size)
+                           for at in range(queue.last_avail, queue.last_avail + queue.size))
+            if isinstance(self.peer, BackEnd):
+                return queue.available() == queue.size
+            queue.recycle(queue.reap())
+            return not queue.chains
+        queue = self.ring()
+        until(used, "a full ring")
+
+    def publish(self, n, at_once):
+        """Make room for n frames."""
+        if isinstance(self.peer, FrontEnd):
+            for _ in range(1 if at_once else n):
+                self.peer.post_rx([2048] * (n if at_once else 1))
+            return
+        queue = self.ring()
+        elems = [(queue.pop().head, 0) for _ in range(n)]
+        for part in [elems] if at_once else [[e] for e in elems]:
+            queue.push(part)
+
+    def give(self, n, p, at_once=True):
+        """Make room, and wait until it is used."""
+        self.publish(n, at_once)
+        self.full()
+
+
+@contextlib.contextmanager
+def program(code, side, sock, **variables):
+    """The program under the preload, joined to the side."""
+    env = preload_env(f"pd0=vhost-user:{sock},{side.keys}", **{**INTERRUPTS, **variables})
+    with side.peer, Proc(["/usr/bin/python3", "-c", code], env=env) as p:
+        side.start(p)
+        yield p
+
+
+def lane(p):
+    return stats(p.pid)["lane"][0]["counters"]
+
+
+def flow(side, p, hold=COUNT):
+    """Let it flow until our side asks for `hold` at once."""
+    deadline = time.monotonic() + scale(30)
+    while side.asleep(side.ring()) != hold:
+        assert time.monotonic() < deadline, "it is never held"
+        side.give(hold, p)
+
+
+def quick(step, p, side):
+    """A step that begins in a held sleep and must end before its period does; begun anew when the machine was too slow."""
+    for _ in range(20):
+        flow(side, p)
+        began = time.monotonic()
+        result = step()
+        if time.monotonic() - began < 0.5:
+            return result
+    pytest.skip("the machine is too slow")
+
+
+every = pytest.mark.parametrize("kind, packed", [("frontend", 0), ("frontend", 1), ("backend", 0), ("backend", 1)])
+
+
+@every
+def test_frames_are_told_of_together(sock, kind, packed):
+    """While frames flow there is one notification for COUNT of them; a few that come to rest are there after the period."""
+    side = Receiving(sock, kind, packed)
+    with program(SINK, side, sock, **MODERATED) as p:
+        queue = side.ring()
+
+        def seven_then_one():
+            before = side.notified(queue)
+            side.publish(COUNT - 1, at_once=False)
+            seven = side.notified(queue) - before
+            side.give(1, p)
+            return seven, side.notified(queue) - before
+
+        for _ in range(20):
+            assert quick(seven_then_one, p, side) == (0, 1)
+        assert lane(p)["rx_holds"] >= 20
+        flow(side, p)
+        side.give(3, p, at_once=False)          # nobody tells
+        # A pause: the next frame is not waited with.
+        until(lambda: side.ahead(queue) == 1, "a sleep without a bound")
+        before = side.notified(queue)
+        side.give(1, p)
+        assert side.notified(queue) == before + 1
+        assert side.asleep(queue) == 1
+
+
+@every
+@pytest.mark.parametrize("off", [{"CQ_MODERATION_ENABLE": 0}, {"CQ_MODERATION_COUNT": 1}, {"CQ_MODERATION_PERIOD_USEC": 0},
+                                 {"SPEC": "latency", "RX_POLL": 0}])
+def test_switched_off_each_frame_is_told_of(sock, kind, packed, off):
+    side = Receiving(sock, kind, packed)
+    with program(SINK, side, sock, **{**MODERATED, **off}) as p:
+        queue = side.ring()
+        for _ in range(4 * WINDOW):
+            assert side.asleep(queue) == 1
+            before = side.notified(queue)
+            side.give(1, p)
+            assert side.notified(queue) == before + 1
+        assert lane(p)["rx_holds"] == 0
+
+
+@pytest.mark.parametrize("how", ["SINK", "poll POLLIN", "epoll EPOLLIN", "epoll EPOLLET|select.EPOLLIN"])
+def test_every_way_to_wait(sock, how):
+    side = Receiving(sock, "frontend", False)
+    code = SINK if how == "SINK" else POLLING_SINK % tuple(how.split())
+    with program(code, side, sock, **MODERATED) as p:
+        queue = side.ring()
+
+        def eight():
+            before = side.notified(queue)
+            side.give(COUNT, p, at_once=False)
+            return side.notified(queue) - before
+
+        for _ in range(5):
+            assert quick(eight, p, side) == 1
+
+
+@every
+def test_without_event_index_nothing_is_held(sock, kind, packed):
+    side = Receiving(sock, kind, packed, BASIC & ~F.EVENT_IDX)
+    with program(SINK, side, sock, **MODERATED) as p:
+        for _ in range(4 * WINDOW):
+            side.give(COUNT, p)
+        assert lane(p)["rx_holds"] == 0
+
+
+@every
+def test_room_is_told_of_together(sock, kind, packed):
+    side = Sending(sock, kind, packed)
+    with program(SOURCE, side, sock, **MODERATED) as p:
+        queue = side.ring()
+
+        def eight():
+            before = side.notified(queue)
+            side.publish(COUNT - 1, at_once=False)
+            seven = side.notified(queue) - before
+            side.give(1, p)
+            return seven, side.notified(queue) - before
+
+        for _ in range(5):
+            assert quick(eight, p, side) == (0, 1)
+        flow(side, p)
+        side.give(3, p, at_once=False)
+        until(lambda: side.ahead(queue) == 1, "a sleep without a bound")
+        side.give(1, p)
+        assert lane(p)["tx_holds"] >= 5
+
+
+@pytest.mark.parametrize("poll", [0, -2])
+def test_interrupt_mode_looks_only_when_told(sock, poll):
+    """With RX_POLL=0 a frame that wakes the program costs one look that finds it and two that find nothing, before its sleep and on
+    the way into it. Spinning looks many times."""
+    side = Receiving(sock, "frontend", False)
+    with program(SINK, side, sock, RX_POLL=poll, CQ_MODERATION_ENABLE=0, POLL_ADAPTIVE_MAX_USEC=1000) as p:
+        queue = side.ring()
+        for _ in range(5):
+            side.asleep(queue)
+            side.give(1, p)
+        side.asleep(queue)
+        misses = lane(p)["rx_poll_miss"]
+        for _ in range(50):
+            side.asleep(queue)
+            side.give(1, p)
+        side.asleep(queue)
+        misses = lane(p)["rx_poll_miss"] - misses
+        assert misses <= 100 if poll == 0 else misses > 200

@@ -302,16 +302,17 @@ def test_descriptors_rewritten_while_read(sock):
         thread = threading.Thread(target=flip)
         thread.start()
         try:
-            for n in range(30):
+            for _ in range(30):
                 with contextlib.suppress(PeerClosed, PeerTimeout, AssertionError, OSError):
+                    if not fe.channel:
+                        fe.reset_rings()
+                        fe.start_like_qemu()  # it may break at once
                     for _ in range(20):
                         fe.tx.kick()
                         fe.channel.request(Req.GET_FEATURES)
                     if not fe.channel.closed_by_peer(0.01):
                         continue
                 fe.drop()
-                fe.reset_rings()
-                fe.start_like_qemu()
         finally:
             stop.set()
             thread.join()

@@ -49,7 +49,7 @@ def test_guest_is_answered_and_comes_back(sock, guest_listens, rings):
                 vm.restart()
                 reach(vm)
             assert vm.ping(PROGRAM_IP, 10) == 10
-        assert program.running
+        assert program.running and "is not where" not in program.text
         program.terminate()
         assert program.wait() == 0
 

@@ -6,10 +6,10 @@ import pytest
 
 from lab import avip
 from lab.frames import check, numbered
-from lab.packedring import EVENT_DESC, off_wrap
+from lab.packedring import EVENT_DESC, EVENT_DISABLE, off_wrap
 from lab.ring import drain_eventfd, wait_fds
 from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd
-from hostile.victim import until
+from hostile.victim import stats, until
 from interop.port import Echo
 
 LAST = 12240  # the largest frame
@@ -143,28 +143,81 @@ def test_peer_comes_back(sock, features, how):
             if how == "stop":
                 assert fe.stop_like_dpdk() == [q.base() for q in fe.queues]
             fe.drop()
-        assert program.running
+        assert program.running and "is not where" not in program.text
+
+
+@pytest.mark.parametrize("sent", [1, 10, 63, 64, 100])
+def test_base_that_is_not_true(sock, sent):
+    """A front-end that does not know where its rings stand, as QEMU when a back-end died: the log says
+    so, and a driver that starts anew is served."""
+    with FrontEnd(sock, features=PACKED, ring=64) as fe, Echo(sock, format="packed") as program:
+        fe.start_like_qemu()
+        fe.post_rx([2048] * 30)
+        echoes(fe, [60] * sent)
+        fe.wait_sent()
+        fe.drop()
+        assert "is not where" not in program.text
+        for q in fe.queues:
+            q.base = lambda: 0x80008000
+        fe.start_like_qemu()
+        for ring in range(2):
+            program.expect(f"ring {ring} is not where the peer says")
+        fe.drop()
+        fe.reset_rings()
+        fe.start_like_qemu()
+        fe.post_rx([2048] * 30)
+        echoes(fe, [60] * 10)
+        assert "is not where" not in program.text[program.mark:]
+
+
+@pytest.mark.parametrize("fmt", ["packed", "split"])
+@pytest.mark.parametrize("events", [0, F.EVENT_IDX], ids=["flags", "event_idx"])
+def test_kicks_that_a_dead_program_did_not_want(sock, fmt, events):
+    """What the last program left in the ring must not keep the next one asleep."""
+    features = (PACKED if fmt == "packed" else BASIC) & ~F.EVENT_IDX | events
+    with FrontEnd(sock, features=features, ring=64) as fe:
+        for life in range(3):
+            with Echo(sock, format=fmt) as program:
+                fe.start_like_qemu()
+                if not life:
+                    fe.post_rx([2048] * 32)
+                until(lambda p=program: stats(p.pid)["lane"][0]["counters"]["rx_arms"], "its sleep")
+                echoes(fe, [60] * 5)
+                fe.wait_sent()
+                program.kill()
+            if fmt == "packed":
+                fe.tx.ring.device_event = EVENT_DISABLE << 16
+            else:
+                fe.tx.ring.used_flags, fe.tx.ring.avail_event = 1, fe.tx.avail_next - 1
+            fe.drop()
 
 
 def test_program_comes_back(sock, features):
-    """Killed in mid-burst and started again: nothing is altered, doubled or out of order."""
-    with FrontEnd(sock, features=features, ring=ring_of(features, 200)) as fe:
-        seen = -1
+    """Killed in mid-burst and started again: nothing is lost that it had not taken. On packed rings it
+    is killed when all is completed: a batch that it did not come to publish would stand in the way."""
+    with FrontEnd(sock, features=features, ring=ring_of(features, 150)) as fe:
         n = 0
-        for life in range(4):
+        for life in range(5):
             with echo(sock, features) as program:
                 fe.start_like_qemu()
                 if not life:
                     fe.post_rx([2048] * 128)
-                for _ in range(128 - len(fe.tx.chains)):
+                held, seen = len(fe.tx.chains), -1
+                for _ in range(128 - held):
                     fe.send(numbered(n, 100), publish=False)
                     n += 1
                 fe.tx.publish()
-                for _ in range(20):
+                for _ in range(128 if features & F.RING_PACKED else 20):
                     number = check(fe.recv().frame)
-                    assert number > seen
+                    assert number > seen and number >= n - 128
                     seen = number
+                if features & F.RING_PACKED:
+                    fe.wait_sent()
                 program.kill()
+                assert "is not where" not in program.text
+            fe.sent()
+            while fe.rx.completed() or fe.pending.get(0):
+                check(fe.recv().frame)
             fe.drop()
 
 

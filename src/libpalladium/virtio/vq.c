@@ -85,6 +85,57 @@ static void start_packed(struct pd_vq *vq, uint32_t base)
 	vq->ours = pd_packed_place(at & 0x7fff, at >> 15, true);
 }
 
+/* The flags of a slot of the ring. */
+static uint16_t flags_at(const struct pd_vq *vq, uint32_t slot)
+{
+	return (uint16_t)(pd_load_relaxed(pd_packed_word(vq, slot % vq->size)) >> 48);
+}
+
+/* The id in a slot of the ring. */
+static uint16_t id_at(const struct pd_vq *vq, uint32_t slot)
+{
+	return (uint16_t)(pd_load_relaxed(pd_packed_word(vq, slot % vq->size)) >> 32);
+}
+
+/* Are these the flags of a used descriptor, in whatever lap, or of one that never was written? */
+static bool are_used(uint16_t flags)
+{
+	return !(flags & PD_PACKED_AVAIL) == !(flags & PD_PACKED_USED);
+}
+
+/* Can the `n` slots before `end` be the rest of the used chain before them? The last has its id. */
+static bool is_rest(const struct pd_vq *vq, uint32_t end, uint32_t n)
+{
+	for (uint32_t i = 2; i <= n; i++)
+		if (!(flags_at(vq, end - i) & VRING_DESC_F_NEXT))
+			return false;
+	return !(flags_at(vq, end - 1) & VRING_DESC_F_NEXT) &&
+	       id_at(vq, end - 1 - n) == id_at(vq, end - 1);
+}
+
+bool pd_vq_is_misplaced(const struct pd_vq *vq)
+{
+	uint32_t end = vq->theirs.slot + vq->size, n = 0;
+	uint16_t lap = vq->theirs.bits & PD_PACKED_AVAIL;
+	uint16_t lap_before = vq->theirs.slot ? lap : lap ^ PD_PACKED_AVAIL;
+	uint16_t here, before;
+	bool current;
+
+	if (!vq->packed || vq->in_order)
+		return false;
+	here = flags_at(vq, end);
+	before = flags_at(vq, end - 1);
+	current = (here & PD_PACKED_AVAIL) == lap;
+	if (current && are_used(here))
+		return true;
+	/* The driver is a whole lap ahead, or has not come here; what it may be writing proves nothing. */
+	if ((before & PD_PACKED_AVAIL) != lap_before)
+		return !current && (!are_used(here) || are_used(before));
+	while (n < vq->size && !are_used(flags_at(vq, end - 1 - n)))
+		n++;
+	return n && (n == vq->size || !is_rest(vq, end, n));
+}
+
 int pd_vq_init_device(struct pd_vq *vq, const struct pd_vq_layout *layout,
 		      const struct pd_mem_table *mem)
 {

@@ -245,6 +245,14 @@ int pd_vq_init_device(struct pd_vq *vq, const struct pd_vq_layout *layout,
 		      const struct pd_mem_table *mem);
 
 /*
+ * Device role, just taken up: do a packed ring's descriptors contradict the base? A front-end does not
+ * know the base when the device before us died without a word, and QEMU 7.2 then repeats what it heard
+ * last. The place cannot be found again: a device that dies in a batch leaves used descriptors behind
+ * one that it had not come to publish.
+ */
+bool pd_vq_is_misplaced(const struct pd_vq *vq);
+
+/*
  * Take up a ring in the driver role, in memory that the layout names; everything in it is
  * initialised, and the receive ring filled (published; the first kick is the caller's business).
  * Control path; allocates. Returns 0, -EINVAL or -ENOMEM.

@@ -87,6 +87,7 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 	struct pd_vhost_lane *lane = pd_vhost_ring_lane(&be->role, i);
 	enum pd_dir dir = pd_vhost_ring_dir(&be->role, i);
 	struct pd_vq_layout layout;
+	bool misplaced;
 	const char *why;
 	int err;
 
@@ -96,10 +97,17 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 	pd_vhost_lane_lock(lane, dir);
 	err = pd_vhost_lane_up(lane, dir, &layout, &be->map->table, ring->kick_fd, ring->call_fd,
 			       false);
+	misplaced = !err && pd_vq_is_misplaced(&lane->vq[dir]);
 	pd_vhost_lane_unlock(lane, dir);
 	if (err)
 		return pd_vhost_reason(&be->role, "ring %u: %s", i, pd_strerror(err));
 	ring->up = true;
+	if (misplaced)
+		pd_warn("vhost",
+			"%s: ring %u is not where the peer says: no frame may move until the "
+			"peer's driver "
+			"starts anew (format=split has no such trouble)",
+			be->role.name, i);
 	pd_debug("vhost", "%s: ring %u runs, %u descriptors", be->role.name, i, ring->num);
 	return NULL;
 }

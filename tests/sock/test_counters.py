@@ -145,3 +145,17 @@ forked(), forked()
 """, process=True, ports=f"pd0=vhost-user:{path}")
     assert c["forks"] == 2
     assert c["progress_wakeups"] > 0
+
+
+def test_what_a_port_that_is_down_does_not_send(tmp_path):
+    env = environment(f"pd0=vhost-user:{tmp_path}/nobody", PALLADIUM_STATS_SHMEM_DIR=tmp_path)
+    with Proc(program("""
+a = packet(A)
+say(attempt(a.send, frame(0)), attempt(a.send, frame(1)), "done")
+sys.stdin.readline()
+"""), env=env) as p:
+        p.expect("^ENETDOWN ENETDOWN done")
+        shown = counters_of(p.pid, tmp_path)
+        p.write("\n")
+    assert shown["port"][0]["counters"]["tx_drop_port_down"] == 2
+    assert [c["tx_drops"] for c in sockets_of(shown).values()] == [2]

@@ -499,6 +499,16 @@ static int pd_packet_wait_send(struct pd_packet *s, struct mmsghdr *msgs, unsign
 	}
 }
 
+/* Count a message that was not sent as its port was down. */
+static void pd_packet_count_down(struct pd_packet *s, const struct msghdr *msg)
+{
+	int err = 0;
+	struct pd_port *port = pd_packet_destination(s, msg, &err);
+
+	if (port)
+		pd_ctr_count(port->ctr, PD_CTR_PORT_TX_DROP_PORT_DOWN, 1);
+}
+
 /* Count what a call did. */
 static void pd_packet_count_send(struct pd_packet *s, const struct mmsghdr *msgs, int result,
 				 bool waited)
@@ -562,6 +572,8 @@ int pd_packet_send(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int fl
 	if (done)
 		ret = (int)done;
 	pd_packet_count_send(s, msgs, ret, waited);
+	if (pd_unlikely(ret == -ENETDOWN))
+		pd_packet_count_down(s, &msgs->msg_hdr);
 	return ret;
 }
 

@@ -7,6 +7,8 @@
  * makes one available with AVAIL (bit 7) = w and USED (bit 15) = !w, and finds it used when both are
  * the wrap counter of the lap in which it looks. The ring ends at an unmapped page.
  */
+#include <pthread.h>
+
 #include "device_rig.h"
 
 #define F_PACKED (1ULL << 34)
@@ -612,6 +614,98 @@ static void test_discard(void **state)
 	stop_packed();
 }
 
+/* --- a driver that writes while we read -------------------------------------------------------- */
+
+#define SCRIBBLED 16u
+static uint32_t stop_scribbling;
+
+/* Write a random descriptor, mostly a sensible one, into the ring or an indirect table. */
+static void scribble_once(uint64_t *state)
+{
+	uint64_t *words = (uint64_t *)(void *)ring, x = *state, addr, tail;
+	uint16_t lap;
+
+	x ^= x << 13;
+	x ^= x >> 7;
+	x ^= x << 17;
+	*state = x;
+	if (x & 32)
+		words = (uint64_t *)(void *)mem_b;
+	lap = x >> 6 & 3 ? (x & 256 ? AVAILABLE : USED_BIT) : (uint16_t)(x >> 8 & 0x8080);
+	addr = x >> 10 & 7 ? C_GPA + (x >> 16 & 0xffff) : x >> 13 & 1 ? B_GPA : x;
+	tail = (x >> 40 & 0x7ff) | (x >> 20 & 0xffff) << 32 | (uint64_t)((x >> 56 & 7) | lap) << 48;
+	pd_store_relaxed(&words[2 * (x % SCRIBBLED)], addr);
+	pd_store_relaxed(&words[2 * (x % SCRIBBLED) + 1], tail);
+}
+
+static void *scribble(void *arg)
+{
+	uint64_t x = 88172645463325252ULL;
+
+	while (!pd_load_acquire(&stop_scribbling))
+		scribble_once(&x);
+	return arg;
+}
+
+static void test_descriptors_that_change(void **state)
+{
+	static struct out_frame f;
+	struct pd_buffer *b[16], *out;
+	unsigned moved = 0, broke = 0, sum = 0;
+	uint64_t x = 362436069;
+	pthread_t thread;
+
+	f.bufs[0] = header_bufs[N_HEADERS];
+	start_packed(SCRIBBLED, 48, F_INDIRECT | F_MRG, 1u << 15);
+#ifdef PD_UNDER_TSAN
+	/* The race is the test: what a peer does to its memory is not ours to order. */
+	stop_packed();
+	return;
+#endif
+	pd_store_release(&stop_scribbling, 0);
+	assert_int_equal(pthread_create(&thread, NULL, scribble, NULL), 0);
+	for (unsigned round = 0; round < 20000; round++) {
+		int n;
+
+		/* Here too: the other thread may not get to run. */
+		for (unsigned i = 0; i < 16; i++)
+			scribble_once(&x);
+		pd_device_position(&vq, true);
+		if (round & 1) {
+			n = rx(b, 16);
+			for (int i = 0; i < n; i++) {
+				const struct pd_buffer *p = b[i];
+
+				assert_true(p->total_len <= PD_FRAME_MAX_BYTES);
+				for (;; p = pd_buffer_get(p->next)) {
+					for (uint32_t k = 0; k < p->len; k += 16)
+						sum += pd_load_relaxed(&p->data[k]);
+					if (p->next == PD_BUFFER_NONE)
+						break;
+				}
+			}
+			if (n > 0)
+				pd_device_rx_done(&vq, true, (unsigned)n);
+		} else {
+			out = frame_make(&f, round, 1 + rnd(1000), 1);
+			n = tx(&out, 1);
+			pd_device_flush(&vq, true);
+		}
+		moved += n > 0;
+		assert_true(vq.theirs.slot < SCRIBBLED && vq.ours.slot == vq.theirs.slot);
+		if (vq.broken) {
+			broke++;
+			vq.broken = NULL;
+			vq.seen = vq.cursor;
+		}
+	}
+	pd_store_release(&stop_scribbling, 1);
+	pthread_join(thread, NULL);
+	assert_true(moved > 100 && broke > 100);
+	assert_true(sum || !sum);
+	stop_packed();
+}
+
 static void test_layouts(void **state)
 {
 	struct pd_vq_layout layout = {.hdr_bytes = 48,
@@ -658,6 +752,7 @@ int main(void)
 		cmocka_unit_test(test_rings_that_are_broken),
 		cmocka_unit_test(test_bad_chains_are_passed_over),
 		cmocka_unit_test(test_discard),
+		cmocka_unit_test(test_descriptors_that_change),
 		cmocka_unit_test(test_layouts),
 	};
 

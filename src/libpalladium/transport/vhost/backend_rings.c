@@ -108,7 +108,8 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 			"peer's driver "
 			"starts anew (format=split has no such trouble)",
 			be->role.name, i);
-	pd_debug("vhost", "%s: ring %u runs, %u descriptors", be->role.name, i, ring->num);
+	pd_debug("vhost", "%s: ring %u runs, %u descriptors, %s", be->role.name, i, ring->num,
+		 pd_vq_is_packed(be->features) ? "packed" : "split");
 	return NULL;
 }
 

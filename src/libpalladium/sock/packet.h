@@ -328,6 +328,7 @@ void pd_packet_salvage(struct pd_port *port, struct pd_lane *lane);
 /* Own data of a buffer of the pool; longer frames take a chain. */
 #define PD_RX_BUFFER_BYTES 2048
 extern struct pd_buffer_pool *pd_rx_pool; /* frames in the queues of sockets */
+extern unsigned pd_packet_lanes;          /* of all ports */
 
 /* Room for one more frame in the queue. packet->lock held. Returns 0 or -ENOMEM. */
 int pd_frame_queue_grow(struct pd_frame_queue *q);

@@ -50,6 +50,23 @@ struct pd_buffer *pd_frame_copy(const struct pd_buffer *src)
 	return b;
 }
 
+/* How many buffers a call takes at once that may need `left`. */
+static inline unsigned pd_packet_spares_want(const struct pd_packet_call *call, unsigned left)
+{
+	if (pd_vars.buffer_batching_mode == PD_BATCHING_NONE)
+		return 1;
+	if (call->spares == &call->graph->kept)
+		return PD_PACKET_SPARES;
+	return pd_min(left, (unsigned)PD_PACKET_SPARES);
+}
+
+/* Whether a lane keeps what it has spare: of a pool that is large enough for that. */
+static inline bool pd_packet_spares_keep(void)
+{
+	return pd_unlikely(pd_vars.buffer_batching_mode == PD_BATCHING_KEEP) &&
+	       pd_rx_pool->count >= PD_PACKET_SPARES * pd_packet_lanes * 2;
+}
+
 /* Give back the buffers that a call did not need. */
 static void pd_packet_spares_free(struct pd_packet_spares *spares)
 {
@@ -68,7 +85,7 @@ static struct pd_buffer *pd_packet_copy(struct pd_packet_call *call, const struc
 		return pd_frame_copy(src);
 	if (!spares->n)
 		spares->n = pd_buffer_alloc(pd_rx_pool, spares->index,
-					    pd_min(left, (unsigned)PD_PACKET_SPARES));
+					    pd_packet_spares_want(call, left));
 	if (pd_unlikely(!spares->n))
 		return NULL;
 	b = pd_buffer_get(spares->index[--spares->n]);
@@ -672,7 +689,7 @@ void pd_packet_take_shared(struct pd_packet_call *call)
 {
 	struct pd_packet_spares spares = {.n = 0};
 
-	call->spares = &spares;
+	call->spares = pd_packet_spares_keep() ? &call->graph->kept : &spares;
 	call->done = 0;
 	if (pd_likely(!pd_load_relaxed(&pd_graph_wanted)))
 		pd_packet_share_fused(call);

@@ -28,18 +28,20 @@
 #include "sock/packet.h"
 #include "vlib/port_nodes.h"
 
+/* Buffers for copies, taken from the pool a batch at a time: PALLADIUM_BUFFER_BATCHING_MODE. */
+#define PD_PACKET_SPARES 32
+struct pd_packet_spares {
+	unsigned n;
+	uint32_t index[PD_PACKET_SPARES];
+};
+
 /* The engines of one lane, and the nodes in them that the fused ways stand for. */
 struct pd_packet_graph {
 	struct pd_engine *rx, *tx;
 	struct pd_node *input, *match, *deliver, *queue, *error_drop, *drop; /* of rx */
 	struct pd_node *send, *output;                                       /* of tx */
-};
-
-/* Buffers for copies, taken from the pool a batch at a time. */
-#define PD_PACKET_SPARES 32
-struct pd_packet_spares {
-	unsigned n;
-	uint32_t index[PD_PACKET_SPARES];
+	struct pd_packet_spares
+		kept; /* between calls, by mode; under the lock of the receive side */
 };
 
 /* One call's way through the nodes. */

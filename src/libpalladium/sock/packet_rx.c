@@ -260,7 +260,10 @@ static unsigned pd_packet_receive_queue(struct pd_packet *s, struct mmsghdr *msg
 	stops = s->stops != 0;
 	pd_unlock(&s->lock);
 	if (done && !(flags & MSG_PEEK)) {
-		pd_buffer_free(read, done);
+		unsigned step = pd_vars.buffer_batching_mode == PD_BATCHING_NONE ? 1 : done;
+
+		for (unsigned i = 0; i < done; i += step)
+			pd_buffer_free(&read[i], step);
 		if (pd_unlikely(stops))
 			pd_packet_room(s);
 	}

@@ -18,6 +18,7 @@
 #define PD_QUEUE_MAX (1u << 22)
 
 struct pd_buffer_pool *pd_rx_pool;
+unsigned pd_packet_lanes;
 static struct pd_buffer_pool *pd_tx_header_pool; /* external buffers over callers' iovecs */
 static struct pd_lock pd_taps_lock = PD_LOCK_INIT(PD_RANK_TAPS);
 
@@ -358,6 +359,10 @@ void pd_packet_ports_after_fork(void)
 			continue;
 		pd_bell_init(&pd_packet_port_of(&pd_ports[i])->lanes_bell);
 		pd_bell_init(&pd_packet_port_of(&pd_ports[i])->room);
+		for (unsigned q = 0; q < PD_QUEUES_MAX; q++)
+			if (pd_packet_port_of(&pd_ports[i])
+				    ->graph[q]) /* all are in the pool again */
+				pd_packet_port_of(&pd_ports[i])->graph[q]->kept.n = 0;
 	}
 	pd_steer_after_fork();
 }
@@ -381,6 +386,7 @@ int pd_packet_ports_init(void)
 		goto out;
 	for (unsigned i = 0; i < pd_port_count; i++)
 		lanes += pd_ports[i].config->queues;
+	pd_packet_lanes = lanes;
 	pd_port_on_lanes = pd_packet_on_lanes;
 	pd_wait_gather = pd_packet_gather;
 	pd_tx_header_pool = pd_buffer_pool_create("tx-iovec", lanes * PD_TX_HEADERS, 0, &ret);

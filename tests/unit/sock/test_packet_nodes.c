@@ -669,6 +669,37 @@ static void test_runtime_tells_of_sockets(void **state)
 	assert_true(delivered > 1000);
 }
 
+static void test_buffers_are_taken_as_the_mode_says(void **state)
+{
+	struct pd_packet *a = open_socket("pd0", SOCK_RAW, 0);
+	struct pd_packet *b = open_socket("pd1", SOCK_RAW, WANTED);
+	struct pd_packet *c = open_socket("pd1", SOCK_RAW, OTHER);
+	struct pd_packet_graph *g = graph_of("pd1");
+	uint32_t all = pd_rx_pool->count;
+
+	for (int mode = PD_BATCHING_NONE; mode <= PD_BATCHING_KEEP; mode++) {
+		pd_vars.buffer_batching_mode = mode;
+		send_kinds(a, "oowoo");
+		EXPECT(b, 2); /* four wait for c */
+		assert_int_equal(g->kept.n, mode == PD_BATCHING_KEEP ? PD_PACKET_SPARES - 4 : 0);
+		assert_int_equal(pd_rx_pool->free_count, all - 4 - g->kept.n);
+		EXPECT(c, 0, 1, 3, 4);
+		assert_int_equal(pd_rx_pool->free_count, all - g->kept.n);
+	}
+	/* What is kept is used first. */
+	send_kinds(a, "o");
+	assert_int_equal(receive(b, NULL, 1, 0, false), -EAGAIN);
+	assert_int_equal(g->kept.n, PD_PACKET_SPARES - 5);
+	EXPECT(c, 0);
+	pd_buffer_free(g->kept.index, g->kept.n);
+	g->kept.n = 0;
+	assert_int_equal(pd_rx_pool->free_count, all);
+	pd_vars.buffer_batching_mode = PD_BATCHING_RECLAIM;
+	close_socket(a);
+	close_socket(b);
+	close_socket(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -681,6 +712,7 @@ int main(void)
 		cmocka_unit_test(test_the_ring_is_the_queue_of_each_who_reads),
 		cmocka_unit_test(test_a_full_queue_stops_the_port),
 		cmocka_unit_test(test_frames_for_nobody_are_counted),
+		cmocka_unit_test(test_buffers_are_taken_as_the_mode_says),
 		cmocka_unit_test(test_who_watches_sees_what_is_sent),
 		cmocka_unit_test(test_runtime_tells_of_sockets),
 	};

@@ -46,7 +46,9 @@ def measure(series, count, frames):
     # One flow per queue at least, so that every queue has something to do.
     sockets = max(n["sockets"], 10 if series == "queues" else 1)
     with tempfile.TemporaryDirectory(prefix="pdgrow.") as folder:
-        first, second = (preload_env(ports(folder, n["ports"], n["queues"], *who), TRACELEVEL="error")
+        # Nothing may be lost, so a socket that is not read in time stops its port.
+        first, second = (preload_env(ports(folder, n["ports"], n["queues"], *who), TRACELEVEL="error",
+                                     RX_BACKPRESSURE="port")
                          for who in (("frontend", "listen"), ("backend", "connect")))
         with end("rx", names, sockets, frames, first, CORES[0]) as rx, \
                 end("tx", names, sockets, frames, second, CORES[1]):

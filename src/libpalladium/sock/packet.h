@@ -92,7 +92,9 @@ struct pd_packet {
 	struct pd_frame_queue queue;
 	uint32_t queued_ever; /* for edges */
 	uint32_t heads_ever;  /* frames at the head of rings that epolls were told of; for edges */
-	uint64_t stops;       /* ports that its full queue stops, a bit each */
+	uint32_t
+		heads; /* the lanes where they may stand, a bit each; of use when it is bound to a port */
+	uint64_t stops;                    /* ports that its full queue stops, a bit each */
 	uint32_t stat_packets, stat_drops; /* PACKET_STATISTICS: cleared when read */
 	uint32_t drops_ever;               /* SO_RXQ_OVFL: never cleared */
 	int error;                         /* SO_ERROR */

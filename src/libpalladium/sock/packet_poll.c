@@ -43,46 +43,29 @@ static struct pd_buffer *pd_packet_head(struct pd_packet *s, struct pd_port *por
 	return NULL;
 }
 
-/* Length plus one of the frame at the head of the ring when `s`, one of several taps, wants it; else 0. Lane lock held. */
-static uint32_t pd_packet_glance_head(const struct pd_packet *s, struct pd_lane *lane)
-{
-	struct pd_buffer *head;
-
-	if (lane->ops->position(lane, PD_RX) == lane->side[PD_RX].cursor ||
-	    lane->ops->rx(lane, &head, 1) <= 0 || !pd_packet_wants(s, head))
-		return 0;
-	return head->total_len + 1;
-}
-
 /*
  * Bring the first frame the socket wants to where it can be seen: the queue, or the head of the ring. Returns its length plus one,
- * or 0. Notes what to wait for, and adds to the edge count. `glance`: among several taps the frame at the head is all that counts.
+ * or 0. Notes what to wait for, and adds to the edge count.
  */
 static uint32_t pd_packet_look_lane(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
-				    struct pd_wait_set *ws, uint32_t *edge, bool glance)
+				    struct pd_wait_set *ws, uint32_t *edge)
 {
 	struct pd_lane_side *side = &lane->side[PD_RX];
-	bool alone, head = false;
+	const struct pd_buffer *head = NULL;
 	uint32_t found = 0, position;
 	struct pd_packet_end end;
 
 	pd_lock(&side->lock);
 	pd_packet_end_begin(&end, port);
-	alone = pd_packet_is_alone(s, port);
-	position = side->up ? lane->ops->position(lane, PD_RX) : 0;
 	/* Positions begin anew with each link: the same number must not look like the same state. */
-	if (alone || !glance)
-		*edge += position + side->link * 0x9e3779b9u;
-	if (side->up && alone) {
-		const struct pd_buffer *b = pd_packet_head(s, port, lane, &end.broken);
-
-		head = b;
-		found = b ? b->total_len + 1 : 0;
-	} else if (side->up && glance) {
-		found = pd_packet_glance_head(s, lane);
-	} else if (side->up) {
+	position = side->up ? lane->ops->position(lane, PD_RX) : 0;
+	*edge += position + side->link * 0x9e3779b9u;
+	if (side->up && !pd_packet_is_alone(s, port))
 		pd_packet_receive_shared(NULL, port, lane, NULL, 0, 0, &end);
-	}
+	else if (side->up)
+		head = pd_packet_head(s, port, lane, &end.broken);
+	if (head)
+		found = head->total_len + 1;
 	/* Who knows of the frame at the head waits for the next one: sleeps from the position it will report. */
 	if (ws && head)
 		pd_wait_add_lane(ws, lane, PD_RX, position);
@@ -127,7 +110,7 @@ static uint32_t pd_packet_look(struct pd_packet *s, struct pd_wait_set *ws, uint
 		for (unsigned i = 0; i < n; i++, which++) {
 			which = which == n ? 0 : which;
 			one = pd_packet_look_lane(s, &pd_ports[p], pd_ports[p].lanes[which], ws,
-						  edge, false);
+						  edge);
 			if (one && !found && n > 1)
 				pd_steer_looked(s, which);
 			found = found ? found : one;
@@ -253,12 +236,17 @@ static bool pd_packet_glanced(struct pd_port *port, const struct pd_lane *lane)
 	return before;
 }
 
-/* Tell `s` of a frame at the head of a ring; `add` is -1 to take that back, for the frame goes into its queue and counts there. */
-static void pd_packet_tell_head(struct pd_packet *s, int add)
+/* Tell `s` of a frame at the head of `lane`; `add` is -1 to take that back, for the frame goes into its queue and counts there. */
+static void pd_packet_tell_head(struct pd_packet *s, const struct pd_lane *lane, int add)
 {
 	pd_fetch_add(&s->heads_ever, (uint32_t)add);
-	if (add > 0)
-		pd_pollable_mark(&s->pollable);
+	if (add < 0)
+		return;
+	pd_fetch_or(&s->heads, 1u << lane->queue);
+	/* At another lane it would find frames of others first, and have to copy them. */
+	if (pd_ports[lane->port].n_lanes > 1)
+		pd_steer_looked(s, lane->queue);
+	pd_pollable_mark(&s->pollable);
 }
 
 /* Tell the taps that want the frame at the head, one for a protocol. False when it is another. Lane lock held. */
@@ -274,9 +262,9 @@ static bool pd_packet_tell_takers(struct pd_port *port, struct pd_lane *lane, in
 	if (!taps->n_all && !g)
 		return false;
 	for (unsigned i = 0; i < taps->n_all; i++)
-		pd_packet_tell_head(taps->tap[i], add);
+		pd_packet_tell_head(taps->tap[i], lane, add);
 	for (unsigned i = 0; g && i < g->n; i++)
-		pd_packet_tell_head(taps->tap[g->first + i], add);
+		pd_packet_tell_head(taps->tap[g->first + i], lane, add);
 	return true;
 }
 
@@ -359,6 +347,52 @@ static uint64_t pd_packet_feeds(struct pd_pollable *p)
 	return port ? 1ull << port->index : pd_load_relaxed(&s->port_mask) & all;
 }
 
+/*
+ * Whether the frame at the head of the lane is for `s`, which adds to the edge count when `s` is the only tap. *alone tells whether it is.
+ */
+static bool pd_packet_glance_lane(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
+				  uint32_t *edge, bool *alone)
+{
+	struct pd_lane_side *side = &lane->side[PD_RX];
+	bool found = false, broken;
+	struct pd_buffer *head;
+	uint32_t position;
+
+	pd_lock(&side->lock);
+	position = side->up ? lane->ops->position(lane, PD_RX) : side->cursor;
+	*alone = pd_packet_is_alone(s, port);
+	/* One that becomes the only tap, or ceases to be it, may be told of an edge once more. */
+	if (*alone)
+		*edge += position + side->link * 0x9e3779b9u;
+	if (position == side->cursor)
+		;
+	else if (*alone)
+		found = pd_packet_head(s, port, lane, &broken);
+	else
+		found = lane->ops->rx(lane, &head, 1) > 0 && pd_packet_wants(s, head);
+	if (!found)
+		pd_fetch_and(&s->heads, ~(1u << lane->queue));
+	pd_unlock(&side->lock);
+	return found;
+}
+
+/* The lanes of one port. As pd_packet_glance_in. */
+static bool pd_packet_glance_port(struct pd_packet *s, struct pd_port *port, uint32_t *edge)
+{
+	bool found = false, alone = false;
+
+	for (unsigned i = 0; i < port->n_lanes; i++) {
+		/* Among several taps it was told at which heads its frames stand. */
+		if (i && !alone && pd_load_relaxed(&s->port) &&
+		    !(pd_load_relaxed(&s->heads) >> i & 1))
+			continue;
+		found |= pd_packet_glance_lane(s, port, port->lanes[i], edge, &alone);
+		if (found && !alone)
+			break;
+	}
+	return found;
+}
+
 /* Whether a frame is there for `s`, after pd_packet_gather; adds to the edge count. */
 static bool pd_packet_glance_in(struct pd_packet *s, uint32_t *edge)
 {
@@ -367,15 +401,9 @@ static bool pd_packet_glance_in(struct pd_packet *s, uint32_t *edge)
 
 	*edge += pd_load_relaxed(&s->heads_ever);
 	pd_packet_port_range(s, &first, &end);
-	for (unsigned p = first; p < end; p++) {
-		struct pd_port *port = &pd_ports[p];
-
-		if (!pd_packet_serves(s, p) || !pd_port_lease_held(port))
-			continue;
-		for (unsigned i = 0; i < port->n_lanes; i++)
-			found |=
-				pd_packet_look_lane(s, port, port->lanes[i], NULL, edge, true) != 0;
-	}
+	for (unsigned p = first; p < end; p++)
+		if (pd_packet_serves(s, p) && pd_port_lease_held(&pd_ports[p]))
+			found |= pd_packet_glance_port(s, &pd_ports[p], edge);
 	return found;
 }
 

@@ -63,12 +63,18 @@ static struct pd_vhost_port *port_of(struct pd_vhost_role_base *role)
 
 /* --- what the role tells ------------------------------------------------------------------- */
 
+/* When the next watch is due: at the same moment for all ports, so that many idle ones wake the progress thread no oftener than one. */
+static uint64_t port_watch_in(void)
+{
+	return WATCH_NS - pd_clock_ns() % WATCH_NS;
+}
+
 /* Let go who is held up by a peer that made its notifications wait, and end with that peer. */
 static void port_watch(struct pd_progress_timer *timer)
 {
 	struct pd_vhost_port *vp = pd_container_of(timer, struct pd_vhost_port, watch);
 
-	pd_progress_timer_set(timer, WATCH_NS);
+	pd_progress_timer_set(timer, port_watch_in());
 	for (unsigned q = 0; q < vp->port->n_lanes; q++)
 		for (int dir = 0; dir < PD_DIRS; dir++)
 			if (pd_vhost_lane_free(&vp->lanes[q], dir))
@@ -84,7 +90,7 @@ static void port_up(struct pd_vhost_role_base *role)
 	pd_vhost_dial_settled(&vp->dial);
 	if (role->ops->lane_role == PD_VHOST_DRIVER) /* which queues there are was agreed on */
 		pd_port_lanes_settled(vp->port);
-	pd_progress_timer_set(&vp->watch, WATCH_NS);
+	pd_progress_timer_set(&vp->watch, WATCH_NS + port_watch_in());
 	pd_port_set_state(vp->port, PD_PORT_UP, NULL);
 }
 

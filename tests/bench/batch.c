@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #define FRAME_BYTES 64
@@ -92,12 +93,16 @@ int main(int argc, char **argv)
 	bool all = !strcmp(mode, "all"), ports = !strcmp(mode, "ports");
 	bool wait = ports || !strcmp(mode, "epoll");
 	int ep = wait ? epoll_create1(0) : -1;
+	struct rlimit limit;
 
 	batch = argc > 2 ? (unsigned)atoi(argv[2]) : batch;
 	taps = argc > 3 ? (unsigned)atoi(argv[3]) : taps;
 	if (!batch || batch > BATCH_MAX || !taps || taps > TAPS_MAX)
 		return 2;
 	prepare();
+	getrlimit(RLIMIT_NOFILE, &limit);
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
 	for (unsigned i = 0; i < taps; i++) {
 		struct epoll_event ev = {.events = EPOLLIN, .data.u32 = i};
 

@@ -45,6 +45,11 @@ def instructions(tmp_path, argv, env):
 
 ROWS = {f"sockets over loop, batch {batch}, {taps} tap{'s' * (taps > 1)}": (batch, taps)
         for batch, taps in ((1, 1), (32, 1), (256, 1), (32, 2))}
+# Several sockets, by mode of tests/bench/batch. Of a thousand each has had its turn before it counts.
+SHARED = {"10 taps with an EtherType each": (10, "own", 100), "1000 taps with an EtherType each": (1000, "own", 1000),
+          "epoll with 1 member": (1, "epoll", 100), "epoll with 32 members": (32, "epoll", 100),
+          "epoll with 1000 members": (1000, "epoll", 1000), "epoll with 32 ports": (32, "ports", 100)}
+SHARED = {f"sockets over loop, batch 32, {name}": row for name, row in SHARED.items()}
 RINGS = {f"{form} ring to {to}, sidecar, batch 32": (form, to) for form in ("split", "packed") for to in ("driver", "device")}
 
 
@@ -82,6 +87,18 @@ def test_sockets(tmp_path, table, row):
     program = build("tests/bench/batch")
     few, many = (instructions(tmp_path, [program, rounds, batch, taps], env) for rounds in (100, 300))
     hold(table, row, (many - few) / (200 * batch))
+
+
+@pytest.mark.parametrize("row", SHARED)
+def test_shared(tmp_path, table, row):
+    """A frame to one of several sockets, by turns; with an epoll over all of them where the row says so."""
+    count, mode, warm = SHARED[row]
+    pairs = count if mode == "ports" else 1
+    env = {"LD_PRELOAD": str(library()), "PALLADIUM_CONFIG_FILE": "/dev/null", "PALLADIUM_TRACELEVEL": "error",
+           "PALLADIUM_PORTS": ";".join(f"pd{2 * i}=loop:pd{2 * i + 1};pd{2 * i + 1}=loop:pd{2 * i}" for i in range(pairs))}
+    program = build("tests/bench/batch")
+    few, many = (instructions(tmp_path, [program, warm + rounds, 32, count, mode], env) for rounds in (0, 200))
+    hold(table, row, (many - few) / (200 * 32))
 
 
 @pytest.mark.parametrize("row", RINGS)

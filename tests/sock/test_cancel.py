@@ -28,5 +28,9 @@ def test_a_sleeping_thread_is_cancelled(tmp_path):
     assert run(tmp_path, "cancel") == ([f"{call} 1 1" for call in CALLS], 0, "")
 
 
+def test_a_handler_jumps_out_of_a_sleep_and_the_thread_ends(tmp_path):
+    assert run(tmp_path, "jump") == ([f"{call} 1 1" for call in [*CALLS, "kernel"]], 0, "")
+
+
 def test_a_thread_that_is_cancelled_at_any_instruction_leaves_no_lock(tmp_path):
     assert run(tmp_path, "async") == (["move 1", "look 1", "sleep 1"], 0, "")

@@ -16,11 +16,15 @@
  * outermost leave, and in between it can be cancelled where it sleeps, as every thread (wait/wait.c). preload/ notes the type
  * when the program sets it: other threads pay for one test.
  *
+ * Leaving for good. A call that sleeps, or runs a handler that waited, may not return: its thread is cancelled, or the handler longjmps. What it
+ * owes then stands in a cleanup of libc's (_pthread_cleanup_push below), for both cases.
+ *
  * Fork. Modules register what the child (and the parent, around it) has to do; preload/fork.c runs the list.
  */
 #ifndef PD_BASE_LIB_H
 #define PD_BASE_LIB_H
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -130,6 +134,15 @@ static inline bool pd_signal_restart_wanted(void)
 {
 	return pd_lib_self.restart;
 }
+
+/*
+ * Have libc call `routine` when the thread is cancelled or ends before the pop, and when a handler longjmps out: the functions that stood behind
+ * pthread_cleanup_push at first, in every libc since. What that macro makes today is passed over by longjmp and stays on the thread's
+ * list, so that its later end jumps into a stack that is gone. `execute` is 0.
+ */
+extern void _pthread_cleanup_push(struct _pthread_cleanup_buffer *buffer, void (*routine)(void *),
+				  void *arg);
+extern void _pthread_cleanup_pop(struct _pthread_cleanup_buffer *buffer, int execute);
 
 /*
  * sigaction(SIGBUS) while a handler of the library's stands in front of the program's; NULL while none does.

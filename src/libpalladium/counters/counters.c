@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/lib.h"
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/log.h"
@@ -319,10 +320,14 @@ void pd_ctr_close(void)
 	pd_unlock(&pd_ctr.lock);
 }
 
-/* At exit and at dlclose. */
+/* At exit and at dlclose; handlers of the program still arrive. */
 __attribute__((destructor)) static void pd_ctr_at_exit(void)
 {
+	if (!pd_ctr.shared)
+		return; /* and perhaps the library never began: nothing of it may be called */
+	pd_lib_enter();
 	pd_ctr_close();
+	pd_lib_leave();
 }
 
 const char *pd_ctr_path(void)

@@ -378,7 +378,7 @@ static long pd_epoll_libc(const struct pd_epoll_call *c, bool first)
 	return ret < 0 ? -errno : ret;
 }
 
-/* The thread was cancelled in libc's call. */
+/* The thread was cancelled in libc's call, or a handler jumped out of it. */
 static void pd_epoll_cancelled(void *unused)
 {
 	pd_sleeper_leave();
@@ -387,11 +387,12 @@ static void pd_epoll_cancelled(void *unused)
 /* One sleep in the kernel: pd_epoll_libc, or PD_HOOK_PASS when the epoll has become ours. */
 static long pd_epoll_kernel_sleep(const struct pd_epoll_call *c, bool first)
 {
-	volatile long ret;
+	struct _pthread_cleanup_buffer cleanup;
+	long ret;
 
-	pthread_cleanup_push(pd_epoll_cancelled, NULL);
+	_pthread_cleanup_push(&cleanup, pd_epoll_cancelled, NULL);
 	ret = pd_sleeper_enter(c->epfd) ? pd_epoll_libc(c, first) : PD_HOOK_PASS;
-	pthread_cleanup_pop(0);
+	_pthread_cleanup_pop(&cleanup, 0);
 	pd_sleeper_leave();
 	return ret;
 }

@@ -254,6 +254,8 @@ int pd_fd_internal(int fd, pd_fd_moved_fn moved, void *ctx)
 	int high;
 
 	high = pd_sys_fcntl(fd, F_DUPFD_CLOEXEC, pd_fd_internal_base());
+	if (high == -EMFILE || high == -EINVAL)
+		high = fd; /* no number is free up there: the one that it has is kept */
 	if (high < 0)
 		return high;
 	pd_fd_fresh(high);
@@ -265,18 +267,14 @@ int pd_fd_internal(int fd, pd_fd_moved_fn moved, void *ctx)
 		pd_store_release(slot, (uintptr_t)rec | PD_FD_INTERNAL);
 	}
 	pd_unlock(&pd_fd_lock);
-	if (!rec) {
-		pd_sys_close(high);
-		return -ENOMEM;
-	}
-	pd_sys_close(fd);
-	return high;
+	if (high != fd)
+		pd_sys_close(rec ? fd : high);
+	return rec ? high : -ENOMEM;
 }
 
 void pd_fd_internal_close(int fd)
 {
-	pd_assert(pd_fd_is_internal(fd));
-	pd_fd_record_lost(fd);
+	pd_fd_record_lost(fd); /* there may be none: memory ran out */
 	pd_sys_close(fd);
 }
 

@@ -118,8 +118,8 @@ void pd_fd_each_open(void (*each)(void *ctx, int fd), void *ctx);
 
 /*
  * Keep `fd` for the library: it moves to a high number with FD_CLOEXEC, which is returned, and the old
- * number is closed. The program's close, close_range and dup2 do not reach it. `moved` (which may be NULL)
- * is called when the program claims that very number by dup2: it gets the new one, must store it before it
+ * number is closed; where RLIMIT_NOFILE leaves no such number it stays where it is. The program's close,
+ * close_range and dup2 do not reach it. `moved` (which may be NULL) is called when the program claims that very number by dup2: it gets the new one, must store it before it
  * returns, and the old one belongs to the program then; with NULL the program gets EBUSY. On an error `fd`
  * stays as it was; -errno.
  */

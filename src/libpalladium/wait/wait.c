@@ -54,6 +54,7 @@ static void pd_wait_thread_end(void *arg)
 {
 	struct pd_wait_thread *self = arg;
 
+	pd_lib_enter();
 	/* Cancelled in its sleep, or ended by a handler: the lanes must not keep what is freed here. */
 	for (int i = 0; i < PD_WAIT_NESTING; i++)
 		pd_wait_abandon(&self->sets[i]);
@@ -65,6 +66,7 @@ static void pd_wait_thread_end(void *arg)
 	}
 	memset(self, 0, sizeof(*self));
 	self->wake_fd = -1;
+	pd_lib_leave();
 }
 
 static void pd_wait_key_create(void)
@@ -355,16 +357,19 @@ static struct timespec pd_wait_left(uint64_t deadline_ns)
 				 .tv_nsec = (long)(left % PD_NS_PER_SEC)};
 }
 
-/* The thread was cancelled asleep: undo what the call did, and leave the library for the program's cleanup handlers. */
-static void pd_wait_cancelled(void *arg)
+/*
+ * The call will not return: its thread was cancelled, or a handler of the program jumped out of it. Undo what it did, and leave the library
+ * for what the program does next.
+ */
+static void pd_wait_left_behind(void *arg)
 {
 	struct pd_wait_set *ws = arg;
 
+	pd_lib_self.depth = 1; /* 0 in a handler; other handlers wait from here on */
 	pd_lib_sleep_end();
 	pd_wait_abandon(ws);
 	if (ws->undo)
 		ws->undo(ws->undo_arg);
-	pd_lib_self.depth = 1;
 	pd_lib_leave();
 }
 
@@ -375,10 +380,10 @@ static void pd_wait_cancelled(void *arg)
 static int pd_wait_ppoll(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask)
 {
 	struct timespec left = pd_wait_left(deadline_ns);
-	volatile int ret = -EINTR;
-	int type = PTHREAD_CANCEL_DEFERRED;
+	struct _pthread_cleanup_buffer cleanup;
+	int type = PTHREAD_CANCEL_DEFERRED, ret = -EINTR;
 
-	pthread_cleanup_push(pd_wait_cancelled, ws);
+	_pthread_cleanup_push(&cleanup, pd_wait_left_behind, ws);
 	if (!pd_lib_sleep_begin(&left)) {
 		if (pd_lib_setcanceltype)
 			pd_lib_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
@@ -389,8 +394,18 @@ static int pd_wait_ppoll(struct pd_wait_set *ws, uint64_t deadline_ns, const voi
 			pd_lib_setcanceltype(type, NULL);
 	}
 	pd_lib_sleep_end();
-	pthread_cleanup_pop(0);
+	_pthread_cleanup_pop(&cleanup, 0);
 	return ret;
+}
+
+/* Run the handler that waited, if any, inside the call. */
+static void pd_wait_run_signals(struct pd_wait_set *ws)
+{
+	struct _pthread_cleanup_buffer cleanup;
+
+	_pthread_cleanup_push(&cleanup, pd_wait_left_behind, ws);
+	pd_lib_signals_run();
+	_pthread_cleanup_pop(&cleanup, 0);
 }
 
 int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask)
@@ -445,7 +460,7 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 	if (ret > 0 && ws->fds[base].revents)
 		pd_sys_read(wake_fd, &drain, sizeof(drain));
 	if (interrupted || ret == -EINTR) {
-		pd_lib_signals_run();
+		pd_wait_run_signals(ws);
 		/* One that `mask` holds back, and that came before the mask was in place, is none of the call's. */
 		return pd_lib_self.ran && !pd_lib_interrupted(mask) ? 0 : -EINTR;
 	}

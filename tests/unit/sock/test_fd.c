@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -185,6 +186,29 @@ static void test_internal_descriptors(void **state)
 	assert_int_equal(pd_fd_next(0, UINT32_MAX, true), -1);
 }
 
+/* With no number free at the top, a descriptor is kept where it is. */
+static void test_internal_descriptor_stays_where_no_number_is_free(void **state)
+{
+	int fd = fcntl(0, F_DUPFD, 100);
+	struct rlimit was, low;
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+	low = (struct rlimit){(rlim_t)fd + 1, was.rlim_max};
+	for (int n = fd / 2; n < fd; n++)
+		assert_int_equal(dup2(fd, n), n);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+	assert_int_equal(pd_fd_internal(fd, NULL, NULL), fd);
+	assert_true(pd_fd_is_internal(fd));
+	assert_int_equal(fcntl(fd, F_GETFD), 0);
+	pd_fd_internal_close(fd);
+	assert_false(pd_fd_is_internal(fd));
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+	for (int n = fd / 2; n < fd; n++)
+		pd_sys_close(n);
+}
+
 #define STRESS_FDS 8
 #define STRESS_THREADS 6
 #define STRESS_ROUNDS 20000
@@ -249,6 +273,8 @@ int main(void)
 		cmocka_unit_test_setup(test_number_given_again_is_an_implicit_close, reset),
 		cmocka_unit_test_setup(test_generation_tells_lives_apart, reset),
 		cmocka_unit_test_setup(test_internal_descriptors, reset),
+		cmocka_unit_test_setup(test_internal_descriptor_stays_where_no_number_is_free,
+				       reset),
 		cmocka_unit_test_setup(test_threads_never_see_a_dead_socket, reset),
 	};
 

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A handler jumps out of each call that sleeps on a packet socket, and its thread ends: by pthread_exit, cancelled, or by returning.
+ * NAME1 NAME2 are two joined interfaces; "kernel" is an epoll of nothing. Prints a line per call: whether all threads ended as they should with
+ * their own cleanup handlers run, and whether frames still pass.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static int a, b, cleaned;
+static sem_t jumped;
+static sigjmp_buf back;
+static unsigned char frame[64] = {255, 255, 255, 255, 255, 255, [12] = 0x88, [13] = 0xb5};
+
+static int packet(const char *name)
+{
+	struct sockaddr_ll addr = {.sll_family = AF_PACKET, .sll_protocol = htons(0x88b5)};
+	int fd = socket(AF_PACKET, SOCK_RAW, 0);
+
+	addr.sll_ifindex = (int)if_nametoindex(name);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)))
+		exit(2);
+	return fd;
+}
+
+static void wait_recv(void)
+{
+	unsigned char buf[64];
+
+	recv(b, buf, sizeof(buf), 0);
+}
+
+static void wait_recvmmsg(void)
+{
+	unsigned char buf[64];
+	struct iovec iov = {buf, sizeof(buf)};
+	struct mmsghdr msg = {.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
+
+	recvmmsg(b, &msg, 1, 0, NULL);
+}
+
+static void wait_poll(void)
+{
+	struct pollfd p = {b, POLLIN, 0};
+
+	poll(&p, 1, -1);
+}
+
+static void wait_select(void)
+{
+	fd_set set;
+
+	FD_ZERO(&set);
+	FD_SET(b, &set);
+	select(b + 1, &set, NULL, NULL, NULL);
+}
+
+/* On an epoll of `fd`, or of nothing. */
+static void wait_epoll_of(int fd)
+{
+	static int ep = -1;
+	struct epoll_event ev = {.events = EPOLLIN};
+
+	close(ep);
+	ep = epoll_create1(0);
+	if (fd >= 0)
+		epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev);
+	epoll_wait(ep, &ev, 1, -1);
+}
+
+static void wait_epoll(void)
+{
+	wait_epoll_of(b);
+}
+
+static void wait_kernel(void)
+{
+	wait_epoll_of(-1);
+}
+
+static void wait_send(void)
+{
+	for (;;)
+		send(a, frame, sizeof(frame), 0);
+}
+
+static void handler(int sig)
+{
+	(void)sig;
+	siglongjmp(back, 1);
+}
+
+/* Put something else where the sleep stood. */
+static __attribute__((noinline)) void overwrite(void)
+{
+	volatile unsigned char stack[16384];
+
+	for (size_t i = 0; i < sizeof(stack); i++)
+		stack[i] = 0xee;
+}
+
+static void cleanup(void *arg)
+{
+	(void)arg;
+	cleaned++;
+}
+
+/* How a thread ends. */
+enum { EXITS, IS_CANCELLED, RETURNS, ENDS };
+
+struct job {
+	void (*call)(void);
+	int end;
+};
+
+static void *thread(void *arg)
+{
+	const struct job *job = arg;
+
+	pthread_cleanup_push(cleanup, NULL);
+	if (!sigsetjmp(back, 1)) {
+		sem_post(&jumped);
+		job->call();
+		exit(3);
+	}
+	overwrite();
+	sem_post(&jumped);
+	if (job->end == EXITS)
+		pthread_exit(PTHREAD_CANCELED);
+	while (job->end == IS_CANCELLED)
+		pause();
+	pthread_cleanup_pop(1);
+	return PTHREAD_CANCELED;
+}
+
+/* Have a handler jump out of `call` soon after its start, at different moments; true when each thread ended well. */
+static int jump(void (*call)(void))
+{
+	for (int i = 0; i < 12; i++) {
+		struct timespec pause = {0, i * 300000}, until;
+		struct job job = {call, i % ENDS};
+		pthread_t t;
+		void *result;
+
+		cleaned = 0;
+		pthread_create(&t, NULL, thread, &job);
+		sem_wait(&jumped);
+		nanosleep(&pause, NULL);
+		pthread_kill(t, SIGUSR1);
+		sem_wait(&jumped);
+		if (job.end == IS_CANCELLED)
+			pthread_cancel(t);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec += 10;
+		if (pthread_timedjoin_np(t, &result, &until) || result != PTHREAD_CANCELED ||
+		    cleaned != 1)
+			return 0;
+	}
+	return 1;
+}
+
+/* One frame from a to b, with nothing in front of it. */
+static int passes(void)
+{
+	struct pollfd p = {b, POLLIN, 0};
+	unsigned char buf[64];
+
+	while (recv(b, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+		;
+	return send(a, frame, sizeof(frame), 0) == sizeof(frame) && poll(&p, 1, 10000) == 1 &&
+	       recv(b, buf, sizeof(buf), 0) == sizeof(buf);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		void (*call)(void);
+	} calls[] = {{"recv", wait_recv},     {"recvmmsg", wait_recvmmsg}, {"poll", wait_poll},
+		     {"select", wait_select}, {"epoll", wait_epoll},       {"send", wait_send},
+		     {"kernel", wait_kernel}};
+
+	if (argc != 3)
+		return 2;
+	sem_init(&jumped, 0, 0);
+	signal(SIGUSR1, handler);
+	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
+		a = packet(argv[1]);
+		b = packet(argv[2]);
+		printf("%s %d %d\n", calls[i].name, jump(calls[i].call), passes());
+		fflush(stdout);
+		close(a);
+		close(b);
+	}
+	return 0;
+}

@@ -52,6 +52,10 @@ run "event index" holds -DLEVELS=1 -DEDGES=1 -DPUBLISH=2
 run "flag" holds -DLEVELS=1 -DEDGES=1 -DPUBLISH=2 -DEVENT_IDX=0
 run "three sleepers" holds -DLEVELS=1 -DEDGES=2 -DPUBLISH=1
 run "the link goes and comes" holds -DLEVELS=1 -DEDGES=1 -DPUBLISH=1 -DBOUNCES=1
+run "several at once" holds -DLEVELS=1 -DEDGES=0 -DPUBLISH=3 -DHOLD=2
+run "several at once, two sleepers" holds -DLEVELS=1 -DEDGES=1 -DPUBLISH=1 -DHOLD=2
+run "a sleep for several without a bound" breaks -DLEVELS=1 -DEDGES=0 -DHOLD=2 -DBREAK=8
+run "idle and woken over and over" breaks -DLEVELS=1 -DEDGES=0 -DHOLD=2 -DBREAK=9
 run "a new sleeper does not tell the older" breaks -DLEVELS=1 -DEDGES=1 -DBREAK=1
 run "who drains does not ring" breaks -DLEVELS=1 -DEDGES=1 -DBREAK=2
 run "no second look after arming" breaks -DLEVELS=1 -DEDGES=0 -DBREAK=5
@@ -60,6 +64,12 @@ if [ "$full" = full ]; then
 	run "who drains does not arm" breaks -DLEVELS=1 -DEDGES=1 -DBREAK=3
 	run "a change of the link rings nobody" breaks -DLEVELS=1 -DEDGES=1 -DBOUNCES=1 -DBREAK=4
 	run "seen is read late" breaks -DLEVELS=1 -DEDGES=1 -DBREAK=7
+	run "several at once, two sleepers, two bursts" holds -DLEVELS=1 -DEDGES=1 -DPUBLISH=2 -DHOLD=2
+	run "three at once" holds -DLEVELS=1 -DEDGES=0 -DPUBLISH=4 -DHOLD=3
+	run "several at once, two that consume" holds -DLEVELS=2 -DEDGES=0 -DPUBLISH=2 -DHOLD=2
+	run "several at once, one gives up" holds -DLEVELS=1 -DEDGES=0 -DPASSERS=1 -DPUBLISH=2 -DHOLD=2
+	run "several at once, one never sleeps" holds -DLEVELS=1 -DEDGES=0 -DLOOKS=2 -DPUBLISH=3 -DHOLD=2
+	run "several at once, the link goes" holds -DLEVELS=1 -DEDGES=1 -DPUBLISH=1 -DBOUNCES=1 -DHOLD=2
 	for idx in 1 0; do
 		run "two that consume, $idx" holds -DLEVELS=2 -DEDGES=0 -DPUBLISH=2 -DEVENT_IDX=$idx
 		run "two that consume, one edge, $idx" holds -DLEVELS=2 -DEDGES=1 -DPUBLISH=1 \

@@ -15,6 +15,10 @@
  *   Drainer   consumes without ever sleeping: MSG_DONTWAIT, LOOKS times
  *   Control   takes the link down and up BOUNCES times
  *
+ * With HOLD above 1, a sleeper who is alone and knows all there is asks for that many positions at once while traffic flows
+ * (vlib/moderation.h), and then sleeps on a timer too. What flows is judged by time, so here anything that was consumed may mean
+ * that it does; a period that ends short means that it does not.
+ *
  * Checked: (1) nothing is lost: when nobody can move any more, every published frame has been consumed
  * and every Edge knows the last position; (2) nobody spins: there is no cycle without a publication, a
  * consumption or a change of the link (pan -l); (3) assertions.
@@ -44,6 +48,9 @@
 #ifndef BOUNCES
 #define BOUNCES 0
 #endif
+#ifndef HOLD
+#define HOLD 1
+#endif
 #ifndef EVENT_IDX
 #define EVENT_IDX 1
 #endif
@@ -57,6 +64,8 @@
 #define ARM_DOES_NOT_LOOK   5 /* no second look after arming */
 #define RING_TELLS_AGAIN    6 /* each is told of a position over and over */
 #define SEEN_READ_LATE      7 /* sleep from a position read after the decision */
+#define HELD_FOR_EVER       8 /* a sleep for several positions has no bound */
+#define HELD_AGAIN          9 /* a period that ended short changes nothing */
 #ifndef BREAK
 #define BREAK 0
 #endif
@@ -75,6 +84,8 @@ bool linked[WAITERS];
 byte seen[WAITERS];
 bool wake_fd[WAITERS];
 byte known[WAITERS]; /* Edge: the position it has reported */
+bool held[WAITERS]; /* the sleep is bounded */
+bool flowing = false;
 bool published_all = false;
 
 inline take()
@@ -97,9 +108,9 @@ inline read_position(v)
 }
 
 /* ops->arm: `moved` when the position has left `v` already. */
-inline arm(v)
+inline arm(v, hold)
 {
-	d_step { event = v; armed = true };
+	d_step { event = v + hold - 1; armed = true };
 	if
 	:: BREAK == ARM_DOES_NOT_LOOK -> moved = false
 	:: else -> moved = (pos != v)
@@ -140,7 +151,7 @@ inline tell()
 	   :: BREAK == WAKE_DOES_NOT_ARM -> break
 	   :: else -> skip
 	   fi;
-	   arm(at);
+	   arm(at, 1);
 	   if
 	   :: moved
 	   :: else -> break
@@ -173,8 +184,13 @@ inline lane_sleep(me)
 			tell();
 			asleep = (at == seen[me])
 		:: else ->
-			arm(seen[me]);
-			asleep = !moved
+			held[me] = (HOLD > 1 && flowing && seen[me] == cursor);
+			if
+			:: held[me] -> arm(seen[me], HOLD)
+			:: else -> arm(seen[me], 1)
+			fi;
+			asleep = !moved;
+			held[me] = (held[me] && asleep)
 		fi
 	:: else
 	fi;
@@ -188,6 +204,11 @@ inline lane_sleep(me)
 inline lane_wake(me, notified)
 {
 	linked[me] = false;
+	if
+	:: held[me] && up && !notified && pos < seen[me] + HOLD && BREAK != HELD_AGAIN -> flowing = false
+	:: else
+	fi;
+	held[me] = false;
 	if
 	:: up ->
 		if
@@ -212,7 +233,7 @@ inline sleep_and_wake(me)
 	:: asleep ->
 		release();
 end_asleep:	atomic {
-			wake_fd[me] || (event_fd && generation == link) ->
+			wake_fd[me] || (event_fd && generation == link) || (held[me] && BREAK != HELD_FOR_EVER) ->
 			told = (event_fd && generation == link)
 		};
 		wake_fd[me] = false; /* the sleeper's own eventfd is read before the lock is taken */
@@ -240,6 +261,10 @@ proctype Level(byte me)
 		if
 		:: cursor = cursor + 1
 		:: cursor = limit
+		fi;
+		if
+		:: HOLD > 1 -> flowing = true
+		:: true
 		fi;
 progress_consumed:	release()
 	   :: else ->

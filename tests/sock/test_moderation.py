@@ -5,6 +5,7 @@ The peer moves in steps: it waits until our side sleeps, which shows in the even
 second makes any step but the slowest part of a flow; a step that takes nearly that long is repeated.
 """
 import contextlib
+import os
 import time
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from hostile.victim import stats, until
 from lab.packedring import AVAIL, USED, PackedDeviceQueue, PackedDriverQueue, avail_bits, wanted
 from lab.peer import BASIC
-from lab.proc import Proc, preload_env, scale
+from lab.proc import Proc, preload_env, require, scale
 from lab.ring import DeviceQueue, need_event
 from lab.vhostpeer import BackEnd, F, FrontEnd
 
@@ -321,3 +322,31 @@ def test_interrupt_mode_looks_only_when_told(sock, poll):
         side.asleep(queue)
         misses = lane(p)["rx_poll_miss"] - misses
         assert misses <= 100 if poll == 0 else misses > 200
+
+
+ECHO = START + """
+while True:
+    s.send(s.recv(2000))
+"""
+PING = START + """
+for n in range(2000):
+    s.send(bytes(12) + b"\\x88\\xb5" + n.to_bytes(4, "big") + bytes(46))
+    assert s.recv(2000)[14:18] == n.to_bytes(4, "big")
+print("answered", flush=True)
+"""
+
+
+@pytest.mark.parametrize("variables", [{}, {"RX_POLL": 0, "SELECT_POLL": 0}, {"RX_POLL": -1}, {"RX_POLL": -1, "RX_POLL_YIELD": 1}])
+def test_two_ends_on_one_core(sock, variables):
+    """A spinner does not keep the core from the end that it waits for. Without giving it away, 2,000 round trips of which each takes two
+    time slices last longer than they may here."""
+    require("taskset")
+    core = str(min(os.sched_getaffinity(0)))
+
+    def end(code, mode, role):
+        env = preload_env(f"pd0=vhost-user:{sock},mode={mode},role={role}", SEND_WHEN_DOWN="wait", **variables)
+        return Proc(["/usr/bin/python3", "-c", code], env=env, wrap=["taskset", "-c", core])
+    with end(ECHO, "listen", "backend") as echo:
+        echo.expect("ready")
+        with end(PING, "connect", "frontend") as ping:
+            ping.expect("answered", 30)

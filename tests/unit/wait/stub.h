@@ -30,6 +30,7 @@ struct stub_lane {
 	uint32_t event;      /* position to notify at */
 	uint32_t armed;
 	uint32_t arms; /* how often somebody went to sleep, or told others */
+	uint32_t held; /* of these, how often for several positions */
 	int event_fd;
 };
 
@@ -43,6 +44,7 @@ static bool stub_arm(struct pd_lane *lane, enum pd_dir dir, uint32_t seen, uint3
 	struct stub_lane *s = (struct stub_lane *)lane;
 
 	s->arms++;
+	s->held += hold > 1;
 	pd_store_relaxed(&s->event, seen + hold - 1);
 	pd_store_relaxed(&s->armed, 1);
 	pd_fence_full(); /* pairs with the one in stub_publish */
@@ -74,7 +76,7 @@ static inline void stub_lane_init(struct stub_lane *s)
 	struct pd_ctr_block *const none[PD_DIRS] = {NULL, NULL};
 	struct pd_lane_side *side = &s->lane.side[PD_RX];
 
-	s->published = s->event = s->armed = s->arms = 0;
+	s->published = s->event = s->armed = s->arms = s->held = 0;
 	pd_lane_init(&s->lane, &stub_lane_ops, 0, 0, none);
 	s->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	must(s->event_fd >= 0);

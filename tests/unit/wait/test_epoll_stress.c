@@ -39,6 +39,7 @@ struct epoll {
 struct shape {
 	int threads, epolls, levels;
 	bool churn; /* everything changes meanwhile */
+	bool hold;  /* who sleeps alone asks for several positions while they flow */
 };
 
 static struct {
@@ -287,7 +288,7 @@ static void *churner(void *arg)
 /* Nothing was reported more often than it came, and nobody went round without sleeping. */
 static void check_counts(void)
 {
-	uint64_t arms = 0, work = 0;
+	uint64_t arms = 0, held = 0, work = 0;
 
 	for (int source = 0; source < SOURCES; source++) {
 		work += t.published[source];
@@ -297,10 +298,14 @@ static void check_counts(void)
 				    t.published[source] + t.renewed[e][source]);
 		}
 	}
-	for (int lane = 0; lane < LANES; lane++)
+	for (int lane = 0; lane < LANES; lane++) {
 		arms += t.lanes[lane].arms;
-	print_message("# %llu times armed for %llu changes, %u epolls\n", (unsigned long long)arms,
-		      (unsigned long long)work, t.made);
+		held += t.lanes[lane].held;
+	}
+	print_message("# %llu times armed, %llu held, for %llu changes, %u epolls\n",
+		      (unsigned long long)arms, (unsigned long long)held, (unsigned long long)work,
+		      t.made);
+	assert_int_equal(held > 0, t.shape.hold);
 	assert_true(arms < 16 * t.shape.threads * work);
 }
 
@@ -310,10 +315,13 @@ static void run(const struct shape *shape)
 
 	memset(&t, 0, sizeof(t));
 	t.shape = *shape;
+	pd_moderation_tuning = (struct pd_moderation_tuning){
+		.enabled = shape->hold, .count = 2, .period_ns = 2000000};
 	pd_wait_hold = guest_hold;
 	pd_wait_drop = guest_drop;
 	for (int i = 0; i < LANES; i++) {
 		stub_lane_init(&t.lanes[i]);
+		t.lanes[i].lane.side[PD_RX].hold_max = 4;
 		stub_object_init(&t.frames[i], &t.lanes[i], false);
 		stub_object_init(&t.news[i], &t.lanes[i], true);
 		t.frames[i].dawdle = t.news[i].dawdle = 2;
@@ -355,15 +363,22 @@ static void run(const struct shape *shape)
 
 static void test_eight_threads_on_four_epolls(void **state)
 {
-	run(&(struct shape){8, 4, 2, true});
+	run(&(struct shape){8, 4, 2, true, false});
 }
 
 /* Threads that go to sleep tell those that sleep already, so many of them heal what one lost. Alone each must do. */
 static void test_one_thread_alone(void **state)
 {
-	run(&(struct shape){1, 1, 0, false});
-	run(&(struct shape){1, 1, 1, false});
-	run(&(struct shape){2, 2, 1, false});
+	run(&(struct shape){1, 1, 0, false, false});
+	run(&(struct shape){1, 1, 1, false, false});
+	run(&(struct shape){2, 2, 1, false, false});
+}
+
+/* Bounded sleeps, of one thread and of two on one lane. */
+static void test_alone_and_held(void **state)
+{
+	run(&(struct shape){1, 1, 1, false, true});
+	run(&(struct shape){2, 2, 1, false, true});
 }
 
 int main(void)
@@ -371,6 +386,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_eight_threads_on_four_epolls),
 		cmocka_unit_test(test_one_thread_alone),
+		cmocka_unit_test(test_alone_and_held),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

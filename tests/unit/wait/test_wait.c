@@ -19,6 +19,15 @@ static struct stub_object object;
 static struct pd_epoll ep;
 static __thread bool slept;
 
+/* In place of libc's: how often a spin gives the core away. */
+static unsigned yields;
+
+int sched_yield(void)
+{
+	yields++;
+	return 0;
+}
+
 static int setup(void **state)
 {
 	pd_wait_tuning.spin_us = 0;
@@ -177,6 +186,46 @@ static void test_a_beacon_calls_all_and_is_seen_by_none(void **state)
 	close(fd);
 }
 
+/* Spin to the end of it; how often it would ask again. */
+static unsigned spin(struct pd_spin *history, int64_t setting_us, uint64_t deadline_ns)
+{
+	struct pd_spin_loop loop = {.spin = history};
+	unsigned rounds = 0;
+
+	yields = 0;
+	while (pd_spin_more(&loop, setting_us, deadline_ns))
+		rounds++;
+	return rounds;
+}
+
+static void test_a_spin_gives_the_core_back(void **state)
+{
+	struct pd_spin history = {0};
+	unsigned rounds;
+
+	/* Interrupt-driven: not once. */
+	assert_int_equal(spin(&history, 0, PD_WAIT_FOREVER), 0);
+	assert_int_equal(yields, 0);
+	/* A long one, once each 50 us; a slow machine looks more rarely, and then gives it away each time. */
+	rounds = spin(&history, 20000, PD_WAIT_FOREVER);
+	assert_in_range(yields, 1, 20000 / 50);
+	assert_true(rounds > yields);
+	/* For ever, until the call's own end. */
+	spin(&history, INT32_MAX, pd_clock_ns() + 5 * PD_NS_PER_MS);
+	assert_in_range(yields, 1, 5000 / 50);
+	/* When told to, between any two looks. */
+	pd_wait_tuning.yield = true;
+	rounds = spin(&history, 1000, PD_WAIT_FOREVER);
+	pd_wait_tuning.yield = false;
+	assert_true(yields >= rounds);
+	/* What does not pay off shrinks. */
+	for (int i = 0; i < 50; i++) {
+		spin(&history, -1, PD_WAIT_FOREVER);
+		pd_spin_end(&history, false);
+	}
+	assert_int_equal(history.budget_ns, PD_SPIN_MIN_NS);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -188,6 +237,7 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(test_a_beacon_calls_all_and_is_seen_by_none, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(test_a_spin_gives_the_core_back, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

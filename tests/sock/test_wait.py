@@ -416,3 +416,21 @@ def test_threads_in_a_muddle(mode, rounds):
     done = subprocess.run([BUILD / "tests/sock/stress", mode, str(rounds)], env=environment(),
                           capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+@pytest.mark.parametrize("env, counts", [({}, "1112" * 3), ({"PALLADIUM_SELECT_SKIP_OS": "1"}, "2" * 12),
+                                         ({"PALLADIUM_SELECT_POLL_OS_FORCE": "1"}, "2" * 12),
+                                         ({"PALLADIUM_SELECT_SKIP_OS": "0"}, "1" * 12)],
+                         ids=["default", "always", "force", "never"])
+def test_how_often_an_epoll_looks_at_the_kernel(env, counts):
+    """While a port's socket is ready, a pipe that is ready too comes as often as the setting says."""
+    assert on_ports("""
+a, b = packet(A), packet(B)
+r, w = os.pipe()
+e = select.epoll()
+e.register(b.fileno(), select.EPOLLIN)
+e.register(r, select.EPOLLIN)
+os.write(w, b"x")
+a.send(frame(0))
+say("".join(str(len(e.poll(0))) for _ in range(12)))
+""", **env) == counts + "\n"

@@ -164,6 +164,29 @@ static void pd_sock_moderation_init(void)
 	};
 }
 
+/*
+ * How poll, select and epoll spin, and how often they look at the kernel's descriptors meanwhile. SELECT_POLL_OS_FORCE means
+ * always, where the two others are not set themselves (VMA's rule).
+ */
+static void pd_sock_select_init(void)
+{
+	bool force = pd_vars.select_poll_os_force;
+	int64_t looks = pd_vars.select_poll_os_ratio, skips = pd_vars.select_skip_os;
+
+	if (force && !pd_vars_is_set(&pd_vars, &pd_vars.select_poll_os_ratio))
+		looks = 1;
+	if (force && !pd_vars_is_set(&pd_vars, &pd_vars.select_skip_os))
+		skips = 1;
+	pd_wait_tuning = (struct pd_wait_tuning){
+		.spin_us = pd_vars.select_poll == PD_POLL_ADAPTIVE  ? -1
+			   : pd_vars.select_poll == PD_POLL_FOREVER ? INT32_MAX
+								    : pd_vars.select_poll,
+		.kernel_looks = (unsigned)looks,
+		.kernel_skips = skips ? (unsigned)skips : UINT32_MAX,
+		.yield = pd_vars.rx_poll_yield,
+	};
+}
+
 int pd_sock_layer_start(const struct pd_config *config)
 {
 	int ret = pd_ports_init(config);
@@ -178,16 +201,11 @@ int pd_sock_layer_start(const struct pd_config *config)
 	pd_wait_hold = pd_sock_wait_hold;
 	pd_wait_drop = pd_sock_wait_drop;
 	pd_spin_max_ns = (uint32_t)pd_vars.poll_adaptive_max_usec * PD_NS_PER_US;
-	pd_wait_tuning.yield = pd_vars.rx_poll_yield;
 	pd_sock_moderation_init();
 	pd_internal_fd = pd_sock_internal_fd;
 	pd_internal_fd_close = pd_fd_internal_close;
 	pd_log_keep(pd_fd_internal);
-	if (pd_vars.select_poll == PD_POLL_ADAPTIVE)
-		pd_wait_tuning.spin_us = -1;
-	else
-		pd_wait_tuning.spin_us =
-			pd_vars.select_poll == PD_POLL_FOREVER ? INT32_MAX : pd_vars.select_poll;
+	pd_sock_select_init();
 	pd_port_on_receive_end = pd_packet_salvage;
 	pd_hooks.socket = pd_hook_socket;
 	pd_multiplex_init();

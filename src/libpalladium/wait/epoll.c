@@ -41,10 +41,8 @@
 #define PD_EPOLL_EXCLUSIVE_OK                                                          \
 	((uint32_t)(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | \
 		    EPOLLEXCLUSIVE))
-/* Rounds of spinning between two looks at kernel members. */
-#define PD_EPOLL_SPIN_KERNEL_ROUNDS 64
 
-struct pd_wait_tuning pd_wait_tuning = {.spin_us = -1, .kernel_ratio = 4};
+struct pd_wait_tuning pd_wait_tuning = {.spin_us = -1, .kernel_looks = 10, .kernel_skips = 4};
 
 struct pd_epoll_item {
 	struct pd_list in_epoll;   /* ep->items unless it rests, under ep->lock */
@@ -651,6 +649,11 @@ bool pd_spin_more(struct pd_spin_loop *loop, int64_t setting_us, uint64_t deadli
 	return now < loop->until_ns && now < deadline_ns;
 }
 
+bool pd_spin_kernel_turn(const struct pd_spin_loop *loop)
+{
+	return pd_wait_tuning.kernel_looks && loop->rounds % pd_wait_tuning.kernel_looks == 0;
+}
+
 /* Look at the kernel's members: up to `max` events, without waiting. */
 static int pd_epoll_kernel(struct pd_epoll *ep, struct epoll_event *events, int max)
 {
@@ -672,7 +675,7 @@ static int pd_epoll_round(struct pd_epoll *ep, struct epoll_event *events, int m
 		pd_wait_add_bell(ws, &ep->self.bell, seq, NULL);
 	if (!pd_load_relaxed(&ep->kernel_members) || n == max)
 		return n;
-	if (n ? pd_fetch_add(&ep->harvests, 1) + 1 < pd_wait_tuning.kernel_ratio : !look_at_kernel)
+	if (n ? pd_fetch_add(&ep->harvests, 1) + 1 < pd_wait_tuning.kernel_skips : !look_at_kernel)
 		return n;
 	k = pd_epoll_kernel(ep, events + n, max - n);
 	if (k < 0)
@@ -725,8 +728,7 @@ int pd_epoll_wait(struct pd_epoll *ep, struct epoll_event *events, int max, uint
 	if (n || deadline_ns == PD_WAIT_NOT)
 		return n;
 	while (!n && pd_spin_more(&spin, pd_wait_tuning.spin_us, deadline_ns))
-		n = pd_epoll_round(ep, events, max, NULL,
-				   spin.rounds % PD_EPOLL_SPIN_KERNEL_ROUNDS == 0);
+		n = pd_epoll_round(ep, events, max, NULL, pd_spin_kernel_turn(&spin));
 	pd_spin_end(&ep->spin, n > 0);
 	if (n)
 		return n;

@@ -7,9 +7,6 @@
 #include "base/sys.h"
 #include "wait/pollable.h"
 
-/* Rounds of spinning between two looks at kernel descriptors. */
-#define PD_POLL_SPIN_KERNEL_ROUNDS 64
-
 /* All polls of a process learn together whether spinning pays off. */
 static struct pd_spin pd_poll_spin;
 
@@ -162,7 +159,7 @@ int pd_poll(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
 	if (!ready && deadline_ns != PD_WAIT_NOT) {
 		while (!ready && pd_spin_more(&spin, pd_wait_tuning.spin_us, deadline_ns))
 			ready = pd_poll_round(fds, objects, n, ws, NULL,
-					      spin.rounds % PD_POLL_SPIN_KERNEL_ROUNDS == 0);
+					      pd_spin_kernel_turn(&spin));
 		pd_spin_end(&pd_poll_spin, ready > 0);
 		*slept = !ready;
 		if (!ready)

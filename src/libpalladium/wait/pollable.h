@@ -95,10 +95,12 @@ void pd_pollable_after_fork(struct pd_pollable *p);
 
 /* How the program's settings say to spin and to mix; one per process. */
 struct pd_wait_tuning {
-	int64_t spin_us;       /* poll, select, epoll: -1 adapts */
-	unsigned kernel_ratio; /* look at kernel members every so many harvests that found something
-				*/
-	bool yield;            /* give the core away between two looks */
+	int64_t spin_us; /* poll, select, epoll: -1 adapts */
+	unsigned
+		kernel_looks; /* a spin looks at kernel descriptors at every so many rounds; 0: not at all */
+	unsigned
+		kernel_skips; /* an epoll that has ready sockets of ports does at every so many calls */
+	bool yield;           /* give the core away between two looks */
 };
 extern struct pd_wait_tuning pd_wait_tuning;
 
@@ -167,5 +169,8 @@ struct pd_spin_loop {
 	unsigned rounds;
 };
 bool pd_spin_more(struct pd_spin_loop *loop, int64_t setting_us, uint64_t deadline_ns);
+
+/* Whether this round of a spin is one that also looks at the kernel's descriptors. */
+bool pd_spin_kernel_turn(const struct pd_spin_loop *loop);
 
 #endif /* PD_WAIT_POLLABLE_H */

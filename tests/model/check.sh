@@ -94,5 +94,11 @@ run "a sleeper does not look again" breaks -DBREAK=1
 run "who left stays called" breaks -DBREAK=2
 run "the last leaves the beacon lit" breaks -DBREAK=3
 run "the first puts it out" breaks -DBREAK=4
+model=marks
+run "two wait for one that rests" holds -DITEMS=1
+run "one waits for two that rest" holds -DITEMS=2 -DWAITERS=1
+run "the flag is cleared after asking" breaks -DITEMS=1 -DBREAK=1
+run "the mark comes before the change" breaks -DITEMS=1 -DBREAK=2
+run "the bell is read after asking" breaks -DITEMS=1 -DBREAK=3
 echo "1..$n"
 exit $failed

@@ -13,7 +13,8 @@
  *
  * No mark is lost between asking and resting: a mark comes after the change, and the flag that it sets is cleared before the asking, with
  * read-modify-writes of one word. So either the asking sees the change, or the mark finds the flag clear and pushes. A thread that is
- * about to sleep has noted the lanes before it asked, and the epoll's bell before that, which pd_pollable_ring rings.
+ * about to sleep has noted the lanes before it asked, and the epoll's bell before that, which pd_pollable_ring rings
+ * (tests/model/marks.pml).
  *
  * Level-triggered interest is asked anew at each harvest. Edge-triggered interest remembers the
  * edge counts last reported. ONESHOT disables the item until it is modified. Items take turns: what

@@ -329,7 +329,7 @@ while True:
     s.send(s.recv(2000))
 """
 PING = START + """
-for n in range(2000):
+for n in range(10000):
     s.send(bytes(12) + b"\\x88\\xb5" + n.to_bytes(4, "big") + bytes(46))
     assert s.recv(2000)[14:18] == n.to_bytes(4, "big")
 print("answered", flush=True)
@@ -338,7 +338,7 @@ print("answered", flush=True)
 
 @pytest.mark.parametrize("variables", [{}, {"RX_POLL": 0, "SELECT_POLL": 0}, {"RX_POLL": -1}, {"RX_POLL": -1, "RX_POLL_YIELD": 1}])
 def test_two_ends_on_one_core(sock, variables):
-    """A spinner does not keep the core from the end that it waits for. Without giving it away, 2,000 round trips of which each takes two
+    """A spinner does not keep the core from the end that it waits for. Without giving it away, 10,000 round trips of which each takes two
     time slices last longer than they may here."""
     require("taskset")
     core = str(min(os.sched_getaffinity(0)))

@@ -159,3 +159,17 @@ sys.stdin.readline()
         p.write("\n")
     assert shown["port"][0]["counters"]["tx_drop_port_down"] == 2
     assert [c["tx_drops"] for c in sockets_of(shown).values()] == [2]
+
+
+def test_a_pool_that_runs_out(counted):
+    """One socket reads, another keeps every frame until no buffer is left."""
+    c = counted("""
+import sys
+a, b, other = packet(A), packet(B), packet(B)
+for s in (b, other):
+    s.setsockopt(socket.SOL_SOCKET, 33, 1 << 20)
+for i in range(1000):
+    a.send(frame(i))
+    attempt(b.recv, 100, MSG_DONTWAIT)
+""", process=True, PALLADIUM_RX_BUFS=256)
+    assert c["pool_empty"] >= 500

@@ -37,6 +37,7 @@ struct pd_buffer *pd_frame_copy(const struct pd_buffer *src)
 	got = pd_buffer_alloc(pd_rx_pool, chain, need);
 	if (got < need) {
 		pd_buffer_free(chain, got);
+		pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_POOL_EMPTY, 1);
 		return NULL;
 	}
 	for (uint32_t i = 0; i < need; i++) {
@@ -86,8 +87,10 @@ static struct pd_buffer *pd_packet_copy(struct pd_packet_call *call, const struc
 	if (!spares->n)
 		spares->n = pd_buffer_alloc(pd_rx_pool, spares->index,
 					    pd_packet_spares_want(call, left));
-	if (pd_unlikely(!spares->n))
+	if (pd_unlikely(!spares->n)) {
+		pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_POOL_EMPTY, 1);
 		return NULL;
+	}
 	b = pd_buffer_get(spares->index[--spares->n]);
 	pd_frame_copy_head(b, src);
 	if (pd_likely(src->next == PD_BUFFER_NONE)) {

@@ -28,9 +28,6 @@
 #include "sock/layer.h"
 #include "sock/packet.h"
 
-/* What the kernel gives a new socket: net.core.rmem_default. */
-#define PD_PACKET_BUFFER_DEFAULT 212992
-
 static void pd_packet_release(struct pd_sock *sk);
 static void pd_packet_destroy(struct pd_sock *sk);
 
@@ -553,11 +550,19 @@ static void pd_packet_init(struct pd_packet *s, int type, uint16_t protocol)
 	s->inline_mode = pd_vars.metadata == PD_METADATA_INLINE;
 	s->recv_control = s->inline_mode;
 	pd_packet_options_init(s);
-	s->rcvbuf = s->sndbuf = PD_PACKET_BUFFER_DEFAULT;
-	s->receive_limit_bytes = pd_max((uint64_t)PD_PACKET_BUFFER_DEFAULT, pd_vars.rx_bytes_min);
 	pd_steer_own_init(&s->receive_own, pd_vars.ring_allocation_logic_rx);
 	pd_steer_own_init(&s->send_own, pd_vars.ring_allocation_logic_tx);
 	s->send_key = PD_STEER_NONE;
+}
+
+/* The buffers of a new socket are as large as the kernel makes them: as those of `fd`, which stands in for it. */
+static void pd_packet_size_buffers(struct pd_packet *s, int fd)
+{
+	socklen_t len = sizeof(s->rcvbuf);
+
+	pd_sys_getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &s->rcvbuf, &len);
+	pd_sys_getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &s->sndbuf, &len);
+	s->receive_limit_bytes = pd_max((uint64_t)s->rcvbuf, pd_vars.rx_bytes_min);
 }
 
 int pd_packet_new(int fd, int type, uint16_t protocol, struct pd_sock **out)
@@ -582,6 +587,7 @@ int pd_packet_new(int fd, int type, uint16_t protocol, struct pd_sock **out)
 		ret = pd_min(fd, 0);
 	}
 	s->fd = fd;
+	pd_packet_size_buffers(s, fd);
 	s->ctr = pd_ctr_alloc(PD_CTR_SOCKET, fd, PD_SHM_NONE, "packet");
 	pd_ctr_text(s->ctr, PD_CTR_TEXT_KIND, "packet/%s", s->type == SOCK_RAW ? "raw" : "dgram");
 	pd_ctr_gauge(s->ctr, PD_CTR_SOCKET_RX_LIMIT_BYTES, s->receive_limit_bytes);

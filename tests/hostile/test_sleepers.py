@@ -292,6 +292,7 @@ def test_a_blocking_sender_is_told(sock, role):
                 peer.reset_rings()
                 peer.start_like_qemu()
                 peer.post_rx([2048] * 64, refill=False)
+                until(lambda: link(p), "the link")  # else the first send is refused, as it should be
             else:
                 peer.wait_started()
                 with peer.serving():

@@ -65,11 +65,34 @@ static void hear(int fd)
 		abort();
 }
 
+static uint32_t ran;
+
+static void note_run(struct pd_progress_work *work)
+{
+	(void)work;
+	pd_store_release(&ran, 1); /* pairs with progress_runs */
+}
+
+/*
+ * Wait until the progress thread is past its start. AddressSanitizer allocates for a thread that starts, and a child that is forked
+ * in that moment finds the allocator locked for ever.
+ */
+static void progress_runs(void)
+{
+	static struct pd_progress_work work = {.fn = note_run};
+
+	pd_store_relaxed(&ran, 0);
+	pd_progress_post(&work);
+	while (!pd_load_acquire(&ran))
+		sched_yield();
+}
+
 /* fork as preload does it: control state is whole in the child. */
 static pid_t fork_family(void)
 {
 	pid_t pid;
 
+	progress_runs();
 	pd_lock(&pd_control);
 	pid = fork();
 	if (pid == 0)

@@ -45,6 +45,10 @@ static void pd_stub_nothing(struct pd_sock *sk)
 
 void pd_sock_ops_fill(struct pd_sock_ops *ops)
 {
+	/* Threads that make the first sockets of a kind at the same time. */
+	static struct pd_lock lock = PD_LOCK_INIT(PD_RANK_LEAF);
+
+	pd_lock(&lock);
 #define PD_SLOT(name)                               \
 	do {                                        \
 		if (!ops->name)                     \
@@ -63,6 +67,7 @@ void pd_sock_ops_fill(struct pd_sock_ops *ops)
 		ops->release = pd_stub_nothing;
 	if (!ops->destroy)
 		ops->destroy = pd_stub_nothing;
+	pd_unlock(&lock);
 }
 
 static struct {

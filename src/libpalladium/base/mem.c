@@ -57,6 +57,7 @@ uint64_t pd_mem_unit(uint64_t bytes)
 								   : pd_mem_page();
 }
 
+/* `bytes`, rounded up to a multiple of `unit`, a power of two. */
 static uint64_t mem_round_up(uint64_t bytes, uint64_t unit)
 {
 	return (bytes + unit - 1) & ~(unit - 1);

@@ -316,6 +316,7 @@ static ssize_t pd_packet_read(struct pd_sock *sk, void *buf, size_t n)
 	return !n ? 0 : pd_packet_recvfrom(sk, buf, n, 0, NULL, NULL);
 }
 
+/* One frame into `iov`. `flags` as recvmsg. Returns octets or -errno; 0 at once for no room at all, as read does. */
 static ssize_t pd_packet_readv_flags(struct pd_sock *sk, const struct iovec *iov, int count,
 				     int flags)
 {
@@ -417,6 +418,7 @@ static ssize_t pd_packet_write(struct pd_sock *sk, const void *buf, size_t n)
 	return pd_packet_sendto(sk, buf, n, 0, NULL, 0);
 }
 
+/* One frame from `iov`. `flags` as sendmsg. Returns octets or -errno; 0 at once for nothing at all, as write does. */
 static ssize_t pd_packet_writev_flags(struct pd_sock *sk, const struct iovec *iov, int count,
 				      int flags)
 {

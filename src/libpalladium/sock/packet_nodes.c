@@ -138,6 +138,7 @@ static PD_ALWAYS_INLINE void pd_packet_take_end(struct pd_packet_call *call)
 		call->lane->ops->rx_done(call->lane, call->done);
 }
 
+/* The end of a round: what was consumed of the frames shown goes back to the lane. */
 static void pd_packet_input_finish(struct pd_engine *engine, struct pd_node *node)
 {
 	struct pd_packet_call *call = engine->call;
@@ -291,6 +292,7 @@ static void pd_packet_match_refuse(struct pd_packet_call *call, const struct pd_
 							 : PD_PACKET_MATCH_ERROR_NO_SOCKET);
 }
 
+/* The node: sends each frame on to who wants it. Returns the frames it saw. */
 static unsigned pd_packet_match_dispatch(struct pd_engine *engine, struct pd_node *node,
 					 struct pd_vector *vector)
 {
@@ -346,6 +348,7 @@ PD_NODE_REGISTER(pd_packet_match) = {
 
 /* --- packet-deliver ----------------------------------------------------------------------- */
 
+/* The node: each frame into the next message of the call. Returns the frames it saw. */
 static unsigned pd_packet_deliver_dispatch(struct pd_engine *engine, struct pd_node *node,
 					   struct pd_vector *vector)
 {
@@ -512,6 +515,7 @@ static void pd_packet_queue_frames(const struct pd_packet_call *call, struct pd_
 		pd_buffer_free(own.index, own.n); /* the queues hold theirs */
 }
 
+/* The node: copies into the queues of the taps that want them; frames without a copy are dropped. Returns the frames it saw. */
 static unsigned pd_packet_queue_dispatch(struct pd_engine *engine, struct pd_node *node,
 					 struct pd_vector *vector)
 {

@@ -276,6 +276,7 @@ struct pd_packet_graph *pd_packet_graph_new(const struct pd_port *port, unsigned
 /* Undo pd_packet_graph_new. NULL is allowed. */
 void pd_packet_graph_free(struct pd_packet_graph *graph);
 
+/* The engines of a lane of `port`. */
 static inline struct pd_packet_graph *pd_packet_graph_of(struct pd_port *port,
 							 const struct pd_lane *lane)
 {

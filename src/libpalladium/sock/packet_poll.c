@@ -203,6 +203,7 @@ static uint32_t pd_packet_answer(struct pd_packet *s, uint32_t events, uint32_t 
 	return ready & (events | EPOLLERR | EPOLLHUP);
 }
 
+/* pd_pollable_ops.poll. */
 static uint32_t pd_packet_poll(struct pd_pollable *p, uint32_t events, struct pd_wait_set *ws,
 			       struct pd_edge *edge)
 {
@@ -336,6 +337,7 @@ bool pd_packet_gather(uint64_t ports, bool all, struct pd_wait_set *ws)
 	return left;
 }
 
+/* pd_pollable_ops.feeds. */
 static uint64_t pd_packet_feeds(struct pd_pollable *p)
 {
 	const struct pd_packet *s = pd_container_of(p, struct pd_packet, pollable);
@@ -407,6 +409,7 @@ static bool pd_packet_glance_in(struct pd_packet *s, uint32_t *edge)
 	return found;
 }
 
+/* pd_pollable_ops.glance. */
 static uint32_t pd_packet_glance(struct pd_pollable *p, uint32_t events, struct pd_wait_set *ws,
 				 struct pd_edge *edge)
 {

@@ -587,6 +587,7 @@ static struct pd_tx_run *pd_tx_run_of(const struct pd_engine *engine)
 	return pd_container_of(call, struct pd_tx_call, call)->run;
 }
 
+/* The node: makes frames of the messages of the run. Returns how many. */
 static unsigned pd_packet_send_dispatch(struct pd_engine *engine, struct pd_node *node,
 					struct pd_vector *vector)
 {

@@ -77,6 +77,7 @@ static void pd_sleeper_end(void *arg)
 	pd_lib_leave();
 }
 
+/* Once per process: the key by which a thread that ends takes its note with it. */
 static void pd_sleepers_key_create(void)
 {
 	if (pthread_key_create(&pd_sleepers_key, pd_sleeper_end))

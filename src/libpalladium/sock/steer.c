@@ -189,6 +189,7 @@ static inline uint64_t pd_steer_mix8(uint64_t h, const uint8_t *bytes)
 	return pd_steer_mix(h, word);
 }
 
+/* Mix four bytes. */
 static inline uint64_t pd_steer_mix4(uint64_t h, const uint8_t *bytes)
 {
 	uint32_t word;

@@ -90,6 +90,7 @@ static struct pd_buffer *build(struct pd_device_burst *burst, const struct pd_ri
 	return bufs[0];
 }
 
+/* pd_device_show, for one format. Data path. */
 static PD_ALWAYS_INLINE enum pd_device_chain show(struct pd_vq *vq, bool packed,
 						  const struct pd_ring_block *block, uint32_t ahead,
 						  uint32_t hdr_bytes, struct pd_device_burst *burst,
@@ -278,6 +279,7 @@ static int out_of_room(struct pd_vq *vq, uint32_t entries, uint32_t descs)
 	return 0;
 }
 
+/* pd_device_fill, for one format. Data path. */
 static PD_ALWAYS_INLINE int fill(struct pd_vq *vq, bool packed, struct pd_ring_block *block,
 				 const struct pd_buffer *b, uint32_t hdr_bytes)
 {

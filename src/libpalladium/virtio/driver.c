@@ -45,6 +45,7 @@ static PD_ALWAYS_INLINE uint32_t give_back(struct pd_vq *vq, uint32_t head)
 	return n;
 }
 
+/* pd_driver_reclaim, for one format: takes back what the device has used. Returns 0 or -ENETDOWN. */
 static PD_ALWAYS_INLINE int reclaim(struct pd_vq *vq, bool packed)
 {
 	struct pd_ring_reader r;
@@ -136,6 +137,10 @@ static PD_NOINLINE uint32_t receive_older(struct pd_vq *vq, struct pd_ring_used 
 	return n;
 }
 
+/*
+ * Receive: move used elements into the private fifo (vq->done), each checked once, until it holds `want` or none is left. Returns how many
+ * it holds or -ENETDOWN.
+ */
 static PD_ALWAYS_INLINE int harvest(struct pd_vq *vq, bool packed, uint32_t want)
 {
 	const uint32_t size = vq->size, mask = vq->mask, buf_bytes = vq->buf_bytes;
@@ -248,6 +253,7 @@ static PD_ALWAYS_INLINE int show_frame(struct pd_vq *vq, bool avip, struct pd_bu
 	return FRAME_SHOWN;
 }
 
+/* pd_driver_rx, for one format and dialect. Data path. */
 static PD_ALWAYS_INLINE int rx(struct pd_vq *vq, bool packed, bool avip,
 			       const struct pd_vq_headers *headers, uint16_t port,
 			       struct pd_buffer **bufs, unsigned n, bool *notify)

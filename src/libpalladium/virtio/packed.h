@@ -85,6 +85,7 @@ static PD_ALWAYS_INLINE uint64_t *pd_packed_word(const struct pd_vq *vq, uint32_
 {
 	return (uint64_t *)(void *)&vq->packed_desc[slot].len;
 }
+/* Such a word of its parts. */
 static PD_ALWAYS_INLINE uint64_t pd_packed_word_make(uint32_t len, uint16_t id, uint16_t flags)
 {
 	return len | (uint64_t)id << 32 | (uint64_t)flags << 48;

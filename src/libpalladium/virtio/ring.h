@@ -169,6 +169,7 @@ struct pd_ring_reader {
 	uint16_t next;             /* split */
 };
 
+/* Begin to read where the last reader ended. */
 static PD_ALWAYS_INLINE struct pd_ring_reader pd_ring_read_begin(const struct pd_vq *vq,
 								 bool packed)
 {

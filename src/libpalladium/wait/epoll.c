@@ -74,6 +74,7 @@ static const struct pd_pollable_ops pd_epoll_pollable_ops = {
 	.poll = pd_epoll_poll,
 };
 
+/* Until the socket layer sets pd_wait_gather: nobody has lanes to gather from. */
 static bool pd_wait_gather_nothing(uint64_t ports, bool all, struct pd_wait_set *ws)
 {
 	return false;

@@ -23,53 +23,11 @@
 #include <time.h>
 #include <unistd.h>
 
-static int a, b, cleaned;
+#include "sleeps.h"
+
+static int cleaned;
 static sem_t jumped;
 static sigjmp_buf back;
-static unsigned char frame[64] = {255, 255, 255, 255, 255, 255, [12] = 0x88, [13] = 0xb5};
-
-static int packet(const char *name)
-{
-	struct sockaddr_ll addr = {.sll_family = AF_PACKET, .sll_protocol = htons(0x88b5)};
-	int fd = socket(AF_PACKET, SOCK_RAW, 0);
-
-	addr.sll_ifindex = (int)if_nametoindex(name);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)))
-		exit(2);
-	return fd;
-}
-
-static void wait_recv(void)
-{
-	unsigned char buf[64];
-
-	recv(b, buf, sizeof(buf), 0);
-}
-
-static void wait_recvmmsg(void)
-{
-	unsigned char buf[64];
-	struct iovec iov = {buf, sizeof(buf)};
-	struct mmsghdr msg = {.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
-
-	recvmmsg(b, &msg, 1, 0, NULL);
-}
-
-static void wait_poll(void)
-{
-	struct pollfd p = {b, POLLIN, 0};
-
-	poll(&p, 1, -1);
-}
-
-static void wait_select(void)
-{
-	fd_set set;
-
-	FD_ZERO(&set);
-	FD_SET(b, &set);
-	select(b + 1, &set, NULL, NULL, NULL);
-}
 
 /* On an epoll of `fd`, or of nothing. */
 static void wait_epoll_of(int fd)
@@ -92,12 +50,6 @@ static void wait_epoll(void)
 static void wait_kernel(void)
 {
 	wait_epoll_of(-1);
-}
-
-static void wait_send(void)
-{
-	for (;;)
-		send(a, frame, sizeof(frame), 0);
 }
 
 static void handler(int sig)

@@ -3,7 +3,7 @@ SOCK_TESTS = tests/sock/test_cancel.py tests/sock/test_exit.py tests/sock/test_l
 	tests/sock/test_packet.py tests/sock/test_rules.py tests/sock/test_counters.py tests/sock/test_interfaces.py \
 	tests/sock/test_moderation.py tests/sock/test_several.py tests/sock/test_sidecar.py tests/sock/test_two.py tests/sock/test_wait.py
 TESTS += $(SOCK_TESTS)
-EXTRA_DIST += $(SOCK_TESTS) tests/sock/async.c tests/sock/cancel.c tests/sock/exiting.c tests/sock/jump.c tests/sock/conftest.py tests/sock/sockutil.py tests/sock/prelude.py
+EXTRA_DIST += $(SOCK_TESTS) tests/sock/async.c tests/sock/cancel.c tests/sock/exiting.c tests/sock/jump.c tests/sock/sleeps.h tests/sock/conftest.py tests/sock/sockutil.py tests/sock/prelude.py
 
 # The muddle of threads: as a program for the preload, and linked to the library for the sanitizers.
 check_PROGRAMS += tests/sock/stress tests/sock/stress_direct

@@ -215,6 +215,15 @@ def quick(step, p, side):
 every = pytest.mark.parametrize("kind, packed", [("frontend", 0), ("frontend", 1), ("backend", 0), ("backend", 1)])
 
 
+def seven_then_one(side, p, queue):
+    """Notifications after COUNT - 1 publications, and after one more."""
+    before = side.notified(queue)
+    side.publish(COUNT - 1, at_once=False)
+    seven = side.notified(queue) - before
+    side.give(1, p)
+    return seven, side.notified(queue) - before
+
+
 @every
 def test_frames_are_told_of_together(sock, kind, packed):
     """While frames flow there is one notification for COUNT of them; a few that come to rest are there after the period."""
@@ -222,15 +231,8 @@ def test_frames_are_told_of_together(sock, kind, packed):
     with program(SINK, side, sock, **MODERATED) as p:
         queue = side.ring()
 
-        def seven_then_one():
-            before = side.notified(queue)
-            side.publish(COUNT - 1, at_once=False)
-            seven = side.notified(queue) - before
-            side.give(1, p)
-            return seven, side.notified(queue) - before
-
         for _ in range(20):
-            assert quick(seven_then_one, p, side) == (0, 1)
+            assert quick(lambda: seven_then_one(side, p, queue), p, side) == (0, 1)
         assert lane(p)["rx_holds"] >= 20
         flow(side, p)
         side.give(3, p, at_once=False)          # nobody tells
@@ -270,7 +272,7 @@ def test_every_way_to_wait(sock, how):
             return side.notified(queue) - before
 
         for _ in range(5):
-            assert quick(eight, p, side) == 1
+            assert quick(lambda: seven_then_one(side, p, queue), p, side) == 1
 
 
 @every
@@ -288,15 +290,8 @@ def test_room_is_told_of_together(sock, kind, packed):
     with program(SOURCE, side, sock, **MODERATED) as p:
         queue = side.ring()
 
-        def eight():
-            before = side.notified(queue)
-            side.publish(COUNT - 1, at_once=False)
-            seven = side.notified(queue) - before
-            side.give(1, p)
-            return seven, side.notified(queue) - before
-
         for _ in range(5):
-            assert quick(eight, p, side) == (0, 1)
+            assert quick(lambda: seven_then_one(side, p, queue), p, side) == (0, 1)
         flow(side, p)
         side.give(3, p, at_once=False)
         until(lambda: side.ahead(queue) == 1, "a sleep without a bound")

@@ -134,6 +134,13 @@ static void take_mergeable(struct vlm_options *o, const char *name, const char *
 	o->single = word(name, text, words);
 }
 
+static void take_in_order(struct vlm_options *o, const char *name, const char *text)
+{
+	static const char *const words[] = {"on", "off", NULL};
+
+	o->any_order = word(name, text, words);
+}
+
 static void take_connect(struct vlm_options *o, const char *name, const char *text)
 {
 	if (mode_given && o->listens)
@@ -155,8 +162,6 @@ static void take_queues(struct vlm_options *o, const char *name, const char *tex
 static void take_ring(struct vlm_options *o, const char *name, const char *text)
 {
 	o->ring = (unsigned)number(name, text, PD_CONF_RING_MIN, PD_CONF_RING_MAX);
-	if (o->ring & (o->ring - 1))
-		refuse("--%s %s: expected a power of two", name, text);
 }
 
 static void take_format(struct vlm_options *o, const char *name, const char *text)
@@ -413,11 +418,14 @@ static const struct row {
 	{NULL, "connect", NULL, take_connect, "connect to the peer, trying until it is there", 'c'},
 	{NULL, "ports", "N", take_ports, "ports, one connection each, 1 to 64 (1)", 'p'},
 	{NULL, "queues", "N", take_queues, "queue pairs of a port, 1 to 10 (1)", 'q'},
-	{NULL, "ring", "N", take_ring, "descriptors of a ring, a power of two from 2 to 32768 (1024)", 0},
+	{NULL, "ring", "N", take_ring,
+	 "descriptors of a ring, 2 to 32768; a split one's are rounded down to a power of two (1024)", 0},
 	{NULL, "format", "F", take_format,
 	 "of the rings: split, packed, or auto (split, in dialect virtio packed if the peer can)", 0},
 	{NULL, "mergeable", "on|off", take_mergeable,
 	 "whether a frame may stand in several receive buffers (on)", 0},
+	{NULL, "in-order", "on|off", take_in_order,
+	 "whether buffers may be agreed to come back in order (on)", 0},
 	{NULL, "dialect", "D", take_dialect,
 	 "header in front of frames: avip (48 bytes, the default) or virtio", 'd'},
 	{NULL, "timeout", "SECONDS", take_timeout, "how long to wait for the peer (30)", 't'},
@@ -572,6 +580,8 @@ static void check_together(struct vlm_options *o)
 {
 	if (!o->path)
 		refuse("--socket PATH is missing");
+	if (o->format == PD_CONF_FORMAT_SPLIT && o->ring & (o->ring - 1))
+		refuse("--ring %u: expected a power of two with --format split", o->ring);
 	if (o->frames == UINT64_MAX && o->reflect)
 		o->frames = 0;
 	if (o->frames == UINT64_MAX && !o->duration_s)

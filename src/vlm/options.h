@@ -26,7 +26,8 @@ struct vlm_options {
 	enum pd_dialect dialect;
 	unsigned ports, queues, ring;
 	enum pd_conf_format format;
-	bool single; /* every frame in one receive buffer */
+	bool single;    /* every frame in one receive buffer */
+	bool any_order; /* no VIRTIO_F_IN_ORDER */
 	double timeout_s;
 	/* What is sent. */
 	struct vlm_plan plan;

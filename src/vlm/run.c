@@ -73,6 +73,7 @@ static int configure_port(const struct vlm_options *o, unsigned i, struct pd_por
 	pc->ring = o->ring;
 	pc->format = o->format;
 	pc->mergeable = !o->single;
+	pc->in_order = !o->any_order;
 	return 0;
 }
 

@@ -9,7 +9,7 @@ from lab.frames import check, numbered
 from lab.packedring import EVENT_DESC, EVENT_DISABLE, off_wrap
 from lab.ring import drain_eventfd, wait_fds
 from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd
-from hostile.victim import stats, until
+from hostile.victim import Victim, stats, until
 from interop.port import Echo
 
 LAST = 12240  # the largest frame
@@ -286,12 +286,49 @@ def back_end(sock, features):
     return BackEnd(sock, listen=True, features=features)
 
 
-@pytest.mark.parametrize("ring", [64, 256, 1024])
+@pytest.mark.parametrize("ring", [2, 3, 64, 100, 1000, 1024, 32767])
 def test_front_end_echo(sock, features, ring):
+    """Packed rings have as many descriptors as ring= says, split ones the power of two below."""
+    size = ring if features & F.RING_PACKED else 1 << ring.bit_length() - 1
     with back_end(sock, features) as be, echo(sock, features, role="frontend", ring=ring):
         be.wait_started()
         agreed(be, features)
+        assert [be.rings[i].num for i in range(2)] == [size] * 2
         returns(be, [26, 60, 1514, 9014, LAST] * 30)
+
+
+def test_in_order_is_not_agreed_to(sock):
+    """in_order=off: neither offered, as a back-end, nor asked for, as a front-end."""
+    with Echo(sock, mode="listen", in_order="off", format="packed"), \
+            FrontEnd(sock, listen=False, features=PACKED | IN_ORDER) as fe:
+        fe.start_like_qemu()
+        assert fe.features & (F.RING_PACKED | IN_ORDER) == F.RING_PACKED
+        fe.post_rx([2048] * 32)
+        echoes(fe, [60] * 20)
+    with back_end(sock, PACKED | IN_ORDER) as be, \
+            echo(sock, PACKED, role="frontend", in_order="off"):
+        be.wait_started()
+        assert be.features & (F.RING_PACKED | IN_ORDER) == F.RING_PACKED
+        returns(be, [60] * 20)
+
+
+def test_packed_without_version_1(sock):
+    """The specification knows no such rings: refused by name in both roles, and where split rings will
+    do a front-end takes those."""
+    with Victim(sock, mode="listen") as program, \
+            FrontEnd(sock, listen=False, features=PACKED & ~F.VERSION_1) as fe:
+        with pytest.raises(ConnectionError):
+            fe.start_like_qemu()
+        program.refused("packed rings without VIRTIO_F_VERSION_1")
+    with back_end(sock, PACKED & ~F.VERSION_1) as be, \
+            Victim(sock, role="frontend", format="packed") as program:
+        with pytest.raises(ConnectionError):
+            be.wait_started()
+        program.refused("packed rings without VIRTIO_F_VERSION_1")
+    with back_end(sock, PACKED & ~F.VERSION_1) as be, \
+            echo(sock, BASIC, role="frontend", dialect="virtio"):
+        be.wait_started()
+        assert not be.features & F.RING_PACKED
 
 
 def test_front_end_without_mergeable_buffers(sock, features):

@@ -200,7 +200,7 @@ def test_peer_takes_frames_with_it(sock):
 def test_wrong_usage():
     for args, why in ((["--size", "5"], "from 32 to 12240"), (["--bogus"], "no option"),
                       (["--ports"], "needs a value"), (["--queues", "11"], "from 1 to 10"),
-                      (["--ring", "100"], "power of two"), (["--expect", "x"], "zeroed, echo"),
+                      (["--ring", "100", "--format", "split"], "power of two"), (["--expect", "x"], "zeroed, echo"),
                       (["--flags", "NOPE"], "no flag"), (["x"], "not expected"),
                       (["--dialect", "virtio", "--expect", "echo"], "no sidecar"),
                       (["--listen", "--connect"], "exclude"), ([], "--socket")):

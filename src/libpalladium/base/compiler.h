@@ -46,4 +46,10 @@
 		pd_max_a > pd_max_b ? pd_max_a : pd_max_b; \
 	})
 
+/* The largest power of two that is not above `n`, which is not 0. */
+static inline uint32_t pd_power_of_two_below(uint32_t n)
+{
+	return 1u << (31 - __builtin_clz(n));
+}
+
 #endif /* PD_BASE_COMPILER_H */

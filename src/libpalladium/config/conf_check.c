@@ -124,6 +124,20 @@ static void pd_conf_drop_port(struct pd_config *cfg, uint32_t i)
 	cfg->port_count--;
 }
 
+/* Any number of descriptors will do for a packed ring alone; else it is rounded down, which is said. */
+static void pd_conf_check_ring(struct pd_conf_check *c, struct pd_port_config *port)
+{
+	uint32_t whole = pd_power_of_two_below(port->ring);
+	bool loop = !strcmp(port->transport, "loop");
+
+	if (whole == port->ring || (!loop && port->format != PD_CONF_FORMAT_SPLIT))
+		return;
+	pd_conf_error(c, &port->place,
+		      "port %s: ring: expected a power of two for %s, not %u; using %u", port->name,
+		      loop ? "a loop" : "format=split", port->ring, whole);
+	port->ring = whole;
+}
+
 /* All that concerns ports. */
 static void pd_conf_check_ports(struct pd_conf_check *c)
 {
@@ -133,6 +147,7 @@ static void pd_conf_check_ports(struct pd_conf_check *c)
 		struct pd_port_config *port = &cfg->ports[i];
 		bool ok = true;
 
+		pd_conf_check_ring(c, port);
 		if (!strcmp(port->transport, "loop"))
 			ok = pd_conf_check_loop(c, port);
 		if (!strcmp(port->transport, "vhost-user") && !*port->path) {

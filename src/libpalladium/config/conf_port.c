@@ -186,6 +186,11 @@ static void pd_conf_show_mergeable(const struct pd_port_config *port, char *out,
 	snprintf(out, size, port->mergeable ? "on" : "off");
 }
 
+static void pd_conf_show_in_order(const struct pd_port_config *port, char *out, size_t size)
+{
+	snprintf(out, size, port->in_order ? "on" : "off");
+}
+
 static void pd_conf_show_mac(const struct pd_port_config *port, char *out, size_t size)
 {
 	const uint8_t *mac = port->mac;
@@ -275,6 +280,14 @@ static void pd_conf_read_mergeable(struct pd_conf_value *v)
 		v->port->mergeable = !off;
 }
 
+static void pd_conf_read_in_order(struct pd_conf_value *v)
+{
+	int off = pd_conf_either(v, "on", "off");
+
+	if (off >= 0)
+		v->port->in_order = !off;
+}
+
 /* Read six octets in hexadecimal, parted by ':' or '-'. */
 static bool pd_conf_parse_mac(struct pd_conf_text text, uint8_t mac[6])
 {
@@ -330,15 +343,7 @@ static void pd_conf_read_steer(struct pd_conf_value *v)
 
 static void pd_conf_read_ring(struct pd_conf_value *v)
 {
-	uint32_t ring;
-
-	if (!pd_conf_number(v, PD_CONF_RING_MIN, PD_CONF_RING_MAX, ", a power of two", &ring))
-		return;
-	if (ring & (ring - 1))
-		pd_conf_refuse(v, "a power of two from %d to %d", PD_CONF_RING_MIN,
-			       PD_CONF_RING_MAX);
-	else
-		v->port->ring = ring;
+	pd_conf_number(v, PD_CONF_RING_MIN, PD_CONF_RING_MAX, "", &v->port->ring);
 }
 
 /* True when the address may belong to one station. */
@@ -430,6 +435,7 @@ static const struct pd_conf_key pd_conf_keys[] = {
 	{"dialect", NULL, false, pd_conf_read_dialect, pd_conf_show_dialect},
 	{"format", "vhost-user", false, pd_conf_read_format, pd_conf_show_format},
 	{"mergeable", "vhost-user", false, pd_conf_read_mergeable, pd_conf_show_mergeable},
+	{"in_order", "vhost-user", false, pd_conf_read_in_order, pd_conf_show_in_order},
 	{"mac", NULL, false, pd_conf_read_mac, pd_conf_show_mac},
 	{"mtu", NULL, false, pd_conf_read_mtu, pd_conf_show_mtu},
 	{"ip", NULL, true, pd_conf_read_ip, NULL},
@@ -602,7 +608,12 @@ void pd_conf_begin_port(struct pd_conf_parse *p, struct pd_conf_text name,
 	else
 		pd_conf_use_scratch(p);
 	*p->port = (struct pd_port_config){
-		.queues = 1, .ring = PD_CONF_RING_DEFAULT, .mergeable = true, .place = name_place};
+		.queues = 1,
+		.ring = PD_CONF_RING_DEFAULT,
+		.mergeable = true,
+		.in_order = true,
+		.place = name_place,
+	};
 	if (port)
 		pd_conf_copy(port->name, sizeof(port->name), name);
 	if (row)

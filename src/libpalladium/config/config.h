@@ -97,12 +97,14 @@ struct pd_port_config {
 	enum pd_conf_dialect dialect;
 	enum pd_conf_format format;
 	bool mergeable; /* agree to frames in several receive buffers */
+	bool in_order;  /* agree to VIRTIO_F_IN_ORDER */
 	uint8_t mac[6];
 	bool mac_set; /* false: mac was derived from name and path, the same at every start */
 	uint32_t mtu; /* octets of payload behind the 14 of the Ethernet header */
 	uint32_t queues;
 	enum pd_conf_steer steer;
-	uint32_t ring; /* descriptors of a ring that we make: a power of two */
+	uint32_t
+		ring; /* descriptors of a ring that we make; those of a split one, or of a loop: a power of two */
 	uint32_t address_count;
 	struct pd_conf_address addresses[PD_CONF_ADDRESSES_MAX];
 	struct pd_conf_address gateway4, gateway6; /* family 0: none */

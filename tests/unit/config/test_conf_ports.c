@@ -20,6 +20,7 @@ static void test_a_port_has_defaults(void **state)
 	assert_int_equal(p->dialect, PD_CONF_DIALECT_AVIP);
 	assert_int_equal(p->format, PD_CONF_FORMAT_AUTO);
 	assert_true(p->mergeable);
+	assert_true(p->in_order);
 	assert_int_equal(p->mtu, 1500);
 	assert_int_equal(p->queues, 1);
 	assert_int_equal(p->steer, PD_CONF_STEER_AUTO);
@@ -40,7 +41,7 @@ static void test_every_key_of_a_port(void **state)
 	file("port pd0 vhost-user path=\"/run/a b#c\" mode=listen role=frontend dialect=virtio "
 	     "mac=02:00:00:AB:cd:ef mtu=12226 ip=10.1.2.3/24 ip=fd00::1/64 gw=10.1.2.1 "
 	     "gw=[fd00::2] "
-	     "queues=10 steer=flow ring=32768 format=packed mergeable=off # ring=3\n");
+	     "queues=10 steer=flow ring=32767 format=packed mergeable=off in_order=off # ring=3\n");
 	assert_string_equal(said, "");
 	p = pd_config_port(cfg, "pd0");
 	assert_string_equal(p->path, "/run/a b#c");
@@ -61,9 +62,10 @@ static void test_every_key_of_a_port(void **state)
 	assert_int_equal(p->gateway6.addr[15], 2);
 	assert_int_equal(p->queues, 10);
 	assert_int_equal(p->steer, PD_CONF_STEER_FLOW);
-	assert_int_equal(p->ring, 32768);
+	assert_int_equal(p->ring, 32767);
 	assert_int_equal(p->format, PD_CONF_FORMAT_PACKED);
 	assert_false(p->mergeable);
+	assert_false(p->in_order);
 }
 
 static void test_macs_are_stable_and_differ(void **state)
@@ -115,6 +117,27 @@ static void test_ports_that_cannot_be(void **state)
 	assert_non_null(pd_config_port(cfg, "pd7"));
 }
 
+/* Packed rings may have any number of descriptors; split ones and loops are told what they get. */
+static void test_sizes_of_rings(void **state)
+{
+	file("port pd0 vhost-user:/0 ring=100\n"
+	     "port pd1 vhost-user:/1 format=packed ring=3\n"
+	     "port pd2 vhost-user:/2 ring=1000 format=split\n"
+	     "port pd3 loop:pd4 ring=5\n"
+	     "port pd5 vhost-user:/5 ring=512 format=split\n");
+	assert_string_equal(said,
+			    "error f:3:6: port pd2: ring: expected a power of two for "
+			    "format=split, not 1000; using 512\n"
+			    "error f:4:6: port pd3: ring: expected a power of two for a loop, not "
+			    "5; using 4\n");
+	assert_int_equal(pd_config_port(cfg, "pd0")->ring, 100);
+	assert_int_equal(pd_config_port(cfg, "pd1")->ring, 3);
+	assert_int_equal(pd_config_port(cfg, "pd2")->ring, 512);
+	assert_int_equal(pd_config_port(cfg, "pd3")->ring, 4);
+	assert_int_equal(pd_config_port(cfg, "pd4")->ring, 4);
+	assert_int_equal(pd_config_port(cfg, "pd5")->ring, 512);
+}
+
 /* One wrong value on a port line: what is said, where; everything else on the line stands. */
 static void test_wrong_values_name_what_was_expected(void **state)
 {
@@ -158,10 +181,9 @@ static void test_wrong_values_name_what_was_expected(void **state)
 		 "steer: expected pfc or flow (did you mean pfc?), not \"pcf\"; using pfc where "
 		 "frames carry a sidecar, else flow"},
 		{"queues=11", "queues: expected a number from 1 to 10, not \"11\"; using 1"},
-		{"ring=1",
-		 "ring: expected a number from 2 to 32768, a power of two, not \"1\"; using 256"},
-		{"ring=100",
-		 "ring: expected a power of two from 2 to 32768, not \"100\"; using 256"},
+		{"in_order=1", "in_order: expected on or off, not \"1\"; using on"},
+		{"ring=1", "ring: expected a number from 2 to 32768, not \"1\"; using 256"},
+		{"ring=32769", "ring: expected a number from 2 to 32768, not \"32769\"; using 256"},
 	};
 	char text[300], expected[400];
 
@@ -253,7 +275,7 @@ static void test_what_stands_instead_of_a_mistake(void **state)
 	} rows[] = {
 		{"mtu=10", "not \"10\"; using 1500\n"},
 		{"mtu=9000 mtu=x", "not \"x\"; using 9000\n"},
-		{"ring=3", "not \"3\"; using 256\n"},
+		{"ring=1", "not \"1\"; using 256\n"},
 		{"queues=0", "not \"0\"; using 1\n"},
 		{"mode=x", "not \"x\"; using connect\n"},
 		{"role=x", "not \"x\"; using backend\n"},
@@ -392,6 +414,7 @@ int main(void)
 		cmocka_unit_test(test_macs_are_stable_and_differ),
 		cmocka_unit_test(test_a_loop_port_brings_its_partner),
 		cmocka_unit_test(test_ports_that_cannot_be),
+		cmocka_unit_test(test_sizes_of_rings),
 		cmocka_unit_test(test_wrong_values_name_what_was_expected),
 		cmocka_unit_test(test_too_long_and_too_many),
 		cmocka_unit_test(test_keys_that_do_not_fit),

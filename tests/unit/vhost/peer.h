@@ -203,6 +203,7 @@ static inline void peer_ports(unsigned n, enum pd_conf_mode mode, enum pd_conf_s
 		pc->mode = mode;
 		pc->role = role;
 		pc->mergeable = true;
+		pc->in_order = true;
 		pc->mtu = 1500;
 		pc->queues = queues;
 		pc->ring = 64;

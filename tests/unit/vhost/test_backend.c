@@ -597,6 +597,9 @@ static void the_format_that_was_asked_for(void **state)
 	assert_true(pd_vhost_format_features(&config) & PACKED);
 	assert_null(pd_vhost_format_check(&config, offered));
 	assert_non_null(pd_vhost_format_check(&config, offered & ~PACKED));
+	assert_false(pd_vhost_format_features(&config) & BIT(VIRTIO_F_IN_ORDER));
+	config.in_order = true;
+	assert_true(pd_vhost_format_features(&config) & BIT(VIRTIO_F_IN_ORDER));
 	config.format = PD_CONF_FORMAT_SPLIT;
 	config.role = PD_CONF_BACKEND;
 	assert_false(pd_vhost_format_features(&config) & PACKED);
@@ -604,6 +607,23 @@ static void the_format_that_was_asked_for(void **state)
 	peer_config.ports[0].format = PD_CONF_FORMAT_PACKED;
 	offered &= ~PACKED;
 	peer_send(sock, PD_VHOST_SET_FEATURES, 0, &offered, sizeof(offered), NULL, 0);
+	assert_true(peer_closed(sock));
+}
+
+/* Packed rings are version 1's. A split driver may do without it. */
+static void packed_rings_without_version_1(void **state)
+{
+	uint64_t features = BIT(PD_VHOST_F_PROTOCOL_FEATURES) | PACKED;
+
+	(void)state;
+	negotiate();
+	peer_send(sock, PD_VHOST_SET_FEATURES, 8, &features, sizeof(features), NULL, 0);
+	assert_int_equal(peer_reply(sock, PD_VHOST_SET_FEATURES), 1);
+	features &= ~PACKED;
+	peer_send(sock, PD_VHOST_SET_FEATURES, 8, &features, sizeof(features), NULL, 0);
+	assert_int_equal(peer_reply(sock, PD_VHOST_SET_FEATURES), 0);
+	features |= PACKED;
+	peer_send(sock, PD_VHOST_SET_FEATURES, 0, &features, sizeof(features), NULL, 0);
 	assert_true(peer_closed(sock));
 }
 
@@ -693,6 +713,7 @@ int main(void)
 	T(notification_descriptors_must_be_eventfds);
 	T(packed_rings_start_and_stop);
 	T(the_format_that_was_asked_for);
+	T(packed_rings_without_version_1);
 	T(changes_while_running);
 	T(what_is_never_offered);
 	T(who_never_reads_is_cut_off);

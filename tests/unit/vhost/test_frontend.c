@@ -23,7 +23,8 @@ static struct {
 	uint8_t *mem;
 	uint64_t bytes;
 	struct pd_vhost_vring_addr addr[2];
-	uint32_t base[2];
+	uint32_t num[2], base[2];
+	uint64_t features; /* that it asked for */
 	unsigned seen[PD_VHOST_REQUESTS];
 } told;
 
@@ -50,6 +51,18 @@ static void back_end_ends(void)
 	memset(&told, 0, sizeof(told));
 	close(sock);
 	turn();
+}
+
+/* The port again, with a plain header and rings of `ring`. */
+static void reopen(uint32_t ring)
+{
+	back_end_ends();
+	pd_ports_close_all();
+	peer_config.ports[0].dialect = PD_CONF_DIALECT_VIRTIO;
+	peer_config.ports[0].ring = ring;
+	assert_int_equal(pd_port_open(port), 0);
+	turn();
+	sock = peer_connect(peer_path);
 }
 
 static int teardown(void **state)
@@ -113,6 +126,7 @@ static void serve(uint64_t features, uint64_t protocol)
 			break;
 		case PD_VHOST_SET_FEATURES:
 			assert_false(p.u64 & ~features);
+			told.features = p.u64;
 			break;
 		case PD_VHOST_SET_PROTOCOL_FEATURES:
 			assert_false(p.u64 & ~protocol);
@@ -128,6 +142,9 @@ static void serve(uint64_t features, uint64_t protocol)
 			if (flags & PD_VHOST_NEED_REPLY)
 				answer(request, 0);
 			break;
+		case PD_VHOST_SET_VRING_NUM:
+			told.num[p.state.index] = p.state.num;
+			break;
 		case PD_VHOST_SET_VRING_BASE:
 			told.base[p.state.index] = p.state.num;
 			break;
@@ -141,6 +158,7 @@ static void serve(uint64_t features, uint64_t protocol)
 	}
 }
 
+#define PACKED BIT(VIRTIO_F_RING_PACKED)
 #define ALL \
 	(BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(PD_VHOST_F_PROTOCOL_FEATURES))
 #define ALL_PROTOCOL (BIT(PD_VHOST_PF_MQ) | BIT(PD_VHOST_PF_REPLY_ACK) | BIT(PD_VHOST_PF_STATUS))
@@ -177,6 +195,73 @@ static void an_old_back_end(void **state)
 	assert_int_equal(told.seen[PD_VHOST_GET_PROTOCOL_FEATURES], 0);
 	assert_int_equal(told.seen[PD_VHOST_SET_VRING_ENABLE], 0);
 	assert_int_equal(told.seen[PD_VHOST_GET_QUEUE_NUM], 0);
+}
+
+/* Packed rings may have any number of descriptors; split ones take the power of two below it. */
+static void sizes_that_are_no_power_of_two(void **state)
+{
+	static const struct {
+		uint64_t offer;
+		uint32_t asked, got;
+	} rows[] = {
+		{ALL | PACKED, 3, 3},
+		{ALL, 3, 2},
+		{ALL | PACKED, 1000, 1000},
+		{ALL, 1000, 512},
+		{ALL | PACKED, 32767, 32767},
+		{ALL, 32767, 16384},
+		{ALL | PACKED, 100, 100},
+		/* The memory is large enough for what the next peer makes of it. */
+		{ALL, 100, 64},
+		{ALL | PACKED, 100, 100},
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < PD_ARRAY_SIZE(rows); i++) {
+		if (rows[i].asked != peer_config.ports[0].ring)
+			reopen(rows[i].asked);
+		serve(rows[i].offer, ALL_PROTOCOL);
+		assert_int_equal(port->state, PD_PORT_UP);
+		assert_int_equal(told.num[0], rows[i].got);
+		assert_int_equal(told.num[1], rows[i].got);
+		back_end_ends();
+		sock = peer_connect(peer_path);
+	}
+}
+
+/* Packed rings are version 1's: an offer of them without it is passed over, or ends it where there can be no others. */
+static void packed_rings_without_version_1(void **state)
+{
+	const uint64_t offer = (ALL | PACKED) & ~BIT(VIRTIO_F_VERSION_1);
+	union pd_vhost_payload p;
+	uint32_t flags;
+
+	(void)state;
+	reopen(64);
+	serve(offer, ALL_PROTOCOL);
+	assert_int_equal(port->state, PD_PORT_UP);
+	assert_false(told.features & PACKED);
+	back_end_ends();
+	peer_config.ports[0].format = PD_CONF_FORMAT_PACKED;
+	sock = peer_connect(peer_path);
+	assert_int_equal(listen_once(&p, &flags), PD_VHOST_GET_FEATURES);
+	answer(PD_VHOST_GET_FEATURES, offer);
+	assert_true(peer_closed(sock));
+	assert_int_not_equal(port->state, PD_PORT_UP);
+}
+
+/* What in_order= says is what is agreed. */
+static void in_order_or_not(void **state)
+{
+	(void)state;
+	for (int on = 0; on < 2; on++) {
+		peer_config.ports[0].in_order = on;
+		serve(ALL | BIT(VIRTIO_F_IN_ORDER), ALL_PROTOCOL);
+		assert_int_equal(port->state, PD_PORT_UP);
+		assert_int_equal(!!(told.features & BIT(VIRTIO_F_IN_ORDER)), on);
+		back_end_ends();
+		sock = peer_connect(peer_path);
+	}
 }
 
 /* A program's thread: true when frames could come before any could be sent. */
@@ -354,11 +439,19 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define P(f, p) cmocka_unit_test_prestate_setup_teardown(f, setup, teardown, (void *)(uintptr_t)(p))
 	const struct CMUnitTest tests[] = {
-		T(the_start_sequence),     T(an_old_back_end),
-		T(sending_is_up_first),    P(bad_answers, &which[0]),
-		P(bad_answers, &which[1]), P(bad_answers, &which[2]),
-		P(bad_answers, &which[3]), P(bad_answers, &which[4]),
-		T(refused_memory_ends_it), T(frames_survive_the_back_end),
+		T(the_start_sequence),
+		T(an_old_back_end),
+		T(sending_is_up_first),
+		P(bad_answers, &which[0]),
+		P(bad_answers, &which[1]),
+		P(bad_answers, &which[2]),
+		P(bad_answers, &which[3]),
+		P(bad_answers, &which[4]),
+		T(refused_memory_ends_it),
+		T(frames_survive_the_back_end),
+		T(sizes_that_are_no_power_of_two),
+		T(packed_rings_without_version_1),
+		T(in_order_or_not),
 	};
 
 	pd_log_set_level(PD_LOG_NONE);

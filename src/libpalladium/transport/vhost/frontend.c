@@ -255,11 +255,30 @@ static void fill_enable(struct pd_vhost_frontend *fe, unsigned i, struct outgoin
 	out->payload->state = (struct pd_vhost_vring_state){i, 1};
 }
 
+/* Lay ring `i` out for the features that were agreed. A split ring has a power of two of descriptors: as many as there is room for. */
+static void ring_shape(struct pd_vhost_frontend *fe, unsigned i)
+{
+	struct pd_vhost_own_ring *ring = &fe->ring[i];
+	uint32_t size = fe->role.config->ring;
+	bool packed = pd_vq_is_packed(fe->features);
+
+	ring->layout.size = packed ? size : pd_power_of_two_below(size);
+	ring->layout.features = fe->features;
+	ring->layout.hdr_bytes = pd_vhost_hdr_bytes(fe->role.config, fe->features);
+	if (!ring->used)
+		ring->base = pd_vq_first_base(packed);
+	if (!i && ring->layout.size != size)
+		pd_info("vhost", "%s: split rings, of %u descriptors instead of %u", fe->role.name,
+			ring->layout.size, size);
+}
+
 /* The peer's features: choose from them. */
 static const char *answer_features(struct pd_vhost_frontend *fe, uint64_t value)
 {
-	uint64_t features = value & (FEATURES | pd_vhost_format_features(fe->role.config));
-	const char *why = pd_vhost_format_check(fe->role.config, features);
+	const struct pd_port_config *config = fe->role.config;
+	uint64_t features = pd_vhost_format_choose(
+		config, value & (FEATURES | pd_vhost_format_features(config)));
+	const char *why = pd_vhost_format_check(config, features);
 
 	fe->offered = value;
 	if (why)
@@ -278,14 +297,8 @@ static const char *answer_features(struct pd_vhost_frontend *fe, uint64_t value)
 					       pd_strerror(err));
 	}
 	fe->features = features;
-	for (unsigned i = 0; i < pd_vhost_n_rings(&fe->role); i++) {
-		struct pd_vhost_own_ring *ring = &fe->ring[i];
-
-		ring->layout.features = features;
-		ring->layout.hdr_bytes = pd_vhost_hdr_bytes(fe->role.config, features);
-		if (!ring->used)
-			ring->base = pd_vq_first_base(pd_vq_is_packed(features));
-	}
+	for (unsigned i = 0; i < pd_vhost_n_rings(&fe->role); i++)
+		ring_shape(fe, i);
 	return NULL;
 }
 

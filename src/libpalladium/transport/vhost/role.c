@@ -40,10 +40,16 @@ uint32_t pd_vhost_hdr_bytes(const struct pd_port_config *config, uint64_t featur
 {
 	if (config->dialect == PD_CONF_DIALECT_AVIP)
 		return PD_VQ_HDR_SIDECAR;
-	if (features & (PD_BIT(VIRTIO_NET_F_MRG_RXBUF) | PD_BIT(VIRTIO_F_VERSION_1) |
-			PD_BIT(VIRTIO_F_RING_PACKED)))
+	if (features & (PD_BIT(VIRTIO_NET_F_MRG_RXBUF) | PD_BIT(VIRTIO_F_VERSION_1)))
 		return PD_VQ_HDR_NET;
 	return PD_VQ_HDR_LEGACY;
+}
+
+/* Packed rings came with version 1 of virtio: there are none without it (virtio 1.2, 6 and 7.4). */
+static bool is_packed_legacy(uint64_t features)
+{
+	return (features & PD_BIT(VIRTIO_F_RING_PACKED)) &&
+	       !(features & PD_BIT(VIRTIO_F_VERSION_1));
 }
 
 /*
@@ -53,7 +59,7 @@ uint32_t pd_vhost_hdr_bytes(const struct pd_port_config *config, uint64_t featur
  */
 uint64_t pd_vhost_format_features(const struct pd_port_config *config)
 {
-	uint64_t features = PD_BIT(VIRTIO_F_IN_ORDER) | PD_BIT(VIRTIO_F_RING_PACKED);
+	uint64_t features = PD_BIT(VIRTIO_F_RING_PACKED);
 	bool wary = config->role == PD_CONF_FRONTEND && config->dialect == PD_CONF_DIALECT_AVIP;
 
 	if (config->format == PD_CONF_FORMAT_SPLIT ||
@@ -61,6 +67,15 @@ uint64_t pd_vhost_format_features(const struct pd_port_config *config)
 		features &= ~PD_BIT(VIRTIO_F_RING_PACKED);
 	if (config->mergeable)
 		features |= PD_BIT(VIRTIO_NET_F_MRG_RXBUF);
+	if (config->in_order)
+		features |= PD_BIT(VIRTIO_F_IN_ORDER);
+	return features;
+}
+
+uint64_t pd_vhost_format_choose(const struct pd_port_config *config, uint64_t features)
+{
+	if (config->format != PD_CONF_FORMAT_PACKED && is_packed_legacy(features))
+		features &= ~PD_BIT(VIRTIO_F_RING_PACKED);
 	return features;
 }
 
@@ -68,5 +83,7 @@ const char *pd_vhost_format_check(const struct pd_port_config *config, uint64_t 
 {
 	if (config->format == PD_CONF_FORMAT_PACKED && !(features & PD_BIT(VIRTIO_F_RING_PACKED)))
 		return "the peer's rings are split, and this port's are to be packed";
+	if (is_packed_legacy(features))
+		return "packed rings without VIRTIO_F_VERSION_1";
 	return NULL;
 }

@@ -87,7 +87,13 @@ uint32_t pd_vhost_hdr_bytes(const struct pd_port_config *config, uint64_t featur
  */
 uint64_t pd_vhost_format_features(const struct pd_port_config *config);
 
-/* Are rings with these features what the configuration asks for? Returns NULL or why not. */
+/*
+ * Front-end: what it asks for of `features`, those of its own that the peer offers. Where split rings will do, an offer of packed
+ * ones that the specification does not allow is passed over.
+ */
+uint64_t pd_vhost_format_choose(const struct pd_port_config *config, uint64_t features);
+
+/* Are rings with these features what the configuration asks for, and may they be? Returns NULL or why not. */
 const char *pd_vhost_format_check(const struct pd_port_config *config, uint64_t features);
 
 #endif /* PD_TRANSPORT_VHOST_ROLE_H */

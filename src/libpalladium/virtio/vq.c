@@ -71,7 +71,7 @@ static int init_common(struct pd_vq *vq, const struct pd_vq_layout *layout)
 	vq->mergeable = f >> VIRTIO_NET_F_MRG_RXBUF & 1;
 	vq->in_order = f >> VIRTIO_F_IN_ORDER & 1;
 	vq->need = 1;
-	vq->armed = true; /* the flag may say anything: the first disarm writes it */
+	vq->armed = true; /* for the peer: whatever stands there until we have written it */
 	vq->shown = malloc(PD_VQ_FRAMES_MAX * sizeof(*vq->shown));
 	return vq->shown ? 0 : -ENOMEM;
 }
@@ -153,6 +153,7 @@ int pd_vq_init_device(struct pd_vq *vq, const struct pd_vq_layout *layout,
 		return -ENOMEM;
 	}
 	vq->mem = mem;
+	pd_ring_ask_not(vq, vq->packed, true); /* as in pd_vq_init_driver */
 	if (vq->packed) {
 		start_packed(vq, layout->base);
 		return 0;
@@ -226,6 +227,8 @@ int pd_vq_init_driver(struct pd_vq *vq, const struct pd_vq_layout *layout)
 	}
 	vq->free_tail = size;
 	init_ring(vq);
+	pd_ring_ask_not(vq, vq->packed,
+			false); /* nobody sleeps yet; zero would ask for every batch */
 	if (!vq->receive)
 		return 0;
 	for (uint32_t i = 0; i < size; i++)
@@ -290,6 +293,7 @@ static uint32_t rewind_ring(struct pd_vq *vq)
 		vq->own_idx = vq->next;
 		pd_store_relaxed(&vq->used->flags, 0);
 		pd_store_relaxed(&vq->avail->flags, 0);
+		pd_ring_ask_not(vq, false, false);
 		return vq->next;
 	}
 	clear_slots(vq);
@@ -297,7 +301,7 @@ static uint32_t rewind_ring(struct pd_vq *vq)
 	vq->ours = pd_packed_place(vq->theirs.slot, base >> 15, false);
 	vq->published = 0;
 	pd_store_relaxed((uint32_t *)(void *)vq->device_event, 0);
-	pd_store_relaxed((uint32_t *)(void *)vq->driver_event, 0);
+	pd_ring_ask_not(vq, true, false);
 	return base | base << 16;
 }
 

@@ -24,11 +24,12 @@ static void test_rx_one_frame_byte_for_byte(void **state)
 		assert_ptr_equal(b[0]->data, mem_c + 100 + hdrs[h]); /* not copied */
 		/* Nothing is consumed by being shown. */
 		memset(before, 0, sizeof(before));
+		before[0] = 1; /* flags: nobody sleeps */
 		assert_memory_equal(used, before, 6);
 		assert_int_equal(rx(b, 4), 1);
 		assert_true(pd_device_rx_done(&vq, vq.packed, 1)); /* avail.flags is 0: notify */
 		assert_memory_equal(used,
-				    "\0\0"      /* flags */
+				    "\1\0"      /* flags */
 				    "\1\0"      /* idx */
 				    "\3\0\0\0"  /* id */
 				    "\0\0\0\0", /* len: nothing was written */

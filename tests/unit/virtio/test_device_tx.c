@@ -22,7 +22,7 @@ static void test_tx_byte_for_byte(void **state)
 	assert_int_equal(used_idx(), 0); /* nothing before the flush */
 	assert_true(pd_device_flush(&vq, vq.packed));
 	assert_memory_equal(mem_a + USED,
-			    "\0\0\2\0"            /* flags, idx */
+			    "\1\0\2\0"            /* flags (nobody sleeps), idx */
 			    "\2\0\0\0\x64\0\0\0"  /* 2: 100 bytes */
 			    "\1\0\0\0\x30\0\0\0", /* 1: 48 bytes */
 			    20);

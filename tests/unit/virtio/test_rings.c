@@ -281,6 +281,34 @@ static void test_indices_wrap(void **state)
 	}
 }
 
+/* Nobody is told who did not ask: a ring that came up is one that nobody sleeps on. */
+static void test_nobody_asked(void **state)
+{
+	for (unsigned f = 0; f < 16; f++) {
+		struct combo c = {48, f & 1, true, 16, 2048, f & 4, f & 8};
+		struct pd_buffer *in[4];
+		bool notify;
+		struct link l;
+
+		link_open(&l, &c, f & 2);
+		for (unsigned i = 0; i < 100; i++) {
+			struct pd_buffer *b = frame_make(&frames[0], i, 60, 1);
+			bool told, was_told;
+
+			assert_int_equal(end_tx(&l, f & 2, &b, 1), 1);
+			told = end_tx_flush(&l, f & 2);
+			assert_int_equal(end_rx(&l, f & 2, in, 4, &notify), 1);
+			was_told = end_rx_done(&l, f & 2, 1);
+			/* The first always tells. An event index of 0 is passed once in 65536. */
+			if (i && (told || was_told))
+				fail_msg("frame %u: packed %d, event_idx %d, in order %d, to "
+					 "driver %d",
+					 i, c.packed, c.event_idx, c.in_order, !!(f & 2));
+		}
+		link_close(&l);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -288,6 +316,7 @@ int main(void)
 		cmocka_unit_test(test_every_packed_combination),
 		cmocka_unit_test(test_large_rings),
 		cmocka_unit_test(test_indices_wrap),
+		cmocka_unit_test(test_nobody_asked),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

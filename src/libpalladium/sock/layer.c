@@ -156,11 +156,11 @@ static void pd_sock_moderation_init(void)
 	pd_moderation_tuning = (struct pd_moderation_tuning){
 		.enabled = pd_vars.cq_moderation_enable,
 		.count = (uint32_t)pd_vars.cq_moderation_count,
-		.period_ns = (uint32_t)(pd_vars.cq_moderation_period_usec * PD_NS_PER_US),
+		.period_ns = (uint64_t)pd_vars.cq_moderation_period_usec * PD_NS_PER_US,
 		.aim_interval_ns = (uint64_t)pd_vars.cq_aim_interval_msec * PD_NS_PER_MS,
 		.aim_rate = (uint32_t)pd_vars.cq_aim_interrupts_rate_per_sec,
 		.aim_count = (uint32_t)pd_vars.cq_aim_max_count,
-		.aim_period_ns = (uint32_t)(pd_vars.cq_aim_max_period_usec * PD_NS_PER_US),
+		.aim_period_ns = (uint64_t)pd_vars.cq_aim_max_period_usec * PD_NS_PER_US,
 	};
 }
 

@@ -9,6 +9,8 @@
 
 /* Longer than any pause that matters, and short enough to be multiplied. */
 #define PD_MODERATION_LONG_NS (1ull << 40)
+/* More frames than any ring holds; times the longest period still 64 bits. */
+#define PD_MODERATION_MANY (1u << 24)
 
 struct pd_moderation_tuning pd_moderation_tuning;
 
@@ -39,7 +41,7 @@ static void pd_moderation_aim(struct pd_moderation *m, uint32_t seen, uint64_t n
 	rate = (uint64_t)(seen - m->aim_seen) * PD_NS_PER_SEC / (now_ns - m->aim_ns);
 	period = pd_min((uint64_t)t->aim_period_ns, PD_NS_PER_SEC * 5 / 4 / t->aim_rate);
 	count = (rate * period / 5 * 4 + PD_NS_PER_SEC / 2) / PD_NS_PER_SEC;
-	m->period_ns = (uint32_t)period;
+	m->period_ns = period;
 	m->count = (uint32_t)pd_min(count, (uint64_t)t->aim_count);
 	m->aim_ns = now_ns;
 	m->aim_seen = seen;
@@ -56,7 +58,7 @@ static void pd_moderation_window(struct pd_moderation *m, uint32_t seen, uint64_
 uint32_t pd_moderation_hold(struct pd_moderation *m, uint32_t seen, uint32_t most, uint64_t now_ns)
 {
 	uint64_t pause = pd_min(now_ns - m->last_ns, PD_MODERATION_LONG_NS), span;
-	uint32_t came = seen - m->last_seen, count;
+	uint32_t came = pd_min(seen - m->last_seen, PD_MODERATION_MANY), count;
 	bool fast;
 
 	if (!pd_moderation_tuning.enabled)
@@ -73,7 +75,8 @@ uint32_t pd_moderation_hold(struct pd_moderation *m, uint32_t seen, uint32_t mos
 	}
 	if (++m->sleeps >= PD_MODERATION_WINDOW) {
 		span = pd_min(now_ns - m->window_ns, PD_MODERATION_LONG_NS);
-		fast = span * count <= (uint64_t)(seen - m->window_seen) * m->period_ns;
+		fast = span * count <=
+		       pd_min(seen - m->window_seen, PD_MODERATION_MANY) * m->period_ns;
 		m->flowing = fast && !m->patience;
 		m->patience -= m->patience > 0;
 		pd_moderation_window(m, seen, now_ns);

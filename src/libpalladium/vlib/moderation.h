@@ -29,26 +29,31 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/clock.h"
+
 /* Sleeps after which the flow is judged. */
 #define PD_MODERATION_WINDOW 8
 /* The most windows that pass without another try. */
 #define PD_MODERATION_PATIENCE 1023
+/* The longest period: times and frames are multiplied in 64 bits. */
+#define PD_MODERATION_PERIOD_MAX_NS (60 * PD_NS_PER_SEC)
 
 /* The settings; one for the process, written before there are lanes. All zero: none. */
 struct pd_moderation_tuning {
 	bool enabled;
 	uint32_t count;           /* frames; below 2 nothing is held */
-	uint32_t period_ns;       /* 0: nothing is held */
+	uint64_t period_ns;       /* 0: nothing is held; at most PD_MODERATION_PERIOD_MAX_NS */
 	uint64_t aim_interval_ns; /* how often the two adapt; 0: never */
 	uint32_t aim_rate;        /* wake-ups a second to aim at, at least 1 */
 	uint32_t aim_count;       /* the most frames, */
-	uint32_t aim_period_ns;   /* and the longest time, that adapting arrives at */
+	uint64_t aim_period_ns;   /* and the longest time, that adapting arrives at */
 };
 extern struct pd_moderation_tuning pd_moderation_tuning;
 
 /* What is known of the traffic of one side. */
 struct pd_moderation {
-	uint32_t count, period_ns; /* as they are now */
+	uint64_t period_ns; /* as it is now */
+	uint32_t count;     /* the same */
 	bool flowing;
 	uint16_t failures; /* windows to let pass after the next failure, about half as many */
 	uint16_t patience; /* windows to let pass now */

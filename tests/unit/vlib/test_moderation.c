@@ -26,7 +26,7 @@ static void fixed(uint32_t count, uint32_t period_us)
 	pd_moderation_tuning = (struct pd_moderation_tuning){
 		.enabled = true,
 		.count = count,
-		.period_ns = period_us * (uint32_t)PD_NS_PER_US,
+		.period_ns = period_us * PD_NS_PER_US,
 		.aim_rate = 5000,
 	};
 	pd_moderation_begin(&m);
@@ -98,6 +98,17 @@ static void test_a_pause_ends_the_flow(void **state)
 	/* A pause of many days. */
 	assert_int_equal(sleep_after(1, 90 * 86400 * PD_NS_PER_SEC), 1);
 	assert_int_equal(flow(20, 1, 1000), 48);
+}
+
+/* The longest period is more nanoseconds than 32 bits hold. */
+static void test_a_period_of_a_minute(void **state)
+{
+	fixed(65535, 60 * 1000000);
+	assert_int_equal(flow(20, 1, PD_NS_PER_MS / 2), 65535);
+	assert_int_equal(sleep_after(UINT32_MAX, PD_NS_PER_SEC), 65535);
+	/* Fewer in each minute, and a pause that is longer than all that. */
+	assert_int_equal(flow(20, 1, 2 * 60 * PD_NS_PER_SEC), 1);
+	assert_int_equal(sleep_after(1, 90 * 86400 * PD_NS_PER_SEC), 1);
 }
 
 static void test_an_idle_program_is_not_woken(void **state)
@@ -173,7 +184,7 @@ static void adaptive(uint32_t rate)
 	pd_moderation_tuning.aim_interval_ns = 250 * PD_NS_PER_MS;
 	pd_moderation_tuning.aim_rate = rate;
 	pd_moderation_tuning.aim_count = 560;
-	pd_moderation_tuning.aim_period_ns = 250 * (uint32_t)PD_NS_PER_US;
+	pd_moderation_tuning.aim_period_ns = 250 * PD_NS_PER_US;
 	pd_moderation_begin(&m);
 }
 
@@ -388,6 +399,7 @@ int main(void)
 		cmocka_unit_test_setup(test_a_flow_is_held_and_one_too_slow_is_not, setup),
 		cmocka_unit_test_setup(test_no_more_is_held_than_the_ring_allows, setup),
 		cmocka_unit_test_setup(test_a_pause_ends_the_flow, setup),
+		cmocka_unit_test_setup(test_a_period_of_a_minute, setup),
 		cmocka_unit_test_setup(test_an_idle_program_is_not_woken, setup),
 		cmocka_unit_test_setup(test_a_conversation_is_late_ever_more_seldom, setup),
 		cmocka_unit_test_setup(test_who_stops_talking_flows_again, setup),

@@ -282,6 +282,21 @@ struct pd_buffer *pd_packet_stage(struct pd_packet_call *call, struct pd_buffer 
 	return copy;
 }
 
+bool pd_packet_turn_ends(const struct pd_packet_call *call, struct pd_buffer *const *bufs,
+			 unsigned left)
+{
+	unsigned n = pd_min(left, (unsigned)PD_PACKET_RUN);
+
+	/* What a tap for all protocols wants has to be copied anyway. */
+	if (call->taps->n_all || (n < PD_PACKET_RUN && call->taken < PD_PACKET_TURN))
+		return false;
+	for (unsigned i = 0; i < n; i++)
+		if (!pd_packet_is_plain(bufs[i]) ||
+		    pd_frame_protocol(bufs[i]) != pd_frame_protocol(bufs[0]))
+			return false;
+	return true;
+}
+
 /* One frame that nobody gets. */
 static void pd_packet_match_refuse(struct pd_packet_call *call, const struct pd_node_ctx *ctx,
 				   struct pd_buffer *b)
@@ -300,15 +315,18 @@ static unsigned pd_packet_match_dispatch(struct pd_engine *engine, struct pd_nod
 	struct pd_packet_call *call = engine->call;
 	uint16_t nexts[2 * PD_VECTOR_MAX], next;
 	uint32_t indices[2 * PD_VECTOR_MAX];
+	struct pd_buffer *bufs[PD_VECTOR_MAX];
 	unsigned i, n = 0;
 
+	for (i = 0; i < vector->n; i++)
+		bufs[i] = pd_buffer_get(vector->index[i]);
 	for (i = 0; i < vector->n; i++) {
-		struct pd_buffer *b = pd_buffer_get(vector->index[i]), *others = NULL;
+		struct pd_buffer *b = bufs[i], *others = NULL;
 
 		if (i + 4 < vector->n)
-			__builtin_prefetch(pd_buffer_get(vector->index[i + 4]));
+			__builtin_prefetch(bufs[i + 4]);
 		next = call->alone ? pd_packet_match_alone(call->s, b)
-				   : pd_packet_match_shared(call, b, vector->n - i, &others);
+				   : pd_packet_match_shared(call, &bufs[i], vector->n - i, &others);
 		if (pd_unlikely(next == PD_PACKET_MATCH_KEEP))
 			break;
 		if (next == PD_PACKET_MATCH_NEXT_ERROR)
@@ -645,7 +663,7 @@ static inline unsigned pd_packet_share(struct pd_packet_call *call, struct pd_bu
 	unsigned i, n = 0, next;
 
 	for (i = 0; i < got; i++) {
-		next = pd_packet_match_shared(call, bufs[i], got - i, &others);
+		next = pd_packet_match_shared(call, &bufs[i], got - i, &others);
 		if (next == PD_PACKET_MATCH_KEEP)
 			break;
 		if (next == PD_PACKET_MATCH_NEXT_DELIVER)

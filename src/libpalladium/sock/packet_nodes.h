@@ -7,7 +7,7 @@
  *                                  `--------> error-drop          nobody wants it
  *
  * A frame that both want goes both ways. A call that receives ends at the first frame for which it has no message left, so the ring is
- * the queue of a socket whoever else listens, as long as it reads.
+ * the queue of a socket whoever else listens, as long as it reads. It ends at a run of frames for others too, who can take them from there.
  *
  *   send      packet-send -> packet-output -> packet-match ...    the last arc only when others watch what is sent
  *
@@ -165,12 +165,27 @@ bool pd_packet_match_odd(const struct pd_packet_call *call, const struct pd_buff
 struct pd_buffer *pd_packet_stage(struct pd_packet_call *call, struct pd_buffer *b,
 				  const struct pd_taps_group *g, unsigned left);
 
-/* packet-match, among the taps. *others goes on to packet-queue; NULL when nobody else wants the frame. `left` as above. */
+/* Frames in a row for another socket that end a receiver's turn, and frames after which fewer do, with nothing behind them. */
+#define PD_PACKET_RUN 4
+#define PD_PACKET_TURN 8
+
+/*
+ * Whether the turn of call->s, which has taken frames, ends at the frames `bufs`, `left` of them, of which it does not want the first: others
+ * get a run of frames, and can take it straight from the ring. Among frames that come mixed each would get few in a call.
+ */
+bool pd_packet_turn_ends(const struct pd_packet_call *call, struct pd_buffer *const *bufs,
+			 unsigned left);
+
+/*
+ * packet-match, among the taps, of bufs[0]. *others goes on to packet-queue; NULL when nobody else wants the frame. `left`: frames from this
+ * one on.
+ */
 static PD_ALWAYS_INLINE uint16_t pd_packet_match_shared(struct pd_packet_call *call,
-							struct pd_buffer *b, unsigned left,
-							struct pd_buffer **others)
+							struct pd_buffer *const *bufs,
+							unsigned left, struct pd_buffer **others)
 {
 	const struct pd_taps_group *g = NULL;
+	struct pd_buffer *b = bufs[0];
 	bool mine, wanted;
 
 	*others = NULL;
@@ -182,6 +197,8 @@ static PD_ALWAYS_INLINE uint16_t pd_packet_match_shared(struct pd_packet_call *c
 		mine = pd_packet_match_odd(call, b, &wanted);
 	}
 	if (pd_unlikely(mine && call->taken == call->room))
+		return PD_PACKET_MATCH_KEEP;
+	if (wanted && !mine && call->taken && pd_packet_turn_ends(call, bufs, left))
 		return PD_PACKET_MATCH_KEEP;
 	if (wanted) {
 		*others = pd_packet_stage(call, b, g, left);

@@ -542,7 +542,10 @@ static int pd_epoll_ask(struct pd_epoll *ep, struct epoll_event *events, int max
 	return n;
 }
 
-/* Collect up to `max` events of offloaded members; `ws` gets what to wait for. */
+/*
+ * Collect up to `max` events of offloaded members; with none `ws` gets what to wait for. What lies behind the head of a ring is only looked at
+ * when nothing else is there: that copies it, and who is told of the head takes it from there.
+ */
 static int pd_epoll_harvest(struct pd_epoll *ep, struct epoll_event *events, int max,
 			    struct pd_wait_set *ws)
 {
@@ -550,11 +553,11 @@ static int pd_epoll_harvest(struct pd_epoll *ep, struct epoll_event *events, int
 	int n;
 
 	pd_lock_nested(&ep->lock);
-	left = pd_epoll_gather(ep, ws != NULL, ws);
-	n = pd_epoll_ask(ep, events, max, ws);
-	if (!n && left) {
-		pd_epoll_gather(ep, true, NULL);
-		n = pd_epoll_ask(ep, events, max, NULL);
+	left = pd_epoll_gather(ep, false, NULL);
+	n = pd_epoll_ask(ep, events, max, NULL);
+	if (!n && (left || ws)) {
+		pd_epoll_gather(ep, true, ws);
+		n = pd_epoll_ask(ep, events, max, ws);
 	}
 	pd_unlock(&ep->lock);
 	return n;

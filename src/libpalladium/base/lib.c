@@ -26,8 +26,6 @@ void (*pd_lib_sleep_resumed)(uint32_t noted);
 
 int (*pd_lib_setcanceltype)(int type, int *old);
 
-int (*pd_lib_sigbus)(const struct sigaction *act, struct sigaction *old);
-
 static struct pd_lock pd_fork_lock = PD_LOCK_INIT(PD_RANK_CONTROL);
 static struct pd_fork_hook *pd_fork_hooks;
 

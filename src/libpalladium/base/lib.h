@@ -145,12 +145,6 @@ extern void _pthread_cleanup_push(struct _pthread_cleanup_buffer *buffer, void (
 extern void _pthread_cleanup_pop(struct _pthread_cleanup_buffer *buffer, int execute);
 
 /*
- * sigaction(SIGBUS) while a handler of the library's stands in front of the program's; NULL while none does.
- * As sigaction: 0, or -1 with errno. Under the lock of preload/signal.c.
- */
-extern int (*pd_lib_sigbus)(const struct sigaction *act, struct sigaction *old);
-
-/*
  * What a module does around a fork: `prepare` in the parent before it (takes the locks that must be quiet),
  * `parent` and `child` after it. Any may be NULL. `prepare` runs from the highest order to the lowest, the
  * other two from the lowest up. The child is single-threaded and must only do what a signal handler may.

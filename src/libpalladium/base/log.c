@@ -67,12 +67,14 @@ static int pd_log_expand_path(const char *path, char *out, size_t size)
 	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
 }
 
-/* Open a log file; its number is none of the standard streams', which the program may have closed to open its own. */
-static int pd_log_open(const char *name)
+int pd_log_file_open(const char *path)
 {
-	int fd = pd_sys_open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-	int high;
+	char name[4096];
+	int fd = pd_log_expand_path(path, name, sizeof(name)), high;
 
+	if (fd < 0)
+		return fd;
+	fd = pd_sys_open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0 || fd > 2)
 		return fd;
 	high = pd_sys_fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -82,14 +84,10 @@ static int pd_log_open(const char *name)
 
 int pd_log_set_file(const char *path)
 {
-	char name[4096];
-	int fd = 2, old, ret;
+	int fd = 2, old;
 
 	if (path && *path) {
-		ret = pd_log_expand_path(path, name, sizeof(name));
-		if (ret < 0)
-			return ret;
-		fd = pd_log_open(name);
+		fd = pd_log_file_open(path);
 		if (fd < 0)
 			return fd;
 	}
@@ -139,6 +137,13 @@ static bool pd_log_stderr_stays(void)
 	return pd_log_look_at_stderr(&device, &inode) == 0 &&
 	       device == pd_load_relaxed(&pd_log_stderr.device) &&
 	       inode == pd_load_relaxed(&pd_log_stderr.inode);
+}
+
+int pd_log_descriptor(void)
+{
+	int fd = pd_load_relaxed(&pd_log_fd);
+
+	return fd == 2 && !pd_log_stderr_stays() ? -1 : fd;
 }
 
 /* The program claimed the number of the log file: it goes on under another. */
@@ -197,10 +202,10 @@ void pd_log_write(enum pd_log_level level, const char *module, const char *fmt, 
 {
 	static const char colour_off[] = "\033[0m";
 	char line[PD_LOG_LINE_MAX + sizeof(colour_off)];
-	int saved = errno, n, m, fd = pd_load_relaxed(&pd_log_fd);
+	int saved = errno, n, m, fd = pd_log_descriptor();
 	va_list ap;
 
-	if (fd < 0 || (fd == 2 && !pd_log_stderr_stays()))
+	if (fd < 0)
 		return;
 	n = pd_log_prefix(line, PD_LOG_LINE_MAX - 1, level, module);
 	va_start(ap, fmt);

@@ -60,6 +60,15 @@ void pd_log_set_details(int details, bool colours);
 const char *pd_log_level_name(enum pd_log_level level);
 int pd_log_level_parse(const char *name);
 
+/*
+ * Open a file of text for lines at its end, made if there is none; "%d" in `path` stands for the process id. Its number is none of
+ * the standard streams', which the program may have closed to open its own. Returns the descriptor or -errno.
+ */
+int pd_log_file_open(const char *path);
+
+/* Where lines go, for who cannot use the functions here (a signal's handler); negative when nowhere. */
+int pd_log_descriptor(void);
+
 /* Write one line. `module` is a short lower-case word. Lines longer than 1000 characters are cut. */
 void pd_log_write(enum pd_log_level level, const char *module, const char *fmt, ...)
 	PD_PRINTF(3, 4);

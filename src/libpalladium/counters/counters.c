@@ -34,6 +34,7 @@
 #include "base/sys.h"
 #include "counters/counters.h"
 #include "counters/file.h"
+#include "counters/report.h"
 
 /* Largest block of any group, in bytes; also the size of a stray and of the sink. */
 #define PD_CTR_BLOCK_BYTES_MAX 1024
@@ -508,13 +509,42 @@ static void pd_ctr_free_single(struct pd_ctr_block *b, unsigned group)
 	pd_ctr.hint[group] = pd_min(pd_ctr.hint[group], index);
 }
 
+/* Write the report of a socket. Lock held. */
+static void pd_ctr_report(struct pd_ctr_block *b)
+{
+	struct pd_ctr_block *port = pd_ctr.base ? pd_ctr_port_find(b->parent) : NULL;
+
+	pd_ctr_report_write(b, port ? port->name : "");
+}
+
+void pd_ctr_report_all(void)
+{
+	struct pd_ctr_stray *s;
+
+	pd_ctr_report_begin();
+	pd_lock(&pd_ctr.lock);
+	for (uint32_t i = 0; pd_ctr.base && i < pd_ctr.singles[PD_CTR_SOCKET]; i++) {
+		struct pd_ctr_block *b = pd_ctr_block_at(PD_CTR_SOCKET, i);
+
+		if (pd_load_relaxed(&b->generation) & 1)
+			pd_ctr_report(b);
+	}
+	pd_list_for_each (s, &pd_ctr.strays, node)
+		if (s->block.group == PD_CTR_SOCKET)
+			pd_ctr_report(&s->block);
+	pd_unlock(&pd_ctr.lock);
+}
+
 void pd_ctr_free(struct pd_ctr_block *b)
 {
 	struct pd_ctr_stray *s;
 
 	if (!b || b == &pd_ctr_sink.block)
 		return;
+	pd_ctr_report_begin();
 	pd_lock(&pd_ctr.lock);
+	if (b->group == PD_CTR_SOCKET)
+		pd_ctr_report(b);
 	if (pd_ctr_in_region(b)) {
 		if (b->group != PD_CTR_PROCESS && b->role == PD_SHM_SINGLE)
 			pd_ctr_free_single(b, b->group);

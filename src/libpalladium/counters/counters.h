@@ -157,6 +157,9 @@ void pd_ctr_set_parent(struct pd_ctr_block *b, uint32_t parent);
  */
 void pd_ctr_publish(void);
 
+/* Report every socket that is open to PALLADIUM_STATS_FILE (report.h). Control path. */
+void pd_ctr_report_all(void);
+
 /* Around fork, in the parent: no thread is inside the functions above while the process is copied.
  */
 void pd_ctr_before_fork(void);

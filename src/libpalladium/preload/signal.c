@@ -16,15 +16,18 @@
  * and abort's, are never wrapped. A handler that was deferred runs on the thread's own stack (SA_ONSTACK has no
  * effect on it) and its ucontext is the place where the library was left.
  *
- * SIGBUS may have a handler of ours in front of the program's (pd_lib_sigbus in base/lib.h); then the program
- * deals with that one.
+ * SIGBUS and SIGSEGV may have a handler of ours in front of the program's (base/fault.h); then the program
+ * deals with that one. With PALLADIUM_HANDLE_SIGINTR the default end of SIGINT is a handler of ours too (interrupt.c), which the
+ * program sees as SIG_DFL.
  */
 #include <pthread.h>
 #include <string.h>
 #include <ucontext.h>
 
+#include "base/fault.h"
 #include "base/lock.h"
 #include "base/sys.h"
+#include "config/vars.h"
 #include "preload/preload.h"
 #include "preload/real.h"
 
@@ -119,6 +122,10 @@ static uint64_t pd_handler_mask(const struct pd_handler *h, int sig, uint64_t ma
 /* Call the program's handler. */
 static void pd_handler_call(const struct pd_handler *h, int sig, siginfo_t *info, void *uc)
 {
+	if (pd_unlikely(sig == SIGINT && pd_vars.handle_sigintr))
+		pd_interrupted(h->fn == (uintptr_t)SIG_DFL);
+	if (h->fn == (uintptr_t)SIG_DFL)
+		return; /* the process is about to end */
 	if (h->flags & SA_SIGINFO)
 		((void (*)(int, siginfo_t *, void *))h->fn)(sig, info, uc);
 	else
@@ -187,14 +194,22 @@ static void pd_signal_run_deferred(void)
 /* True when a handler of `fn` for `sig` is to be wrapped. */
 static bool pd_signal_wraps(int sig, pd_sighandler fn)
 {
+	if (fn == SIG_DFL)
+		return sig == SIGINT && pd_vars.handle_sigintr && !pd_fd_foreign_process();
 	return sig > 0 && sig < PD_SIGNALS && !(PD_SIGNALS_FAULT & PD_SIGBIT(sig)) &&
-	       fn != SIG_DFL && fn != SIG_IGN && fn != SIG_ERR && !pd_fd_foreign_process();
+	       fn != SIG_IGN && fn != SIG_ERR && !pd_fd_foreign_process();
 }
 
 /* True when the kernel calls us for this disposition. */
 static bool pd_signal_is_ours(const struct sigaction *act)
 {
 	return (act->sa_flags & SA_SIGINFO) && act->sa_sigaction == pd_signal_entry;
+}
+
+/* True when a handler of ours stands in front of the program's. The child of a vfork has dispositions, but no records, of its own. */
+static bool pd_signal_is_fault(int sig)
+{
+	return pd_fault_in_front(sig) && !pd_fd_foreign_process();
 }
 
 /* sigaction with the lock held and signals blocked. 0, or -1 with errno. */
@@ -208,15 +223,20 @@ static int pd_sigaction_locked(int sig, const struct sigaction *act, struct siga
 	if (sig > 0 && sig < PD_SIGNALS)
 		before = pd_handler_read(sig);
 	if (wrap) {
-		pd_handler_write(sig, (uintptr_t)act->sa_sigaction, (uint32_t)act->sa_flags,
+		uint32_t flags = (uint32_t)act->sa_flags;
+
+		/* The end that we make of SIG_DFL can be cut short by a second signal. */
+		if (act->sa_handler == SIG_DFL)
+			flags = SA_NODEFER;
+		pd_handler_write(sig, (uintptr_t)act->sa_sigaction, flags,
 				 pd_sigset_load(&act->sa_mask));
 		wrapped = *act;
 		wrapped.sa_sigaction = pd_signal_entry;
 		wrapped.sa_flags |= SA_SIGINFO;
 		pd_sigset_store(&wrapped.sa_mask, PD_SIGNALS_BLOCK);
 	}
-	ret = sig == SIGBUS && pd_lib_sigbus ? pd_lib_sigbus(act, &was)
-					     : pd_real.sigaction(sig, wrap ? &wrapped : act, &was);
+	ret = pd_signal_is_fault(sig) ? pd_fault_sigaction(sig, act, &was)
+				      : pd_real.sigaction(sig, wrap ? &wrapped : act, &was);
 	if (ret < 0) {
 		if (wrap)
 			pd_handler_write(sig, before.fn, before.flags, before.mask);
@@ -263,9 +283,9 @@ pd_sighandler PD_WRAP(signal)(int sig, pd_sighandler handler)
 	if (pd_sigaction_locked(sig, NULL, &was) < 0) {
 		ret = SIG_ERR;
 	} else {
-		if (sig == SIGBUS && pd_lib_sigbus) {
+		if (pd_signal_is_fault(sig)) {
 			now = (struct sigaction){.sa_handler = handler, .sa_flags = SA_RESTART};
-			ret = pd_lib_sigbus(&now, NULL) ? SIG_ERR : was.sa_handler;
+			ret = pd_fault_sigaction(sig, &now, NULL) ? SIG_ERR : was.sa_handler;
 		} else {
 			ret = pd_real.signal(sig, handler);
 		}
@@ -330,8 +350,14 @@ void pd_signal_start(void)
 					   .prepare = pd_signal_fork_prepare,
 					   .parent = pd_signal_fork_parent,
 					   .child = pd_signal_fork_child};
+	struct sigaction interrupt;
 
 	pd_fork_register(&hook);
 	pd_lib_run_pending = pd_signal_run_deferred;
 	pd_store_release(&pd_signal_started, true);
+	if (pd_vars.handle_sigintr && !pd_real.sigaction(SIGINT, NULL, &interrupt) &&
+	    !(interrupt.sa_flags & SA_SIGINFO) && interrupt.sa_handler == SIG_DFL)
+		PD_WRAP(sigaction)(SIGINT, &interrupt, NULL);
+	if (pd_vars.handle_sigsegv)
+		pd_crash_start();
 }

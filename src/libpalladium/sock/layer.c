@@ -4,12 +4,16 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
 
+#include "base/fault.h"
 #include "base/internal_fd.h"
 #include "base/lib.h"
 #include "base/log.h"
+#include "base/sys.h"
 #include "config/vars.h"
-#include "counters/counters.h"
+#include "counters/report.h"
 #include "sock/fd.h"
 #include "sock/hooks.h"
 #include "sock/layer.h"
@@ -205,6 +209,10 @@ int pd_sock_layer_start(const struct pd_config *config)
 	pd_internal_fd = pd_sock_internal_fd;
 	pd_internal_fd_close = pd_fd_internal_close;
 	pd_log_keep(pd_fd_internal);
+	ret = pd_ctr_report_start(pd_vars.stats_file, pd_fd_internal);
+	if (ret)
+		pd_warn("sock", "PALLADIUM_STATS_FILE=%s cannot be opened: %s", pd_vars.stats_file,
+			pd_strerror(ret));
 	pd_sock_select_init();
 	pd_port_on_receive_end = pd_packet_salvage;
 	pd_hooks.socket = pd_hook_socket;
@@ -217,10 +225,51 @@ int pd_sock_layer_start(const struct pd_config *config)
 	return 0;
 }
 
+/* Behind the closed ports: the last reports, and no more counters. */
+static void pd_sock_counters_end(void)
+{
+	pd_ctr_report_all();
+	pd_ctr_report_stop();
+	pd_ctr_close();
+}
+
 void pd_sock_layer_end(void)
 {
 	if (!pd_sock_layer_started)
 		return;
 	pd_ports_end();
-	pd_ctr_close();
+	pd_sock_counters_end();
+}
+
+/* What SIGINT asks of the progress thread, and whether it is done. */
+static uint32_t pd_sock_interrupt_ends, pd_sock_interrupt_done;
+
+/* In the progress thread, pd_control held. */
+static void pd_sock_interrupted(struct pd_progress_work *work)
+{
+	if (pd_load_acquire(&pd_sock_interrupt_ends)) {
+		pd_ports_end_locked();
+		pd_sock_counters_end();
+		pd_fault_die(SIGINT);
+	} else {
+		pd_ctr_report_all();
+	}
+	pd_store_release(&pd_sock_interrupt_done, 1);
+	pd_sys_futex(&pd_sock_interrupt_done, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL);
+}
+
+bool pd_sock_layer_interrupt(bool end)
+{
+	static struct pd_progress_work work = {.fn = pd_sock_interrupted};
+	/* The peer of a port that closes has 200 ms to take what was sent to it. */
+	const struct timespec most = {.tv_nsec = 300000000};
+
+	if (!pd_progress_is_running() || (!end && !pd_ctr_report_wanted()))
+		return false;
+	if (end)
+		pd_store_release(&pd_sock_interrupt_ends, 1);
+	pd_store_release(&pd_sock_interrupt_done, 0);
+	pd_progress_post(&work);
+	pd_sys_futex(&pd_sock_interrupt_done, FUTEX_WAIT_PRIVATE, 0, &most);
+	return true;
 }

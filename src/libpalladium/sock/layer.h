@@ -5,6 +5,7 @@
 #ifndef PD_SOCK_LAYER_H
 #define PD_SOCK_LAYER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "config/config.h"
@@ -20,6 +21,13 @@ extern const struct pd_config *pd_sock_config;
 
 /* The process ends: ports are closed, peers told, the counters' file removed. Safe without a start. */
 void pd_sock_layer_end(void);
+
+/*
+ * SIGINT came: have the counters of open sockets written to PALLADIUM_STATS_FILE, and with `end` the ports closed as
+ * pd_sock_layer_end does and the process ended by the signal; wait for it a moment. Async-signal-safe; outside the
+ * library. False when there is no port to close, and nothing has been done.
+ */
+bool pd_sock_layer_interrupt(bool end);
 
 /* Set the hooks of poll, select, epoll, sendfile and splice; for pd_sock_layer_start. */
 void pd_multiplex_init(void);

@@ -436,20 +436,31 @@ void pd_port_close(struct pd_port *port)
 	pd_unlock(&pd_control);
 }
 
+/* pd_ports_close_all with pd_control held. */
+static void pd_ports_close_all_locked(void)
+{
+	for (unsigned i = 0; i < pd_port_count; i++)
+		pd_port_close_locked(&pd_ports[i], NULL);
+}
+
 void pd_ports_close_all(void)
 {
 	pd_lock(&pd_control);
-	for (unsigned i = 0; i < pd_port_count; i++)
-		pd_port_close_locked(&pd_ports[i], NULL);
+	pd_ports_close_all_locked();
 	pd_unlock(&pd_control);
+}
+
+void pd_ports_end_locked(void)
+{
+	pd_store_release(&pd_ports_ended, true);
+	pd_ports_close_all_locked();
 }
 
 void pd_ports_end(void)
 {
 	pd_lock(&pd_control);
-	pd_store_release(&pd_ports_ended, true);
+	pd_ports_end_locked();
 	pd_unlock(&pd_control);
-	pd_ports_close_all();
 }
 
 /* Ports that were open here before another process, or the parent of this one, had them: taking the lease opens them. */

@@ -99,6 +99,7 @@ void pd_ports_close_all(void);
  * and the lanes' own memory stays.
  */
 void pd_ports_end(void);
+void pd_ports_end_locked(void); /* the same, pd_control held */
 extern bool
 	pd_ports_ended; /* written under pd_control; `close` of a transport must leave the lanes when it is set */
 

@@ -73,6 +73,11 @@ bool pd_progress_is_self(void)
 	return pd_progress_self;
 }
 
+bool pd_progress_is_running(void)
+{
+	return pd_load_acquire(&pd_progress.running);
+}
+
 /* Make whoever sleeps in the epoll look around. Any thread. */
 static void pd_progress_wake(void)
 {

@@ -52,6 +52,9 @@ int pd_progress_set_cpuset(const char *path);
 /* True in the progress thread itself. */
 bool pd_progress_is_self(void);
 
+/* True when the thread runs: what is posted will be done. Any context. */
+bool pd_progress_is_running(void);
+
 /* Manual: pd_progress_start starts no thread; the caller turns pd_progress_run_once. For tests. */
 void pd_progress_set_manual(bool manual);
 

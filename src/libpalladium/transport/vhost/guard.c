@@ -8,9 +8,8 @@
  * by zeroes of our own, the access is repeated and succeeds, and the control side is asked to end
  * with that peer. What the ring code makes of the zeroes is checked as anything from a peer is.
  *
- * The handler stands in front of the program's. A SIGBUS that is not about guarded memory is handed
- * on as the kernel would have: to the program's handler, or to its default end. The preload's
- * sigaction keeps it in front (pd_lib_sigbus in base/lib.h) and shows the program its own.
+ * The handler stands in front of the program's (base/fault.h): a SIGBUS that is not about guarded
+ * memory is handed on.
  *
  * The table is read by the handler in any thread at any instant. A slot is filled before its base
  * is stored, and a mapping is accessed only between begin and end, so a fault finds its slot whole.
@@ -24,8 +23,7 @@
 
 #include "base/atomic.h"
 #include "base/compiler.h"
-#include "base/lib.h"
-#include "base/log.h"
+#include "base/fault.h"
 #include "base/sys.h"
 
 #define GUARDS 1024
@@ -38,14 +36,6 @@ struct pd_vhost_guard {
 };
 
 static struct pd_vhost_guard guards[GUARDS];
-
-/* What the program has installed: two, of which `current` says the one to read. */
-static struct sigaction programs[2];
-static uint32_t current;
-static bool installed;
-
-/* libc's own name of sigaction, which no preload stands in front of. */
-extern int __sigaction(int sig, const struct sigaction *act, struct sigaction *old);
 
 /* Put zeroes where a guarded mapping is gone. Returns whether the address is in one. Any context. */
 static bool guard_mend(uintptr_t addr)
@@ -70,66 +60,10 @@ static bool guard_mend(uintptr_t addr)
 	return false;
 }
 
-/* Die of the signal as if nobody handled it. */
-static void default_end(const siginfo_t *info)
+/* SIGBUS. Returns whether the access may be tried again. */
+static bool on_sigbus(const siginfo_t *info, void *context)
 {
-	static const struct sigaction none = {.sa_handler = SIG_DFL};
-
-	__sigaction(SIGBUS, &none, NULL);
-	if (info->si_code <= 0) /* sent by a process: it does not come again by itself */
-		pd_sys_kill(pd_sys_getpid(), SIGBUS);
-}
-
-/* SIGBUS. */
-static void on_sigbus(int sig, siginfo_t *info, void *context)
-{
-	const struct sigaction *act = &programs[pd_load_acquire(&current)];
-
-	if (info->si_code > 0 && guard_mend((uintptr_t)info->si_addr))
-		return;
-	if (act->sa_flags & SA_SIGINFO)
-		act->sa_sigaction(sig, info, context);
-	else if (act->sa_handler == SIG_DFL || (act->sa_handler == SIG_IGN && info->si_code > 0))
-		default_end(info);
-	else if (act->sa_handler != SIG_IGN)
-		act->sa_handler(sig);
-}
-
-/* Our handler with the flags and the mask that the program wants for its own. */
-static int put_in_front(const struct sigaction *act)
-{
-	struct sigaction ours = *act;
-
-	if (act->sa_handler == SIG_DFL || act->sa_handler == SIG_IGN) {
-		memset(&ours, 0, sizeof(ours));
-		ours.sa_flags = SA_ONSTACK | SA_RESTART;
-	}
-	ours.sa_sigaction = on_sigbus;
-	ours.sa_flags = (ours.sa_flags | SA_SIGINFO) & ~(int)SA_RESETHAND;
-	return __sigaction(SIGBUS, &ours, NULL);
-}
-
-/* sigaction(SIGBUS) of the program, once ours is installed. 0, or -1 with errno. */
-static int program_sigbus(const struct sigaction *act, struct sigaction *old)
-{
-	uint32_t now = current;
-
-	if (old)
-		*old = programs[now];
-	if (!act)
-		return 0;
-	programs[!now] = *act;
-	pd_store_release(&current, !now);
-	return put_in_front(act);
-}
-
-/* Install the handler, once. */
-static void guard_install(void)
-{
-	if (installed || __sigaction(SIGBUS, NULL, &programs[0]) || put_in_front(&programs[0]))
-		return;
-	installed = true;
-	pd_store_release(&pd_lib_sigbus, program_sigbus);
+	return info->si_code > 0 && guard_mend((uintptr_t)info->si_addr);
 }
 
 struct pd_vhost_guard *pd_vhost_guard_begin(void *base, uint64_t len, uint64_t unit,
@@ -141,7 +75,7 @@ struct pd_vhost_guard *pd_vhost_guard_begin(void *base, uint64_t len, uint64_t u
 		g++;
 	if (g == guards + GUARDS)
 		return NULL;
-	guard_install();
+	pd_fault_install(SIGBUS, on_sigbus);
 	g->len = len;
 	g->unit = unit;
 	g->cut = cut;

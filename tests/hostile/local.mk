@@ -17,7 +17,7 @@ soak: all
 FUZZ_SEEDS = 2000
 FUZZ_FIRST = 100000
 fuzz: all tests/fuzz/rings
-	tests/fuzz/rings $(FUZZ_FIRST) $(FUZZ_SEEDS)000
-	tests/fuzz/rings $(FUZZ_FIRST) $(FUZZ_SEEDS)0 race
+	srcdir=$(abs_top_srcdir) tests/fuzz/rings $(FUZZ_FIRST) $(FUZZ_SEEDS)000
+	srcdir=$(abs_top_srcdir) tests/fuzz/rings $(FUZZ_FIRST) $(FUZZ_SEEDS)0 race
 	PD_FIRST_SEED=$(FUZZ_FIRST) PD_SEEDS=$(FUZZ_SEEDS) PD_TIMEOUT_SCALE=4 $(PD_PYTEST) $(srcdir)/tests/hostile/test_fuzz.py
 .PHONY: soak fuzz

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A random driver under our device: chains of sensible descriptors mostly, in memory of three regions,
+ * with indices, laps, tables, events and the ring's memory itself written over now and then.
+ */
+#include "fuzz.h"
+
+#define REGIONS 3
+
+struct device {
+	struct shared s[REGIONS];
+	struct pd_mem_table mem;
+	struct pd_vq_layout layout;
+	struct pd_vq vq;
+	bool packed, avip, receive;
+	uint16_t avail_idx; /* split: the peer's index */
+	struct place avail; /* packed: where the peer writes next */
+	uint32_t offered;   /* packed: slots that it has made available */
+	bool lapped;        /* packed: there may be others that look so */
+};
+
+static uint32_t any_length(uint32_t left)
+{
+	if (rarely(12))
+		return left + 1;
+	if (rarely(12))
+		return one_in(4) ? UINT32_MAX - rnd(3) : rnd(70000);
+	switch (rnd(12)) {
+	case 0:
+		return rarely(2) ? 0 : pd_min(left, 1 + rnd(3));
+	case 1:
+		return pd_min(left, 1 + rnd(64));
+	case 2:
+		return pd_min(left, 47 + rnd(3));
+	case 3:
+		return left;
+	default:
+		return pd_min(left, 1 + rnd(2000));
+	}
+}
+
+/* Somewhere in the guest's memory, mostly; *left: bytes to the end of that region. */
+static uint64_t any_place(const struct device *d, uint32_t *left)
+{
+	const struct pd_mem_region *r = &d->mem.region[rnd(d->mem.n)];
+	uint32_t at = one_in(5) ? (uint32_t)r->size - 1 - rnd(64) : rnd((uint32_t)r->size);
+
+	*left = (uint32_t)r->size - at;
+	if (rarely(40))
+		return UINT64_MAX - rnd(100);
+	if (rarely(40))
+		return rnd(UINT32_MAX) * 0x9e3779b97f4a7c15;
+	return r->guest_addr + at;
+}
+
+/* A descriptor in the format of the ring. `next`: packed, the buffer's id. */
+static void put_desc(const struct device *d, void *to, const struct vring_desc *from)
+{
+	struct vring_packed_desc packed = {from->addr, from->len, from->next, from->flags};
+
+	if (d->packed)
+		memcpy(to, &packed, sizeof(packed));
+	else
+		memcpy(to, from, sizeof(*from));
+}
+
+/* A descriptor of the ring or of a table, whose successor is entry `next`. `first`: no other is before it
+ * in its chain. One of the ring may refer to a table. */
+static struct vring_desc any_desc(struct device *d, uint32_t next, bool first, bool table)
+{
+	bool indirect = d->layout.features & BIT(VIRTIO_RING_F_INDIRECT_DESC);
+	struct vring_desc desc;
+	uint32_t left, n;
+
+	desc.addr = any_place(d, &left);
+	desc.len = any_length(left);
+	desc.flags = (d->receive ? 0 : VRING_DESC_F_WRITE) * !rarely(30);
+	if (one_in(3))
+		desc.flags |= VRING_DESC_F_NEXT;
+	if (rarely(60))
+		desc.flags ^= (uint16_t)(d->packed ? rnd(65536) & 0x7f7f : rnd(8));
+	desc.next = (uint16_t)(rarely(60) ? rnd(65536) : next);
+	if (table || !((indirect && first && one_in(8)) || rarely(50)))
+		return desc;
+	/* A table of them, at any place. */
+	n = 1 + rnd(40);
+	left = rnd((uint32_t)d->s[2].bytes - 16 * n);
+	if (!one_in(4))
+		left &= ~15u;
+	desc.addr = d->mem.region[d->mem.n - 1].guest_addr + left;
+	desc.len = 16 * n + (rarely(30) ? rnd(16) : 0);
+	desc.flags = VRING_DESC_F_INDIRECT | (rarely(50) ? VRING_DESC_F_NEXT : 0);
+	for (uint32_t i = 0; i < n; i++) {
+		struct vring_desc in = any_desc(d, i + 1, !i, true);
+
+		if (i + 1 == n && !rarely(8))
+			in.flags &= (uint16_t)~VRING_DESC_F_NEXT;
+		put_desc(d, d->s[2].p + left + 16 * i, &in);
+	}
+	return desc;
+}
+
+/* The driver writes descriptors, one behind the other, and makes chains of them available. */
+static void split_peer(struct device *d)
+{
+	struct vring_avail *avail = d->layout.avail;
+	struct vring_desc *desc = d->layout.desc;
+	uint32_t size = d->layout.size, n = rnd(pd_min(size, 64u) + 1), at = rnd(size);
+	uint16_t room = (uint16_t)(size - (uint16_t)(d->avail_idx - d->vq.next));
+	bool first = true;
+
+	for (uint32_t i = 0; i < n; i++, at = (at + 1) % size) {
+		struct vring_desc one = any_desc(d, (at + 1) % size, first, false);
+
+		if (i + 1 == n && !rarely(100))
+			one.flags &= (uint16_t)~VRING_DESC_F_NEXT;
+		put_desc(d, &desc[at], &one);
+		if (first && (room || rarely(200))) {
+			avail->ring[d->avail_idx++ & (size - 1)] =
+				(uint16_t)(rarely(100) ? rnd(65536) : at);
+			room -= !!room;
+		}
+		first = !(one.flags & VRING_DESC_F_NEXT);
+	}
+	avail->idx = rarely(100) ? (uint16_t)rnd(65536) : d->avail_idx;
+	avail->flags = (uint16_t)rnd(2);
+	avail->ring[size] = (uint16_t)(d->vq.own_idx + rnd(8));
+}
+
+/* The same; a chain that no descriptor ends is rare, since nothing behind it would be looked at. */
+static void packed_peer(struct device *d)
+{
+	uint8_t *ring = d->layout.desc;
+	uint32_t size = d->layout.size, room = size - (d->offered - d->vq.cursor);
+	uint32_t more = rnd(pd_min(room + 1, 64u)), event;
+	bool first = true, endless;
+
+	if (rarely(200)) /* over what it has not got back */
+		more += rnd(size), d->lapped = true;
+	endless = one_in(300);
+	if (endless)
+		more = room;
+	for (uint32_t i = 0; i < more; i++) {
+		struct vring_desc one = any_desc(d, rnd(size), first, false);
+
+		if (i + 1 == more && !one_in(100))
+			one.flags &= (uint16_t)~VRING_DESC_F_NEXT;
+		if (endless)
+			one.flags =
+				(uint16_t)(VRING_DESC_F_NEXT | !d->receive * VRING_DESC_F_WRITE);
+		first = !(one.flags & VRING_DESC_F_NEXT);
+		one.flags ^= place_avail(d->avail);
+		if (rarely(400)) { /* of another lap, or of none */
+			one.flags ^= (uint16_t)(rnd(2) * PACKED_AVAIL | rnd(2) * PACKED_USED);
+			d->lapped = true;
+		}
+		put_desc(d, ring + 16 * place_slot(d->avail), &one);
+		d->avail.at++;
+	}
+	d->offered += pd_min(more, room);
+	if (rarely(60)) {
+		ring[rnd(16 * size)] = (uint8_t)rnd(256);
+		d->lapped = true;
+	}
+	event = any_event(d->avail);
+	memcpy(d->layout.avail, &event, sizeof(event));
+	if (one_in(10)) /* ours, but in memory that it can write */
+		memcpy(d->layout.used, &event, sizeof(event));
+}
+
+/* One of the data path's functions, as it is made for the ring's format. */
+#define OF_FORMAT(fn, ...) \
+	(d->packed ? fn(&d->vq, true, ##__VA_ARGS__) : fn(&d->vq, false, ##__VA_ARGS__))
+
+/* One call, or two, of the data path. Returns false when the ring is broken. */
+static bool device_call(struct device *d)
+{
+	struct pd_buffer *shown[PD_VQ_FRAMES_MAX], *out[FUZZ_FRAMES_MAX];
+	uint32_t position;
+	bool notify;
+	int n;
+
+	d->lapped |= race_start(&d->s[0]);
+	if (d->receive) {
+		n = OF_FORMAT(pd_device_rx, d->avip, &fuzz_headers, 0, shown,
+			      1 + rnd(PD_VQ_FRAMES_MAX), &notify);
+		MUST(n >= 0 ? n == d->vq.n_shown : n == -ENETDOWN && d->vq.broken);
+		read_frames(shown, n, d->s, REGIONS, &d->vq);
+		if (n > 0)
+			OF_FORMAT(pd_device_rx_done, rnd((uint32_t)n + 1));
+	} else {
+		unsigned want = make_frames(out);
+
+		n = OF_FORMAT(pd_device_tx, d->avip, out, want);
+		MUST(n <= (int)want &&
+		     (n >= 0 || n == -EMSGSIZE || (n == -ENETDOWN && d->vq.broken)));
+		if (!one_in(10))
+			OF_FORMAT(pd_device_flush);
+	}
+	position = OF_FORMAT(pd_device_position);
+	if (one_in(3))
+		OF_FORMAT(pd_device_arm, one_in(2) ? d->vq.cursor : position);
+	else
+		OF_FORMAT(pd_device_disarm);
+	race_stop();
+	MUST(!d->vq.broken || OF_FORMAT(pd_device_position) == d->vq.cursor);
+	/* Nothing is consumed that was not made available. */
+	MUST(!d->packed || d->lapped || (int32_t)(d->offered - d->vq.cursor) >= 0);
+	return !d->vq.broken;
+}
+
+/* Memory in three regions; the second follows the first in the guest's addresses. */
+static void device_memory(struct device *d)
+{
+	uint64_t gpa = 0x10000, sizes[REGIONS] = {24576, 4096 * (1 + rnd(3)), 20480};
+
+	for (unsigned i = 0; i < REGIONS; i++) {
+		struct pd_mem_region r = {gpa, sizes[i], 0x7f0000000000 + gpa, NULL};
+		bool noise = one_in(4);
+
+		shared_map(&d->s[i], sizes[i]);
+		for (size_t k = 0; noise && k < d->s[i].bytes; k += 4)
+			memcpy(d->s[i].p + k, &(uint32_t){(uint32_t)k * 2654435761u}, 4);
+		r.host = d->s[i].p;
+		MUST(!pd_mem_add(&d->mem, &r));
+		gpa += sizes[i] + (i ? 1 << 20 : 0);
+	}
+}
+
+/* The parts of a ring, one behind the other from `at`. */
+static void split_place(struct device *d, uint8_t *at)
+{
+	uint32_t size = d->layout.size;
+
+	d->layout.desc = at;
+	d->layout.avail = at + pd_vq_desc_bytes(size);
+	d->layout.used = at + ((pd_vq_desc_bytes(size) + pd_vq_avail_bytes(size, false) + 3) & ~3u);
+	d->avail_idx = (uint16_t)(one_in(2) ? 0 : 65536 - rnd(64));
+	((struct vring_used *)d->layout.used)->idx = d->avail_idx;
+	((struct vring_avail *)d->layout.avail)->idx = d->avail_idx;
+}
+
+/* Events first, so that the ring ends where the memory does, mostly; as after some laps. */
+static void packed_place(struct device *d, uint8_t *at)
+{
+	uint32_t size = d->layout.size;
+	uint8_t *ring = one_in(3) ? at + 16 : d->s[0].p + d->s[0].bytes - 16 * size;
+	uint16_t flags;
+
+	d->layout.desc = ring;
+	d->layout.avail = at;
+	d->layout.used = at + 4;
+	d->avail = (struct place){rnd(2 * size), size};
+	for (uint32_t i = 0; i < size; i++) {
+		bool lap = place_wrap(d->avail) == (i < place_slot(d->avail));
+
+		flags = lap ? PACKED_AVAIL | PACKED_USED : 0;
+		memcpy(ring + 16 * i + 14, &flags, sizeof(flags));
+	}
+	d->layout.base = place_off_wrap(d->avail) * (one_in(2) ? 1u : 0x10001u);
+	d->lapped = one_in(50);
+	if (d->lapped) /* it may be refused */
+		d->layout.base = rnd(one_in(2) ? UINT32_MAX : 2 * size);
+}
+
+/* Returns whether the ring was accepted. */
+static bool device_make(struct device *d, bool packed)
+{
+	uint8_t *at;
+	const char *why;
+	bool good;
+
+	memset(d, 0, sizeof(*d));
+	any_calm();
+	device_memory(d);
+	d->packed = packed;
+	d->receive = one_in(2);
+	d->avip = one_in(2);
+	d->layout = (struct pd_vq_layout){
+		.size = packed ? 1 + rnd(512) : 2u << rnd(9),
+		.hdr_bytes = d->avip ? PD_VQ_HDR_SIDECAR : PD_VQ_HDR_NET,
+		.features = BIT(VIRTIO_F_VERSION_1) | packed * BIT(VIRTIO_F_RING_PACKED) |
+			    rnd(2) * BIT(VIRTIO_RING_F_EVENT_IDX) |
+			    rnd(2) * BIT(VIRTIO_NET_F_MRG_RXBUF) | rnd(2) * BIT(VIRTIO_F_IN_ORDER) |
+			    !one_in(8) * BIT(VIRTIO_RING_F_INDIRECT_DESC),
+	};
+	if (!d->avip && one_in(3)) {
+		d->layout.hdr_bytes = PD_VQ_HDR_LEGACY;
+		d->layout.features &= ~(BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_NET_F_MRG_RXBUF));
+	}
+	at = d->s[0].p + 16 * rnd(64);
+	(packed ? packed_place : split_place)(d, at);
+	good = !pd_vq_layout_check(&d->layout, &why);
+	MUST(good == !pd_vq_init_device(&d->vq, &d->layout, &d->mem));
+	MUST(good || packed);
+	if (good)
+		pd_vq_is_misplaced(&d->vq);
+	return good;
+}
+
+void fuzz_device(bool packed)
+{
+	static struct device d;
+
+	if (device_make(&d, packed)) {
+		for (int i = 0; i < FUZZ_STEPS; i++) {
+			(packed ? packed_peer : split_peer)(&d);
+			if (!device_call(&d))
+				break;
+		}
+		if (d.vq.broken)
+			device_call(&d);
+		tally(d.receive, &d.vq);
+		pd_vq_fini(&d.vq);
+	}
+	for (unsigned i = 0; i < REGIONS; i++)
+		shared_unmap(&d.s[i]);
+}

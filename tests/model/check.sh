@@ -103,5 +103,23 @@ run "one waits for two that rest" holds -DITEMS=2 -DWAITERS=1
 run "the flag is cleared after asking" breaks -DITEMS=1 -DBREAK=1
 run "the mark comes before the change" breaks -DITEMS=1 -DBREAK=2
 run "the bell is read after asking" breaks -DITEMS=1 -DBREAK=3
+model=exclusive
+run "one frame or two, as many wake" holds -DQUIET=1
+run "after what others have read" holds -DQUIET=1 -DBEFORE=3
+run "with counts that began anew" holds -DQUIET=1 -DRENEWED=1
+run "one leaves as a frame comes" holds -DWAITERS=2 -DLEAVERS=1 -DCALLS=2
+run "two bursts, one leaves" holds -DWAITERS=2 -DLEAVERS=1 -DPUBLISH=2
+run "who is chosen leaves" breaks -DWAITERS=2 -DLEAVERS=1 -DBREAK=1
+run "all are told" breaks -DQUIET=1 -DBREAK=2
+run "two take the same turn" breaks -DQUIET=1 -DBREAK=3
+run "a burst wakes one" breaks -DQUIET=1 -DBREAK=4
+run "turns for what was read before" breaks -DQUIET=1 -DBEFORE=3 -DBREAK=5
+run "who finds nothing takes turns" breaks -DWAITERS=2 -DBREAK=6
+run "counts only grow" breaks -DWAITERS=2 -DRENEWED=1 -DBREAK=7
+if [ "$full" = full ]; then
+	run "three, one leaves as a frame comes" holds -DLEAVERS=1
+	run "four, as many wake" holds -DQUIET=1 -DWAITERS=4 -DBEFORE=2
+	run "two bursts, counts that began anew" holds -DWAITERS=2 -DRENEWED=1 -DPUBLISH=2
+fi
 echo "1..$n"
 exit $failed

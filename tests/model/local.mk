@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-EXTRA_DIST += tests/model/check.sh tests/model/marks.pml tests/model/takeover.pml tests/model/waiting.pml
+EXTRA_DIST += tests/model/check.sh tests/model/exclusive.pml tests/model/marks.pml tests/model/takeover.pml tests/model/waiting.pml
 TESTS += tests/model/check.sh
 
 .PHONY: model-check model-check-full

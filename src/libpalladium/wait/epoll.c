@@ -20,6 +20,14 @@
  * edge counts last reported. ONESHOT disables the item until it is modified. Items take turns: what
  * was reported goes to the end of the list.
  *
+ * Exclusive interest. All who sleep on a lane or bell look when it tells of something, and the first whose exclusive item finds the object
+ * ready takes a turn and returns with it; the others find no turn left and sleep on. Nobody is chosen before it looks: whoever ends its
+ * wait in the same moment, by time, a signal, cancellation, or because a member or the epoll goes, has taken nothing, and who
+ * has taken a turn does return with the event. So none is lost (tests/model/exclusive.pml). There is a turn for each count that
+ * the object's edges moved since turns were last given, but not for what came before the asking item last found nothing: that
+ * was taken meanwhile. An edge count that merely differs gives one turn at least, since counts may begin anew with a link: so
+ * one may be told too many, but none too few. Errors are for all.
+ *
  * Locks: pd_epoll_links_lock (who is linked to whom) -> pd_control -> ep->lock (items) -> lanes -> object->lock. Harvests of one
  * epoll exclude each other, so two threads never get the same edge. A nested epoll's lock is taken
  * inside its parent's; circles are refused when they are made.
@@ -59,8 +67,16 @@ struct pd_epoll_item {
 	bool rests;    /* not in ep->items */
 	bool disabled; /* ONESHOT has fired */
 	bool fresh;    /* added or modified: whatever is there counts as an edge */
+	bool waited;   /* it has had nothing to report since it was added, last at `quiet` */
 	struct epoll_event event;
 	struct pd_edge reported;
+	struct pd_edge quiet;
+};
+
+/* How a call looks for events. */
+enum {
+	PD_EPOLL_KERNEL = 1, /* at the kernel's members too, whether or not it is their turn */
+	PD_EPOLL_WAITING = 2 /* not at its first look: what others were told of is theirs */
 };
 
 static struct pd_lock pd_epoll_links_lock = PD_LOCK_INIT(PD_RANK_EPOLL_LINKS);
@@ -173,6 +189,7 @@ void pd_pollable_init(struct pd_pollable *p, const struct pd_pollable_ops *ops)
 	pd_list_init(&p->links);
 	pd_lock_init(&p->lock, PD_RANK_LINKS);
 	p->watched = 0;
+	p->turns_in = p->turns_out = (struct pd_turns){0, 0};
 }
 
 /* Unlink an item from both sides and free it. pd_epoll_links_lock held. */
@@ -323,9 +340,6 @@ static int pd_epoll_add(struct pd_epoll *ep, int fd, struct pd_pollable *target,
 	/* Another thread closed one of the two since this call looked it up. */
 	if (target->detached || ep->self.detached)
 		return -EBADF;
-	if ((event->events & EPOLLEXCLUSIVE) &&
-	    ((event->events & ~PD_EPOLL_EXCLUSIVE_OK) || target->ops == &pd_epoll_pollable_ops))
-		return -EINVAL;
 	if (target->ops == &pd_epoll_pollable_ops) {
 		struct pd_epoll *inner = pd_container_of(target, struct pd_epoll, self);
 
@@ -356,7 +370,7 @@ static int pd_epoll_add(struct pd_epoll *ep, int fd, struct pd_pollable *target,
 /* EPOLL_CTL_MOD; links lock held. */
 static int pd_epoll_mod(struct pd_epoll_item *item, const struct epoll_event *event)
 {
-	if ((item->event.events | event->events) & EPOLLEXCLUSIVE)
+	if (item->event.events & EPOLLEXCLUSIVE)
 		return -EINVAL;
 	pd_lock(&item->ep->lock);
 	item->event = *event;
@@ -369,13 +383,23 @@ static int pd_epoll_mod(struct pd_epoll_item *item, const struct epoll_event *ev
 	return 0;
 }
 
+/* Whether `events` ask for EPOLLEXCLUSIVE where it is not to be had. As Linux: before anything is said of the member. */
+static bool pd_epoll_exclusive_misused(int op, uint32_t events, const struct pd_pollable *target)
+{
+	if (op == EPOLL_CTL_DEL || !(events & EPOLLEXCLUSIVE))
+		return false;
+	return op == EPOLL_CTL_MOD || events & ~PD_EPOLL_EXCLUSIVE_OK ||
+	       target->ops == &pd_epoll_pollable_ops;
+}
+
 int pd_epoll_ctl(struct pd_epoll *ep, int op, int fd, struct pd_pollable *target,
 		 const struct epoll_event *event)
 {
 	struct pd_epoll_item *item;
 	int ret = 0;
 
-	if (target == &ep->self)
+	if (target == &ep->self ||
+	    pd_epoll_exclusive_misused(op, event ? event->events : 0, target))
 		return -EINVAL;
 	if (op != EPOLL_CTL_DEL)
 		target->ops->prepare(target); /* takes pd_control */
@@ -476,6 +500,45 @@ static void pd_epoll_item_reported(struct pd_epoll_item *item, const struct pd_e
 		item->disabled = true;
 }
 
+/* Take a turn, at the edge count `edge`, for an item that found nothing at `quiet`; false when none is left. The object's lock is held. */
+static bool pd_turns_take(struct pd_turns *t, uint32_t edge, uint32_t quiet)
+{
+	if (edge != t->edge) {
+		uint32_t came = edge - t->edge + t->left;
+
+		t->left = pd_max(pd_min(came, edge - quiet), 1u);
+		t->edge = edge;
+	}
+	if (!t->left)
+		return false;
+	t->left--;
+	return true;
+}
+
+/*
+ * Whether an exclusive item that is ready is to report it; a turn is taken in any case. `waiting`: the call had nothing to report when it
+ * came. ep->lock held.
+ */
+static bool pd_epoll_item_turn(struct pd_epoll_item *item, uint32_t ready,
+			       const struct pd_edge *edge, bool waiting)
+{
+	struct pd_pollable *object = item->object;
+	bool turn = false;
+
+	if (ready & (EPOLLERR | EPOLLHUP))
+		return true;
+	pd_lock(&object->lock);
+	if (ready & EPOLLIN)
+		turn |= pd_turns_take(&object->turns_in, edge->in, item->quiet.in);
+	if (ready & EPOLLOUT)
+		turn |= pd_turns_take(&object->turns_out, edge->out, item->quiet.out);
+	pd_unlock(&object->lock);
+	if (turn || !waiting || !item->waited)
+		return true;
+	/* This epoll's threads are told like those of any epoll, one after the other, once one of them was. */
+	return !item->fresh && item->reported.in == edge->in && item->reported.out == edge->out;
+}
+
 /* Let an item that has nothing to report rest, if whatever changes that marks it. ep->lock held. */
 static void pd_epoll_item_rest(struct pd_epoll_item *item)
 {
@@ -510,9 +573,9 @@ static bool pd_epoll_gather(struct pd_epoll *ep, bool all, struct pd_wait_set *w
 	return left;
 }
 
-/* Ask the items; up to `max` events. ep->lock held. */
+/* Ask the items; up to `max` events. `how`: PD_EPOLL_... ep->lock held. */
 static int pd_epoll_ask(struct pd_epoll *ep, struct epoll_event *events, int max,
-			struct pd_wait_set *ws)
+			struct pd_wait_set *ws, unsigned how)
 {
 	struct pd_epoll_item *item, *tmp;
 	struct pd_list done;
@@ -524,9 +587,15 @@ static int pd_epoll_ask(struct pd_epoll *ep, struct epoll_event *events, int max
 		uint32_t ready = pd_epoll_item_poll(item, ws, &edge);
 
 		if (!ready) {
+			item->waited = true;
+			item->quiet = edge;
 			pd_epoll_item_rest(item);
 			continue;
 		}
+		/* Others were told; it stays with those that are asked, for a call that comes may be told too. */
+		if (item->event.events & EPOLLEXCLUSIVE &&
+		    !pd_epoll_item_turn(item, ready, &edge, how & PD_EPOLL_WAITING))
+			continue;
 		pd_epoll_item_reported(item, &edge);
 		events[n].events = ready;
 		events[n].data = item->event.data;
@@ -544,20 +613,20 @@ static int pd_epoll_ask(struct pd_epoll *ep, struct epoll_event *events, int max
 
 /*
  * Collect up to `max` events of offloaded members; with none `ws` gets what to wait for. What lies behind the head of a ring is only looked at
- * when nothing else is there: that copies it, and who is told of the head takes it from there.
+ * when nothing else is there: that copies it, and who is told of the head takes it from there. `how`: PD_EPOLL_...
  */
 static int pd_epoll_harvest(struct pd_epoll *ep, struct epoll_event *events, int max,
-			    struct pd_wait_set *ws)
+			    struct pd_wait_set *ws, unsigned how)
 {
 	bool left;
 	int n;
 
 	pd_lock_nested(&ep->lock);
 	left = pd_epoll_gather(ep, false, NULL);
-	n = pd_epoll_ask(ep, events, max, NULL);
+	n = pd_epoll_ask(ep, events, max, NULL, how);
 	if (!n && (left || ws)) {
 		pd_epoll_gather(ep, true, ws);
-		n = pd_epoll_ask(ep, events, max, ws);
+		n = pd_epoll_ask(ep, events, max, ws, how);
 	}
 	pd_unlock(&ep->lock);
 	return n;
@@ -668,19 +737,20 @@ static int pd_epoll_kernel(struct pd_epoll *ep, struct epoll_event *events, int 
 	return n == -EINTR ? 0 : pd_beacon_filter(events, n);
 }
 
-/* One round: offloaded members, and the kernel's when it is their turn. Returns events found or
+/* One round: offloaded members, and the kernel's when it is their turn. `how`: PD_EPOLL_... Returns events found or
  * -errno. */
 static int pd_epoll_round(struct pd_epoll *ep, struct epoll_event *events, int max,
-			  struct pd_wait_set *ws, bool look_at_kernel)
+			  struct pd_wait_set *ws, unsigned how)
 {
 	uint32_t seq = pd_bell_seq(&ep->self.bell);
-	int n = pd_epoll_harvest(ep, events, max, ws), k;
+	int n = pd_epoll_harvest(ep, events, max, ws, how), k;
 
 	if (ws)
 		pd_wait_add_bell(ws, &ep->self.bell, seq, NULL);
 	if (!pd_load_relaxed(&ep->kernel_members) || n == max)
 		return n;
-	if (n ? pd_fetch_add(&ep->harvests, 1) + 1 < pd_wait_tuning.kernel_skips : !look_at_kernel)
+	if (n ? pd_fetch_add(&ep->harvests, 1) + 1 < pd_wait_tuning.kernel_skips
+	      : !(how & PD_EPOLL_KERNEL))
 		return n;
 	k = pd_epoll_kernel(ep, events + n, max - n);
 	if (k < 0)
@@ -698,7 +768,7 @@ static int pd_epoll_sleep(struct pd_epoll *ep, struct epoll_event *events, int m
 	if (ep->self.owner)
 		pd_wait_on_cancel(ws, pd_wait_drop, ep->self.owner);
 	for (;;) {
-		n = pd_epoll_round(ep, events, max, ws, true);
+		n = pd_epoll_round(ep, events, max, ws, PD_EPOLL_KERNEL | PD_EPOLL_WAITING);
 		if (n || (deadline_ns != PD_WAIT_FOREVER && pd_clock_ns() >= deadline_ns))
 			break;
 		n = pd_wait_kernel_fds(ws, 1);
@@ -729,11 +799,13 @@ int pd_epoll_wait(struct pd_epoll *ep, struct epoll_event *events, int max, uint
 
 	*slept = false;
 	pd_epoll_prepare(&ep->self);
-	n = pd_epoll_round(ep, events, max, NULL, true);
+	n = pd_epoll_round(ep, events, max, NULL, PD_EPOLL_KERNEL);
 	if (n || deadline_ns == PD_WAIT_NOT)
 		return n;
 	while (!n && pd_spin_more(&spin, pd_wait_tuning.spin_us, deadline_ns))
-		n = pd_epoll_round(ep, events, max, NULL, pd_spin_kernel_turn(&spin));
+		n = pd_epoll_round(ep, events, max, NULL,
+				   PD_EPOLL_WAITING |
+					   (pd_spin_kernel_turn(&spin) ? PD_EPOLL_KERNEL : 0));
 	pd_spin_end(&ep->spin, n > 0);
 	if (n)
 		return n;

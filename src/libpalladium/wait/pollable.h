@@ -52,14 +52,24 @@ struct pd_pollable_ops {
  */
 extern bool (*pd_wait_gather)(uint64_t ports, bool all, struct pd_wait_set *ws);
 
+/*
+ * Whom an object's exclusive members have told of what happened on it in one direction, by its edge count: the next one that waits
+ * is told only if something came that nobody was told of.
+ */
+struct pd_turns {
+	uint32_t edge; /* as it was last seen */
+	uint32_t left; /* how many may yet be told of what came until then */
+};
+
 struct pd_pollable {
 	const struct pd_pollable_ops *ops;
 	struct pd_bell bell; /* rung when the answer may have changed and no lane tells */
 	struct pd_list
 		links; /* epoll items on this object; changed under pd_epoll_links_lock and `lock` */
-	struct pd_lock lock; /* rank PD_RANK_LINKS */
-	uint32_t watched;    /* how many items there are */
-	bool detached;       /* it ended: nothing joins it any more; under the lock of the links */
+	struct pd_lock lock;                 /* rank PD_RANK_LINKS */
+	uint32_t watched;                    /* how many items there are */
+	struct pd_turns turns_in, turns_out; /* of items with EPOLLEXCLUSIVE; under `lock` */
+	bool detached; /* it ended: nothing joins it any more; under the lock of the links */
 	bool moved;  /* its numbers are the kernel's by now; written under the lock of the links */
 	void *owner; /* what keeps the object alive (pd_wait_hold), or NULL */
 };
@@ -142,8 +152,8 @@ void pd_epoll_destroy(struct pd_epoll *ep);
 
 /*
  * EPOLL_CTL_ADD, MOD, DEL of an offloaded member, known by its descriptor number and object.
- * Returns 0, -EEXIST, -ENOENT, -EINVAL (itself, EPOLLEXCLUSIVE misuse), -ELOOP (nesting in a circle
- * or deeper than 5), -ENOMEM, -ESTALE (the object was moved: its number is the kernel's).
+ * Returns 0, -EEXIST, -ENOENT, -EINVAL (itself; EPOLLEXCLUSIVE for an epoll, with MOD, before it or beside other events than the kernel
+ * takes), -ELOOP (nesting in a circle or deeper than 5), -ENOMEM, -ESTALE (the object was moved: its number is the kernel's).
  */
 int pd_epoll_ctl(struct pd_epoll *ep, int op, int fd, struct pd_pollable *target,
 		 const struct epoll_event *event);
@@ -156,6 +166,9 @@ static inline bool pd_epoll_active(const struct pd_epoll *ep)
 
 /*
  * epoll_pwait2(2). Returns the number of events, 0 at the deadline, -EINTR, -EINVAL. *slept: whether it had to sleep (as in pd_poll).
+ *
+ * EPOLLEXCLUSIVE: of the epolls that wait for an object, each thing that happens on it ends the wait of one exclusive member's epoll, and
+ * of all others'. A call that finds it ready at the first look is told in any case, as is one whose epoll was told of it before.
  */
 int pd_epoll_wait(struct pd_epoll *ep, struct epoll_event *events, int max, uint64_t deadline_ns,
 		  const void *mask, bool *slept);

@@ -14,13 +14,14 @@ allowed() {
 	config) echo base defs ;;
 	counters) echo base defs ;;
 	metadata) echo base ;;
+	net) echo base ;;
 	vlib) echo base counters defs ;;
 	virtio) echo base vlib ;;
-	transport) echo base config counters defs vlib metadata ;;
-	transport/loop) echo base config counters vlib metadata transport/transport.h ;;
-	transport/vhost) echo base config counters vlib metadata virtio transport/transport.h ;;
+	transport) echo base config counters defs vlib metadata net ;;
+	transport/loop) echo base config counters vlib metadata transport/transport.h transport/offload.h ;;
+	transport/vhost) echo base config counters vlib metadata virtio transport/transport.h transport/offload.h ;;
 	wait) echo base vlib ;;
-	sock) echo base config counters defs vlib metadata wait transport/transport.h ;;
+	sock) echo base config counters defs vlib metadata net wait transport/transport.h transport/offload.h ;;
 	preload) echo base config defs metadata sock ;;
 	*) return 1 ;;
 	esac

@@ -14,3 +14,8 @@ tests_fuzz_rings_guided_SOURCES = $(FUZZ_RINGS_SOURCES)
 tests_fuzz_rings_guided_CPPFLAGS = $(AM_CPPFLAGS) -DPD_FUZZ_GUIDED
 tests_fuzz_rings_guided_LDADD = libpd.la -lpthread
 tests_fuzz_rings_guided_LDFLAGS = -fsanitize=fuzzer
+
+check_PROGRAMS += tests/fuzz/vnet
+TESTS += tests/fuzz/vnet
+tests_fuzz_vnet_SOURCES = tests/fuzz/vnet.c
+tests_fuzz_vnet_LDADD = libpd.la -lpthread

@@ -191,6 +191,17 @@ static void pd_conf_show_in_order(const struct pd_port_config *port, char *out, 
 	snprintf(out, size, port->in_order ? "on" : "off");
 }
 
+static const char *const pd_conf_offloads[PD_CONF_OFFLOADS_WORDS] = {
+	[PD_CONF_OFFLOADS_NONE] = "none",
+	[PD_CONF_OFFLOADS_CSUM] = "csum",
+	[PD_CONF_OFFLOADS_ALL] = "all",
+};
+
+static void pd_conf_show_offloads(const struct pd_port_config *port, char *out, size_t size)
+{
+	snprintf(out, size, "%s", pd_conf_offloads[port->offloads]);
+}
+
 static void pd_conf_show_mac(const struct pd_port_config *port, char *out, size_t size)
 {
 	const uint8_t *mac = port->mac;
@@ -286,6 +297,15 @@ static void pd_conf_read_in_order(struct pd_conf_value *v)
 
 	if (off >= 0)
 		v->port->in_order = !off;
+}
+
+static void pd_conf_read_offloads(struct pd_conf_value *v)
+{
+	int offloads =
+		pd_conf_word(v, pd_conf_offloads, PD_CONF_OFFLOADS_WORDS, "none, csum or all");
+
+	if (offloads >= 0)
+		v->port->offloads = (enum pd_conf_offloads)offloads;
 }
 
 /* Read six octets in hexadecimal, parted by ':' or '-'. */
@@ -436,6 +456,7 @@ static const struct pd_conf_key pd_conf_keys[] = {
 	{"format", "vhost-user", false, pd_conf_read_format, pd_conf_show_format},
 	{"mergeable", "vhost-user", false, pd_conf_read_mergeable, pd_conf_show_mergeable},
 	{"in_order", "vhost-user", false, pd_conf_read_in_order, pd_conf_show_in_order},
+	{"offloads", NULL, false, pd_conf_read_offloads, pd_conf_show_offloads},
 	{"mac", NULL, false, pd_conf_read_mac, pd_conf_show_mac},
 	{"mtu", NULL, false, pd_conf_read_mtu, pd_conf_show_mtu},
 	{"ip", NULL, true, pd_conf_read_ip, NULL},

@@ -67,6 +67,14 @@ enum pd_conf_format {
 	PD_CONF_FORMATS
 };
 
+/* What the peer of a port without sidecars may leave open, and it to the peer. */
+enum pd_conf_offloads {
+	PD_CONF_OFFLOADS_NONE,
+	PD_CONF_OFFLOADS_CSUM, /* checksums */
+	PD_CONF_OFFLOADS_ALL,  /* and large TCP segments */
+	PD_CONF_OFFLOADS_WORDS
+};
+
 /* Where something stands: `file` lives as long as the configuration. */
 struct pd_conf_place {
 	const char *file; /* a path, or "PALLADIUM_PORTS" */
@@ -98,6 +106,7 @@ struct pd_port_config {
 	enum pd_conf_format format;
 	bool mergeable; /* agree to frames in several receive buffers */
 	bool in_order;  /* agree to VIRTIO_F_IN_ORDER */
+	enum pd_conf_offloads offloads;
 	uint8_t mac[6];
 	bool mac_set; /* false: mac was derived from name and path, the same at every start */
 	uint32_t mtu; /* octets of payload behind the 14 of the Ethernet header */

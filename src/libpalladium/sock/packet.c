@@ -551,6 +551,7 @@ static void pd_packet_init(struct pd_packet *s, int type, uint16_t protocol)
 	s->attached = s->released = false;
 	s->inline_mode = pd_vars.metadata == PD_METADATA_INLINE;
 	s->recv_control = s->inline_mode;
+	pd_packet_note_control(s);
 	pd_packet_options_init(s);
 	pd_steer_own_init(&s->receive_own, pd_vars.ring_allocation_logic_rx);
 	pd_steer_own_init(&s->send_own, pd_vars.ring_allocation_logic_tx);

@@ -32,6 +32,7 @@
 #include "base/lib.h"
 #include "base/lock.h"
 #include "metadata/sidecar.h"
+#include "net/vnet.h"
 #include "sock/hooks.h"
 #include "sock/sock.h"
 #include "sock/steer.h"
@@ -76,7 +77,9 @@ struct pd_packet {
 
 	/* Options. */
 	bool any_control; /* one of recv_metadata, auxdata, rxq_ovfl, timestamps: a message gets ancillary data */
+	bool any_front; /* inline_mode or vnet_hdr: something stands in front of each frame; never both */
 	bool recv_metadata, recv_control, inline_mode, auxdata, ignore_outgoing;
+	bool vnet_hdr;         /* PACKET_VNET_HDR */
 	bool rxq_ovfl;         /* SO_RXQ_OVFL */
 	uint8_t timestamps;    /* 0, or the SO_TIMESTAMP* option that asked for them */
 	uint32_t timestamping; /* SO_TIMESTAMPING: SOF_TIMESTAMPING_* */
@@ -152,9 +155,18 @@ static inline int pd_packet_gone(const struct pd_packet *s)
 	return pd_load_relaxed(&s->turned) ? (int)PD_HOOK_PASS : -EBADF;
 }
 
-/* After a change of the options: whether messages get ancillary data. */
+/* Bytes in front of each frame in the program's messages. */
+static inline size_t pd_packet_front_bytes(const struct pd_packet *s)
+{
+	if (pd_likely(!pd_load_relaxed(&s->any_front)))
+		return 0;
+	return pd_load_relaxed(&s->vnet_hdr) ? PD_VNET_BYTES : PD_SIDECAR_BYTES;
+}
+
+/* After a change of the options: whether messages get ancillary data, or something in front. */
 static inline void pd_packet_note_control(struct pd_packet *s)
 {
+	s->any_front = s->inline_mode || s->vnet_hdr;
 	s->any_control = s->timestamps || s->timestamping || s->rxq_ovfl || s->auxdata ||
 			 (s->recv_metadata && !s->inline_mode);
 }
@@ -222,6 +234,8 @@ static inline const struct pd_taps_group *pd_taps_find(const struct pd_taps *tap
 
 /* The socket layer's part of a port. */
 struct pd_packet_port {
+	/* Per lane, of its transmit side, once a socket has PACKET_VNET_HDR. */
+	struct pd_offload *offload[PD_QUEUES_MAX];
 	struct pd_taps *taps;             /* read under a lane lock */
 	struct pd_taps *spare;            /* has room for as many, so that removing cannot fail */
 	uint32_t *headers[PD_QUEUES_MAX]; /* per lane: PD_TX_HEADERS indices of external buffers */
@@ -274,6 +288,9 @@ void pd_taps_after_fork(bool child);
 
 /* In a forked child, before its ports are told: nobody sleeps on their bells. */
 void pd_packet_ports_after_fork(void);
+
+/* PACKET_VNET_HDR on or off: who finishes frames may be another one then. Takes pd_control. Returns 0, or -ENOMEM with nothing changed. */
+int pd_taps_set_vnet(struct pd_packet *s, bool on);
 
 /* The socket ends: leave all taps for good, and drop the queue. Takes pd_control. */
 void pd_taps_release(struct pd_packet *s);

@@ -17,18 +17,20 @@
 static inline void pd_frame_copy_head(struct pd_buffer *b, const struct pd_buffer *src)
 {
 	b->total_len = src->total_len;
-	b->flags = src->flags &
-		   (PD_BUFFER_CONTROL | PD_BUFFER_SIDECAR | PD_BUFFER_OUTGOING | PD_BUFFER_TRACED);
+	b->flags = src->flags & (PD_BUFFER_CONTROL | PD_BUFFER_SIDECAR | PD_BUFFER_OUTGOING |
+				 PD_BUFFER_TRACED | PD_BUFFER_VNET);
 	b->trace = src->trace;
 	b->rx_port = src->rx_port;
 	if (src->flags & PD_BUFFER_SIDECAR)
 		memcpy(b->sidecar, src->sidecar, sizeof(b->sidecar));
+	if (pd_unlikely(src->flags & PD_BUFFER_VNET))
+		memcpy(b->vnet, src->vnet, sizeof(b->vnet));
 }
 
 struct pd_buffer *pd_frame_copy(const struct pd_buffer *src)
 {
 	uint32_t need = (src->total_len + PD_RX_BUFFER_BYTES - 1) / PD_RX_BUFFER_BYTES, done = 0;
-	uint32_t chain[PD_FRAME_MAX_BYTES / PD_RX_BUFFER_BYTES + 2], got;
+	uint32_t chain[PD_FRAME_LARGE_BYTES / PD_RX_BUFFER_BYTES + 2], got;
 	struct pd_buffer *b;
 
 	need = pd_max(need, 1u);

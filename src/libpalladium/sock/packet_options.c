@@ -248,6 +248,24 @@ static int pd_packet_set_packet(struct pd_packet *s, int name, const void *val, 
 	}
 }
 
+/*
+ * PACKET_VNET_HDR: a struct virtio_net_hdr in front of each frame. There is one place in front, so not together with inline metadata.
+ * Takes locks of its own.
+ */
+static int pd_option_vnet_hdr(struct pd_packet *s, const void *val, socklen_t len)
+{
+	int v = 0, ret;
+
+	if (s->type != SOCK_RAW)
+		return -EINVAL;
+	ret = pd_option_int(val, len, &v);
+	if (ret)
+		return ret;
+	if (v && s->inline_mode)
+		return -EINVAL;
+	return pd_taps_set_vnet(s, v != 0);
+}
+
 /* The default sidecar was set: its priority is the socket's class. */
 static void pd_option_classify(struct pd_packet *s)
 {
@@ -289,6 +307,8 @@ static int pd_packet_set_palladium(struct pd_packet *s, int name, const void *va
 	case PALLADIUM_METADATA_MODE:
 		if (v != PALLADIUM_MODE_CMSG && v != PALLADIUM_MODE_INLINE)
 			return -EINVAL;
+		if (v == PALLADIUM_MODE_INLINE && s->vnet_hdr)
+			return -EINVAL;
 		s->inline_mode = v == PALLADIUM_MODE_INLINE;
 		s->recv_control = s->inline_mode;
 		return 0;
@@ -329,6 +349,8 @@ void pd_packet_options_carry(const struct pd_packet *s, int fd)
 	if (s->timestamping)
 		pd_sys_setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &s->timestamping,
 				  sizeof(s->timestamping));
+	if (s->vnet_hdr)
+		pd_sys_setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on));
 	if (s->packet_version)
 		pd_sys_setsockopt(fd, SOL_PACKET, PACKET_VERSION, &s->packet_version,
 				  sizeof(s->packet_version));
@@ -351,6 +373,11 @@ int pd_packet_setsockopt(struct pd_sock *sk, int level, int name, const void *va
 			pd_store_relaxed(plain, pd_plain_options[which].flag ? v != 0 : v);
 		if (!ret && level == SOL_SOCKET && name == SO_PRIORITY)
 			pd_option_priority(s, v);
+		return ret;
+	}
+	if (level == SOL_PACKET && name == PACKET_VNET_HDR) {
+		ret = pd_option_vnet_hdr(s, val, len);
+		pd_placeholder_note(s);
 		return ret;
 	}
 	/* Binding takes locks of its own. */
@@ -457,6 +484,7 @@ static int pd_packet_get_packet(struct pd_packet *s, int name, void *val, sockle
 			return -EINVAL;
 		return pd_option_put_int(val, len, hdrlen[v]);
 	case PACKET_VNET_HDR:
+		return pd_option_put_int(val, len, s->vnet_hdr);
 	case PACKET_FANOUT:
 		return pd_option_put_int(val, len, 0);
 	default:

@@ -133,7 +133,7 @@ uint32_t pd_packet_next_length(struct pd_packet *s)
 	found -= 1;
 	if (s->type == SOCK_DGRAM)
 		found -= pd_min(found, (uint32_t)ETH_HLEN);
-	return found + (s->inline_mode ? PD_SIDECAR_BYTES : 0);
+	return found + (uint32_t)pd_packet_front_bytes(s);
 }
 
 /*

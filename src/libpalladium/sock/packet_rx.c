@@ -19,6 +19,8 @@
 
 /* What recv's flags may hold; the kernel's packet sockets refuse the rest. */
 #define PD_RX_FLAGS (MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC | MSG_ERRQUEUE | MSG_WAITFORONE)
+/* TP_STATUS_GSO_TCP of newer headers. */
+#define PD_STATUS_GSO_TCP (1u << 8)
 /* Internal: leave out lanes that another thread is at. It will look again. */
 #define PD_RX_TRY (1 << 30)
 
@@ -134,6 +136,31 @@ static void pd_packet_put_time(const struct pd_packet *s, struct pd_cmsg_cursor 
 		pd_cmsg_put(c, SOL_SOCKET, SO_TIMESTAMPING, ts, sizeof(ts));
 }
 
+/* What auxiliary data says of a frame's checksum; of a large TCP segment kernels say so since 6.3. */
+static uint32_t pd_packet_status(const struct pd_buffer *b)
+{
+	uint32_t status = 0;
+
+	if (pd_likely(!(b->flags & PD_BUFFER_VNET)))
+		return 0;
+	if (b->vnet[0] & VIRTIO_NET_HDR_F_NEEDS_CSUM)
+		status = TP_STATUS_CSUMNOTREADY;
+	else if (b->vnet[0] & VIRTIO_NET_HDR_F_DATA_VALID && !(b->flags & PD_BUFFER_OUTGOING))
+		status = TP_STATUS_CSUM_VALID;
+	return b->vnet[1] == VIRTIO_NET_HDR_GSO_NONE ? status : status | PD_STATUS_GSO_TCP;
+}
+
+/* Put what stands in front of the frame into a message. Returns how many bytes fitted. */
+static size_t pd_packet_put_front(const struct pd_packet *s, const struct pd_buffer *b,
+				  struct pd_iov_cursor *c)
+{
+	static const uint8_t finished[PD_VNET_BYTES];
+
+	if (s->inline_mode)
+		return pd_iov_put(c, pd_packet_sidecar(b), PD_SIDECAR_BYTES);
+	return pd_iov_put(c, b->flags & PD_BUFFER_VNET ? b->vnet : finished, PD_VNET_BYTES);
+}
+
 /* Everything the socket asked to be told about a frame of `frame_len` octets; `queued` is NULL for one that comes off the ring. */
 static void pd_packet_put_control(const struct pd_packet *s, const struct pd_buffer *b,
 				  const struct pd_queued *queued, struct msghdr *m,
@@ -148,7 +175,7 @@ static void pd_packet_put_control(const struct pd_packet *s, const struct pd_buf
 	if (s->rxq_ovfl && drops) /* as the kernel: no news of nothing */
 		pd_cmsg_put(&c, SOL_SOCKET, SO_RXQ_OVFL, &drops, sizeof(drops));
 	if (s->auxdata) {
-		struct tpacket_auxdata aux = {.tp_status = TP_STATUS_USER,
+		struct tpacket_auxdata aux = {.tp_status = TP_STATUS_USER | pd_packet_status(b),
 					      .tp_len = frame_len,
 					      .tp_snaplen = frame_len,
 					      .tp_net = s->type == SOCK_RAW ? ETH_HLEN : 0};
@@ -204,9 +231,9 @@ void pd_packet_deliver(const struct pd_packet *s, const struct pd_buffer *b,
 	size_t whole = b->total_len - skip, copied = 0;
 
 	m->msg_flags = 0;
-	if (pd_unlikely(s->inline_mode)) {
-		copied = pd_iov_put(&c, pd_packet_sidecar(b), PD_SIDECAR_BYTES);
-		whole += PD_SIDECAR_BYTES;
+	if (pd_unlikely(s->any_front)) {
+		copied = pd_packet_put_front(s, b, &c);
+		whole += pd_packet_front_bytes(s);
 	}
 	if (pd_likely(b->next == PD_BUFFER_NONE && c.left == 1)) {
 		size_t n = pd_min((size_t)(b->len - skip), c.iov->iov_len - c.offset);
@@ -550,6 +577,23 @@ static void pd_packet_set_error(struct pd_packet *s, int error)
 	pd_pollable_mark(&s->pollable);
 }
 
+/* How many messages from the first on have room for a virtio-net header; the kernel refuses the others. */
+static unsigned pd_packet_roomy(const struct mmsghdr *msgs, unsigned n)
+{
+	unsigned i;
+
+	for (i = 0; i < n; i++) {
+		const struct msghdr *m = &msgs[i].msg_hdr;
+		size_t room = 0;
+
+		for (size_t k = 0; k < m->msg_iovlen && room < PD_VNET_BYTES; k++)
+			room += pd_min(m->msg_iov[k].iov_len, (size_t)PD_VNET_BYTES);
+		if (room < PD_VNET_BYTES)
+			break;
+	}
+	return i;
+}
+
 int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags,
 		      uint64_t wait_ns, uint64_t end_ns)
 {
@@ -562,6 +606,11 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
 		return -EAGAIN;
 	if (!n)
 		return 0;
+	if (pd_unlikely(pd_load_relaxed(&s->vnet_hdr))) {
+		n = pd_packet_roomy(msgs, n);
+		if (!n)
+			return -EINVAL;
+	}
 	ret = pd_packet_attach(s);
 	if (ret)
 		return ret;

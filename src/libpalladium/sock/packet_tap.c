@@ -10,6 +10,7 @@
 #include "counters/counters.h"
 #include "sock/layer.h"
 #include "sock/packet_nodes.h"
+#include "transport/offload.h"
 #include "vlib/progress.h"
 #include "vlib/runtime.h"
 
@@ -69,12 +70,22 @@ void pd_frame_queue_clear(struct pd_frame_queue *q)
 
 /* --- the taps of a port ------------------------------------------------------------------- */
 
+/* Whether all sockets of the port take unfinished frames; nobody finishes frames for none. */
+static bool pd_taps_take_vnet(const struct pd_taps *taps)
+{
+	for (unsigned i = 0; i < taps->n; i++)
+		if (!taps->tap[i]->vnet_hdr)
+			return false;
+	return taps->n > 0;
+}
+
 /* Make `taps` what the port has; returns the old ones once nobody looks at them. pd_taps_lock held. */
 static struct pd_taps *pd_taps_replace(struct pd_port *port, struct pd_taps *taps)
 {
 	struct pd_packet_port *pp = pd_packet_port_of(port);
 	struct pd_taps *old = pp->taps;
 
+	pd_store_relaxed(&port->rx_vnet, pd_taps_take_vnet(taps));
 	pd_store_release(&pp->taps, taps); /* pairs with pd_packet_taps */
 	for (unsigned i = 0; i < port->n_lanes; i++) {
 		if (!port->lanes[i])
@@ -150,6 +161,20 @@ static void pd_taps_fill(struct pd_taps *taps, const struct pd_taps *old,
 }
 
 /*
+ * Take into the queues what is in the ring now, as pd_packet_spread, and no more: what comes while this runs is as good as what comes after,
+ * and a peer that goes on filling the ring would keep us for ever. One entry of the ring may be many frames. Lane's receive lock held.
+ */
+static void pd_taps_drain(struct pd_port *port, struct pd_lane *lane, bool keep, bool whole)
+{
+	const struct pd_lane_side *side = &lane->side[PD_RX];
+	uint32_t end = side->cursor + pd_lane_ready(lane, PD_RX);
+
+	while ((int32_t)(end - side->cursor) > 0 &&
+	       pd_packet_spread(port, lane, end - side->cursor, keep, whole) > 0)
+		;
+}
+
+/*
  * Frames that came before another tap joins belong to those that were there: into their queues with them. `whole`: the pool
  * is the limit. pd_taps_lock held.
  */
@@ -160,17 +185,9 @@ static void pd_taps_settle(struct pd_port *port, bool whole)
 	for (unsigned i = 0; i < port->n_lanes; i++) {
 		struct pd_lane *lane = port->lanes[i];
 		struct pd_lane_side *side = &lane->side[PD_RX];
-		uint32_t left;
 
 		pd_lock(&side->lock);
-		/* What comes while this runs is as good as what comes after. */
-		for (left = pd_lane_ready(lane, PD_RX); left;) {
-			int got = pd_packet_spread(port, lane, left, whole, whole);
-
-			if (got <= 0)
-				break;
-			left -= pd_min(left, (uint32_t)got);
-		}
+		pd_taps_drain(port, lane, whole, whole);
 		pd_unlock(&side->lock);
 	}
 }
@@ -285,6 +302,49 @@ int pd_taps_move(struct pd_packet *s, struct pd_port *port, uint16_t protocol)
 	pd_unlock(&pd_taps_lock);
 	pd_unlock(&pd_control);
 	pd_packet_room(s); /* its old port need not wait for it */
+	return ret;
+}
+
+/* What finishes the frames that each lane sends. pd_taps_lock held. Returns 0 or -ENOMEM. */
+static int pd_packet_ports_offload(void)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; i < pd_port_count; i++) {
+		struct pd_packet_port *pp = pd_packet_port_of(&pd_ports[i]);
+
+		for (unsigned q = 0; pp && q < pd_ports[i].config->queues; q++) {
+			struct pd_offload *o = pp->offload[q] ? NULL : pd_offload_new(&ret);
+
+			if (o)
+				pd_store_release(&pp->offload[q], o); /* pairs with pd_tx_vnet */
+			if (ret)
+				return ret;
+		}
+	}
+	return 0;
+}
+
+int pd_taps_set_vnet(struct pd_packet *s, bool on)
+{
+	int ret;
+
+	pd_lock(&pd_control); /* the lanes of the ports stay */
+	pd_lock(&pd_taps_lock);
+	ret = on ? pd_packet_ports_offload() : 0;
+	if (!ret) {
+		pd_lock(&s->lock);
+		pd_store_relaxed(&s->vnet_hdr, on);
+		pd_packet_note_control(s);
+		pd_unlock(&s->lock);
+		for (unsigned i = 0; i < pd_port_count; i++)
+			if (pd_ports[i].sock)
+				pd_store_relaxed(
+					&pd_ports[i].rx_vnet,
+					pd_taps_take_vnet(pd_packet_port_of(&pd_ports[i])->taps));
+	}
+	pd_unlock(&pd_taps_lock);
+	pd_unlock(&pd_control);
 	return ret;
 }
 
@@ -453,14 +513,7 @@ void pd_packet_salvage(struct pd_port *port, struct pd_lane *lane)
 {
 	if (!port->sock) /* no packet socket yet */
 		return;
-	/* What is there now, no more: a peer that goes on filling the ring would keep us for ever. */
-	for (uint32_t left = pd_lane_ready(lane, PD_RX); left;) {
-		bool whole = pd_packet_taps(port)->n == 1 ||
-			     pd_vars.rx_backpressure == PD_BACKPRESSURE_PORT;
-		int got = pd_packet_spread(port, lane, left, true, whole);
-
-		if (got <= 0)
-			break;
-		left -= pd_min(left, (uint32_t)got);
-	}
+	pd_taps_drain(port, lane, true,
+		      pd_packet_taps(port)->n == 1 ||
+			      pd_vars.rx_backpressure == PD_BACKPRESSURE_PORT);
 }

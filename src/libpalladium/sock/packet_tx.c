@@ -20,6 +20,7 @@
 #include "counters/counters.h"
 #include "palladium_extra.h"
 #include "sock/packet_nodes.h"
+#include "transport/offload.h"
 
 /* Octets a frame may have beyond MTU and Ethernet header: one 802.1Q tag. */
 #define PD_VLAN_BYTES 4
@@ -37,6 +38,7 @@ struct pd_tx_run {
 	unsigned n;              /* frames built */
 	int err;                 /* what ended the building early */
 	int sent;                /* frames that went, or -errno of the first */
+	bool vnet;               /* some have headers that say something */
 	struct pd_buffer **bufs; /* PD_VECTOR_MAX */
 };
 
@@ -142,7 +144,8 @@ static int pd_tx_ethernet(struct pd_tx_run *run, const struct msghdr *m, struct 
 }
 
 /* The sidecar of a message: ancillary, else the socket's default. */
-static int pd_tx_sidecar(struct pd_tx_run *run, const struct msghdr *m, struct pd_buffer *b)
+static PD_ALWAYS_INLINE int pd_tx_sidecar(struct pd_tx_run *run, const struct msghdr *m,
+					  struct pd_buffer *b)
 {
 	const uint8_t *sidecar = NULL;
 	int err = 0;
@@ -158,30 +161,35 @@ static int pd_tx_sidecar(struct pd_tx_run *run, const struct msghdr *m, struct p
 	return 0;
 }
 
-/* Move the 48 bytes that an inline message starts with into the sidecar; *iov, *count and *offset then stand behind them. */
-static int pd_tx_inline(struct pd_buffer *b, const struct iovec **iov, size_t *count,
-			size_t *offset)
+/* Where in a message's iovec the frame goes on. */
+struct pd_tx_place {
+	const struct iovec *iov;
+	size_t count;  /* elements from iov on */
+	size_t offset; /* in the first */
+};
+
+/* Move the `need` bytes that a message starts with to `to`; *place then stands behind them. Returns 0 or -EINVAL. */
+static int pd_tx_front(uint8_t *to, size_t need, struct pd_tx_place *place)
 {
-	size_t need = PD_SIDECAR_BYTES, done = 0;
+	size_t done = 0;
 
-	while (done < need && *count) {
-		size_t n = pd_min((*iov)->iov_len - *offset, need - done);
+	while (done < need && place->count) {
+		size_t n = pd_min(place->iov->iov_len - place->offset, need - done);
 
-		memcpy(b->sidecar + done, (const uint8_t *)(*iov)->iov_base + *offset, n);
+		memcpy(to + done, (const uint8_t *)place->iov->iov_base + place->offset, n);
 		done += n;
-		*offset += n;
-		if (*offset == (*iov)->iov_len) {
-			++*iov;
-			--*count;
-			*offset = 0;
+		place->offset += n;
+		if (place->offset == place->iov->iov_len) {
+			place->iov++;
+			place->count--;
+			place->offset = 0;
 		}
 	}
-	b->flags |= PD_BUFFER_SIDECAR;
 	return done == need ? 0 : -EINVAL;
 }
 
 /* Check a finished chain: sizes, and what a frame of no octets means. */
-static int pd_tx_check(const struct pd_tx_run *run, struct pd_buffer *b)
+static PD_ALWAYS_INLINE int pd_tx_check(const struct pd_tx_run *run, struct pd_buffer *b)
 {
 	struct pd_sidecar sidecar;
 
@@ -208,11 +216,67 @@ static int pd_tx_check(const struct pd_tx_run *run, struct pd_buffer *b)
 	return -EMSGSIZE;
 }
 
+/* What the head of a chain takes from the message besides the frame, when something stands in front of that. As pd_tx_sidecar. */
+static PD_NOINLINE int pd_tx_head_front(struct pd_tx_run *run, const struct msghdr *m,
+					struct pd_buffer *head, struct pd_tx_place *place)
+{
+	int ret;
+
+	if (run->s->inline_mode) {
+		head->flags |= PD_BUFFER_SIDECAR;
+		return pd_tx_front(head->sidecar, PD_SIDECAR_BYTES, place);
+	}
+	ret = pd_tx_sidecar(run, m, head);
+	return ret ? ret : pd_tx_front(head->vnet, PD_VNET_BYTES, place);
+}
+
+/*
+ * What the virtio-net header of a message, which stands in b->vnet, asks for the frame at `b`. Returns 0, or -EINVAL where the kernel's
+ * packet sockets say so: a header that points past the frame, a type that is not known (or is none of TCP, here), a size of 0.
+ */
+static int pd_tx_vnet(struct pd_tx_run *run, struct pd_buffer *b)
+{
+	struct virtio_net_hdr h;
+	struct pd_vnet_cut cut;
+	int task;
+
+	memcpy(&h, b->vnet, sizeof(h));
+	if (!h.flags && !h.gso_type && !h.hdr_len)
+		return 0;
+	if (h.hdr_len > b->total_len)
+		return -EINVAL;
+	b->flags |= PD_BUFFER_VNET;
+	task = pd_offload_read(b, &cut);
+	if (task < 0)
+		return -EINVAL;
+	if (task == PD_VNET_NOTHING) /* a sender has nothing to say of what is valid */
+		b->flags &= (uint16_t)~PD_BUFFER_VNET;
+	else
+		run->vnet = true;
+	return 0;
+}
+
+/* pd_tx_check for a message that has something in front. A large segment is cut by whoever finishes it. */
+static PD_NOINLINE int pd_tx_check_front(struct pd_tx_run *run, struct pd_buffer *b)
+{
+	int ret;
+
+	if (run->s->vnet_hdr && b->total_len >= ETH_HLEN) {
+		ret = pd_tx_vnet(run, b);
+		if (ret)
+			return ret;
+		if (b->flags & PD_BUFFER_VNET && b->vnet[1] != VIRTIO_NET_HDR_GSO_NONE)
+			return b->total_len <= PD_FRAME_LARGE_BYTES ? 0 : -EMSGSIZE;
+	}
+	return pd_tx_check(run, b);
+}
+
 /* Build the chain of one message. Returns 0, -errno, or 1 when the run has no headers left for it. */
 static int pd_tx_build(struct pd_tx_run *run, const struct msghdr *m)
 {
 	const struct iovec *iov = m->msg_iov;
 	size_t count = m->msg_iovlen, offset = 0;
+	const bool front = run->s->any_front;
 	struct pd_buffer *head, *tail = NULL;
 	int ret;
 
@@ -222,10 +286,16 @@ static int pd_tx_build(struct pd_tx_run *run, const struct msghdr *m)
 		return 1;
 	head = pd_tx_header(run, NULL, 0);
 	head->data = head->opaque; /* a pointer also where nothing follows the sidecar */
-	if (pd_unlikely(run->s->inline_mode))
-		ret = pd_tx_inline(head, &iov, &count, &offset);
-	else
+	if (pd_unlikely(front)) {
+		struct pd_tx_place place = {iov, count, offset};
+
+		ret = pd_tx_head_front(run, m, head, &place);
+		iov = place.iov;
+		count = place.count;
+		offset = place.offset;
+	} else {
 		ret = pd_tx_sidecar(run, m, head);
+	}
 	if (!ret && run->s->type == SOCK_DGRAM && (count || !run->s->inline_mode))
 		ret = pd_tx_ethernet(run, m, head);
 	if (ret)
@@ -234,7 +304,7 @@ static int pd_tx_build(struct pd_tx_run *run, const struct msghdr *m)
 		pd_tx_link(head, &tail, head);
 	} else if (count) {
 		/* The first segment goes into the head itself. */
-		if (pd_unlikely(iov->iov_len - offset > PD_FRAME_MAX_BYTES + PD_SIDECAR_BYTES))
+		if (pd_unlikely(iov->iov_len - offset > PD_FRAME_LARGE_BYTES))
 			return -EMSGSIZE;
 		head->data = (uint8_t *)iov->iov_base + offset;
 		head->len = (uint32_t)(iov->iov_len - offset);
@@ -246,13 +316,13 @@ static int pd_tx_build(struct pd_tx_run *run, const struct msghdr *m)
 	for (; count; iov++, count--, offset = 0) {
 		if (iov->iov_len == offset)
 			continue;
-		if (pd_unlikely(iov->iov_len > PD_FRAME_MAX_BYTES + PD_SIDECAR_BYTES))
+		if (pd_unlikely(iov->iov_len > PD_FRAME_LARGE_BYTES + PD_SIDECAR_BYTES))
 			return -EMSGSIZE;
 		pd_tx_link(head, &tail,
 			   pd_tx_header(run, (uint8_t *)iov->iov_base + offset,
 					iov->iov_len - offset));
 	}
-	ret = pd_tx_check(run, head);
+	ret = pd_unlikely(front) ? pd_tx_check_front(run, head) : pd_tx_check(run, head);
 	if (!ret)
 		run->bufs[run->n++] = head;
 	return ret;
@@ -329,12 +399,28 @@ static void pd_packet_send_step(struct pd_tx_run *run, struct pd_node *node)
 			    1);
 }
 
+/* pd_port_output_try for frames that may be unfinished. */
+static PD_NOINLINE int pd_packet_output_vnet(struct pd_tx_run *run,
+					     enum pd_port_output_error *error)
+{
+	struct pd_offload *o = /* pairs with pd_packet_ports_offload */
+		pd_load_acquire(&pd_packet_port_of(run->port)->offload[run->lane->queue]);
+	int ret = o ? pd_offload_send(o, run->lane, run->bufs, run->n) : -EMSGSIZE;
+
+	if (pd_unlikely(ret <= 0))
+		*error = pd_port_output_why(ret);
+	return ret;
+}
+
 /* packet-output: port-output's step, once: what does not go is the program's to send again. Sets sent. */
 static PD_ALWAYS_INLINE void pd_packet_output_step(struct pd_tx_run *run, struct pd_node *node)
 {
 	enum pd_port_output_error error;
 
-	run->sent = pd_port_output_try(run->lane, run->bufs, run->n, &error);
+	if (pd_unlikely(run->vnet))
+		run->sent = pd_packet_output_vnet(run, &error);
+	else
+		run->sent = pd_port_output_try(run->lane, run->bufs, run->n, &error);
 	if (pd_likely(run->sent > 0))
 		run->lane->ops->tx_flush(run->lane);
 	else
@@ -392,6 +478,7 @@ static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigne
 	struct pd_tx_run run = {.s = s, .msgs = msgs, .limit = n, .bufs = bufs};
 	struct pd_packet_graph *graph;
 	struct pd_lane_side *side;
+	unsigned front;
 	uint32_t seen;
 
 	run.port = pd_packet_destination(s, &msgs[0].msg_hdr, &run.err);
@@ -424,9 +511,10 @@ static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigne
 		}
 		run.err = run.sent;
 	}
+	front = (unsigned)pd_packet_front_bytes(s);
 	for (int i = 0; i < run.sent; i++)
-		msgs[i].msg_len = run.bufs[i]->total_len + (s->inline_mode ? PD_SIDECAR_BYTES : 0) -
-				  (s->type == SOCK_DGRAM ? ETH_HLEN : 0);
+		msgs[i].msg_len =
+			run.bufs[i]->total_len + front - (s->type == SOCK_DGRAM ? ETH_HLEN : 0);
 	pd_unlock(&side->lock);
 	return run.err;
 }
@@ -446,8 +534,7 @@ static void pd_packet_relieve(struct pd_port *port, struct pd_wait_set *ws)
 			seen = lane->ops->position(lane, PD_RX);
 			got = pd_packet_distribute(port, lane, PD_VECTOR_MAX, true);
 			/* Frames that find no buffer stay in the ring: then only room or a reader ends the wait. */
-			pd_wait_add_lane(ws, lane, PD_RX,
-					 got == PD_VECTOR_MAX ? side->cursor : seen);
+			pd_wait_add_lane(ws, lane, PD_RX, got > 0 ? side->cursor : seen);
 		}
 		pd_unlock(&side->lock);
 	}

@@ -87,7 +87,7 @@ static uint32_t pd_placeholder_options(const struct pd_packet *s)
 	       s->ignore_outgoing << 4 | (s->timestamps == SO_TIMESTAMP) << 5 |
 	       (s->timestamps == SO_TIMESTAMPNS) << 6 | s->rxq_ovfl << 7 |
 	       !!(s->timestamping & SOF_TIMESTAMPING_RX_SOFTWARE) << 8 |
-	       !!(s->timestamping & SOF_TIMESTAMPING_SOFTWARE) << 9;
+	       !!(s->timestamping & SOF_TIMESTAMPING_SOFTWARE) << 9 | s->vnet_hdr << 10;
 }
 
 static void pd_placeholder_set_options(struct pd_packet *s, uint32_t bits)
@@ -101,6 +101,7 @@ static void pd_placeholder_set_options(struct pd_packet *s, uint32_t bits)
 	s->rxq_ovfl = bits >> 7 & 1;
 	s->timestamping = (bits >> 8 & 1 ? SOF_TIMESTAMPING_RX_SOFTWARE : 0) |
 			  (bits >> 9 & 1 ? SOF_TIMESTAMPING_SOFTWARE : 0);
+	s->vnet_hdr = bits >> 10 & 1;
 	pd_packet_note_control(s);
 }
 

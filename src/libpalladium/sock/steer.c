@@ -324,7 +324,7 @@ static int pd_steer_class(const struct pd_packet *s, const struct msghdr *m)
 static uint32_t pd_steer_flow(const struct pd_packet *s, const struct pd_port *port,
 			      const struct msghdr *m, bool source_only)
 {
-	size_t skip = pd_load_relaxed(&s->inline_mode) ? PD_SIDECAR_BYTES : 0, len;
+	size_t skip = pd_packet_front_bytes(s), len;
 	const struct sockaddr_ll *ll = m->msg_name;
 	uint8_t copy[PD_STEER_VIEW_BYTES];
 	const uint8_t *view;

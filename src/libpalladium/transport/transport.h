@@ -72,6 +72,8 @@ struct pd_port {
 	 */
 	uint32_t tx_lanes;
 	struct pd_progress_timer lanes_timer; /* lanes.c */
+	/* Every socket takes unfinished frames, with their headers (offload.h); written by the socket layer. */
+	bool rx_vnet;
 	struct pd_ctr_block *ctr;
 	void *priv; /* the transport's */
 	void *sock; /* the socket layer's */

@@ -52,9 +52,9 @@ static int collect(struct pd_vq *vq, struct pd_ring_walk *walk, struct pd_device
 	struct pd_ring_run run;
 	int more;
 
-	while (sum <= PD_FRAME_MAX_BYTES && (more = pd_ring_walk_next(vq, walk, &run)) > 0) {
+	while (sum <= vq->frame_max && (more = pd_ring_walk_next(vq, walk, &run)) > 0) {
 		sum += run.len;
-		if (sum > PD_FRAME_MAX_BYTES)
+		if (sum > vq->frame_max)
 			break;
 		if (!bounced && *n == PD_DEVICE_PIECES_MAX) {
 			if (burst->bounced)
@@ -69,7 +69,7 @@ static int collect(struct pd_vq *vq, struct pd_ring_walk *walk, struct pd_device
 			runs[(*n)++] = run;
 		}
 	}
-	if (sum > PD_FRAME_MAX_BYTES)
+	if (sum > vq->frame_max)
 		return -EMSGSIZE;
 	*total = (uint32_t)sum;
 	return more;
@@ -136,6 +136,8 @@ static PD_ALWAYS_INLINE enum pd_device_chain show(struct pd_vq *vq, bool packed,
 	(*out)->total_len = total;
 	if (hdr_bytes == PD_VQ_HDR_SIDECAR)
 		memcpy((*out)->sidecar, hdr, PD_VQ_HDR_SIDECAR);
+	else
+		pd_vq_vnet_read(vq, *out, hdr);
 	return PD_CHAIN_SHOWN;
 }
 
@@ -279,43 +281,49 @@ static int out_of_room(struct pd_vq *vq, uint32_t entries, uint32_t descs)
 	return 0;
 }
 
-/* pd_device_fill, for one format. Data path. */
+/*
+ * Fill `n` frames into the chains that start with the block's next entry, and stage them all; pd_device_fill and pd_device_tx_all, for
+ * one format. Data path.
+ */
 static PD_ALWAYS_INLINE int fill(struct pd_vq *vq, bool packed, struct pd_ring_block *block,
-				 const struct pd_buffer *b, uint32_t hdr_bytes)
+				 struct pd_buffer *const *bufs, unsigned n, uint32_t hdr_bytes)
 {
 	struct pd_ring_block one;
 	uint32_t descs = 0, entries = 0;
-	unsigned chains = 0;
+	unsigned chains = 0, first;
 	struct filling f;
 
-	fill_start(&f, b, hdr_bytes);
-	while (f.left) {
-		const struct pd_ring_block *in = block;
-		struct pd_ring_chain *chain = &vq->chains[chains];
-		unsigned i = block->at + entries;
-		int ret;
+	for (unsigned k = 0; k < n; k++) {
+		first = chains;
+		fill_start(&f, bufs[k], hdr_bytes);
+		while (f.left) {
+			const struct pd_ring_block *in = block;
+			struct pd_ring_chain *chain = &vq->chains[chains];
+			unsigned i = block->at + entries;
+			int ret;
 
-		if (i >= block->n) {
-			ret = pd_ring_fetch(vq, packed, &one, entries, 1, true);
-			if (ret <= 0)
-				return ret ? ret : out_of_room(vq, entries, descs);
-			in = &one;
-			i = 0;
+			if (i >= block->n) {
+				ret = pd_ring_fetch(vq, packed, &one, entries, 1, true);
+				if (ret <= 0)
+					return ret ? ret : out_of_room(vq, entries, descs);
+				in = &one;
+				i = 0;
+			}
+			ret = fill_chain(vq, packed, &f, in, i, entries, chain);
+			if (ret < 0)
+				return ret;
+			descs += (uint32_t)ret;
+			entries += packed ? chain->slots : 1;
+			chains++;
+			if (f.left && !vq->mergeable) {
+				vq->counts.drop_too_long++;
+				return -EMSGSIZE;
+			}
 		}
-		ret = fill_chain(vq, packed, &f, in, i, entries, chain);
-		if (ret < 0)
-			return ret;
-		descs += (uint32_t)ret;
-		entries += packed ? chain->slots : 1;
-		chains++;
-		if (f.left && !vq->mergeable) {
-			vq->counts.drop_too_long++;
-			return -EMSGSIZE;
+		if (f.nb[0] && chains != first + 1) {
+			*f.nb[0] = (uint8_t)(chains - first);
+			*f.nb[1] = (uint8_t)((chains - first) >> 8);
 		}
-	}
-	if (f.nb[0] && chains != 1) {
-		*f.nb[0] = (uint8_t)chains;
-		*f.nb[1] = (uint8_t)(chains >> 8);
 	}
 	for (unsigned i = 0; i < chains; i++)
 		pd_ring_used_stage(vq, packed, vq->chains[i], vq->chains[i].len);
@@ -327,5 +335,27 @@ static PD_ALWAYS_INLINE int fill(struct pd_vq *vq, bool packed, struct pd_ring_b
 int pd_device_fill(struct pd_vq *vq, bool packed, struct pd_ring_block *block,
 		   const struct pd_buffer *b, uint32_t hdr_bytes)
 {
-	return packed ? fill(vq, true, block, b, hdr_bytes) : fill(vq, false, block, b, hdr_bytes);
+	struct pd_buffer *const bufs[1] = {(struct pd_buffer *)(uintptr_t)b};
+
+	return packed ? fill(vq, true, block, bufs, 1, hdr_bytes)
+		      : fill(vq, false, block, bufs, 1, hdr_bytes);
+}
+
+int pd_device_tx_all(struct pd_vq *vq, bool packed, uint32_t hdr_bytes,
+		     struct pd_buffer *const *bufs, unsigned n)
+{
+	struct pd_ring_block none = {.n = 0};
+	int ret;
+
+	if (pd_unlikely(vq->broken))
+		return -ENETDOWN;
+	ret = packed ? fill(vq, true, &none, bufs, n, hdr_bytes)
+		     : fill(vq, false, &none, bufs, n, hdr_bytes);
+	if (ret <= 0)
+		return ret;
+	vq->need = 1;
+	vq->counts.frames += n;
+	for (unsigned i = 0; i < n; i++)
+		vq->counts.bytes += bufs[i]->total_len;
+	return (int)n;
 }

@@ -92,6 +92,17 @@ static PD_ALWAYS_INLINE void pd_vq_buffer_set(struct pd_buffer *b, uint8_t *p, u
 	b->flags = PD_BUFFER_EXTERNAL;
 }
 
+/* Note in `b`, the first buffer of a frame, what the virtio-net header at `hdr` says, if that was agreed and it says anything. */
+static PD_ALWAYS_INLINE void pd_vq_vnet_read(const struct pd_vq *vq, struct pd_buffer *b,
+					     const uint8_t *hdr)
+{
+	if (pd_likely(!vq->offloads))
+		return;
+	memcpy(b->vnet, hdr, sizeof(b->vnet));
+	if (b->vnet[0] | b->vnet[1]) /* flags, gso_type */
+		b->flags |= PD_BUFFER_VNET;
+}
+
 /* Finish the first buffer of a frame of `total` bytes, whose header is in b->sidecar. */
 static PD_ALWAYS_INLINE void pd_vq_frame_set(struct pd_vq *vq, struct pd_buffer *b, uint32_t total,
 					     uint16_t port, bool avip)
@@ -194,6 +205,8 @@ static PD_ALWAYS_INLINE int pd_device_rx(struct pd_vq *vq, bool packed, bool avi
 			pd_vq_buffer_set(b, block.p[i] + hdr, d->len - hdr);
 			if (avip)
 				memcpy(b->sidecar, block.p[i], PD_VQ_HDR_SIDECAR);
+			else
+				pd_vq_vnet_read(vq, b, block.p[i]);
 			b->total_len = b->len;
 			chain = pd_ring_single(&block, packed, i);
 		} else {
@@ -271,7 +284,10 @@ static PD_ALWAYS_INLINE void pd_vq_header_write(uint8_t *restrict p, const struc
 			memset(p, 0, PD_VQ_HDR_SIDECAR);
 		memcpy(p, &num_buffers, 2);
 	} else {
-		memset(p, 0, PD_VQ_HDR_LEGACY);
+		if (pd_unlikely(b->flags & PD_BUFFER_VNET))
+			memcpy(p, b->vnet, PD_VQ_HDR_LEGACY);
+		else
+			memset(p, 0, PD_VQ_HDR_LEGACY);
 		if (hdr_bytes == PD_VQ_HDR_NET)
 			memcpy(p + PD_VQ_HDR_LEGACY, &num_buffers, 2);
 	}
@@ -289,10 +305,12 @@ static PD_ALWAYS_INLINE void pd_vq_frame_gather(uint8_t *restrict p, const struc
 	}
 }
 
-/* Can this frame be carried at all? */
+/* Can this frame be carried at all? One that the receiver cuts may be larger. */
 static PD_ALWAYS_INLINE bool pd_vq_frame_fits(const struct pd_buffer *b, bool avip)
 {
-	return pd_likely(b->total_len <= PD_FRAME_MAX_BYTES && (b->total_len || avip));
+	if (pd_likely(b->total_len <= PD_FRAME_MAX_BYTES))
+		return b->total_len || avip;
+	return !avip && b->flags & PD_BUFFER_VNET && b->total_len <= PD_FRAME_LARGE_BYTES;
 }
 
 /*
@@ -302,6 +320,10 @@ static PD_ALWAYS_INLINE bool pd_vq_frame_fits(const struct pd_buffer *b, bool av
  */
 int pd_device_fill(struct pd_vq *vq, bool packed, struct pd_ring_block *block,
 		   const struct pd_buffer *b, uint32_t hdr_bytes);
+
+/* The same for `n` frames of which all go or none; the lane's tx_all. Counts them. */
+int pd_device_tx_all(struct pd_vq *vq, bool packed, uint32_t hdr_bytes,
+		     struct pd_buffer *const *bufs, unsigned n);
 
 /* Copy up to `n` frames out; the lane's tx. */
 static PD_ALWAYS_INLINE int pd_device_tx(struct pd_vq *vq, bool packed, bool avip,

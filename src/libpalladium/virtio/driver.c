@@ -121,6 +121,31 @@ void pd_driver_send_long(struct pd_vq *vq, bool packed, const struct pd_buffer *
 	vq->held++;
 }
 
+int pd_driver_tx_all(struct pd_vq *vq, bool packed, uint32_t hdr_bytes,
+		     struct pd_buffer *const *bufs, unsigned n)
+{
+	const bool avip = hdr_bytes == PD_VQ_HDR_SIDECAR;
+	uint32_t need = 0;
+
+	if (pd_unlikely(vq->broken))
+		return -ENETDOWN;
+	for (unsigned i = 0; i < n; i++)
+		need += (hdr_bytes + bufs[i]->total_len + vq->buf_bytes - 1) / vq->buf_bytes;
+	if (need > vq->size) {
+		vq->counts.drop_too_long++;
+		return -EMSGSIZE;
+	}
+	if (vq->free_tail - vq->cursor < need && pd_driver_reclaim(vq, packed))
+		return -ENETDOWN;
+	if (vq->free_tail - vq->cursor < need) {
+		vq->counts.ring_full++;
+		vq->need = need;
+		return 0;
+	}
+	return packed ? pd_driver_tx(vq, true, avip, bufs, n)
+		      : pd_driver_tx(vq, false, avip, bufs, n);
+}
+
 /* --- receive --------------------------------------------------------------------------------- */
 
 /* IN_ORDER: the buffers before the one that `e` names were used in full. Returns how many with it. */
@@ -245,11 +270,13 @@ static PD_ALWAYS_INLINE int show_frame(struct pd_vq *vq, bool avip, struct pd_bu
 		pd_vq_buffer_set(bufs[i], p, len);
 		bufs[i - 1]->next = bufs[i]->index;
 	}
-	if (pd_unlikely(total > PD_FRAME_MAX_BYTES))
+	if (pd_unlikely(total > (avip ? PD_FRAME_MAX_BYTES : vq->frame_max)))
 		return FRAME_LONG;
 	if (pd_unlikely(!total && !avip))
 		return FRAME_SHORT;
 	b->total_len = total;
+	if (!avip)
+		pd_vq_vnet_read(vq, b, net_hdr);
 	return FRAME_SHOWN;
 }
 

@@ -111,6 +111,10 @@ static PD_ALWAYS_INLINE uint16_t pd_driver_take(struct pd_vq *vq)
 void pd_driver_send_long(struct pd_vq *vq, bool packed, const struct pd_buffer *b,
 			 uint32_t hdr_bytes, unsigned k);
 
+/* `n` frames of which all go or none; the lane's tx_all. */
+int pd_driver_tx_all(struct pd_vq *vq, bool packed, uint32_t hdr_bytes,
+		     struct pd_buffer *const *bufs, unsigned n);
+
 /* Copy up to `n` frames out; the lane's tx. */
 static PD_ALWAYS_INLINE int pd_driver_tx(struct pd_vq *vq, bool packed, bool avip,
 					 struct pd_buffer *const *bufs, unsigned n)

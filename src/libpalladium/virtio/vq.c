@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "virtio/driver.h"
+#include "vlib/lane.h"
 
 int pd_vq_break(struct pd_vq *vq, const char *why)
 {
@@ -65,6 +66,9 @@ static int init_common(struct pd_vq *vq, const struct pd_vq_layout *layout)
 	vq->size = layout->size;
 	vq->mask = round_up(layout->size) - 1;
 	vq->hdr_bytes = (uint16_t)layout->hdr_bytes;
+	vq->offloads = layout->offloads;
+	vq->frame_max =
+		layout->offloads & PD_OFFLOAD_TSO ? PD_FRAME_LARGE_BYTES : PD_FRAME_MAX_BYTES;
 	vq->packed = pd_vq_is_packed(f);
 	vq->event_idx = f >> VIRTIO_RING_F_EVENT_IDX & 1;
 	vq->indirect = f >> VIRTIO_RING_F_INDIRECT_DESC & 1;
@@ -139,15 +143,15 @@ bool pd_vq_is_misplaced(const struct pd_vq *vq)
 int pd_vq_init_device(struct pd_vq *vq, const struct pd_vq_layout *layout,
 		      const struct pd_mem_table *mem)
 {
-	/* Each chain of a frame that is being sent takes a byte at least. */
-	uint32_t chains = pd_min(layout->size, PD_FRAME_MAX_BYTES + PD_VQ_HDR_SIDECAR + 0u);
+	/* Frames that go together may take the whole ring. */
+	uint32_t chains = pd_max(layout->size, PD_VQ_FRAMES_MAX + 0u);
 	int err = init_common(vq, layout);
 	uint16_t used;
 
 	if (err == -EINVAL)
 		return err;
-	vq->chains = malloc(pd_max(chains, PD_VQ_FRAMES_MAX + 0u) * sizeof(*vq->chains));
-	vq->bounce = malloc(PD_FRAME_MAX_BYTES);
+	vq->chains = malloc(chains * sizeof(*vq->chains));
+	vq->bounce = malloc(vq->frame_max);
 	if (err || !vq->chains || !vq->bounce) {
 		pd_vq_fini(vq);
 		return -ENOMEM;

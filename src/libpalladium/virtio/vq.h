@@ -61,6 +61,7 @@ struct pd_vq_layout {
 	uint32_t size;      /* descriptors */
 	uint32_t hdr_bytes; /* one of PD_VQ_HDR_* */
 	uint64_t features; /* negotiated: VIRTIO_RING_F_*, VIRTIO_NET_F_MRG_RXBUF, VERSION_1, ... */
+	uint8_t offloads; /* what may be left to the receiver of this ring's frames: enum pd_lane_offload */
 	/*
 	 * Our pointers, pd_vq_*_bytes() long and in one region each. Split: 16, 2 and 4 bytes
 	 * aligned; packed: the ring and the event structures of driver and device, 16, 4 and 4.
@@ -177,6 +178,7 @@ struct pd_vq {
 	uint32_t mem_hint;
 	/* What was agreed. */
 	uint16_t hdr_bytes;
+	uint8_t offloads; /* see pd_vq_layout */
 	bool packed;
 	bool event_idx;
 	bool indirect;
@@ -210,6 +212,7 @@ struct pd_vq {
 	 * or more while a frame waits for them. With fewer the side is not ready.
 	 */
 	uint32_t need;
+	uint32_t frame_max; /* of what is received: PD_FRAME_MAX_BYTES, or PD_FRAME_LARGE_BYTES */
 	const char *broken; /* why the peer's ring cannot be used any more, or NULL */
 	struct pd_vq_counts counts;
 	/* What the last rx showed and has not been consumed. */

@@ -26,6 +26,8 @@
 
 /* The largest frame, without sidecar: MTU plus Ethernet header. */
 #define PD_FRAME_MAX_BYTES 12240
+/* The largest that is to be cut into such: IPv6 with all that its length can say, Ethernet header and two VLAN tags. */
+#define PD_FRAME_LARGE_BYTES (65535 + 40 + 14 + 8)
 /* The sidecar's size, as metadata/sidecar.h has it. */
 #define PD_BUFFER_SIDECAR_BYTES 48
 /* No such buffer. */
@@ -38,6 +40,8 @@ enum pd_buffer_flag {
 		1 << 2, /* the sidecar field holds one (else it is to be read as zeroes) */
 	PD_BUFFER_OUTGOING = 1 << 3, /* a copy of a frame that this port sent */
 	PD_BUFFER_TRACED = 1 << 4,   /* the tracer follows this frame */
+	PD_BUFFER_VNET =
+		1 << 5, /* vnet says what the frame still needs, or that it is known to be valid */
 };
 
 struct pd_buffer {
@@ -53,7 +57,9 @@ struct pd_buffer {
 	uint16_t rx_port;   /* index of the port it came in by */
 	uint16_t tx_port;   /* index of the port it leaves by */
 	uint32_t trace;     /* the tracer's handle */
-	uint8_t opaque[24]; /* belongs to the subgraph that is running */
+	uint8_t opaque[14]; /* belongs to the subgraph that is running */
+	uint8_t vnet
+		[10]; /* with PD_BUFFER_VNET: a struct virtio_net_hdr; in a chain's first buffer */
 	/* Second cache line. */
 	uint8_t sidecar[PD_BUFFER_SIDECAR_BYTES] PD_CACHE_ALIGNED;
 	uint8_t opaque2[16];

@@ -15,6 +15,7 @@ void pd_lane_init(struct pd_lane *lane, const struct pd_lane_ops *ops, uint16_t 
 	lane->ops = ops;
 	lane->port = port;
 	lane->queue = queue;
+	lane->takes = 0;
 	lane->moved = NULL;
 	for (int dir = 0; dir < PD_DIRS; dir++) {
 		struct pd_lane_side *side = &lane->side[dir];

@@ -51,6 +51,17 @@ enum pd_dir { PD_RX, PD_TX, PD_DIRS };
 
 /* The most frames one call of rx or tx takes: the engine's vector. */
 #define PD_VECTOR_MAX 256
+/* The most that go together. */
+#define PD_LANE_ALL_MAX PD_VECTOR_MAX
+
+/* What the receiver of a frame finishes itself (transport/offload.h). */
+enum pd_lane_offload {
+	PD_OFFLOAD_CSUM = 1 << 0, /* checksums */
+	PD_OFFLOAD_TSO4 = 1 << 1, /* large TCP segments over IPv4 */
+	PD_OFFLOAD_TSO6 = 1 << 2,
+	PD_OFFLOAD_ECN = 1 << 3, /* of those, with CWR */
+	PD_OFFLOAD_TSO = PD_OFFLOAD_TSO4 | PD_OFFLOAD_TSO6
+};
 
 /*
  * What a transport does with a lane. Every call is made with the lock of the side held and the side
@@ -77,6 +88,11 @@ struct pd_lane_ops {
 	 * Nothing is published before tx_flush.
 	 */
 	int (*tx)(struct pd_lane *lane, struct pd_buffer *const *bufs, unsigned n);
+	/*
+	 * As tx, for frames of which all go or none: returns `n`, 0, or the errors of tx, where -EMSGSIZE also means that
+	 * they can never go together. 1 to PD_LANE_ALL_MAX of them.
+	 */
+	int (*tx_all)(struct pd_lane *lane, struct pd_buffer *const *bufs, unsigned n);
 	/* Publish what tx took, with one index store, and notify the peer once if it asked for it.
 	 */
 	void (*tx_flush)(struct pd_lane *lane);
@@ -122,6 +138,8 @@ struct pd_lane {
 	const struct pd_lane_ops *ops;
 	uint16_t port;  /* index of the port */
 	uint16_t queue; /* queue pair within the port */
+	/* The unfinished frames that tx takes as they are, enum pd_lane_offload; under the lock of the transmit side. */
+	uint8_t takes;
 	/* Told, under the lock of the side, that it went up or down; or NULL. */
 	void (*moved)(struct pd_lane *lane, enum pd_dir dir);
 	struct pd_lane_side side[PD_DIRS];

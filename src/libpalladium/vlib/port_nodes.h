@@ -75,6 +75,14 @@ static PD_ALWAYS_INLINE uint16_t pd_sidecar_input_one(const struct pd_node_ctx *
 	return PD_SIDECAR_INPUT_NEXT_OUTPUT;
 }
 
+/* Why no frame went, by what tx returned. */
+static inline enum pd_port_output_error pd_port_output_why(int ret)
+{
+	return ret == -EMSGSIZE ? PD_PORT_OUTPUT_ERROR_TOO_LONG
+	       : ret == 0       ? PD_PORT_OUTPUT_ERROR_FULL
+				: PD_PORT_OUTPUT_ERROR_NO_PORT;
+}
+
 /* port-output: hand frames to the lane, whose transmit side is locked and up. As lane->ops->tx; when nothing went, *error tells why. */
 static PD_ALWAYS_INLINE int pd_port_output_try(struct pd_lane *lane, struct pd_buffer *const *bufs,
 					       unsigned n, enum pd_port_output_error *error)
@@ -82,9 +90,7 @@ static PD_ALWAYS_INLINE int pd_port_output_try(struct pd_lane *lane, struct pd_b
 	int ret = lane->ops->tx(lane, bufs, n);
 
 	if (pd_unlikely(ret <= 0))
-		*error = ret == -EMSGSIZE ? PD_PORT_OUTPUT_ERROR_TOO_LONG
-			 : ret == 0       ? PD_PORT_OUTPUT_ERROR_FULL
-					  : PD_PORT_OUTPUT_ERROR_NO_PORT;
+		*error = pd_port_output_why(ret);
 	return ret;
 }
 

@@ -365,6 +365,14 @@ static int fresh(void **state)
 	return 0;
 }
 
+/* What stands in front of the frame in the messages of the socket. */
+static void set_front(bool inline_mode, bool vnet_hdr)
+{
+	s.inline_mode = inline_mode;
+	s.vnet_hdr = vnet_hdr;
+	pd_packet_note_control(&s);
+}
+
 /* The key of `len` bytes, in pieces of `piece`, with a sidecar as ancillary data or none. */
 static uint32_t key_of(const void *bytes, size_t len, size_t piece, struct avip_mdata_t *md)
 {
@@ -391,12 +399,12 @@ static void test_a_sidecar_says_the_class(void **state)
 	for (uint8_t class = 0; class < 8; class ++) {
 		md.pd.pfc_priority = class;
 		assert_int_equal(key_of(frame, len, len, &md), class);
-		s.inline_mode = true;
+		set_front(true, false);
 		memcpy(whole, &md, 48);
 		memcpy(whole + 48, frame, len);
 		assert_int_equal(key_of(whole, 48 + len, 48 + len, NULL), class);
 		assert_int_equal(key_of(whole, 48 + len, 5, NULL), class);
-		s.inline_mode = false;
+		set_front(false, false);
 	}
 	md.pd.pfc_priority = 11;
 	assert_int_equal(key_of(frame, len, len, &md), 3);
@@ -404,10 +412,10 @@ static void test_a_sidecar_says_the_class(void **state)
 	md.generic_flags = IXVERIFY_ONLY_CTRL_PKT;
 	assert_int_equal(key_of(NULL, 0, 1, &md), 0);
 	/* Half a sidecar: the send will say so. */
-	s.inline_mode = true;
+	set_front(true, false);
 	key_of(whole, 20, 20, NULL);
 	key_of(NULL, 0, 1, NULL);
-	s.inline_mode = false;
+	set_front(false, false);
 	pp.by_class = false;
 	assert_true(key_of(frame, len, len, &md) & SPREAD);
 }
@@ -444,9 +452,12 @@ static void test_the_flow_is_found_in_any_pieces(void **state)
 	for (size_t piece = 1; piece <= len; piece++)
 		assert_int_equal(key_of(frame, len, piece, NULL), key);
 	memcpy(whole + 48, frame, len);
-	s.inline_mode = true;
+	set_front(true, false);
 	assert_int_equal(key_of(whole, 48 + len, 7, NULL), key);
-	s.inline_mode = false;
+	memcpy(whole + 10, frame, len);
+	set_front(false, true);
+	assert_int_equal(key_of(whole, 10 + len, 7, NULL), key);
+	set_front(false, false);
 	/* Without its Ethernet header. */
 	memcpy(ll.sll_addr, frame, 6);
 	s.type = SOCK_DGRAM;

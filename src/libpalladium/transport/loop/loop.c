@@ -30,6 +30,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "counters/counters.h"
+#include "transport/offload.h"
 #include "transport/transport.h"
 
 /* A slot has room for the largest frame, so longer rings than this would cost too much memory. */
@@ -53,7 +54,8 @@ struct pd_loop_ring {
 struct pd_loop_lane {
 	struct pd_lane lane;
 	struct pd_loop_ring
-		*ring[PD_DIRS]; /* what it receives from and sends to; NULL while down */
+		*ring[PD_DIRS];     /* what it receives from and sends to; NULL while down */
+	struct pd_offload *offload; /* of the receive side; NULL where every frame is finished */
 };
 
 /* What an open port has. */
@@ -162,6 +164,16 @@ static int pd_loop_rx(struct pd_lane *lane, struct pd_buffer **bufs, unsigned n)
 	return (int)n;
 }
 
+/* pd_loop_rx where checksums may be open. */
+static int pd_loop_rx_offload(struct pd_lane *lane, struct pd_buffer **bufs, unsigned n)
+{
+	struct pd_offload *o = pd_container_of(lane, struct pd_loop_lane, lane)->offload;
+	int got = pd_loop_rx(lane, bufs, n);
+
+	/* Our other end has checked the headers, so there is always something to show. */
+	return got > 0 ? (int)pd_offload_show(o, lane, bufs, (unsigned)got, n) : got;
+}
+
 static void pd_loop_rx_done(struct pd_lane *lane, unsigned n)
 {
 	struct pd_loop_ring *ring = pd_loop_ring_of(lane, PD_RX);
@@ -190,6 +202,26 @@ static void pd_loop_rx_done(struct pd_lane *lane, unsigned n)
 	pd_ctr_end(side->ctr, PD_CTR_LANE_RX);
 }
 
+/* pd_loop_rx_done likewise: there are no large frames, so it is as many. */
+static void pd_loop_rx_done_offload(struct pd_lane *lane, unsigned n)
+{
+	struct pd_offload *o = pd_container_of(lane, struct pd_loop_lane, lane)->offload;
+
+	pd_loop_rx_done(lane, pd_offload_done(o, lane, n));
+}
+
+/* The header of a frame that has no sidecar, or is unfinished. */
+static PD_NOINLINE void pd_loop_copy_header(struct pd_buffer *to, const struct pd_buffer *from)
+{
+	if (from->flags & PD_BUFFER_SIDECAR)
+		memcpy(to->sidecar, from->sidecar, sizeof(to->sidecar));
+	else
+		memset(to->sidecar, 0, sizeof(to->sidecar));
+	to->flags |= from->flags & PD_BUFFER_VNET;
+	if (from->flags & PD_BUFFER_VNET)
+		memcpy(to->vnet, from->vnet, sizeof(to->vnet));
+}
+
 /* Copy the frame at `from` into the slot `to`. */
 static void pd_loop_copy(struct pd_buffer *to, const struct pd_buffer *from)
 {
@@ -199,10 +231,10 @@ static void pd_loop_copy(struct pd_buffer *to, const struct pd_buffer *from)
 	to->flags =
 		PD_BUFFER_EXTERNAL | PD_BUFFER_SIDECAR | (from->total_len ? 0 : PD_BUFFER_CONTROL);
 	to->trace = 0;
-	if (from->flags & PD_BUFFER_SIDECAR)
+	if (pd_likely((from->flags & (PD_BUFFER_SIDECAR | PD_BUFFER_VNET)) == PD_BUFFER_SIDECAR))
 		memcpy(to->sidecar, from->sidecar, sizeof(to->sidecar));
 	else
-		memset(to->sidecar, 0, sizeof(to->sidecar));
+		pd_loop_copy_header(to, from);
 	/* mrg_num_buffers, little-endian: a slot is one buffer. */
 	to->sidecar[0] = 1;
 	to->sidecar[1] = 0;
@@ -243,6 +275,17 @@ static int pd_loop_tx(struct pd_lane *lane, struct pd_buffer *const *bufs, unsig
 	pd_ctr_add(side->ctr, PD_CTR_LANE_TX_RING_FULL, n > room);
 	pd_ctr_end(side->ctr, PD_CTR_LANE_TX);
 	return ret;
+}
+
+static int pd_loop_tx_all(struct pd_lane *lane, struct pd_buffer *const *bufs, unsigned n)
+{
+	struct pd_loop_ring *ring = pd_loop_ring_of(lane, PD_TX);
+
+	if (n > ring->size)
+		return -EMSGSIZE;
+	if (n > pd_loop_position(lane, PD_TX) - lane->side[PD_TX].cursor)
+		return 0;
+	return pd_loop_tx(lane, bufs, n);
 }
 
 static void pd_loop_tx_flush(struct pd_lane *lane)
@@ -292,6 +335,20 @@ static const struct pd_lane_ops pd_loop_lane_ops = {
 	.rx = pd_loop_rx,
 	.rx_done = pd_loop_rx_done,
 	.tx = pd_loop_tx,
+	.tx_all = pd_loop_tx_all,
+	.tx_flush = pd_loop_tx_flush,
+	.position = pd_loop_position,
+	.arm = pd_loop_arm,
+	.disarm = pd_loop_disarm,
+	.drain = pd_loop_drain,
+};
+
+/* The same where checksums may be open. */
+static const struct pd_lane_ops pd_loop_lane_offload_ops = {
+	.rx = pd_loop_rx_offload,
+	.rx_done = pd_loop_rx_done_offload,
+	.tx = pd_loop_tx,
+	.tx_all = pd_loop_tx_all,
 	.tx_flush = pd_loop_tx_flush,
 	.position = pd_loop_position,
 	.arm = pd_loop_arm,
@@ -316,6 +373,8 @@ static void pd_loop_set_side(struct pd_port *port, unsigned q, enum pd_dir dir,
 
 	pd_lock(&side->lock);
 	lane->ring[dir] = ring;
+	if (dir == PD_TX)
+		lane->lane.takes = lane->offload ? PD_OFFLOAD_CSUM : 0;
 	pd_lane_set_link(&lane->lane, dir, ring != NULL, ring ? ring->event_fd[dir] : -1, 0);
 	pd_unlock(&side->lock);
 }
@@ -372,11 +431,32 @@ err:
 	return ret;
 }
 
+/* Whether both ports allow that checksums are left open between them. Large segments do not fit a slot: they are cut before. */
+static bool pd_loop_is_offloaded(const struct pd_port *a, const struct pd_port *b)
+{
+	return a->config->dialect == PD_CONF_DIALECT_VIRTIO &&
+	       b->config->dialect == PD_CONF_DIALECT_VIRTIO &&
+	       a->config->offloads != PD_CONF_OFFLOADS_NONE &&
+	       b->config->offloads != PD_CONF_OFFLOADS_NONE;
+}
+
+/* Free what an open port has but its rings. */
+static void pd_loop_free(struct pd_port *port)
+{
+	struct pd_loop_port *loop = pd_loop_of(port);
+
+	port->priv = NULL;
+	for (unsigned q = 0; q < port->n_lanes; q++)
+		pd_offload_free(loop->lanes[q].offload);
+	free(loop);
+}
+
 static int pd_loop_open(struct pd_port *port)
 {
 	struct pd_port *partner = pd_port_by_name(port->config->peer);
 	struct pd_loop_port *loop;
-	int ret;
+	bool offloaded;
+	int ret = 0;
 
 	if (!partner || partner == port || partner->transport != &pd_loop_ops ||
 	    strcmp(partner->config->peer, port->name))
@@ -386,16 +466,19 @@ static int pd_loop_open(struct pd_port *port)
 		return -ENOMEM;
 	memset(loop, 0, sizeof(*loop));
 	loop->partner = partner;
-	for (unsigned q = 0; q < port->n_lanes; q++)
-		pd_port_lane_init(port, &loop->lanes[q].lane, &pd_loop_lane_ops, (uint16_t)q);
-	port->priv = loop;
-	if (!pd_loop_of(partner))
-		return 0;
-	ret = pd_loop_join(port, partner);
-	if (ret) {
-		port->priv = NULL;
-		free(loop);
+	offloaded = pd_loop_is_offloaded(port, partner);
+	for (unsigned q = 0; q < port->n_lanes; q++) {
+		pd_port_lane_init(port, &loop->lanes[q].lane,
+				  offloaded ? &pd_loop_lane_offload_ops : &pd_loop_lane_ops,
+				  (uint16_t)q);
+		if (offloaded && !ret)
+			loop->lanes[q].offload = pd_offload_new(&ret);
 	}
+	port->priv = loop;
+	if (!ret && pd_loop_of(partner))
+		ret = pd_loop_join(port, partner);
+	if (ret)
+		pd_loop_free(port);
 	return ret;
 }
 
@@ -413,9 +496,10 @@ static void pd_loop_close(struct pd_port *port)
 			pd_port_set_state(loop->partner, PD_PORT_DOWN, "its partner closed");
 	}
 	pd_loop_rings_free(loop);
-	port->priv = NULL;
-	if (!pd_ports_ended)
-		free(loop);
+	if (pd_ports_ended)
+		port->priv = NULL;
+	else
+		pd_loop_free(port);
 }
 
 /* In a forked child, where no other thread is: side locks may have been held by the parent's threads,
@@ -425,8 +509,7 @@ static void pd_loop_abandon(struct pd_port *port)
 	struct pd_loop_port *loop = pd_loop_of(port);
 
 	pd_loop_rings_free(loop);
-	port->priv = NULL;
-	free(loop);
+	pd_loop_free(port);
 }
 
 const struct pd_transport_ops pd_loop_ops = {

@@ -32,7 +32,7 @@
 	 PD_BIT(PD_VHOST_PF_RESET_DEVICE) | PD_BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS) |       \
 	 PD_BIT(PD_VHOST_PF_STATUS))
 
-/* What every dialect and format has. With a sidecar there are no offloads (metadata/dialect.c). */
+/* What every dialect and format has. */
 #define FEATURES                                                                 \
 	(PD_BIT(VIRTIO_NET_F_MTU) | PD_BIT(VIRTIO_F_ANY_LAYOUT) |                \
 	 PD_BIT(VIRTIO_RING_F_INDIRECT_DESC) | PD_BIT(VIRTIO_RING_F_EVENT_IDX) | \
@@ -512,7 +512,8 @@ static int backend_init(struct pd_vhost_role_base *role)
 	struct pd_vhost_backend *be = backend_of(role);
 
 	pd_vhost_conn_init(&be->conn, &backend_conn_ops, false);
-	be->offered = FEATURES | pd_vhost_format_features(role->config);
+	be->offered = FEATURES | pd_vhost_format_features(role->config) |
+		      pd_vhost_offload_features(role->config);
 	if (role->n_lanes > 1)
 		be->offered |= PD_BIT(VIRTIO_NET_F_MQ);
 	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++)

@@ -47,6 +47,8 @@ static const char *ring_layout(struct pd_vhost_backend *be, unsigned i,
 	memset(layout, 0, sizeof(*layout));
 	layout->size = ring->num;
 	layout->features = be->features;
+	layout->offloads =
+		pd_vhost_offloads(PD_VHOST_DEVICE, pd_vhost_ring_dir(&be->role, i), be->features);
 	layout->base = ring->base_set ? ring->base : pd_vq_first_base(packed);
 	layout->hdr_bytes = pd_vhost_hdr_bytes(be->role.config, be->features);
 	layout->desc = pd_mem_translate_user(table, ring->addr.desc, pd_vq_desc_bytes(ring->num));

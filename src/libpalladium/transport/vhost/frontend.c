@@ -267,6 +267,8 @@ static void ring_shape(struct pd_vhost_frontend *fe, unsigned i)
 
 	ring->layout.size = packed ? size : pd_power_of_two_below(size);
 	ring->layout.features = fe->features;
+	ring->layout.offloads =
+		pd_vhost_offloads(PD_VHOST_DRIVER, pd_vhost_ring_dir(&fe->role, i), fe->features);
 	ring->layout.hdr_bytes = pd_vhost_hdr_bytes(fe->role.config, fe->features);
 	if (!ring->used)
 		ring->base = pd_vq_first_base(packed);
@@ -275,13 +277,33 @@ static void ring_shape(struct pd_vhost_frontend *fe, unsigned i)
 			ring->layout.size, size);
 }
 
+/*
+ * What we take of the features that a peer has. Large segments are received in several buffers or not at all: without mergeable
+ * ones each would have to hold the largest.
+ */
+static uint64_t choose_features(const struct pd_port_config *config, uint64_t offered)
+{
+	uint64_t features = pd_vhost_format_choose(
+		config, offered & (FEATURES | pd_vhost_format_features(config) |
+				   pd_vhost_offload_features(config)));
+
+	if (!(features & PD_BIT(VIRTIO_NET_F_CSUM)))
+		features &= ~(PD_BIT(VIRTIO_NET_F_HOST_TSO4) | PD_BIT(VIRTIO_NET_F_HOST_TSO6));
+	if (!(features & PD_BIT(VIRTIO_NET_F_GUEST_CSUM)) ||
+	    !(features & PD_BIT(VIRTIO_NET_F_MRG_RXBUF)))
+		features &= ~(PD_BIT(VIRTIO_NET_F_GUEST_TSO4) | PD_BIT(VIRTIO_NET_F_GUEST_TSO6));
+	if (!(features & (PD_BIT(VIRTIO_NET_F_HOST_TSO4) | PD_BIT(VIRTIO_NET_F_HOST_TSO6))))
+		features &= ~PD_BIT(VIRTIO_NET_F_HOST_ECN);
+	if (!(features & (PD_BIT(VIRTIO_NET_F_GUEST_TSO4) | PD_BIT(VIRTIO_NET_F_GUEST_TSO6))))
+		features &= ~PD_BIT(VIRTIO_NET_F_GUEST_ECN);
+	return features;
+}
+
 /* The peer's features: choose from them. */
 static const char *answer_features(struct pd_vhost_frontend *fe, uint64_t value)
 {
-	const struct pd_port_config *config = fe->role.config;
-	uint64_t features = pd_vhost_format_choose(
-		config, value & (FEATURES | pd_vhost_format_features(config)));
-	const char *why = pd_vhost_format_check(config, features);
+	uint64_t features = choose_features(fe->role.config, value);
+	const char *why = pd_vhost_format_check(fe->role.config, features);
 
 	fe->offered = value;
 	if (why)

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#include <linux/virtio_net.h>
+
 #include "base/sys.h"
 #include "counters/counters.h"
 #include "transport/transport.h"
@@ -168,6 +170,30 @@ static PD_ALWAYS_INLINE void do_rx_done(struct pd_lane *pl, unsigned n, enum pd_
 	publish_counts(lane, PD_RX);
 }
 
+/*
+ * do_rx where frames may come unfinished. Frames whose header cannot be right are consumed here, a bounded number of them at a time:
+ * who looks sees by the cursor that more may be there.
+ */
+static PD_ALWAYS_INLINE int do_rx_offload(struct pd_lane *pl, struct pd_buffer **bufs, unsigned n,
+					  enum pd_vhost_role role, bool packed)
+{
+	struct pd_vhost_lane *lane = from_lane(pl);
+
+	for (unsigned bad = 0; bad < PD_VECTOR_MAX; bad++) {
+		unsigned want = pd_offload_want(lane->offload, n), shown;
+		int got = do_rx(pl, bufs, want, role, packed, false);
+
+		if (got <= 0)
+			return got;
+		shown = pd_offload_show(lane->offload, pl, bufs, (unsigned)got, n);
+		if (pd_likely(shown))
+			return (int)shown;
+		lane->vq[PD_RX].counts.drop_malformed++;
+		do_rx_done(pl, 1, role, packed);
+	}
+	return 0;
+}
+
 static PD_ALWAYS_INLINE int do_tx(struct pd_lane *pl, struct pd_buffer *const *bufs, unsigned n,
 				  enum pd_vhost_role role, bool packed, bool avip)
 {
@@ -175,6 +201,24 @@ static PD_ALWAYS_INLINE int do_tx(struct pd_lane *pl, struct pd_buffer *const *b
 	struct pd_vq *vq = &lane->vq[PD_TX];
 	int taken = role == PD_VHOST_DEVICE ? pd_device_tx(vq, packed, avip, bufs, n)
 					    : pd_driver_tx(vq, packed, avip, bufs, n);
+
+	pl->side[PD_TX].cursor = vq->cursor;
+	if (pd_unlikely(vq->broken))
+		report_broken(lane, PD_TX);
+	if (pd_unlikely(taken <= 0))
+		publish_counts(lane, PD_TX);
+	return taken;
+}
+
+/* Not a fast path: one function for every format and dialect. */
+static PD_ALWAYS_INLINE int do_tx_all(struct pd_lane *pl, struct pd_buffer *const *bufs, unsigned n,
+				      enum pd_vhost_role role)
+{
+	struct pd_vhost_lane *lane = from_lane(pl);
+	struct pd_vq *vq = &lane->vq[PD_TX];
+	int taken = role == PD_VHOST_DEVICE
+			    ? pd_device_tx_all(vq, vq->packed, vq->hdr_bytes, bufs, n)
+			    : pd_driver_tx_all(vq, vq->packed, vq->hdr_bytes, bufs, n);
 
 	pl->side[PD_TX].cursor = vq->cursor;
 	if (pd_unlikely(vq->broken))
@@ -246,8 +290,20 @@ static void drain(struct pd_lane *pl, enum pd_dir dir)
 		    dir == PD_RX ? PD_CTR_LANE_RX_WAKEUPS : PD_CTR_LANE_TX_WAKEUPS);
 }
 
-/* The operations of one role on one format in one dialect, under the name `name`_ops. */
-#define LANE_OPS(name, role, packed, avip)                                                    \
+static int device_tx_all(struct pd_lane *lane, struct pd_buffer *const *bufs, unsigned n)
+{
+	return do_tx_all(lane, bufs, n, PD_VHOST_DEVICE);
+}
+
+static int driver_tx_all(struct pd_lane *lane, struct pd_buffer *const *bufs, unsigned n)
+{
+	return do_tx_all(lane, bufs, n, PD_VHOST_DRIVER);
+}
+
+/*
+ * The operations of one role on one format in one dialect, under the name `name`_ops; `all` is their tx_all.
+ */
+#define LANE_OPS(name, role, packed, avip, all)                                               \
 	static int name##_rx(struct pd_lane *lane, struct pd_buffer **bufs, unsigned n)       \
 	{                                                                                     \
 		return do_rx(lane, bufs, n, role, packed, avip);                              \
@@ -278,18 +334,46 @@ static void drain(struct pd_lane *pl, enum pd_dir dir)
 		do_disarm(lane, dir, role, packed);                                           \
 	}                                                                                     \
 	static const struct pd_lane_ops name##_ops = {                                        \
-		name##_rx,       name##_rx_done, name##_tx,     name##_tx_flush,              \
+		name##_rx,       name##_rx_done, name##_tx,     all,   name##_tx_flush,       \
 		name##_position, name##_arm,     name##_disarm, drain,                        \
 	};
 
-LANE_OPS(device_split_avip, PD_VHOST_DEVICE, false, true)
-LANE_OPS(device_split_virtio, PD_VHOST_DEVICE, false, false)
-LANE_OPS(device_packed_avip, PD_VHOST_DEVICE, true, true)
-LANE_OPS(device_packed_virtio, PD_VHOST_DEVICE, true, false)
-LANE_OPS(driver_split_avip, PD_VHOST_DRIVER, false, true)
-LANE_OPS(driver_split_virtio, PD_VHOST_DRIVER, false, false)
-LANE_OPS(driver_packed_avip, PD_VHOST_DRIVER, true, true)
-LANE_OPS(driver_packed_virtio, PD_VHOST_DRIVER, true, false)
+/* The same without a sidecar, where frames may come unfinished: under the name `name`_offload_ops. */
+#define LANE_OPS_OFFLOAD(name, role, packed, all)                                               \
+	static int name##_offload_rx(struct pd_lane *lane, struct pd_buffer **bufs, unsigned n) \
+	{                                                                                       \
+		return do_rx_offload(lane, bufs, n, role, packed);                              \
+	}                                                                                       \
+	static void name##_offload_rx_done(struct pd_lane *lane, unsigned n)                    \
+	{                                                                                       \
+		struct pd_offload *o = from_lane(lane)->offload;                                \
+                                                                                                \
+		do_rx_done(lane, pd_offload_done(o, lane, n), role, packed);                    \
+	}                                                                                       \
+	static const struct pd_lane_ops name##_offload_ops = {                                  \
+		name##_offload_rx,                                                              \
+		name##_offload_rx_done,                                                         \
+		name##_tx,                                                                      \
+		all,                                                                            \
+		name##_tx_flush,                                                                \
+		name##_position,                                                                \
+		name##_arm,                                                                     \
+		name##_disarm,                                                                  \
+		drain,                                                                          \
+	};
+
+LANE_OPS(device_split_avip, PD_VHOST_DEVICE, false, true, device_tx_all)
+LANE_OPS(device_split_virtio, PD_VHOST_DEVICE, false, false, device_tx_all)
+LANE_OPS_OFFLOAD(device_split_virtio, PD_VHOST_DEVICE, false, device_tx_all)
+LANE_OPS(device_packed_avip, PD_VHOST_DEVICE, true, true, device_tx_all)
+LANE_OPS(device_packed_virtio, PD_VHOST_DEVICE, true, false, device_tx_all)
+LANE_OPS_OFFLOAD(device_packed_virtio, PD_VHOST_DEVICE, true, device_tx_all)
+LANE_OPS(driver_split_avip, PD_VHOST_DRIVER, false, true, driver_tx_all)
+LANE_OPS(driver_split_virtio, PD_VHOST_DRIVER, false, false, driver_tx_all)
+LANE_OPS_OFFLOAD(driver_split_virtio, PD_VHOST_DRIVER, false, driver_tx_all)
+LANE_OPS(driver_packed_avip, PD_VHOST_DRIVER, true, true, driver_tx_all)
+LANE_OPS(driver_packed_virtio, PD_VHOST_DRIVER, true, false, driver_tx_all)
+LANE_OPS_OFFLOAD(driver_packed_virtio, PD_VHOST_DRIVER, true, driver_tx_all)
 
 const struct pd_lane_ops *pd_vhost_lane_ops(enum pd_vhost_role role, enum pd_vhost_dialect dialect,
 					    bool packed)
@@ -306,6 +390,29 @@ const struct pd_lane_ops *pd_vhost_lane_ops(enum pd_vhost_role role, enum pd_vho
 	};
 
 	return ops[role][dialect][packed];
+}
+
+/* Whether frames may come or go unfinished: where either end may leave checksums open. */
+static bool is_offloaded(const struct pd_vhost_lane *lane, uint64_t features)
+{
+	return lane->dialect == PD_VHOST_VIRTIO &&
+	       features & (PD_BIT(VIRTIO_NET_F_CSUM) | PD_BIT(VIRTIO_NET_F_GUEST_CSUM));
+}
+
+/* The operations for rings with these features. */
+static const struct pd_lane_ops *ops_for(const struct pd_vhost_lane *lane, uint64_t features)
+{
+	static const struct pd_lane_ops *const offload[PD_VHOST_ROLES][2] = {
+		[PD_VHOST_DEVICE] = {&device_split_virtio_offload_ops,
+				     &device_packed_virtio_offload_ops},
+		[PD_VHOST_DRIVER] = {&driver_split_virtio_offload_ops,
+				     &driver_packed_virtio_offload_ops},
+	};
+	const bool packed = pd_vq_is_packed(features);
+
+	if (is_offloaded(lane, features))
+		return offload[lane->role][packed];
+	return pd_vhost_lane_ops(lane->role, lane->dialect, packed);
 }
 
 /* --- control side ---------------------------------------------------------------------------- */
@@ -373,6 +480,8 @@ void pd_vhost_lane_fini(struct pd_vhost_lane *lane)
 
 	for (int dir = 0; dir < PD_DIRS; dir++)
 		pd_vq_fini(&lane->vq[dir]);
+	pd_offload_free(lane->offload);
+	lane->offload = NULL;
 	if (!lane->pool)
 		return;
 	for (unsigned i = 0; i < PD_VHOST_LANE_HEADERS; i++) {
@@ -396,7 +505,12 @@ int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct p
 	pd_assert(!lane->lane.side[dir].up);
 	if ((layout->hdr_bytes == PD_VQ_HDR_SIDECAR) != (lane->dialect == PD_VHOST_AVIP))
 		return -EINVAL;
-	if (!resume) {
+	ops = ops_for(lane, layout->features);
+	if (dir == PD_RX && !lane->offload && is_offloaded(lane, layout->features))
+		lane->offload = pd_offload_new(&err);
+	if (dir == PD_RX)
+		pd_offload_reset(lane->offload);
+	if (!err && !resume) {
 		pd_vq_fini(vq);
 		err = lane->role == PD_VHOST_DEVICE ? pd_vq_init_device(vq, layout, mem)
 						    : pd_vq_init_driver(vq, layout);
@@ -405,7 +519,6 @@ int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct p
 	if (err)
 		return err;
 	/* Both sides have the same format: where the other one is up, nothing changes. */
-	ops = pd_vhost_lane_ops(lane->role, lane->dialect, vq->packed);
 	if (lane->lane.ops != ops) {
 		pd_assert(!lane->lane.side[!dir].up);
 		lane->lane.ops = ops;
@@ -413,6 +526,8 @@ int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct p
 	vq->signalled_valid = false;
 	lane->reported[dir] = false;
 	lane->accused[dir] = NULL;
+	if (dir == PD_TX)
+		lane->lane.takes = layout->offloads;
 	lane->signal_fd[dir] = signal_fd;
 	ring_peer_control(lane, dir);
 	/* Without the event index the peer can be told to notify or not to, and that is all. Held back is
@@ -459,7 +574,7 @@ int pd_vhost_lane_remap(struct pd_vhost_lane *lane, enum pd_dir dir,
 	vq->avail = layout->avail;
 	vq->used = layout->used;
 	vq->mem = mem;
-	vq->n_shown = 0;
+	vq->n_shown = 0; /* a large frame that is being cut stays at the head */
 	return 0;
 }
 

@@ -19,6 +19,7 @@
 #ifndef PD_TRANSPORT_VHOST_LANE_H
 #define PD_TRANSPORT_VHOST_LANE_H
 
+#include "transport/offload.h"
 #include "virtio/vq.h"
 #include "vlib/lane.h"
 #include "vlib/progress.h"
@@ -32,6 +33,8 @@ enum pd_vhost_dialect { PD_VHOST_AVIP, PD_VHOST_VIRTIO, PD_VHOST_DIALECTS };
 struct pd_vhost_lane {
 	struct pd_lane lane;
 	struct pd_vq vq[PD_DIRS];
+	struct pd_offload
+		*offload;       /* of the receive side; NULL where nothing may come unfinished */
 	int signal_fd[PD_DIRS]; /* eventfd that tells the peer; -1: it polls. Borrowed. */
 	enum pd_vhost_role role;
 	enum pd_vhost_dialect dialect;

@@ -79,6 +79,40 @@ uint64_t pd_vhost_format_choose(const struct pd_port_config *config, uint64_t fe
 	return features;
 }
 
+uint64_t pd_vhost_offload_features(const struct pd_port_config *config)
+{
+	const uint64_t csum = PD_BIT(VIRTIO_NET_F_CSUM) | PD_BIT(VIRTIO_NET_F_GUEST_CSUM);
+	uint64_t features = 0;
+
+	if (config->dialect != PD_CONF_DIALECT_VIRTIO || config->offloads == PD_CONF_OFFLOADS_NONE)
+		return 0;
+	features = csum;
+	if (config->offloads == PD_CONF_OFFLOADS_ALL)
+		features |= PD_BIT(VIRTIO_NET_F_HOST_TSO4) | PD_BIT(VIRTIO_NET_F_HOST_TSO6) |
+			    PD_BIT(VIRTIO_NET_F_HOST_ECN) | PD_BIT(VIRTIO_NET_F_GUEST_TSO4) |
+			    PD_BIT(VIRTIO_NET_F_GUEST_TSO6) | PD_BIT(VIRTIO_NET_F_GUEST_ECN);
+	return features;
+}
+
+uint8_t pd_vhost_offloads(enum pd_vhost_role role, enum pd_dir dir, uint64_t features)
+{
+	/* By whether the device finishes what the driver sends, or the other way round. */
+	static const uint8_t bits[2][4] = {
+		{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+		 VIRTIO_NET_F_GUEST_ECN},
+		{VIRTIO_NET_F_CSUM, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
+		 VIRTIO_NET_F_HOST_ECN},
+	};
+	const uint8_t *bit = bits[(role == PD_VHOST_DEVICE) == (dir == PD_RX)];
+	uint8_t offloads = 0;
+
+	if (!(features >> bit[0] & 1))
+		return 0;
+	for (unsigned i = 0; i < 4; i++)
+		offloads |= (uint8_t)((features >> bit[i] & 1) << i);
+	return offloads & PD_OFFLOAD_TSO ? offloads : PD_OFFLOAD_CSUM;
+}
+
 const char *pd_vhost_format_check(const struct pd_port_config *config, uint64_t features)
 {
 	if (config->format == PD_CONF_FORMAT_PACKED && !(features & PD_BIT(VIRTIO_F_RING_PACKED)))

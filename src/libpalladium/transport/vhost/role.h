@@ -93,6 +93,15 @@ uint64_t pd_vhost_format_features(const struct pd_port_config *config);
  */
 uint64_t pd_vhost_format_choose(const struct pd_port_config *config, uint64_t features);
 
+/*
+ * The virtio features by which an end may leave checksums and segmentation to the other, of which the port's configuration allows
+ * these. With a sidecar in the header's place there are none.
+ */
+uint64_t pd_vhost_offload_features(const struct pd_port_config *config);
+
+/* What they say of the ring `dir` of an end in this role: enum pd_lane_offload. Features without those that they depend on say nothing. */
+uint8_t pd_vhost_offloads(enum pd_vhost_role role, enum pd_dir dir, uint64_t features);
+
 /* Are rings with these features what the configuration asks for, and may they be? Returns NULL or why not. */
 const char *pd_vhost_format_check(const struct pd_port_config *config, uint64_t features);
 

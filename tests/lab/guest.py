@@ -16,6 +16,7 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import zlib
@@ -122,14 +123,15 @@ class Guest:
 
     sock: the socket's path. listen: QEMU listens (server=on,wait=off), else it connects
     and tries again every second. ip: ADDRESS/LENGTH for eth0. device: more properties
-    of the card. memory in MiB. args: more arguments for QEMU. sock None: no card.
+    of the card. memory in MiB. args: more arguments for QEMU. monitor: a path, for hmp(). sock None: no card.
     """
 
     def __init__(self, sock=None, listen=True, mac="00:60:2f:00:00:02", ip=None, device="",
-                 memory=256, args=(), queues=1):
+                 memory=256, args=(), queues=1, monitor=None):
         self.kernel, self.initrd = image()
         self.sock, self.listen, self.mac, self.ip = sock, listen, mac, ip
         self.device, self.memory, self.args, self.queues = device, memory, args, queues
+        self.monitor = monitor
         self.proc = None
         self.start()
 
@@ -147,6 +149,8 @@ class Guest:
                      "-netdev", f"vhost-user,id=n0,chardev=c0,vhostforce=on,queues={self.queues}",
                      "-device", f"virtio-net-pci,netdev=n0,mac={self.mac},mrg_rxbuf=on,"
                                 f"rx_queue_size=1024,vectors=0{self.device}"]
+        if self.monitor:
+            argv += ["-monitor", f"unix:{self.monitor},server=on,wait=off"]
         return argv + list(self.args)
 
     def start(self, timeout=120.0):
@@ -189,6 +193,21 @@ class Guest:
         _, out = self.run(f"ping -c {count} -i 0.1 -W 5 {address}", timeout)
         m = re.search(r"(\d+) packets received", out)
         return int(m[1]) if m else 0
+
+    def hmp(self, command, timeout=20.0):
+        """Give a command to QEMU's monitor, and wait until it has carried it out."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(timeout)
+            sock.connect(self.monitor)
+            said = b""
+            for text in (None, command):
+                if text:
+                    sock.sendall(text.encode() + b"\n")
+                    said = b""
+                while not said.endswith(b"(qemu) "):
+                    data = sock.recv(4096)
+                    assert data, f"the monitor is gone after {said}"
+                    said += data
 
     def kill(self):
         """kill -9, as a crash."""

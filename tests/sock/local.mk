@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 SOCK_TESTS = tests/sock/test_cancel.py tests/sock/test_ending.py tests/sock/test_exclusive.py tests/sock/test_exit.py tests/sock/test_life.py tests/sock/test_log.py tests/sock/test_memory.py tests/sock/test_options.py \
 	tests/sock/test_packet.py tests/sock/test_rules.py tests/sock/test_counters.py tests/sock/test_interfaces.py \
-	tests/sock/test_moderation.py tests/sock/test_several.py tests/sock/test_sidecar.py tests/sock/test_two.py tests/sock/test_vnet.py tests/sock/test_wait.py
+	tests/sock/test_moderation.py tests/sock/test_several.py tests/sock/test_sidecar.py tests/sock/test_tuning.py tests/sock/test_two.py tests/sock/test_vnet.py tests/sock/test_wait.py
 TESTS += $(SOCK_TESTS)
 EXTRA_DIST += $(SOCK_TESTS) tests/sock/async.c tests/sock/cancel.c tests/sock/exclusive.c tests/sock/exiting.c tests/sock/jump.c tests/sock/sleeps.h tests/sock/conftest.py tests/sock/sockutil.py tests/sock/prelude.py
 

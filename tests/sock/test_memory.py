@@ -83,7 +83,8 @@ def test_without_huge_pages_one_line_says_so(how, level):
 def test_huge_pages_hold_the_buffers():
     with hugepages(6):
         out, log = run(TWO_READERS + "to_and_fro()\nsay(of_huge_pages())",
-                       PALLADIUM_RX_BUFS=4096, PALLADIUM_MEM_ALLOC_TYPE="hugepages",
+                       PALLADIUM_RX_BUFS=4096, PALLADIUM_TX_BUFS=64,
+                       PALLADIUM_MEM_ALLOC_TYPE="hugepages",
                        PALLADIUM_TRACELEVEL="details")
     assert out == f"{5 * 2048}\n"  # the ports' rings are too small to be worth any
     assert said(log) == ["PALLADIUM DETAILS: mem: huge pages of 2 MiB hold buffers and rings"]
@@ -116,7 +117,8 @@ for s in (b, c):
     assert attempt(s.recv, 100, MSG_DONTWAIT) == "EAGAIN"  # takes the port
 to_and_fro()
 say("child", of_huge_pages())
-""", PALLADIUM_RX_BUFS=4096, PALLADIUM_MEM_ALLOC_TYPE="hugepages")
+""", PALLADIUM_RX_BUFS=4096, PALLADIUM_TX_BUFS=64,
+                     PALLADIUM_MEM_ALLOC_TYPE="hugepages")
     assert out.splitlines() == ["10240", "parent 10240", "child 0"]
 
 
@@ -136,5 +138,6 @@ for s in (b, c):
     assert attempt(s.recv, 100, MSG_DONTWAIT) == "EAGAIN"
 to_and_fro()
 say("parent", of_huge_pages())
-""", PORTS.replace("64", "256"), PALLADIUM_RX_BUFS=4096, PALLADIUM_MEM_ALLOC_TYPE="hugepages")
+""", PORTS.replace("64", "256"), PALLADIUM_RX_BUFS=4096, PALLADIUM_TX_BUFS=64,
+                     PALLADIUM_MEM_ALLOC_TYPE="hugepages")
     assert out.splitlines() == ["child", "parent 18432"]

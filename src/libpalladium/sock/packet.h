@@ -106,6 +106,7 @@ struct pd_packet {
 	unsigned own_turns;                /* receives that may have begun with the own lane */
 	bool lane_seen;                    /* a frame of next_lane was looked at: it comes first */
 	struct pd_steer_own receive_own;
+	uint64_t drained_ns; /* when PALLADIUM_RX_CQ_DRAIN_RATE_NSEC was obeyed last */
 	struct pd_spin receive_spin, send_spin;
 
 	/* Sending. */
@@ -347,7 +348,9 @@ void pd_packet_salvage(struct pd_port *port, struct pd_lane *lane);
 /* Own data of a buffer of the pool; longer frames take a chain. */
 #define PD_RX_BUFFER_BYTES 2048
 extern struct pd_buffer_pool *pd_rx_pool; /* frames in the queues of sockets */
-extern unsigned pd_packet_lanes;          /* of all ports */
+extern struct pd_buffer_pool *
+	pd_tx_pool; /* those among them that the program sent; until there can be such, pd_rx_pool */
+extern unsigned pd_packet_lanes; /* of all ports */
 
 /* Room for one more frame in the queue. packet->lock held. Returns 0 or -ENOMEM. */
 int pd_frame_queue_grow(struct pd_frame_queue *q);

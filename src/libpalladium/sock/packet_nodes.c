@@ -36,7 +36,9 @@ struct pd_buffer *pd_frame_copy(const struct pd_buffer *src)
 	need = pd_max(need, 1u);
 	if (need > PD_ARRAY_SIZE(chain))
 		return NULL;
-	got = pd_buffer_alloc(pd_rx_pool, chain, need);
+	got = pd_buffer_alloc(src->flags & PD_BUFFER_OUTGOING ? pd_load_acquire(&pd_tx_pool)
+							      : pd_rx_pool,
+			      chain, need);
 	if (got < need) {
 		pd_buffer_free(chain, got);
 		pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_POOL_EMPTY, 1);
@@ -753,7 +755,7 @@ int pd_packet_spread(struct pd_port *port, struct pd_lane *lane, unsigned max, b
 		.taps = pd_packet_taps(port),
 		.whole = whole,
 		.hold = !whole && pd_vars.rx_backpressure == PD_BACKPRESSURE_PORT,
-		.max = pd_min(max, (unsigned)PD_VECTOR_MAX),
+		.max = pd_packet_batch(max),
 	};
 
 	call.keep = keep || call.hold;

@@ -25,6 +25,7 @@
 
 #include <string.h>
 
+#include "config/vars.h"
 #include "sock/packet.h"
 #include "vlib/port_nodes.h"
 
@@ -238,8 +239,15 @@ int pd_packet_spread(struct pd_port *port, struct pd_lane *lane, unsigned max, b
 /* Make `s` (or NULL), which receives, part of a call whose taps are set. */
 void pd_packet_call_join(struct pd_packet_call *call, struct pd_packet *s);
 
-/* Batches that one look throws away, or takes off the ring for others, before it looks at anything else. */
-#define PD_RX_DISCARD_ROUNDS 16
+/* Frames that one look throws away, or takes off the ring for others, before it looks at anything else. */
+#define PD_RX_LOOK_MAX (16 * PD_VECTOR_MAX)
+
+/* Frames that are taken off a ring at a time, of `n`: PALLADIUM_CQ_POLL_BATCH_MAX. */
+static inline unsigned pd_packet_batch(unsigned n)
+{
+	_Static_assert(PD_VECTOR_MAX == 256, "the largest value of the variable");
+	return pd_min(n, (unsigned)pd_vars.cq_poll_batch_max);
+}
 
 /* True when `s` is the one tap of the port: the ring is its queue. Lane lock held. */
 static inline bool pd_packet_is_alone(const struct pd_packet *s, struct pd_port *port)

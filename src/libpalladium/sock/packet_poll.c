@@ -20,9 +20,11 @@ static struct pd_buffer *pd_packet_head(struct pd_packet *s, struct pd_port *por
 	struct pd_packet_graph *graph = pd_packet_graph_of(port, lane);
 	struct pd_buffer *bufs[PD_VECTOR_MAX];
 
-	for (int round = 0; round < PD_RX_DISCARD_ROUNDS; round++) {
+	for (int seen = 0, got; seen < PD_RX_LOOK_MAX; seen += got) {
+		int i;
+
 		/* Mostly the first one is wanted. */
-		int got = lane->ops->rx(lane, bufs, round ? PD_VECTOR_MAX : 1), i;
+		got = lane->ops->rx(lane, bufs, seen ? pd_packet_batch(PD_VECTOR_MAX) : 1);
 
 		if (got <= 0) {
 			*broken = got < 0;

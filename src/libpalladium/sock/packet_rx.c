@@ -310,16 +310,21 @@ static unsigned pd_packet_receive_ring(struct pd_packet *s, struct pd_port *port
 				      .lane = lane,
 				      .graph = pd_packet_graph_of(port, lane),
 				      .alone = true,
-				      .max = pd_min(n, (unsigned)PD_VECTOR_MAX),
 				      .msgs = msgs,
 				      .flags = flags};
 
-	for (int round = 0; round < PD_RX_DISCARD_ROUNDS && !call.filled; round++) {
+	n = pd_min(n, (unsigned)PD_VECTOR_MAX);
+	for (unsigned seen = 0; seen < PD_RX_LOOK_MAX; seen += call.max) {
+		call.max = pd_packet_batch(n - call.filled);
 		pd_packet_take(&call);
 		if (call.got <= 0) {
 			*broken = call.got < 0;
 			break;
 		}
+		/* A batch that is bounded is none that the peer has ended. */
+		if (call.filled == n ||
+		    (call.filled && (call.got < (int)call.max || call.max == n)))
+			break;
 	}
 	if (call.filled && !(flags & MSG_PEEK))
 		__atomic_fetch_add(&s->stat_packets, call.filled, __ATOMIC_RELAXED);
@@ -331,6 +336,7 @@ unsigned pd_packet_receive_shared(struct pd_packet *s, struct pd_port *port, str
 				  struct pd_packet_end *end)
 {
 	bool hold = pd_vars.rx_backpressure == PD_BACKPRESSURE_PORT;
+	unsigned most = n ? PD_RX_LOOK_MAX : PD_VECTOR_MAX;
 	struct pd_packet_call call = {.port = port,
 				      .lane = lane,
 				      .graph = pd_packet_graph_of(port, lane),
@@ -343,13 +349,12 @@ unsigned pd_packet_receive_shared(struct pd_packet *s, struct pd_port *port, str
 
 	if (s)
 		pd_packet_call_join(&call, s);
-	for (int round = 0; round < PD_RX_DISCARD_ROUNDS; round++) {
+	for (unsigned seen = 0; seen < most; seen += call.max) {
 		/* No more than it may take, unless what comes is not for it. */
-		call.max = n && (!round || call.filled)
-				   ? pd_min(n - call.filled, (unsigned)PD_VECTOR_MAX)
-				   : PD_VECTOR_MAX;
+		call.max = pd_packet_batch(n && (!seen || call.filled) ? n - call.filled
+								       : PD_VECTOR_MAX);
 		pd_packet_take_shared(&call);
-		if (call.got < (int)call.max || call.done < call.max || call.filled == n)
+		if (call.got < (int)call.max || call.done < call.max || (n && call.filled == n))
 			break;
 	}
 	end->broken = call.got < 0;
@@ -434,12 +439,47 @@ static unsigned pd_packet_receive_lanes(struct pd_packet *s, struct pd_port *por
 	return 0;
 }
 
+/*
+ * PALLADIUM_RX_CQ_DRAIN_RATE_NSEC: what waits in the rings goes into the queues at that rate, although there are frames in the queue of `s`.
+ * A port of which it is the one tap has its queue in the ring.
+ */
+static PD_NOINLINE void pd_packet_drain(struct pd_packet *s)
+{
+	uint64_t now = pd_clock_ns();
+	unsigned first, end;
+
+	if (now - pd_load_relaxed(&s->drained_ns) < (uint64_t)pd_vars.rx_cq_drain_rate_nsec)
+		return;
+	pd_store_relaxed(&s->drained_ns, now);
+	pd_packet_port_range(s, &first, &end);
+	for (unsigned p = first; p < end; p++) {
+		struct pd_port *port = &pd_ports[p];
+
+		if (!pd_packet_serves(s, p) || !pd_port_lease_held(port))
+			continue;
+		for (unsigned i = 0; i < port->n_lanes; i++) {
+			struct pd_lane_side *side = &port->lanes[i]->side[PD_RX];
+			struct pd_packet_end ignored;
+
+			if (!pd_trylock(&side->lock))
+				continue;
+			if (side->up && !pd_packet_is_alone(s, port))
+				pd_packet_receive_shared(NULL, port, port->lanes[i], NULL, 0, 0,
+							 &ignored);
+			pd_unlock(&side->lock);
+		}
+	}
+}
+
 /* Queue, then every lane of the socket's ports once. Returns messages filled. */
 static unsigned pd_packet_try_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
 				      int flags, struct pd_wait_set *ws)
 {
-	unsigned first, end, filled = pd_packet_receive_queue(s, msgs, n, flags);
+	unsigned first, end, filled;
 
+	if (pd_unlikely(pd_vars.rx_cq_drain_rate_nsec) && !pd_frame_queue_empty(&s->queue))
+		pd_packet_drain(s);
+	filled = pd_packet_receive_queue(s, msgs, n, flags);
 	if (filled)
 		return filled;
 	pd_packet_port_range(s, &first, &end);

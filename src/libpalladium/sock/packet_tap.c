@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "config/vars.h"
 #include "counters/counters.h"
 #include "sock/layer.h"
@@ -18,7 +19,7 @@
 #define PD_QUEUE_FIRST 64u
 #define PD_QUEUE_MAX (1u << 22)
 
-struct pd_buffer_pool *pd_rx_pool;
+struct pd_buffer_pool *pd_rx_pool, *pd_tx_pool;
 unsigned pd_packet_lanes;
 static struct pd_buffer_pool *pd_tx_header_pool; /* external buffers over callers' iovecs */
 static struct pd_lock pd_taps_lock = PD_LOCK_INIT(PD_RANK_TAPS);
@@ -269,6 +270,8 @@ void pd_taps_after_fork(bool child)
 {
 	if (child && pd_rx_pool)
 		pd_buffer_pool_reset(pd_rx_pool);
+	if (child && pd_tx_pool != pd_rx_pool)
+		pd_buffer_pool_reset(pd_tx_pool);
 	if (child)
 		pd_runtime_after_fork();
 	pd_unlock(&pd_taps_lock);
@@ -436,14 +439,35 @@ static bool pd_packet_port_by_class(const struct pd_port *port)
 	return port->config->steer == PD_CONF_STEER_PFC;
 }
 
+/*
+ * There is a second socket: one may see what another sends. What waits for it then takes nothing from what is received. pd_taps_lock
+ * held.
+ */
+static void pd_packet_make_tx_pool(void)
+{
+	struct pd_buffer_pool *pool;
+	int err;
+
+	if (pd_tx_pool != pd_rx_pool)
+		return;
+	pool = pd_buffer_pool_create("tx", (uint32_t)pd_vars.tx_bufs, PD_RX_BUFFER_BYTES, &err);
+	if (pool)
+		pd_store_release(&pd_tx_pool, pool);
+	else
+		pd_warn("packet", "no memory for PALLADIUM_TX_BUFS=%llu: %s",
+			(unsigned long long)pd_vars.tx_bufs, pd_strerror(err));
+}
+
 int pd_packet_ports_init(void)
 {
 	unsigned lanes = 0;
 	int ret = 0;
 
 	pd_lock(&pd_taps_lock);
-	if (pd_rx_pool)
+	if (pd_rx_pool) {
+		pd_packet_make_tx_pool();
 		goto out;
+	}
 	for (unsigned i = 0; i < pd_port_count; i++)
 		lanes += pd_ports[i].config->queues;
 	pd_packet_lanes = lanes;
@@ -474,6 +498,7 @@ int pd_packet_ports_init(void)
 	}
 	pd_rx_pool =
 		pd_buffer_pool_create("rx", (uint32_t)pd_vars.rx_bufs, PD_RX_BUFFER_BYTES, &ret);
+	pd_tx_pool = pd_rx_pool;
 out:
 	pd_unlock(&pd_taps_lock);
 	return ret;

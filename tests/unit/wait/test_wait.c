@@ -98,12 +98,55 @@ static void test_one_shot_is_armed_again_by_mod_alone(void **state)
 static void test_exclusive_is_only_added(void **state)
 {
 	assert_int_equal(ctl(EPOLL_CTL_ADD, EPOLLIN | EPOLLEXCLUSIVE | EPOLLONESHOT), -EINVAL);
+	assert_int_equal(ctl(EPOLL_CTL_MOD, EPOLLIN | EPOLLEXCLUSIVE), -EINVAL); /* not ENOENT */
 	assert_int_equal(ctl(EPOLL_CTL_ADD, EPOLLIN | EPOLLEXCLUSIVE), 0);
 	assert_int_equal(ctl(EPOLL_CTL_MOD, EPOLLIN), -EINVAL);
 	stub_publish(&lane, 1, false);
 	assert_int_equal(got(true), 1);
 	assert_int_equal(ctl(EPOLL_CTL_DEL, 0), 0);
 	assert_int_equal(ctl(EPOLL_CTL_DEL, 0), -ENOENT);
+}
+
+/* How often somebody went to sleep on the lane. */
+static uint32_t arms(void)
+{
+	uint32_t n;
+
+	pd_lock(&lane.lane.side[PD_RX].lock);
+	n = lane.arms;
+	pd_unlock(&lane.lane.side[PD_RX].lock);
+	return n;
+}
+
+static void *wait_in_ours(void *arg)
+{
+	return (void *)(intptr_t)got(true);
+}
+
+/* Positions begin anew with a link: who waits is told, though higher counts were told of before. */
+static void test_exclusive_turns_outlive_a_link(void **state)
+{
+	struct pd_lane_side *side = &lane.lane.side[PD_RX];
+	uint32_t before;
+	pthread_t waiter;
+	void *result;
+
+	assert_int_equal(ctl(EPOLL_CTL_ADD, EPOLLIN | EPOLLEXCLUSIVE), 0);
+	assert_int_equal(got(false), 0);
+	stub_publish(&lane, 5, false);
+	for (int i = 0; i < 5; i++) /* no turn is left */
+		assert_int_equal(got(false), 1);
+	pd_lock(&side->lock);
+	lane.published = 0;
+	pd_lane_set_link(&lane.lane, PD_RX, true, lane.event_fd, 0);
+	pd_unlock(&side->lock);
+	before = arms();
+	assert_int_equal(pthread_create(&waiter, NULL, wait_in_ours, NULL), 0);
+	while (arms() == before)
+		pd_cpu_relax();
+	stub_publish(&lane, 1, false);
+	pthread_join(waiter, &result);
+	assert_int_equal((int)(intptr_t)result, 1);
 }
 
 /* The number that the object's members go by in the kernel. */
@@ -149,11 +192,6 @@ static void *wait_in_kernel(void *arg)
 	int n = epoll_wait(ep.epfd, &event, 1, 60000);
 
 	return (void *)(intptr_t)(n == 1 ? pd_beacon_filter(&event, 1) : -1);
-}
-
-static void *wait_in_ours(void *arg)
-{
-	return (void *)(intptr_t)got(true);
 }
 
 static void test_a_beacon_calls_all_and_is_seen_by_none(void **state)
@@ -233,6 +271,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_one_shot_is_armed_again_by_mod_alone, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_exclusive_is_only_added, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_exclusive_turns_outlive_a_link, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(test_an_object_moves_to_the_kernel, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_a_beacon_calls_all_and_is_seen_by_none, setup,

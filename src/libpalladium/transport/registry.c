@@ -219,11 +219,17 @@ void pd_port_lane_init(struct pd_port *port, struct pd_lane *lane, const struct 
 	pd_port_lanes_watch(port, lane);
 }
 
+/* Arm the timer of pd_port_on_publish: at full seconds, when other periodic work is due too, so that all of it costs one wake-up. */
+static void pd_port_publish_next(struct pd_progress_timer *timer)
+{
+	pd_progress_timer_set(timer, PD_NS_PER_SEC - pd_clock_ns() % PD_NS_PER_SEC);
+}
+
 /* Once a second: bring the published sums up to date. */
 static void pd_port_on_publish(struct pd_progress_timer *timer)
 {
 	pd_ctr_publish();
-	pd_progress_timer_set(timer, PD_NS_PER_SEC);
+	pd_port_publish_next(timer);
 }
 
 /* Open the counters and make the port's block. What fails leaves private counters. pd_control held. */
@@ -234,7 +240,7 @@ static void pd_port_count_open(struct pd_port *port)
 
 	pd_ctr_open(dir, (unsigned)pd_min(pd_vars.stats_fd_num, PD_CTR_SOCKETS_MAX));
 	if (pd_list_empty(&pd_publish_timer.node) && pd_ctr_path())
-		pd_progress_timer_set(&pd_publish_timer, PD_NS_PER_SEC);
+		pd_port_publish_next(&pd_publish_timer);
 	if (port->ctr)
 		return;
 	port->ctr = pd_ctr_alloc(PD_CTR_PORT, port->index, PD_SHM_NONE, port->name);

@@ -7,6 +7,7 @@
  * nothing but its ports.
  */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "config/config.h"
@@ -31,6 +32,15 @@ static void pd_end(void)
 	pd_lib_leave();
 }
 
+/* The library cannot do what it was configured for: with PALLADIUM_EXCEPTION_HANDLING=-2 the program ends here. */
+static void pd_start_failed(void)
+{
+	if (pd_vars.exception_handling != PD_EXCEPTION_EXIT)
+		return;
+	pd_err("init", "the program ends, as PALLADIUM_EXCEPTION_HANDLING=-2 asks");
+	_exit(1);
+}
+
 /* Read the configuration and start the socket layer if it names a port. */
 static void pd_configure(void)
 {
@@ -42,8 +52,11 @@ static void pd_configure(void)
 	if (ret) {
 		pd_err("init", "the configuration cannot be read (%s): no port is used",
 		       pd_strerror(ret));
+		pd_start_failed();
 		return;
 	}
+	if (config->error_count)
+		pd_start_failed();
 	if (!config->port_count || !pd_vars.offloaded_sockets) {
 		pd_config_free(config);
 		return;
@@ -51,6 +64,7 @@ static void pd_configure(void)
 	pd_lib_setcanceltype = pd_real.pthread_setcanceltype;
 	pd_fork_start();
 	if (pd_sock_layer_start(config)) {
+		pd_start_failed();
 		pd_config_free(config);
 		return;
 	}

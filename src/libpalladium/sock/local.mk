@@ -5,6 +5,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/sock/sock.c src/libpalladium/sock/sock.h
 libpd_la_SOURCES += \
 	src/libpalladium/sock/epoll.c \
+	src/libpalladium/sock/exception.c src/libpalladium/sock/exception.h \
 	src/libpalladium/sock/ifquery.c \
 	src/libpalladium/sock/layer.c src/libpalladium/sock/layer.h \
 	src/libpalladium/sock/multiplex.c src/libpalladium/sock/multiplex.h \

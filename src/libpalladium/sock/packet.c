@@ -23,6 +23,7 @@
 #include "base/sys.h"
 #include "config/vars.h"
 #include "counters/counters.h"
+#include "sock/exception.h"
 #include "sock/fd.h"
 #include "sock/hooks.h"
 #include "sock/layer.h"
@@ -125,8 +126,8 @@ static int pd_packet_to_kernel(struct pd_packet *s, const struct sockaddr_ll *ll
 	     own = pd_packet_number_after(s, own)) {
 		int flags = pd_sys_fcntl(own, F_GETFD, 0);
 
-		pd_debug("packet", "fd %d: bound to interface %d of the kernel", own,
-			 ll->sll_ifindex);
+		pd_debug("packet", "fd %d: the kernel's, for interface %d", own,
+			 ll ? ll->sll_ifindex : 0);
 		ret = pd_min(pd_sys_dup3(fd, own, flags & FD_CLOEXEC ? O_CLOEXEC : 0), 0);
 	}
 	if (!ret) {
@@ -136,6 +137,11 @@ static int pd_packet_to_kernel(struct pd_packet *s, const struct sockaddr_ll *ll
 	}
 	pd_sys_close(fd);
 	return ret;
+}
+
+int pd_packet_leave(struct pd_packet *s)
+{
+	return pd_packet_to_kernel(s, NULL, 0);
 }
 
 int pd_packet_send_elsewhere(struct pd_packet *s, int ifindex)
@@ -470,6 +476,8 @@ static int pd_packet_ioctl(struct pd_sock *sk, unsigned long req, void *arg)
 		return 0;
 	}
 	ret = pd_ifquery_ioctl(req, arg);
+	if (ret == -EOPNOTSUPP)
+		return pd_exception(s, ret, false, "ioctl %#lx of a port", req);
 	if (ret <= 0)
 		return ret;
 	/* About no port of ours: any kernel socket answers for the kernel's interfaces. */
@@ -488,8 +496,8 @@ static int pd_packet_ioctl(struct pd_sock *sk, unsigned long req, void *arg)
 static struct pd_sock_ops pd_packet_ops = {
 	.bind = pd_packet_bind,
 	.getsockname = pd_packet_getsockname,
-	.setsockopt = pd_packet_setsockopt,
-	.getsockopt = pd_packet_getsockopt,
+	.setsockopt = pd_exception_setsockopt,
+	.getsockopt = pd_exception_getsockopt,
 	.read = pd_packet_read,
 	.readv = pd_packet_readv,
 	.preadv2 = pd_packet_preadv2,

@@ -150,6 +150,11 @@ void pd_packet_after_fork(struct pd_packet *s);
  */
 int pd_packet_send_elsewhere(struct pd_packet *s, int ifindex);
 
+/*
+ * The socket, which is bound to nothing and has moved no frame, is the kernel's from here on. Returns 0 or -errno: without CAP_NET_RAW -EPERM.
+ */
+int pd_packet_leave(struct pd_packet *s);
+
 /* What a call answers that finds its socket gone: closed, or the kernel's now, which serves it then. */
 static inline int pd_packet_gone(const struct pd_packet *s)
 {

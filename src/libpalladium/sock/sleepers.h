@@ -11,6 +11,13 @@
  *
  * One of the two sees the other (tests/model/takeover.pml). A handler of the program that interrupts the sleep may never come back, so its
  * thread counts as gone while the handler runs. A program that makes no packet socket gets nothing of all this but the note.
+ *
+ * Threads asleep in poll or select on the number of such an epoll are not called out. A beacon has to go out when the last thread that it
+ * calls has left, since it hides what the epoll's descriptor says meanwhile; so it must be known exactly who is called, and one that is
+ * called by mistake never comes. epoll_wait sleeps on one number, which a thread can note. poll and select sleep on a set in the
+ * program's memory, which may be gone or written over (select's is) when the adopter looks at it, so each call of each program, with or
+ * without ports, would have to copy its set first. A beacon that only flashes, for a time, would miss who does not run in that time, and show
+ * the others a readiness that is none.
  */
 #ifndef PD_SOCK_SLEEPERS_H
 #define PD_SOCK_SLEEPERS_H

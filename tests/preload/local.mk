@@ -20,8 +20,8 @@ format:
 # test_preload contains preload/ itself, so the calls that it makes are the wrappers. ThreadSanitizer
 # has wrappers of its own for them, and calls ours before it can be called.
 if HAVE_CMOCKA
-check_PROGRAMS += tests/unit/sock/test_fd
-TESTS += tests/unit/sock/test_fd
+check_PROGRAMS += tests/unit/sock/test_fd tests/unit/sock/test_vacate
+TESTS += tests/unit/sock/test_fd tests/unit/sock/test_vacate
 if !TSAN
 check_PROGRAMS += tests/unit/preload/test_preload
 TESTS += tests/unit/preload/test_preload
@@ -30,6 +30,9 @@ endif
 tests_unit_sock_test_fd_SOURCES = tests/unit/sock/test_fd.c
 tests_unit_sock_test_fd_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_sock_test_fd_LDADD = $(PD_UNIT_LIBS)
+tests_unit_sock_test_vacate_SOURCES = tests/unit/sock/test_vacate.c
+tests_unit_sock_test_vacate_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_sock_test_vacate_LDADD = $(PD_UNIT_LIBS)
 tests_unit_preload_test_preload_SOURCES = tests/unit/preload/test_preload.c $(libpalladium_la_SOURCES)
 tests_unit_preload_test_preload_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_preload_test_preload_LDADD = $(PD_UNIT_LIBS)

@@ -15,3 +15,10 @@ tests_sock_stress_direct_SOURCES = tests/sock/stress.c tests/sock/direct.h
 tests_sock_stress_direct_CPPFLAGS = $(AM_CPPFLAGS) -DSTRESS_DIRECT
 tests_sock_stress_direct_CFLAGS = $(AM_CFLAGS) -Wno-unused-parameter -Wno-unused-value
 tests_sock_stress_direct_LDADD = libpd.la -lpthread
+
+# Claims the numbers of the library's own descriptors.
+TESTS += tests/sock/test_claim.py
+EXTRA_DIST += tests/sock/test_claim.py
+check_PROGRAMS += tests/sock/claim
+tests_sock_claim_SOURCES = tests/sock/claim.c
+tests_sock_claim_LDADD = -lpthread

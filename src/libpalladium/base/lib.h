@@ -47,6 +47,8 @@ struct pd_lib_thread {
 	int async;   /* outside the library it can be cancelled at any instruction */
 	uint32_t
 		kernel_wait; /* the epoll that libc's epoll_wait sleeps on, plus one; 0 none. Others read it too */
+	uint32_t
+		numbers; /* it sleeps on numbers as of this move (base/internal_fd.h); 0 it does not. Others read it too */
 };
 
 extern PD_TLS struct pd_lib_thread pd_lib_self;

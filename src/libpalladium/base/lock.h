@@ -20,16 +20,18 @@
 #include "base/compiler.h"
 
 enum pd_lock_rank {
-	PD_RANK_EPOLL_LINKS = 1, /* which objects stand in which epolls */
-	PD_RANK_CONTROL,         /* ports, connections, configuration: never on the data path */
-	PD_RANK_EPOLL,           /* an epoll's items */
-	PD_RANK_TAPS,            /* which sockets want the frames of a port */
-	PD_RANK_LANE_RX,         /* the receive side of a lane */
-	PD_RANK_LANE_TX,         /* the transmit side of a lane */
-	PD_RANK_SOCKET,          /* a socket's queue and options */
-	PD_RANK_LINKS,           /* the epolls of one object, to mark it there */
-	PD_RANK_WAITER,          /* a sleeping thread's slot */
-	PD_RANK_LEAF,            /* pools, tables: takes nothing further */
+	PD_RANK_VACATE = 1,  /* one descriptor of ours changes its number */
+	PD_RANK_EPOLL_LINKS, /* which objects stand in which epolls */
+	PD_RANK_CONTROL,     /* ports, connections, configuration: never on the data path */
+	PD_RANK_EPOLL,       /* an epoll's items */
+	PD_RANK_TAPS,        /* which sockets want the frames of a port */
+	PD_RANK_LANE_RX,     /* the receive side of a lane */
+	PD_RANK_LANE_TX,     /* the transmit side of a lane */
+	PD_RANK_SOCKET,      /* a socket's queue and options */
+	PD_RANK_LINKS,       /* the epolls of one object, to mark it there */
+	PD_RANK_WAITER,      /* a sleeping thread's slot */
+	PD_RANK_LEAF,  /* pools, tables: takes nothing further but, where it makes a descriptor, */
+	PD_RANK_NAMES, /* the names of our own descriptors */
 	PD_RANK_COUNT
 };
 

@@ -12,6 +12,8 @@
 #include <time.h>
 
 #include "base/assert.h"
+#include "base/internal_fd.h"
+#include "base/lib.h"
 #include "base/log.h"
 #include "base/sys.h"
 
@@ -146,21 +148,12 @@ int pd_log_descriptor(void)
 	return fd == 2 && !pd_log_stderr_stays() ? -1 : fd;
 }
 
-/* The program claimed the number of the log file: it goes on under another. */
-static void pd_log_moved(void *ctx, int from, int to)
-{
-	pd_store_relaxed(&pd_log_fd, to);
-}
-
-void pd_log_keep(pd_log_keep_fn keep)
+void pd_log_keep(void)
 {
 	int fd = pd_load_relaxed(&pd_log_fd);
 
-	if (fd <= 2)
-		return;
-	fd = keep(fd, pd_log_moved, NULL);
-	if (fd >= 0)
-		pd_store_relaxed(&pd_log_fd, fd);
+	if (fd > 2 && !pd_internal_fd_is_name(fd))
+		pd_store_relaxed(&pd_log_fd, pd_internal_fd_adopt(fd));
 }
 
 const char *pd_log_level_name(enum pd_log_level level)

@@ -49,9 +49,8 @@ void pd_log_start(void);
 /* The program has put another file on 2 with dup2, which makes that its standard error: lines follow it. */
 void pd_log_stderr_moved(void);
 
-/* Have `keep` (pd_fd_internal) take the log file's descriptor to where the program neither closes nor replaces it. */
-typedef int (*pd_log_keep_fn)(int fd, void (*moved)(void *ctx, int from, int to), void *ctx);
-void pd_log_keep(pd_log_keep_fn keep);
+/* Have the log file's descriptor, which was there before, be one of the library's own (base/internal_fd.h). */
+void pd_log_keep(void);
 
 /* Details before each line, as VMA_LOG_DETAILS: 0 none, 1 pid and tid, 2 also the time. Colours on or off. */
 void pd_log_set_details(int details, bool colours);

@@ -73,7 +73,7 @@ static long mem_huge_count(const char *name)
 	int fd;
 
 	snprintf(path, sizeof(path), MEM_HUGE_DIR "%s", name);
-	fd = pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+	fd = pd_internal_fd(pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0));
 	if (fd < 0)
 		return fd;
 	n = pd_sys_read(fd, text, sizeof(text) - 1);
@@ -145,9 +145,10 @@ static int mem_file_make(const char *name, uint64_t bytes, unsigned flags)
 {
 	int fd, err;
 
-	fd = pd_sys_memfd_create(name, flags | MEM_MFD_CLOEXEC | MEM_MFD_ALLOW_SEALING);
+	fd = pd_internal_fd(
+		pd_sys_memfd_create(name, flags | MEM_MFD_CLOEXEC | MEM_MFD_ALLOW_SEALING));
 	if (fd == -EINVAL) /* the kernel cannot seal this kind yet */
-		fd = pd_sys_memfd_create(name, flags | MEM_MFD_CLOEXEC);
+		fd = pd_internal_fd(pd_sys_memfd_create(name, flags | MEM_MFD_CLOEXEC));
 	if (fd < 0)
 		return fd;
 	err = mem_file_size(fd, bytes);
@@ -187,7 +188,6 @@ int pd_mem_file(const char *name, uint64_t *bytes, enum pd_mem_kind *kind)
 		size = mem_round_up(*bytes, pd_mem_page());
 		fd = mem_file_make(name, size, 0);
 	}
-	fd = pd_internal_fd(fd);
 	if (fd >= 0)
 		*bytes = size;
 	return fd;

@@ -5,7 +5,7 @@
  * libpalladium exports read, write, close, poll, mmap and the rest of the socket API, so a call of those
  * names from inside the library would come back to its own front door. Everything below preload/
  * therefore enters the kernel here: each function returns what the kernel returns, a value or -errno, and
- * leaves errno alone. These are no cancellation points. A check in the tests holds the rule: no object of
+ * leaves errno alone. A descriptor may be a name of base/internal_fd.h. These are no cancellation points. A check in the tests holds the rule: no object of
  * libpd refers to an intercepted name.
  */
 #ifndef PD_BASE_SYS_H
@@ -20,6 +20,9 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <time.h>
+
+#include "base/compiler.h"
+#include "base/internal_fd.h"
 
 /* The kernel's signal set is 64 bits, glibc's sigset_t is wider. */
 #define PD_KERNEL_SIGSET_BYTES 8
@@ -67,14 +70,33 @@ static inline long pd_sys(long nr, long a, long b, long c, long d, long e, long 
 #define PD_SYS_6(nr, a, b, c, d, e, f) \
 	pd_sys(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 
+/* A call on a name of base/internal_fd.h. */
+long pd_sys_internal(long nr, int fd, long b, long c, long d, long e, long f);
+
+/* A call whose first argument is a descriptor, or the name of one of ours. */
+static inline long pd_sys_fd(long nr, int fd, long b, long c, long d, long e, long f)
+{
+	if (pd_unlikely(pd_internal_fd_is_name(fd)))
+		return pd_sys_internal(nr, fd, b, c, d, e, f);
+	return pd_sys(nr, fd, b, c, d, e, f);
+}
+
+#define PD_SYS_FD_2(nr, fd, b) pd_sys_fd(nr, fd, (long)(b), 0, 0, 0, 0)
+#define PD_SYS_FD_3(nr, fd, b, c) pd_sys_fd(nr, fd, (long)(b), (long)(c), 0, 0, 0)
+#define PD_SYS_FD_4(nr, fd, b, c, d) pd_sys_fd(nr, fd, (long)(b), (long)(c), (long)(d), 0, 0)
+#define PD_SYS_FD_5(nr, fd, b, c, d, e) \
+	pd_sys_fd(nr, fd, (long)(b), (long)(c), (long)(d), (long)(e), 0)
+#define PD_SYS_FD_6(nr, fd, b, c, d, e, f) \
+	pd_sys_fd(nr, fd, (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+
 static inline ssize_t pd_sys_read(int fd, void *buf, size_t n)
 {
-	return PD_SYS_3(SYS_read, fd, buf, n);
+	return PD_SYS_FD_3(SYS_read, fd, buf, n);
 }
 
 static inline ssize_t pd_sys_write(int fd, const void *buf, size_t n)
 {
-	return PD_SYS_3(SYS_write, fd, buf, n);
+	return PD_SYS_FD_3(SYS_write, fd, buf, n);
 }
 
 /* `flags` should hold O_CLOEXEC: no descriptor of ours survives an exec by accident. */
@@ -86,58 +108,60 @@ static inline int pd_sys_open(const char *path, int flags, mode_t mode)
 /* The same, `path` seen from the directory `dirfd`. */
 static inline int pd_sys_openat(int dirfd, const char *path, int flags, mode_t mode)
 {
-	return (int)PD_SYS_4(SYS_openat, dirfd, path, flags, mode);
+	return (int)PD_SYS_FD_4(SYS_openat, dirfd, path, flags, mode);
 }
 
 static inline int pd_sys_mkdirat(int dirfd, const char *path, mode_t mode)
 {
-	return (int)PD_SYS_3(SYS_mkdirat, dirfd, path, mode);
+	return (int)PD_SYS_FD_3(SYS_mkdirat, dirfd, path, mode);
 }
 
 static inline int pd_sys_unlinkat(int dirfd, const char *path, int flags)
 {
-	return (int)PD_SYS_3(SYS_unlinkat, dirfd, path, flags);
+	return (int)PD_SYS_FD_3(SYS_unlinkat, dirfd, path, flags);
 }
 
 /* Directory entries as the kernel lays them out (struct dirent64); 0 at the end. */
 static inline ssize_t pd_sys_getdents(int fd, void *buf, size_t n)
 {
-	return PD_SYS_3(SYS_getdents64, fd, buf, n);
+	return PD_SYS_FD_3(SYS_getdents64, fd, buf, n);
 }
 
 static inline ssize_t pd_sys_pwrite(int fd, const void *buf, size_t n, off_t off)
 {
-	return PD_SYS_4(SYS_pwrite64, fd, buf, n, off);
+	return PD_SYS_FD_4(SYS_pwrite64, fd, buf, n, off);
 }
 
 static inline int pd_sys_close(int fd)
 {
+	if (pd_internal_fd_is_name(fd))
+		return pd_internal_fd_close(fd);
 	return (int)PD_SYS_1(SYS_close, fd);
 }
 
 static inline int pd_sys_fcntl(int fd, int cmd, long arg)
 {
-	return (int)PD_SYS_3(SYS_fcntl, fd, cmd, arg);
+	return (int)PD_SYS_FD_3(SYS_fcntl, fd, cmd, arg);
 }
 
 static inline int pd_sys_ioctl(int fd, unsigned long req, void *arg)
 {
-	return (int)PD_SYS_3(SYS_ioctl, fd, req, arg);
+	return (int)PD_SYS_FD_3(SYS_ioctl, fd, req, arg);
 }
 
 static inline int pd_sys_dup3(int oldfd, int newfd, int flags)
 {
-	return (int)PD_SYS_3(SYS_dup3, oldfd, newfd, flags);
+	return (int)PD_SYS_FD_3(SYS_dup3, oldfd, newfd, flags);
 }
 
 static inline int pd_sys_fstat(int fd, struct stat *st)
 {
-	return (int)PD_SYS_2(SYS_fstat, fd, st);
+	return (int)PD_SYS_FD_2(SYS_fstat, fd, st);
 }
 
 static inline int pd_sys_fchmod(int fd, mode_t mode)
 {
-	return (int)PD_SYS_2(SYS_fchmod, fd, mode);
+	return (int)PD_SYS_FD_2(SYS_fchmod, fd, mode);
 }
 
 /* What stands at `path` itself, a symbolic link not followed. */
@@ -155,17 +179,17 @@ static inline ssize_t pd_sys_readlink(const char *path, char *buf, size_t n)
 
 static inline int pd_sys_flock(int fd, int op)
 {
-	return (int)PD_SYS_2(SYS_flock, fd, op);
+	return (int)PD_SYS_FD_2(SYS_flock, fd, op);
 }
 
 static inline int pd_sys_ftruncate(int fd, off_t len)
 {
-	return (int)PD_SYS_2(SYS_ftruncate, fd, len);
+	return (int)PD_SYS_FD_2(SYS_ftruncate, fd, len);
 }
 
 static inline int pd_sys_fallocate(int fd, int mode, off_t off, off_t len)
 {
-	return (int)PD_SYS_4(SYS_fallocate, fd, mode, off, len);
+	return (int)PD_SYS_FD_4(SYS_fallocate, fd, mode, off, len);
 }
 
 /* A limit of this process; `limit` is a struct rlimit, which is that of the kernel on 64-bit machines. */
@@ -182,7 +206,12 @@ static inline int pd_sys_unlink(const char *path)
 /* The mapping, or -errno as a small negative number: test with pd_sys_is_error. */
 static inline void *pd_sys_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
 {
-	return (void *)PD_SYS_6(SYS_mmap, addr, len, prot, flags, fd, off);
+	uint32_t turn;
+	int number = pd_internal_fd_hold(fd, &turn);
+	long ret = PD_SYS_6(SYS_mmap, addr, len, prot, flags, number, off);
+
+	pd_internal_fd_release(fd, turn);
+	return (void *)ret;
 }
 
 /* True when a pointer that pd_sys_mmap gave is an error; then (int)(intptr_t)p is the -errno. */
@@ -235,42 +264,42 @@ static inline int pd_sys_socketpair(int domain, int type, int protocol, int fds[
 
 static inline int pd_sys_bind(int fd, const void *addr, socklen_t len)
 {
-	return (int)PD_SYS_3(SYS_bind, fd, addr, len);
+	return (int)PD_SYS_FD_3(SYS_bind, fd, addr, len);
 }
 
 static inline int pd_sys_connect(int fd, const void *addr, socklen_t len)
 {
-	return (int)PD_SYS_3(SYS_connect, fd, addr, len);
+	return (int)PD_SYS_FD_3(SYS_connect, fd, addr, len);
 }
 
 static inline int pd_sys_listen(int fd, int backlog)
 {
-	return (int)PD_SYS_2(SYS_listen, fd, backlog);
+	return (int)PD_SYS_FD_2(SYS_listen, fd, backlog);
 }
 
 static inline int pd_sys_accept4(int fd, void *addr, socklen_t *len, int flags)
 {
-	return (int)PD_SYS_4(SYS_accept4, fd, addr, len, flags);
+	return (int)PD_SYS_FD_4(SYS_accept4, fd, addr, len, flags);
 }
 
 static inline int pd_sys_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 {
-	return (int)PD_SYS_5(SYS_setsockopt, fd, level, name, val, len);
+	return (int)PD_SYS_FD_5(SYS_setsockopt, fd, level, name, val, len);
 }
 
 static inline int pd_sys_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 {
-	return (int)PD_SYS_5(SYS_getsockopt, fd, level, name, val, len);
+	return (int)PD_SYS_FD_5(SYS_getsockopt, fd, level, name, val, len);
 }
 
 static inline ssize_t pd_sys_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-	return PD_SYS_3(SYS_sendmsg, fd, msg, flags);
+	return PD_SYS_FD_3(SYS_sendmsg, fd, msg, flags);
 }
 
 static inline ssize_t pd_sys_recvmsg(int fd, struct msghdr *msg, int flags)
 {
-	return PD_SYS_3(SYS_recvmsg, fd, msg, flags);
+	return PD_SYS_FD_3(SYS_recvmsg, fd, msg, flags);
 }
 
 /* `mask` is a kernel signal set of 8 bytes or NULL; `ts` is left as it was. */
@@ -291,15 +320,20 @@ static inline int pd_sys_epoll_create(int flags)
 
 static inline int pd_sys_epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
 {
-	return (int)PD_SYS_4(SYS_epoll_ctl, epfd, op, fd, ev);
+	uint32_t turn;
+	int number = pd_internal_fd_hold(fd, &turn);
+	long ret = PD_SYS_FD_4(SYS_epoll_ctl, epfd, op, number, ev);
+
+	pd_internal_fd_release(fd, turn);
+	return (int)ret;
 }
 
 /* `mask` is a kernel signal set of 8 bytes or NULL. */
 static inline int pd_sys_epoll_pwait(int epfd, struct epoll_event *evs, int n, int timeout_ms,
 				     const void *mask)
 {
-	return (int)PD_SYS_6(SYS_epoll_pwait, epfd, evs, n, timeout_ms, mask,
-			     PD_KERNEL_SIGSET_BYTES);
+	return (int)PD_SYS_FD_6(SYS_epoll_pwait, epfd, evs, n, timeout_ms, mask,
+				PD_KERNEL_SIGSET_BYTES);
 }
 
 static inline int pd_sys_timerfd_create(int clock, int flags)

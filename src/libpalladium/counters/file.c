@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "base/compiler.h"
+#include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
 #include "counters/file.h"
@@ -36,7 +37,7 @@ static uint64_t pd_ctr_start_of(uint32_t pid)
 	int fd;
 
 	snprintf(path, sizeof(path), "/proc/%u/stat", pid);
-	fd = pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+	fd = pd_internal_fd(pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0));
 	if (fd < 0)
 		return 0;
 	n = pd_sys_read(fd, text, sizeof(text) - 1);
@@ -50,7 +51,7 @@ static uint64_t pd_ctr_start_of(uint32_t pid)
 void pd_ctr_file_self(struct pd_shm_owner *self)
 {
 	struct stat st;
-	int fd = pd_sys_open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC, 0);
+	int fd = pd_internal_fd(pd_sys_open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC, 0));
 
 	self->pid = (uint32_t)pd_sys_getpid();
 	self->start_ticks = pd_ctr_start_of(self->pid);
@@ -129,7 +130,7 @@ static int pd_ctr_dir_open(const char *base, bool base_ours, char *path, size_t 
 	ret = snprintf(path, path_bytes, "%s/%s", base, sub);
 	if (ret < 0 || (size_t)ret >= path_bytes)
 		return -ENAMETOOLONG;
-	base_fd = pd_sys_open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	base_fd = pd_internal_fd(pd_sys_open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
 	if (base_fd < 0)
 		return base_fd;
 	ret = -EPERM;
@@ -138,7 +139,8 @@ static int pd_ctr_dir_open(const char *base, bool base_ours, char *path, size_t 
 	ret = pd_sys_mkdirat(base_fd, sub, 0700);
 	if (ret < 0 && ret != -EEXIST)
 		goto out_close;
-	fd = pd_sys_openat(base_fd, sub, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+	fd = pd_internal_fd(
+		pd_sys_openat(base_fd, sub, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0));
 	ret = fd == -ENOTDIR || fd == -ELOOP ? -EPERM : fd;
 	if (fd >= 0 && !pd_ctr_dir_is_ours(fd, true)) {
 		pd_sys_close(fd);
@@ -182,7 +184,8 @@ static int pd_ctr_file_make(int dirfd, const struct pd_shm_owner *self, const vo
 		 (unsigned long long)random);
 	if (len + 1 + strlen(name) >= path_bytes)
 		return -ENAMETOOLONG;
-	fd = pd_sys_openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = pd_internal_fd(pd_sys_openat(
+		dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
 	if (fd < 0)
 		return fd;
 	ret = pd_ctr_file_fill(fd, image, bytes);

@@ -6,42 +6,34 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
 #include "counters/report.h"
 
 static struct {
 	const char *path;
-	pd_ctr_keep_fn keep;
 	int fd;
 	pid_t pid; /* who opened it */
 } pd_report = {.fd = -1};
 
-/* The program claimed the number of the file. */
-static void pd_report_moved(void *ctx, int from, int to)
-{
-	pd_store_relaxed(&pd_report.fd, to);
-}
-
 /* Open the file. Returns 0 or -errno. */
 static int pd_report_open(void)
 {
-	int fd = pd_log_file_open(pd_report.path), high;
+	int fd = pd_internal_fd(pd_log_file_open(pd_report.path));
 
 	pd_report.pid = pd_sys_getpid();
 	if (fd < 0)
 		return fd;
-	high = pd_report.keep ? pd_report.keep(fd, pd_report_moved, NULL) : fd;
-	pd_store_relaxed(&pd_report.fd, high < 0 ? fd : high);
+	pd_store_relaxed(&pd_report.fd, fd);
 	return 0;
 }
 
-int pd_ctr_report_start(const char *path, pd_ctr_keep_fn keep)
+int pd_ctr_report_start(const char *path)
 {
 	if (!*path)
 		return 0;
 	pd_report.path = path;
-	pd_report.keep = keep;
 	return pd_report_open();
 }
 

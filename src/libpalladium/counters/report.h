@@ -10,14 +10,11 @@
 
 #include "counters/counters.h"
 
-/* pd_fd_internal of sock/fd.h: keeps a descriptor out of the program's way. */
-typedef int (*pd_ctr_keep_fn)(int fd, void (*moved)(void *ctx, int from, int to), void *ctx);
-
 /*
  * Report to the file `path` from here on; "%d" in it stands for the process id. `path` is borrowed for ever; an
  * empty one means no reports. Once, before there are threads. Returns 0 or -errno.
  */
-int pd_ctr_report_start(const char *path, pd_ctr_keep_fn keep);
+int pd_ctr_report_start(const char *path);
 
 /* No more reports: the program ends. */
 void pd_ctr_report_stop(void);

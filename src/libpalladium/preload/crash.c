@@ -96,6 +96,7 @@ static bool pd_crash(const siginfo_t *info, void *context)
 	static uint32_t reporter, reports;
 	uint32_t self = (uint32_t)pd_sys_gettid(), nobody = 0;
 	int fd = pd_log_descriptor();
+	uint32_t turn;
 
 	if (fd < 0 || pd_fetch_add(&reports, 1) >= PD_CRASH_REPORTS)
 		return false;
@@ -106,7 +107,8 @@ static bool pd_crash(const siginfo_t *info, void *context)
 		nobody = 0;
 		pd_sys_ppoll(NULL, 0, &pause, NULL);
 	}
-	pd_crash_report(fd, info, context);
+	pd_crash_report(pd_internal_fd_hold(fd, &turn), info, context);
+	pd_internal_fd_release(fd, turn);
 	pd_store_release(&reporter, 0);
 	return false;
 }

@@ -10,10 +10,12 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 
 #include "base/log.h"
 #include "base/sys.h"
 #include "preload/real.h"
+#include "sock/vacate.h"
 
 /* --- close --------------------------------------------------------------------------------- */
 
@@ -143,24 +145,6 @@ int PD_WRAP(dup)(int fd)
 	return pd_dup_done(pd_real.dup(fd), sk);
 }
 
-/*
- * Clear `newfd` for dup2 or dup3 of `fd`: a descriptor of the library's own moves away, a socket of ours
- * leaves the table. Only when the kernel will do it: a call that fails closes nothing. 0 or -errno.
- */
-static int pd_dup_make_room(int fd, int newfd)
-{
-	if (!pd_fd_ours(newfd) || pd_fd_foreign_process())
-		return 0;
-	if (pd_sys_fcntl(fd, F_GETFD, 0) < 0)
-		return -EBADF;
-	if (pd_fd_is_internal(newfd))
-		return pd_fd_internal_relocate(newfd);
-	pd_lib_enter();
-	pd_fd_remove(newfd);
-	pd_lib_leave();
-	return 0;
-}
-
 /* A dup2 or dup3 gave `newfd`: one onto 2 makes that file the program's standard error, where the log goes too. Returns newfd. */
 static inline int pd_dup_told(int newfd)
 {
@@ -170,22 +154,53 @@ static inline int pd_dup_told(int newfd)
 	return newfd;
 }
 
-/* dup2 and dup3 where one of the two numbers is in the table; `flags` is -1 for dup2. Inside the library. */
+/* A dup2 or dup3 of the program's; `flags` is -1 for dup2. */
+struct pd_dup_call {
+	int fd, newfd, flags;
+	int ret; /* as libc's; errno with it */
+};
+
+/* Have libc do it. */
+static int pd_dup_call(void *ctx)
+{
+	struct pd_dup_call *c = ctx;
+
+	c->ret = c->flags == -1 ? pd_real.dup2(c->fd, c->newfd)
+				: pd_real.dup3(c->fd, c->newfd, c->flags);
+	return c->ret;
+}
+
+/* True when the kernel refuses the call, and so closes nothing. */
+static bool pd_dup_is_refused(const struct pd_dup_call *c)
+{
+	struct rlimit limit;
+
+	return c->newfd < 0 || (c->flags != -1 && (c->flags & ~O_CLOEXEC)) ||
+	       pd_sys_fcntl(c->fd, F_GETFD, 0) < 0 ||
+	       (!pd_sys_getrlimit(RLIMIT_NOFILE, &limit) && (rlim_t)c->newfd >= limit.rlim_cur);
+}
+
+/* dup2 and dup3 while ports are configured. Inside the library. */
 static int pd_dup_onto_inside(int fd, int newfd, int flags)
 {
+	struct pd_dup_call c = {.fd = fd, .newfd = newfd, .flags = flags};
 	struct pd_sock *sk;
 	int ret;
 
 	if (pd_refuse_internal(fd))
 		return -1;
-	if (fd == newfd || (flags != -1 && (flags & ~O_CLOEXEC)))
-		return flags == -1 ? pd_real.dup2(fd, newfd) : pd_real.dup3(fd, newfd, flags);
-	ret = pd_dup_make_room(fd, newfd);
-	if (ret < 0)
-		return (int)pd_result(ret);
+	if (fd == newfd || pd_fd_foreign_process() || pd_dup_is_refused(&c))
+		return pd_dup_call(&c);
+	if (!pd_fd_is_internal(newfd))
+		pd_fd_remove(newfd);
 	sk = pd_dup_source(fd);
-	ret = flags == -1 ? pd_real.dup2(fd, newfd) : pd_real.dup3(fd, newfd, flags);
-	return pd_dup_told(pd_dup_done(ret, sk));
+	ret = pd_vacate_for(newfd, pd_dup_call, &c);
+	if (ret < 0) {
+		if (sk)
+			pd_fd_put(sk);
+		return (int)pd_result(ret);
+	}
+	return pd_dup_told(pd_dup_done(c.ret, sk));
 }
 
 /* The same, from outside. */
@@ -201,15 +216,15 @@ static PD_NOINLINE int pd_dup_onto(int fd, int newfd, int flags)
 
 int PD_WRAP(dup2)(int fd, int newfd)
 {
-	if (pd_likely(!pd_fd_ours(fd) && !pd_fd_ours(newfd)))
-		return pd_dup_told(pd_real.dup2(fd, newfd));
+	if (pd_likely(!pd_load_acquire(&pd_gate_configured)))
+		return pd_real.dup2(fd, newfd);
 	return pd_dup_onto(fd, newfd, -1);
 }
 
 int PD_WRAP(dup3)(int fd, int newfd, int flags)
 {
-	if (pd_likely(!pd_fd_ours(fd) && !pd_fd_ours(newfd)))
-		return pd_dup_told(pd_real.dup3(fd, newfd, flags));
+	if (pd_likely(!pd_load_acquire(&pd_gate_configured)))
+		return pd_real.dup3(fd, newfd, flags);
 	return pd_dup_onto(fd, newfd, flags);
 }
 

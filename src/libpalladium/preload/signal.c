@@ -151,6 +151,7 @@ static void pd_signal_entry(int sig, siginfo_t *info, void *context)
 	}
 	self->depth = 0;
 	self->asleep = 0;
+	pd_store_release(&self->numbers, 0); /* that sleep is over */
 	if (pd_unlikely(was.kernel_wait))
 		pd_lib_sleep_left();
 	/* A sleep can be cancelled at any instruction; the handler may call us again, where it must not. */

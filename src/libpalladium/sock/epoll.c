@@ -49,7 +49,7 @@ static void pd_sock_epoll_destroy(struct pd_sock *sk)
 {
 	struct pd_sock_epoll *e = pd_container_of(sk, struct pd_sock_epoll, sock);
 
-	pd_internal_fd_close(e->ep.epfd);
+	pd_sys_close(e->ep.epfd);
 }
 
 static struct pd_sock_ops pd_sock_epoll_ops = {
@@ -72,7 +72,7 @@ static int pd_sock_epoll_adopt_locked(int epfd, uint32_t kernel_members)
 		return own;
 	sk = pd_sock_new(PD_SOCK_EPOLL, sizeof(*e), &pd_sock_epoll_ops);
 	if (!sk) {
-		pd_internal_fd_close(own);
+		pd_sys_close(own);
 		return -ENOMEM;
 	}
 	e = pd_container_of(sk, struct pd_sock_epoll, sock);
@@ -173,7 +173,7 @@ static int pd_epoll_member_find(int outer, const struct pd_sock_epoll *e, struct
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", outer);
-	fd = pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+	fd = pd_internal_fd(pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0));
 	if (fd < 0)
 		return -1;
 	while (found < 0 && (n = pd_sys_read(fd, text + have, sizeof(text) - 1 - have)) > 0) {

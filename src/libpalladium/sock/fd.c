@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "base/assert.h"
+#include "base/internal_fd.h"
 #include "base/lib.h"
 #include "base/lock.h"
 #include "base/sys.h"
@@ -17,25 +18,14 @@
 /* Our own descriptors go above this at most: a higher number makes the kernel grow its own table for us. */
 #define PD_FD_INTERNAL_BASE_MAX 4096
 
-/* One descriptor of the library's own; `fd` is -1 in a record that is free. */
-struct pd_fd_record {
-	int fd;
-	pd_fd_moved_fn moved;
-	void *ctx;
-	struct pd_fd_record *next;
-};
-
 uint32_t pd_fd_top;
 uintptr_t *pd_fd_chunks[PD_FD_CHUNKS];
 
-static struct pd_lock pd_fd_lock = PD_LOCK_INIT(PD_RANK_LEAF); /* the records below */
-static struct pd_fd_record *pd_fd_records;
 static pid_t pd_fd_owner;
 
-/* In a fork's child: the table is the child's copy now, and nobody holds the lock. */
+/* In a fork's child: the table is the child's copy now. */
 static void pd_fd_fork_child(void)
 {
-	pd_lock_init(&pd_fd_lock, PD_RANK_LEAF);
 	pd_fd_owner = pd_sys_getpid();
 }
 
@@ -103,6 +93,35 @@ static void pd_fd_drop(struct pd_sock *sk)
 	pd_sock_put(sk);
 }
 
+/*
+ * Sockets whose number was closed behind our back and became one of our own's. That is found out with locks held, so they are released
+ * when the program closes another, outside.
+ */
+static struct pd_sock *pd_fd_stale;
+
+/* Have `sk` dropped so. Any lock may be held. */
+static void pd_fd_drop_later(struct pd_sock *sk)
+{
+	struct pd_sock *first = pd_load_relaxed(&pd_fd_stale);
+
+	do
+		sk->next_free = first; /* it is not free, so nobody else uses it */
+	while (!pd_cas(&pd_fd_stale, &first, sk));
+}
+
+/* Drop what waits for it. No lock is held. */
+static void pd_fd_drop_stale(void)
+{
+	struct pd_sock *sk, *next;
+
+	if (pd_likely(!pd_load_relaxed(&pd_fd_stale)))
+		return;
+	for (sk = pd_exchange(&pd_fd_stale, NULL); sk; sk = next) {
+		next = sk->next_free;
+		pd_fd_drop(sk);
+	}
+}
+
 /* Empty `slot` if it holds a socket. True when it did. */
 static bool pd_fd_slot_clear(uintptr_t *slot)
 {
@@ -117,19 +136,18 @@ static bool pd_fd_slot_clear(uintptr_t *slot)
 	return false;
 }
 
-/* Forget the record of a descriptor of our own that somebody closed with a raw system call. */
-static void pd_fd_record_lost(int fd)
+/* A descriptor of our own that somebody closed with a raw system call: its name has no number any more. */
+static void pd_fd_internal_lost(int fd)
 {
 	uintptr_t *slot = pd_fd_slot_find(fd);
-	struct pd_fd_record *rec;
 
-	pd_lock(&pd_fd_lock);
+	pd_internal_fd_lock();
 	if (slot && (pd_load_relaxed(slot) & PD_FD_INTERNAL)) {
-		rec = (struct pd_fd_record *)(pd_load_relaxed(slot) & ~PD_FD_INTERNAL);
-		rec->fd = -1;
+		if (pd_load_relaxed(slot) != PD_FD_MOVED_AWAY)
+			pd_internal_fd_lost(pd_fd_slot_name(pd_load_relaxed(slot)));
 		pd_store_release(slot, (uintptr_t)0);
 	}
-	pd_unlock(&pd_fd_lock);
+	pd_internal_fd_unlock();
 }
 
 int pd_fd_install(int fd, struct pd_sock *sk)
@@ -162,6 +180,7 @@ int pd_fd_remove(int fd)
 {
 	uintptr_t *slot = pd_fd_slot_find(fd);
 
+	pd_fd_drop_stale();
 	return slot && pd_fd_slot_clear(slot) ? 0 : -EBADF;
 }
 
@@ -170,7 +189,7 @@ void pd_fd_forget(int fd)
 	if (pd_fd_foreign_process())
 		return;
 	if (pd_fd_is_internal(fd))
-		pd_fd_record_lost(fd);
+		pd_fd_internal_lost(fd);
 	else
 		pd_fd_remove(fd);
 }
@@ -206,7 +225,7 @@ void pd_fd_each_open(void (*each)(void *ctx, int fd), void *ctx)
 	ssize_t n;
 	int dir;
 
-	dir = pd_sys_open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	dir = pd_internal_fd(pd_sys_open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
 	if (dir < 0)
 		return;
 	while ((n = pd_sys_getdents(dir, text, sizeof(room))) > 0) {
@@ -221,6 +240,8 @@ void pd_fd_each_open(void (*each)(void *ctx, int fd), void *ctx)
 	pd_sys_close(dir);
 }
 
+/* --- the library's own descriptors ----------------------------------------------------------- */
+
 /* Where the numbers for our own descriptors begin: the upper half of what the program may have. */
 static int pd_fd_internal_base(void)
 {
@@ -231,82 +252,75 @@ static int pd_fd_internal_base(void)
 	return (int)pd_min(limit.rlim_cur / 2, (rlim_t)PD_FD_INTERNAL_BASE_MAX);
 }
 
-/* A record that is free, or a new one; NULL when there is no memory. pd_fd_lock is held. */
-static struct pd_fd_record *pd_fd_record_take(void)
+/* A copy of `fd` where our own descriptors are, or at least beyond the standard streams; or -errno. */
+static int pd_fd_internal_copy(int fd)
 {
-	struct pd_fd_record *rec;
+	int high = pd_sys_fcntl(fd, F_DUPFD_CLOEXEC, pd_fd_internal_base());
 
-	for (rec = pd_fd_records; rec; rec = rec->next)
-		if (rec->fd < 0)
-			return rec;
-	rec = calloc(1, sizeof(*rec));
-	if (!rec)
-		return NULL;
-	rec->next = pd_fd_records;
-	pd_fd_records = rec;
-	return rec;
-}
-
-int pd_fd_internal(int fd, pd_fd_moved_fn moved, void *ctx)
-{
-	struct pd_fd_record *rec;
-	uintptr_t *slot;
-	int high;
-
-	high = pd_sys_fcntl(fd, F_DUPFD_CLOEXEC, pd_fd_internal_base());
 	if (high == -EMFILE || high == -EINVAL)
-		high = fd; /* no number is free up there: the one that it has is kept */
+		high = pd_sys_fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	return high;
+}
+
+/* Note in the table that `fd` has `name`. A socket that stood there was closed behind our back. Names locked. 0 or -ENOMEM. */
+static int pd_fd_internal_note(int fd, int name)
+{
+	uintptr_t *slot = pd_fd_slot_make(fd), was;
+
+	if (!slot)
+		return -ENOMEM;
+	was = pd_exchange(slot, pd_fd_slot_of_name(name));
+	if (was && !(was & PD_FD_INTERNAL))
+		pd_fd_drop_later((struct pd_sock *)was);
+	else if (was && was != PD_FD_MOVED_AWAY)
+		pd_internal_fd_lost(pd_fd_slot_name(was));
+	return 0;
+}
+
+/* Place a new descriptor of our own (base/internal_fd.h). Where no other number is free it keeps the one that it has. */
+static int pd_fd_internal_place(int fd, int name)
+{
+	int high = pd_fd_internal_copy(fd), ret;
+
+	if (high == -EMFILE || high == -EINVAL)
+		high = pd_min(pd_sys_fcntl(fd, F_SETFD, FD_CLOEXEC), 0) ?: fd;
 	if (high < 0)
 		return high;
-	pd_fd_fresh(high);
-	slot = pd_fd_slot_make(high);
-	pd_lock(&pd_fd_lock);
-	rec = slot ? pd_fd_record_take() : NULL;
-	if (rec) {
-		*rec = (struct pd_fd_record){high, moved, ctx, rec->next};
-		pd_store_release(slot, (uintptr_t)rec | PD_FD_INTERNAL);
-	}
-	pd_unlock(&pd_fd_lock);
+	ret = pd_fd_internal_note(high, name);
 	if (high != fd)
-		pd_sys_close(rec ? fd : high);
-	return rec ? high : -ENOMEM;
+		pd_sys_close(ret ? high : fd);
+	return ret ? ret : high;
 }
 
-void pd_fd_internal_close(int fd)
+/* `fd`, one of our own, is closed next. */
+static void pd_fd_internal_remove(int fd)
 {
-	pd_fd_record_lost(fd); /* there may be none: memory ran out */
-	pd_sys_close(fd);
+	pd_store_release(pd_fd_slot_find(fd), (uintptr_t)0);
 }
 
-int pd_fd_internal_relocate(int fd)
+void pd_fd_internal_start(void)
 {
-	uintptr_t *from = pd_fd_slot_find(fd), *to;
-	struct pd_fd_record *rec;
-	int high, ret = 0;
+	static const struct pd_internal_fd_layer layer = {
+		.place = pd_fd_internal_place,
+		.remove = pd_fd_internal_remove,
+	};
 
-	high = pd_sys_fcntl(fd, F_DUPFD_CLOEXEC, pd_fd_internal_base());
+	pd_internal_fd_layer = &layer;
+}
+
+int pd_fd_internal_renumber(int fd, int name)
+{
+	int high = pd_fd_internal_copy(fd), ret;
+
 	if (high < 0)
 		return high;
-	pd_fd_fresh(high);
-	to = pd_fd_slot_make(high);
-	pd_lock(&pd_fd_lock);
-	if (!from || !(pd_load_relaxed(from) & PD_FD_INTERNAL)) {
-		ret = -EAGAIN; /* another thread moved it: nothing stands here any more */
-	} else {
-		rec = (struct pd_fd_record *)(pd_load_relaxed(from) & ~PD_FD_INTERNAL);
-		if (!to)
-			ret = -ENOMEM;
-		else if (!rec->moved)
-			ret = -EBUSY;
-	}
-	if (!ret) {
-		rec->fd = high;
-		pd_store_release(to, (uintptr_t)rec | PD_FD_INTERNAL);
-		rec->moved(rec->ctx, fd, high);
-		pd_store_release(from, (uintptr_t)0);
-	}
-	pd_unlock(&pd_fd_lock);
-	if (ret)
+	ret = pd_fd_internal_note(high, name);
+	if (ret < 0)
 		pd_sys_close(high);
-	return ret == -EAGAIN ? 0 : ret;
+	return ret < 0 ? ret : high;
+}
+
+void pd_fd_internal_mark(int fd, uintptr_t mark)
+{
+	pd_store_release(pd_fd_slot_find(fd), mark);
 }

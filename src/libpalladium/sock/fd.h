@@ -28,8 +28,20 @@
 #define PD_FD_CHUNK_SLOTS (1u << PD_FD_CHUNK_SHIFT)
 #define PD_FD_CHUNKS (PD_FD_MAX / PD_FD_CHUNK_SLOTS)
 
-/* Bit 0 of a slot: a descriptor of the library's own. */
+/* Bit 0 of a slot: a descriptor of the library's own; the other bits are its name (base/internal_fd.h). */
 #define PD_FD_INTERNAL ((uintptr_t)1)
+/* The same, without a name: what had this number is moving away from it. */
+#define PD_FD_MOVED_AWAY (~(uintptr_t)0)
+
+static inline uintptr_t pd_fd_slot_of_name(int name)
+{
+	return (uintptr_t)(unsigned)name << 1 | PD_FD_INTERNAL;
+}
+
+static inline int pd_fd_slot_name(uintptr_t slot)
+{
+	return (int)(slot >> 1);
+}
 
 extern uint32_t pd_fd_top;                    /* above every number ever installed */
 extern uintptr_t *pd_fd_chunks[PD_FD_CHUNKS]; /* NULL where nothing was installed yet */
@@ -117,20 +129,19 @@ int pd_fd_next(uint32_t fd, uint32_t last, bool internal);
 void pd_fd_each_open(void (*each)(void *ctx, int fd), void *ctx);
 
 /*
- * Keep `fd` for the library: it moves to a high number with FD_CLOEXEC, which is returned, and the old
- * number is closed; where RLIMIT_NOFILE leaves no such number it stays where it is. The program's close,
- * close_range and dup2 do not reach it. `moved` (which may be NULL) is called when the program claims that very number by dup2: it gets the new one, must store it before it
- * returns, and the old one belongs to the program then; with NULL the program gets EBUSY. On an error `fd`
- * stays as it was; -errno.
+ * From here on the library's own descriptors (base/internal_fd.h) get high numbers, with FD_CLOEXEC, and are noted in the table: the
+ * program's close, close_range and dup do not reach them. Where RLIMIT_NOFILE leaves no high number, they stay where they are.
  */
-typedef void (*pd_fd_moved_fn)(void *ctx, int old_fd, int new_fd);
-int pd_fd_internal(int fd, pd_fd_moved_fn moved, void *ctx);
+void pd_fd_internal_start(void);
 
-/* Close a descriptor that pd_fd_internal gave. */
-void pd_fd_internal_close(int fd);
+/*
+ * For sock/vacate.c, with the names locked: find another number for the file of `fd`, whose name is `name`; the old one stays open. The
+ * new one or -errno.
+ */
+int pd_fd_internal_renumber(int fd, int name);
 
-/* Make room at `fd`, one of ours, for a descriptor of the program. 0, -EBUSY or what fcntl says. */
-int pd_fd_internal_relocate(int fd);
+/* The same: `mark` stands at `fd`, which was one of our own: PD_FD_MOVED_AWAY, or 0. */
+void pd_fd_internal_mark(int fd, uintptr_t mark);
 
 /* True in a vfork child, which shares our memory but not our descriptors: it must leave the table alone. */
 bool pd_fd_foreign_process(void);

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "base/internal_fd.h"
 #include "base/sys.h"
 #include "sock/hooks.h"
 #include "sock/packet.h"
@@ -170,7 +171,7 @@ static int pd_ifquery_port(const struct pd_port *port, unsigned long req, struct
 
 int pd_ifquery_kernel_index(const char *name)
 {
-	int fd = pd_sys_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), ret;
+	int fd = pd_internal_fd(pd_sys_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)), ret;
 	struct ifreq ifr = {0};
 
 	if (fd < 0)
@@ -183,7 +184,7 @@ int pd_ifquery_kernel_index(const char *name)
 
 bool pd_ifquery_kernel_has(int ifindex)
 {
-	int fd = pd_sys_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), ret;
+	int fd = pd_internal_fd(pd_sys_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)), ret;
 	struct ifreq ifr = {.ifr_ifindex = ifindex};
 
 	if (fd < 0)
@@ -199,7 +200,7 @@ static int pd_ifquery_conf(struct ifconf *ifc)
 	int room = ifc->ifc_len, used, fd, ret;
 	char *buf = ifc->ifc_buf;
 
-	fd = pd_sys_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	fd = pd_internal_fd(pd_sys_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 	if (fd < 0)
 		return fd;
 	ret = pd_sys_ioctl(fd, SIOCGIFCONF, ifc);

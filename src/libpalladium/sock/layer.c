@@ -19,6 +19,7 @@
 #include "sock/layer.h"
 #include "sock/multiplex.h"
 #include "sock/packet.h"
+#include "sock/vacate.h"
 #include "vlib/buffer.h"
 #include "vlib/moderation.h"
 #include "vlib/progress.h"
@@ -57,6 +58,7 @@ uint64_t pd_sock_rule_ports(uint16_t protocol)
 /* Hold the control state still while the process is copied. */
 static void pd_sock_fork_prepare(void)
 {
+	pd_vacate_before_fork();
 	pd_epoll_before_fork();
 	pd_lock(&pd_control);
 	pd_taps_before_fork();
@@ -69,6 +71,7 @@ static void pd_sock_fork_parent(void)
 	pd_taps_after_fork(false);
 	pd_unlock(&pd_control);
 	pd_epoll_after_fork();
+	pd_vacate_after_fork();
 	if (pd_fd_next(0, UINT32_MAX, false) >= 0)
 		pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_FORKS, 1);
 }
@@ -99,6 +102,7 @@ static void pd_sock_fork_child(void)
 	}
 	pd_unlock(&pd_control);
 	pd_epoll_after_fork();
+	pd_vacate_after_fork();
 }
 
 static struct pd_fork_hook pd_sock_fork_hook = {
@@ -130,17 +134,6 @@ static void pd_sock_wait_hold(void *owner)
 static void pd_sock_wait_drop(void *owner)
 {
 	pd_sock_put(owner);
-}
-
-/* The descriptors that the library makes for itself go where the program does not look. */
-static int pd_sock_internal_fd(int fd)
-{
-	int high;
-
-	if (fd < 0)
-		return fd;
-	high = pd_fd_internal(fd, NULL, NULL);
-	return high < 0 ? fd : high;
 }
 
 /* Warn of ports that have the name of an interface of the kernel: the program does not see that one any more. */
@@ -206,10 +199,9 @@ int pd_sock_layer_start(const struct pd_config *config)
 	pd_wait_drop = pd_sock_wait_drop;
 	pd_spin_max_ns = (uint32_t)pd_vars.poll_adaptive_max_usec * PD_NS_PER_US;
 	pd_sock_moderation_init();
-	pd_internal_fd = pd_sock_internal_fd;
-	pd_internal_fd_close = pd_fd_internal_close;
-	pd_log_keep(pd_fd_internal);
-	ret = pd_ctr_report_start(pd_vars.stats_file, pd_fd_internal);
+	pd_fd_internal_start();
+	pd_log_keep();
+	ret = pd_ctr_report_start(pd_vars.stats_file);
 	if (ret)
 		pd_warn("sock", "PALLADIUM_STATS_FILE=%s cannot be opened: %s", pd_vars.stats_file,
 			pd_strerror(ret));
@@ -218,6 +210,7 @@ int pd_sock_layer_start(const struct pd_config *config)
 	pd_hooks.socket = pd_hook_socket;
 	pd_multiplex_init();
 	pd_ifquery_init();
+	pd_internal_fd_register_fork();
 	pd_fork_register(&pd_sock_fork_hook);
 	pd_sock_layer_started = true;
 	pd_gate_open(&pd_gate_configured);

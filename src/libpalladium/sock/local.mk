@@ -18,4 +18,5 @@ libpd_la_SOURCES += \
 	src/libpalladium/sock/packet_tx.c \
 	src/libpalladium/sock/placeholder.c \
 	src/libpalladium/sock/sleepers.c src/libpalladium/sock/sleepers.h \
-	src/libpalladium/sock/steer.c src/libpalladium/sock/steer.h
+	src/libpalladium/sock/steer.c src/libpalladium/sock/steer.h \
+	src/libpalladium/sock/vacate.c src/libpalladium/sock/vacate.h

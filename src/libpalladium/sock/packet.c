@@ -19,6 +19,7 @@
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 
+#include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
 #include "config/vars.h"
@@ -71,7 +72,7 @@ int pd_packet_attach(struct pd_packet *s)
 static bool pd_kernel_interface(int ifindex)
 {
 	struct ifreq ifr = {.ifr_ifindex = ifindex};
-	int fd = pd_sys_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), ret;
+	int fd = pd_internal_fd(pd_sys_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)), ret;
 
 	if (fd < 0)
 		return true;
@@ -104,7 +105,9 @@ static int pd_packet_number(void *ctx, int fd)
  */
 static int pd_packet_to_kernel(struct pd_packet *s, const struct sockaddr_ll *ll, socklen_t len)
 {
-	int fd = pd_sys_socket(AF_PACKET, s->type | SOCK_CLOEXEC, htons(s->protocol)), ret, own;
+	int fd = pd_internal_fd(
+		pd_sys_socket(AF_PACKET, s->type | SOCK_CLOEXEC, htons(s->protocol)));
+	int ret, own;
 
 	if (fd == -EPERM && ll && !pd_kernel_interface(ll->sll_ifindex))
 		return -ENODEV;
@@ -481,7 +484,7 @@ static int pd_packet_ioctl(struct pd_sock *sk, unsigned long req, void *arg)
 	if (ret <= 0)
 		return ret;
 	/* About no port of ours: any kernel socket answers for the kernel's interfaces. */
-	ret = pd_sys_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ret = pd_internal_fd(pd_sys_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 	if (ret >= 0) {
 		int fd = ret;
 

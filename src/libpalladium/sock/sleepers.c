@@ -142,6 +142,25 @@ void pd_sleepers_call(struct pd_sock_epoll *e)
 	pd_unlock(&pd_sleepers_lock);
 }
 
+void pd_sleepers_lock_list(void)
+{
+	pd_lock(&pd_sleepers_lock);
+}
+
+void pd_sleepers_unlock_list(void)
+{
+	pd_unlock(&pd_sleepers_lock);
+}
+
+void pd_sleepers_move(int name, int from, int to)
+{
+	struct pd_sleeper *s;
+
+	pd_list_for_each (s, &pd_sleepers, node)
+		if (s->called)
+			pd_beacon_move(&s->called->ep, name, from, to);
+}
+
 /* A handler returns to a sleep that pd_sleeper_leave was called for; the kernel may yet begin it. */
 static void pd_sleeper_resume(uint32_t noted)
 {

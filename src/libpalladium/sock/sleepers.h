@@ -37,6 +37,13 @@ void pd_sleeper_leave(void);
 /* Call everyone out who sleeps in the kernel on `e`, which has just become ours. */
 void pd_sleepers_call(struct pd_sock_epoll *e);
 
+/* The list of who is called, held still: no beacon is lit or goes out. */
+void pd_sleepers_lock_list(void);
+void pd_sleepers_unlock_list(void);
+
+/* A beacon that is lit, if that is `name`, leaves the number `from` for `to` (base/internal_fd.h). The list is locked. */
+void pd_sleepers_move(int name, int from, int to);
+
 /* In a forked child: the parent's threads are not here. */
 void pd_sleepers_after_fork(void);
 

@@ -274,7 +274,7 @@ static int pd_process_start_time(pid_t pid, uint32_t *start)
 	int fd, n, field;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+	fd = pd_internal_fd(pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0));
 	if (fd < 0)
 		return fd == -ENOENT ? -ESRCH : fd;
 	n = (int)pd_sys_read(fd, text, sizeof(text) - 1);

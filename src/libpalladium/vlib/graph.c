@@ -360,7 +360,8 @@ static int pd_engine_sleep_on_lanes(struct pd_engine *engine, int timeout_ms)
 	uint64_t drained;
 	int ret = 0;
 
-	fds[0] = (struct pollfd){.fd = engine->wake_fd, .events = POLLIN};
+	/* Numbers that stay: engines with threads of their own run in our programs, where names are numbers. */
+	fds[0] = (struct pollfd){.fd = pd_internal_fd_number(engine->wake_fd), .events = POLLIN};
 	for (uint64_t left = engine->lane_mask; left && may_sleep; left &= left - 1) {
 		struct pd_lane *lane = engine->lanes[__builtin_ctzll(left)];
 		struct pd_lane_side *side = &lane->side[PD_RX];
@@ -371,7 +372,8 @@ static int pd_engine_sleep_on_lanes(struct pd_engine *engine, int timeout_ms)
 		waiters[n].wake_fd = engine->wake_fd;
 		waiters[n].seen = side->cursor;
 		may_sleep = pd_lane_sleep(lane, PD_RX, &waiters[n]);
-		fds[n + 1] = (struct pollfd){.fd = side->event_fd, .events = POLLIN};
+		fds[n + 1] = (struct pollfd){.fd = pd_internal_fd_number(side->event_fd),
+					     .events = POLLIN};
 		n += may_sleep;
 		pd_unlock(&side->lock);
 	}

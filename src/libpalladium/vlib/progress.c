@@ -88,10 +88,17 @@ static void pd_progress_wake(void)
 		pd_sys_write(fd, &one, sizeof(one));
 }
 
+/* The epoll event of the wake eventfd. */
+static struct epoll_event pd_progress_wake_event(void)
+{
+	return (struct epoll_event){.events = EPOLLIN,
+				    .data.u64 = (uint64_t)PD_PROGRESS_WAKE << 32};
+}
+
 /* Make the epoll and its wake eventfd, once. pd_control held. Returns 0 or -errno. */
 static int pd_progress_setup(void)
 {
-	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = (uint64_t)PD_PROGRESS_WAKE << 32};
+	struct epoll_event ev = pd_progress_wake_event();
 	int ep, wake, ret;
 
 	if (pd_progress.epoll_fd >= 0)
@@ -191,6 +198,42 @@ void pd_progress_del(struct pd_progress_fd *entry)
 	entry->active = false;
 	pd_progress.slots[entry->slot].entry = NULL;
 	pd_sys_epoll_ctl(pd_progress.epoll_fd, EPOLL_CTL_DEL, entry->fd, NULL);
+}
+
+/* The epoll event of the descriptor `name`, if it stands in the epoll. pd_control held. */
+static bool pd_progress_event_of(int name, struct epoll_event *ev)
+{
+	if (name == pd_progress.wake_fd) {
+		*ev = pd_progress_wake_event();
+		return true;
+	}
+	for (uint32_t i = 0; i < pd_progress.slot_count; i++) {
+		struct pd_progress_fd *entry = pd_progress.slots[i].entry;
+
+		if (!entry || entry->fd != name)
+			continue;
+		*ev = pd_progress_event(entry);
+		return true;
+	}
+	return false;
+}
+
+int pd_progress_move(int name, int from, int to)
+{
+	struct epoll_event ev;
+	int ret;
+
+	if (!pd_progress_event_of(name, &ev))
+		return 0;
+	ret = pd_sys_epoll_ctl(pd_progress.epoll_fd, EPOLL_CTL_ADD, to, &ev);
+	if (ret < 0)
+		return ret;
+	return pd_sys_epoll_ctl(pd_progress.epoll_fd, EPOLL_CTL_DEL, from, NULL);
+}
+
+void pd_progress_nudge(void)
+{
+	pd_progress_wake();
 }
 
 /* Run the callback of one event unless its entry is gone. pd_control held. Returns 1 if it ran. */
@@ -429,7 +472,7 @@ static int pd_progress_join_cpuset(void)
 
 	for (size_t i = 0; i < PD_ARRAY_SIZE(files) && fd < 0; i++) {
 		snprintf(path, sizeof(path), "%s/%s", pd_progress.cpuset, files[i]);
-		fd = pd_sys_open(path, O_WRONLY | O_CLOEXEC, 0);
+		fd = pd_internal_fd(pd_sys_open(path, O_WRONLY | O_CLOEXEC, 0));
 	}
 	if (fd < 0)
 		return fd;

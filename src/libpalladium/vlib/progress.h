@@ -94,6 +94,15 @@ struct pd_progress_work {
 void pd_progress_post(struct pd_progress_work *work);
 
 /*
+ * The descriptor `name`, which the epoll knows as `from`, is to have the number `to` (base/internal_fd.h): change that there, if it
+ * stands there. pd_control held. Returns 0, or -errno with nothing changed.
+ */
+int pd_progress_move(int name, int from, int to);
+
+/* Have the thread look around, so that it uses no number that it looked up before. Any thread. */
+void pd_progress_nudge(void);
+
+/*
  * One round by the caller, for tests and single-threaded tools, when the thread does not run: wait
  * up to `timeout_ms` (-1: for ever), run what is due. pd_control not held. Returns how many
  * callbacks ran, or -errno.

@@ -54,6 +54,17 @@ void pd_beacon_out(struct pd_epoll *ep)
 	pd_bell_ring(&ep->self.bell);
 }
 
+void pd_beacon_move(struct pd_epoll *ep, int name, int from, int to)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = pd_beacon_data};
+
+	if (!pd_load_acquire(&pd_beacon_ready) || name != pd_beacon_fd)
+		return;
+	/* An epoll that calls several threads comes by as often. */
+	pd_sys_epoll_ctl(ep->epfd, EPOLL_CTL_ADD, to, &event);
+	pd_sys_epoll_ctl(ep->epfd, EPOLL_CTL_DEL, from, NULL);
+}
+
 int pd_beacon_filter(struct epoll_event *events, int n)
 {
 	/* Pairs with the release above. */

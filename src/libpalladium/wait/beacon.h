@@ -25,6 +25,12 @@ bool pd_beacon_fits(int fd);
 void pd_beacon_light(struct pd_epoll *ep);
 void pd_beacon_out(struct pd_epoll *ep);
 
+/*
+ * The beacon, if that is `name`, is lit in `ep` under the number `from`, which it leaves for `to` (base/internal_fd.h). The same
+ * caller, before the name changes.
+ */
+void pd_beacon_move(struct pd_epoll *ep, int name, int from, int to);
+
 /* Take the beacon's event out of `n` events of a kernel epoll; returns how many are left. Any thread. */
 int pd_beacon_filter(struct epoll_event *events, int n);
 

@@ -665,8 +665,6 @@ static uint32_t pd_epoll_poll(struct pd_pollable *p, uint32_t events, struct pd_
 			      struct pd_edge *edge)
 {
 	struct pd_epoll *ep = pd_container_of(p, struct pd_epoll, self);
-	struct pollfd kernel = {.fd = ep->epfd, .events = POLLIN};
-	static const struct timespec now = {0, 0};
 	uint32_t seq = pd_bell_seq(&p->bell);
 	struct pd_epoll_item *item, *tmp;
 	bool ready = false, kernel_tells = !pd_load_acquire(&ep->beacon);
@@ -689,7 +687,7 @@ static uint32_t pd_epoll_poll(struct pd_pollable *p, uint32_t events, struct pd_
 			pd_wait_add_fd(ws, ep->epfd);
 	}
 	if (!ready && kernel_tells && pd_load_relaxed(&ep->kernel_members) &&
-	    pd_sys_ppoll(&kernel, 1, &now, NULL) > 0) {
+	    pd_internal_fd_ready(ep->epfd, POLLIN) > 0) {
 		ready = true;
 		edge->in++; /* the kernel keeps its own edges: any readiness counts anew */
 	}

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,12 +27,17 @@
 
 struct pd_wait_thread {
 	struct pd_wait_set sets[PD_WAIT_NESTING];
-	int wake_fd; /* -1 until the first sleep */
+	int wake_fd; /* -1 until the first sleep; others read it too */
 	uint32_t fork_epoch;
-	bool registered; /* the key's destructor will run */
+	bool registered;              /* the key's destructor will run, and the two below are set */
+	struct pd_list node;          /* in pd_wait_threads */
+	struct pd_lib_thread *thread; /* whose `numbers` tells what it sleeps on */
 };
 
 static __thread struct pd_wait_thread pd_wait_self = {.wake_fd = -1};
+/* Threads that have waited, to be called out. */
+static struct pd_lock pd_wait_threads_lock = PD_LOCK_INIT(PD_RANK_WAITER);
+static struct pd_list pd_wait_threads = PD_LIST_INIT(pd_wait_threads);
 static pthread_key_t pd_wait_key;
 static pthread_once_t pd_wait_once = PTHREAD_ONCE_INIT;
 uint32_t pd_wait_fork_epoch;
@@ -58,8 +64,11 @@ static void pd_wait_thread_end(void *arg)
 	/* Cancelled in its sleep, or ended by a handler: the lanes must not keep what is freed here. */
 	for (int i = 0; i < PD_WAIT_NESTING; i++)
 		pd_wait_abandon(&self->sets[i]);
+	pd_lock(&pd_wait_threads_lock);
+	pd_list_del(&self->node);
+	pd_unlock(&pd_wait_threads_lock);
 	if (self->wake_fd >= 0)
-		pd_internal_fd_close(self->wake_fd);
+		pd_sys_close(self->wake_fd);
 	for (int i = 0; i < PD_WAIT_NESTING; i++) {
 		free(self->sets[i].entries);
 		free(self->sets[i].fds);
@@ -72,35 +81,93 @@ static void pd_wait_thread_end(void *arg)
 static void pd_wait_key_create(void)
 {
 	if (pthread_key_create(&pd_wait_key, pd_wait_thread_end))
-		pd_err("wait", "no thread key left: a descriptor per thread will leak");
+		pd_err("wait", "no thread key left: threads that wait look every %llu ms",
+		       PD_WAIT_OUT_OF_MEMORY_NS / PD_NS_PER_MS);
 }
 
-/* Have pd_wait_thread_end run when the calling thread ends: it has, or will have, something to give back. */
+/*
+ * Put the calling thread into the list, and have pd_wait_thread_end take it out again. Without that it must not be there, nor sleep
+ * for long.
+ */
 static void pd_wait_register(struct pd_wait_thread *self)
 {
 	if (pd_likely(self->registered))
 		return;
 	pthread_once(&pd_wait_once, pd_wait_key_create);
-	self->registered = pthread_setspecific(pd_wait_key, self) == 0;
+	if (pthread_setspecific(pd_wait_key, self))
+		return;
+	self->thread = &pd_lib_self;
+	pd_list_init(&self->node);
+	pd_lock(&pd_wait_threads_lock);
+	pd_list_add_tail(&pd_wait_threads, &self->node);
+	pd_unlock(&pd_wait_threads_lock);
+	self->registered = true;
 }
 
 /* The calling thread's wake eventfd, made if need be; -errno if it cannot be made. */
 static int pd_wait_wake_fd(struct pd_wait_thread *self)
 {
 	uint32_t epoch = pd_load_relaxed(&pd_wait_fork_epoch);
+	int fd = self->wake_fd;
 
-	if (pd_likely(self->wake_fd >= 0 && self->fork_epoch == epoch))
-		return self->wake_fd;
-	if (self->wake_fd >= 0)
-		pd_internal_fd_close(self->wake_fd); /* the parent's: it is shared with it */
-	self->wake_fd = pd_internal_fd(pd_sys_eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+	if (pd_likely(fd >= 0 && self->fork_epoch == epoch))
+		return fd;
+	if (pd_unlikely(!self->registered))
+		return -EAGAIN;
+	if (fd >= 0)
+		pd_sys_close(fd); /* the parent's: it is shared with it */
+	fd = pd_internal_fd(pd_sys_eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+	pd_store_relaxed(&self->wake_fd, fd);
 	self->fork_epoch = epoch;
-	return self->wake_fd;
+	return fd;
 }
 
 void pd_wait_after_fork(void)
 {
+	struct pd_wait_thread *self = &pd_wait_self;
+
 	pd_wait_fork_epoch++;
+	pd_lock_init(&pd_wait_threads_lock, PD_RANK_WAITER);
+	pd_list_init(&pd_wait_threads);
+	if (self->registered)
+		pd_list_add_tail(&pd_wait_threads, &self->node);
+}
+
+/* --- numbers that change -------------------------------------------------------------------- */
+
+/*
+ * A thread that is about to sleep notes the last move, and then looks numbers up; a mover changes a number, counts the move, and then
+ * looks who has noted an older one. One of the two sees the other.
+ */
+static void pd_wait_numbers_begin(void)
+{
+	pd_store_seq(&pd_lib_self.numbers, pd_load_seq(&pd_internal_fd_moves));
+	pd_fence_full(); /* pairs with the one in pd_wait_call_out */
+}
+
+/* It sleeps no more: woken, interrupted by a handler that may never return (preload/signal.c), cancelled. */
+static void pd_wait_numbers_end(void)
+{
+	pd_store_release(&pd_lib_self.numbers, 0); /* pairs with the load in pd_wait_call_out */
+}
+
+void pd_wait_call_out(void)
+{
+	uint32_t now = pd_load_seq(&pd_internal_fd_moves);
+	static const uint64_t one = 1;
+	struct pd_wait_thread *t;
+
+	pd_fence_full(); /* pairs with the one in pd_wait_numbers_begin */
+	pd_lock(&pd_wait_threads_lock);
+	pd_list_for_each (t, &pd_wait_threads, node) {
+		uint32_t numbers;
+
+		while ((numbers = pd_load_acquire(&t->thread->numbers)) && numbers != now) {
+			pd_sys_write(pd_load_relaxed(&t->wake_fd), &one, sizeof(one));
+			sched_yield();
+		}
+	}
+	pd_unlock(&pd_wait_threads_lock);
 }
 
 /* --- bells ------------------------------------------------------------------------------ */
@@ -367,6 +434,7 @@ static void pd_wait_left_behind(void *arg)
 
 	pd_lib_self.depth = 1; /* 0 in a handler; other handlers wait from here on */
 	pd_lib_sleep_end();
+	pd_wait_numbers_end();
 	pd_wait_abandon(ws);
 	if (ws->undo)
 		ws->undo(ws->undo_arg);
@@ -425,9 +493,15 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 	ret = pd_wait_fds_reserve(ws, base + 1 + ws->n);
 	if (ws->failed || ret < 0 || wake_fd < 0) {
 		ts = pd_wait_left(pd_min(deadline_ns, pd_clock_ns() + PD_WAIT_OUT_OF_MEMORY_NS));
+		if (base && pd_internal_fd_is_name(ws->fds[0].fd))
+			ws->fds[0].fd = -1; /* an epoll's own; it is asked in the next round */
 		return pd_sys_ppoll(ws->fds, base, &ts, mask);
 	}
-	ws->fds[base] = (struct pollfd){.fd = wake_fd, .events = POLLIN};
+	pd_wait_numbers_begin();
+	/* Of the caller's descriptors the first may be an epoll's own; it is put there anew for each sleep. */
+	if (base)
+		ws->fds[0].fd = pd_internal_fd_number(ws->fds[0].fd);
+	ws->fds[base] = (struct pollfd){.fd = pd_internal_fd_number(wake_fd), .events = POLLIN};
 	for (; linked < ws->n; linked++) {
 		struct pd_wait_entry *e = &ws->entries[linked];
 		struct pollfd *p = &ws->fds[base + 1 + linked];
@@ -436,6 +510,7 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 		p->revents = 0;
 		if (!pd_wait_link(e, wake_fd, &p->fd))
 			break;
+		p->fd = pd_internal_fd_number(p->fd);
 		if (e->lane)
 			deadline_ns = pd_min(deadline_ns, e->waiter.until_ns);
 	}
@@ -452,6 +527,7 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 		ret = base ? pd_sys_ppoll(ws->fds, base, &zero, mask) : 0;
 		ws->fds[base].revents = 0;
 	}
+	pd_wait_numbers_end();
 	/* A handler may have forked: the child has nothing to be taken out of. */
 	for (unsigned i = 0; i < linked && ws->fork_epoch == pd_load_relaxed(&pd_wait_fork_epoch);
 	     i++)

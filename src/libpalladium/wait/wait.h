@@ -184,6 +184,12 @@ uint64_t pd_wait_deadline_ts(const struct timespec *ts, int *err);
 /* Counts forks that this process came from. */
 extern uint32_t pd_wait_fork_epoch;
 
+/*
+ * A descriptor of ours has another number (base/internal_fd.h): wake the threads that sleep on numbers as they were before, and wait
+ * until none does. No lock of rank WAITER or LEAF may be held.
+ */
+void pd_wait_call_out(void);
+
 /* In a forked child: the parent's threads' wake descriptors are forgotten. */
 void pd_wait_after_fork(void);
 

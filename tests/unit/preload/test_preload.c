@@ -21,6 +21,7 @@
 
 #include <cmocka.h>
 
+#include "base/internal_fd.h"
 #include "base/sys.h"
 #include "preload/preload.h"
 #include "preload/real.h"
@@ -82,6 +83,7 @@ static int start(void **state)
 	pd_sock_ops_fill(&fake_ops);
 	pd_fork_start();
 	pd_signal_start();
+	pd_fd_internal_start();
 	pd_gate_open(&pd_gate_configured);
 	return 0;
 }
@@ -168,37 +170,42 @@ static void test_close_behind_our_back(void **state)
 	close(fd);
 }
 
-static void note_moved(void *ctx, int old_fd, int new_fd)
-{
-	*(int *)ctx = new_fd;
-}
-
 static void test_our_own_descriptors_are_out_of_reach(void **state)
 {
-	int own = pd_sys_eventfd(1, 0), sock = fake_socket(), number,
-	    file = open("/dev/null", O_RDWR);
+	int own = pd_internal_fd(pd_sys_eventfd(1, 0)), sock = fake_socket(), file;
+	int number = pd_internal_fd_number(own);
 	uint64_t value;
 
-	own = pd_fd_internal(own, note_moved, &own);
-	assert_int_equal(close(own), -1);
+	assert_int_equal(close(number), -1);
 	assert_int_equal(errno, EBADF);
-	assert_int_equal(read(own, &value, sizeof(value)), -1);
+	assert_int_equal(read(number, &value, sizeof(value)), -1);
 	assert_int_equal(errno, EBADF);
-	assert_int_equal(dup(own), -1);
-	assert_int_equal(fcntl(own, F_GETFD), -1);
+	assert_int_equal(dup(number), -1);
+	assert_int_equal(fcntl(number, F_GETFD), -1);
 	assert_int_equal(close_range(3, ~0u, 0), 0);
 	assert_int_equal(releases, 1);
 	assert_false(pd_fd_ours(sock));
 	assert_int_equal(pd_sys_fcntl(own, F_GETFD, 0), FD_CLOEXEC);
 	closefrom(3);
 	assert_int_equal(pd_sys_fcntl(own, F_GETFD, 0), FD_CLOEXEC);
-	number = own;
+	assert_int_equal(dup2(number, 3), -1);
+	assert_int_equal(errno, EBADF);
 	file = open("/dev/null", O_RDWR);
+	assert_int_equal(dup2(-1, number), -1); /* moves nothing */
+	assert_int_equal(dup3(file, number, O_APPEND), -1);
+	assert_int_equal(pd_internal_fd_number(own), number);
 	assert_int_equal(dup2(file, number), number);
-	assert_int_not_equal(own, number);
+	assert_int_not_equal(pd_internal_fd_number(own), number);
 	assert_int_equal(pd_sys_read(own, &value, sizeof(value)), 8);
 	assert_int_equal(close(number), 0); /* it is the program's now */
-	pd_fd_internal_close(own);
+	number = pd_internal_fd_number(own);
+	assert_int_equal(syscall(SYS_dup3, file, number, O_CLOEXEC), number);
+	assert_int_equal(fcntl(number, F_GETFD), FD_CLOEXEC);
+	assert_int_equal(close(number), 0);
+	assert_int_equal(fcntl(number, F_GETFD), -1);
+	assert_int_equal(pd_sys_fcntl(own, F_GETFD, 0), FD_CLOEXEC);
+	pd_sys_close(own);
+	assert_int_equal(pd_fd_next(0, UINT32_MAX, true), -1);
 	close(file);
 }
 

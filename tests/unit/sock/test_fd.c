@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "base/internal_fd.h"
 #include "base/sys.h"
 #include "sock/fd.h"
 
@@ -59,6 +60,7 @@ static struct pd_sock *fake_new(void)
 
 static int reset(void **state)
 {
+	pd_fd_internal_start();
 	pd_sock_ops_fill(&fake_ops);
 	released = destroyed = wrong = 0;
 	return 0;
@@ -150,62 +152,85 @@ static void test_generation_tells_lives_apart(void **state)
 	pd_sock_put(again);
 }
 
-static int moved_from, moved_to;
-
-static void note_moved(void *ctx, int old_fd, int new_fd)
-{
-	moved_from = old_fd;
-	moved_to = new_fd;
-	*(int *)ctx = new_fd;
-}
-
 static void test_internal_descriptors(void **state)
 {
-	int fds[2], own, pinned, kept;
+	int fds[2], own, other, number;
 
 	assert_int_equal(pipe(fds), 0);
-	pinned = pd_fd_internal(fds[1], NULL, NULL);
-	own = pd_fd_internal(fds[0], note_moved, &own);
-	assert_true(own > fds[0] && own >= 256);
+	other = pd_internal_fd_adopt(fds[1]);
+	own = pd_internal_fd_adopt(fds[0]);
+	assert_true(pd_internal_fd_is_name(own) && pd_internal_fd_is_name(other) && own != other);
+	number = pd_internal_fd_number(own);
+	assert_true(number > fds[0] && number >= 256);
 	assert_int_equal(fcntl(fds[0], F_GETFD), -1); /* the old number is closed */
-	assert_int_equal(fcntl(own, F_GETFD), FD_CLOEXEC);
-	assert_true(pd_fd_is_internal(own));
-	assert_null(pd_fd_get(own));
+	assert_int_equal(fcntl(number, F_GETFD), FD_CLOEXEC);
+	assert_int_equal(pd_sys_fcntl(own, F_GETFD, 0), FD_CLOEXEC);
+	assert_true(pd_fd_is_internal(number));
+	assert_null(pd_fd_get(number));
+	assert_false(pd_fd_ours(own));
 	assert_int_equal(pd_fd_next(0, UINT32_MAX, false), -1);
-	assert_int_equal(pd_fd_next(0, UINT32_MAX, true), pd_min(own, pinned));
-	kept = own;
-	assert_int_equal(pd_fd_internal_relocate(kept), 0);
-	assert_int_equal(moved_from, kept);
-	assert_int_equal(own, moved_to);
-	assert_false(pd_fd_ours(kept));
-	assert_int_equal(pd_fd_internal_relocate(pinned), -EBUSY);
-	assert_int_equal(pd_fd_internal(-1, NULL, NULL), -EBADF);
-	pd_sys_close(kept);
-	pd_fd_internal_close(own);
-	pd_fd_internal_close(pinned);
+	assert_int_equal(pd_fd_next(0, UINT32_MAX, true),
+			 pd_min(number, pd_internal_fd_number(other)));
+	assert_int_equal(pd_internal_fd_adopt(-EBADF), -EBADF);
+	assert_int_equal(pd_sys_close(own), 0);
+	assert_int_equal(fcntl(number, F_GETFD), -1);
+	pd_sys_close(other);
 	assert_int_equal(pd_fd_next(0, UINT32_MAX, true), -1);
+}
+
+/* Names are used again, and more of them made than one chunk has. */
+static void test_many_internal_descriptors(void **state)
+{
+	int names[600], again;
+
+	for (int i = 0; i < 600; i++) {
+		names[i] = pd_internal_fd(pd_sys_eventfd(0, 0));
+		assert_true(pd_internal_fd_is_name(names[i]));
+	}
+	pd_sys_close(names[300]);
+	again = pd_internal_fd(pd_sys_eventfd(0, 0));
+	assert_int_equal(again, names[300]);
+	for (int i = 0; i < 600; i++)
+		assert_int_equal(pd_sys_close(names[i]), 0);
+	assert_int_equal(pd_fd_next(0, UINT32_MAX, true), -1);
+}
+
+/* Whoever closed it with a raw system call: what comes to its number is not written to. */
+static void test_internal_descriptor_closed_behind_our_back(void **state)
+{
+	int own = pd_internal_fd(pd_sys_eventfd(0, 0)), number = pd_internal_fd_number(own);
+	uint64_t one = 1;
+
+	pd_sys_close(number);
+	assert_int_equal(pd_fd_fresh(pd_sys_fcntl(0, F_DUPFD, number)), number);
+	assert_int_equal(pd_sys_write(own, &one, sizeof(one)), -EBADF);
+	pd_sys_close(own);
+	assert_int_equal(fcntl(number, F_GETFD), 0);
+	pd_sys_close(number);
 }
 
 /* With no number free at the top, a descriptor is kept where it is. */
 static void test_internal_descriptor_stays_where_no_number_is_free(void **state)
 {
-	int fd = fcntl(0, F_DUPFD, 100);
+	int fd = fcntl(0, F_DUPFD, 100), own;
 	struct rlimit was, low;
 
 	(void)state;
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
 	low = (struct rlimit){(rlim_t)fd + 1, was.rlim_max};
-	for (int n = fd / 2; n < fd; n++)
-		assert_int_equal(dup2(fd, n), n);
+	for (int n = 0; n < fd; n++)
+		if (fcntl(n, F_GETFD) < 0)
+			assert_int_equal(dup2(fd, n), n);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
-	assert_int_equal(pd_fd_internal(fd, NULL, NULL), fd);
+	own = pd_internal_fd_adopt(fd);
+	assert_int_equal(pd_internal_fd_number(own), fd);
 	assert_true(pd_fd_is_internal(fd));
-	assert_int_equal(fcntl(fd, F_GETFD), 0);
-	pd_fd_internal_close(fd);
-	assert_false(pd_fd_is_internal(fd));
+	assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
+	pd_sys_close(own);
+	assert_false(pd_fd_ours(fd));
 	assert_int_equal(fcntl(fd, F_GETFD), -1);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
-	for (int n = fd / 2; n < fd; n++)
+	for (int n = 3; n < fd; n++)
 		pd_sys_close(n);
 }
 
@@ -273,6 +298,8 @@ int main(void)
 		cmocka_unit_test_setup(test_number_given_again_is_an_implicit_close, reset),
 		cmocka_unit_test_setup(test_generation_tells_lives_apart, reset),
 		cmocka_unit_test_setup(test_internal_descriptors, reset),
+		cmocka_unit_test_setup(test_many_internal_descriptors, reset),
+		cmocka_unit_test_setup(test_internal_descriptor_closed_behind_our_back, reset),
 		cmocka_unit_test_setup(test_internal_descriptor_stays_where_no_number_is_free,
 				       reset),
 		cmocka_unit_test_setup(test_threads_never_see_a_dead_socket, reset),

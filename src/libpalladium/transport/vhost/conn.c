@@ -85,7 +85,7 @@ static void conn_end(struct pd_vhost_conn *conn, const char *reason)
 }
 
 /*
- * Take the descriptors out of what recvmsg gave into conn->in. `wanted`: they may come now.
+ * Take the descriptors out of what recvmsg gave into conn->in. `wanted`: they may come now. Under pd_internal_fd_lock.
  * Returns NULL or what is wrong; then they are closed.
  */
 static const char *collect_fds(struct pd_vhost_conn *conn, struct msghdr *mh, bool wanted)
@@ -105,7 +105,11 @@ static const char *collect_fds(struct pd_vhost_conn *conn, struct msghdr *mh, bo
 
 			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
 			if (wanted && in->n_fds < PD_VHOST_FDS_MAX) {
-				in->fds[in->n_fds++] = pd_internal_fd(fd);
+				fd = pd_internal_fd_take(fd);
+				if (fd < 0)
+					wrong = "file descriptors were lost: none free here";
+				else
+					in->fds[in->n_fds++] = fd;
 				continue;
 			}
 			pd_sys_close(fd);
@@ -139,9 +143,12 @@ static int conn_read(struct pd_vhost_conn *conn, void *to, size_t n, const char 
 	};
 	ssize_t got;
 
+	pd_internal_fd_lock();
 	do
 		got = pd_sys_recvmsg(conn->io.fd, &mh, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	while (got == -EINTR);
+	*reason = got > 0 ? collect_fds(conn, &mh, conn->in_bytes < HDR_BYTES) : NULL;
+	pd_internal_fd_unlock();
 	if (got == -EAGAIN)
 		return 0;
 	if (got <= 0) {
@@ -150,7 +157,6 @@ static int conn_read(struct pd_vhost_conn *conn, void *to, size_t n, const char 
 							: peer_closed;
 		return -1;
 	}
-	*reason = collect_fds(conn, &mh, conn->in_bytes < HDR_BYTES);
 	return *reason ? -1 : (int)got;
 }
 
@@ -188,6 +194,35 @@ static bool conn_fill(struct pd_vhost_conn *conn, const char **reason)
 	return true;
 }
 
+/* The message `mh` with `n` descriptors of ours beside it. As sendmsg. */
+static ssize_t conn_send_fds(struct pd_vhost_conn *conn, struct msghdr *mh, const int *fds,
+			     uint32_t n)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(PD_VHOST_FDS_MAX * sizeof(int))];
+	} control = {.bytes = {0}};
+	uint32_t turns[PD_VHOST_FDS_MAX];
+	int numbers[PD_VHOST_FDS_MAX];
+	struct cmsghdr *c = &control.align;
+	ssize_t sent;
+
+	for (uint32_t i = 0; i < n; i++)
+		numbers[i] = pd_internal_fd_hold(fds[i], &turns[i]);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(n * sizeof(int));
+	memcpy(CMSG_DATA(c), numbers, n * sizeof(int));
+	mh->msg_control = control.bytes;
+	mh->msg_controllen = CMSG_SPACE(n * sizeof(int));
+	do
+		sent = pd_sys_sendmsg(conn->io.fd, mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (sent == -EINTR);
+	for (uint32_t i = 0; i < n; i++)
+		pd_internal_fd_release(fds[i], turns[i]);
+	return sent;
+}
+
 /* Send what waits, as far as the socket takes it. Returns NULL or why the connection must end. */
 static const char *conn_flush(struct pd_vhost_conn *conn)
 {
@@ -199,27 +234,16 @@ static const char *conn_flush(struct pd_vhost_conn *conn)
 			{(char *)&out->hdr + head, HDR_BYTES - head},
 			{out->payload.bytes + body, out->hdr.size - body},
 		};
-		union {
-			struct cmsghdr align;
-			char bytes[CMSG_SPACE(PD_VHOST_FDS_MAX * sizeof(int))];
-		} control;
 		struct msghdr mh = {.msg_iov = iov, .msg_iovlen = 2};
 		ssize_t sent;
 
-		if (out->n_fds && !conn->out_bytes) {
-			struct cmsghdr *c = &control.align;
-
-			memset(&control, 0, sizeof(control));
-			c->cmsg_level = SOL_SOCKET;
-			c->cmsg_type = SCM_RIGHTS;
-			c->cmsg_len = CMSG_LEN(out->n_fds * sizeof(int));
-			memcpy(CMSG_DATA(c), out->fds, out->n_fds * sizeof(int));
-			mh.msg_control = control.bytes;
-			mh.msg_controllen = CMSG_SPACE(out->n_fds * sizeof(int));
-		}
-		do
-			sent = pd_sys_sendmsg(conn->io.fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
-		while (sent == -EINTR);
+		if (out->n_fds && !conn->out_bytes)
+			sent = conn_send_fds(conn, &mh, out->fds, out->n_fds);
+		else
+			do
+				sent = pd_sys_sendmsg(conn->io.fd, &mh,
+						      MSG_DONTWAIT | MSG_NOSIGNAL);
+			while (sent == -EINTR);
 		if (sent == -EAGAIN)
 			break;
 		if (sent < 0)

@@ -61,10 +61,12 @@ static int is_eventfd(int fd)
 	static const char kind[] = "anon_inode:[eventfd]";
 	char path[32], link[sizeof(kind)];
 	struct stat st;
+	uint32_t turn;
 	ssize_t n;
 
-	fd_path(path, fd);
+	fd_path(path, pd_internal_fd_hold(fd, &turn));
 	n = pd_sys_readlink(path, link, sizeof(link));
+	pd_internal_fd_release(fd, turn);
 	if (n >= 0)
 		return n == sizeof(kind) - 1 && !memcmp(link, kind, sizeof(kind) - 1);
 	return !pd_sys_fstat(fd, &st) && !(st.st_mode & S_IFMT);
@@ -99,7 +101,7 @@ void pd_vhost_eventfd_drain(int fd)
 {
 	uint64_t count;
 	struct iovec iov = {&count, sizeof(count)};
-	long got = PD_SYS_6(SYS_preadv2, fd, &iov, 1, -1, -1, EVENTFD_RWF_NOWAIT);
+	long got = PD_SYS_FD_6(SYS_preadv2, fd, &iov, 1, -1, -1, EVENTFD_RWF_NOWAIT);
 
 	if (pd_unlikely(got < 0 && got != -EAGAIN && got != -EINTR))
 		pd_sys_read(fd, &count, sizeof(count)); /* an old kernel */
@@ -107,24 +109,23 @@ void pd_vhost_eventfd_drain(int fd)
 
 bool pd_vhost_eventfd_is_full(int fd)
 {
-	static const struct timespec now = {0, 0};
-	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	int ready = pd_internal_fd_ready(fd, POLLOUT);
 
-	return pd_sys_ppoll(&p, 1, &now, NULL) >= 0 && !(p.revents & POLLOUT);
+	return ready >= 0 && !(ready & POLLOUT);
 }
 
 /* The context of asynchronous I/O; 0: none yet. A forked child's is of no use and is made anew. */
 static aio_context_t aio;
 
-/* Have the kernel add one to `fd`, by completing a poll of it. Returns 1 or -errno. */
-static long signal_by_completion(int fd)
+/* Have the kernel add one to the eventfd of this number, by completing a poll of it. Returns 1 or -errno. */
+static long signal_by_completion(int number)
 {
 	struct iocb cb = {
-		.aio_fildes = (uint32_t)fd,
+		.aio_fildes = (uint32_t)number,
 		.aio_lio_opcode = IOCB_CMD_POLL,
 		.aio_buf = POLLIN | POLLOUT, /* an eventfd is always one of the two */
 		.aio_flags = IOCB_FLAG_RESFD,
-		.aio_resfd = (uint32_t)fd,
+		.aio_resfd = (uint32_t)number,
 	};
 	struct iocb *cbs[] = {&cb};
 	struct io_event done;
@@ -144,8 +145,11 @@ static long signal_by_completion(int fd)
 void pd_vhost_eventfd_signal(int fd)
 {
 	static const uint64_t one = 1;
+	uint32_t turn;
+	long done = signal_by_completion(pd_internal_fd_hold(fd, &turn));
 
-	if (signal_by_completion(fd) == 1)
+	pd_internal_fd_release(fd, turn);
+	if (done == 1)
 		return;
 	/* No asynchronous I/O here: the nearest to not waiting is to look first. */
 	if (!pd_vhost_eventfd_is_full(fd))

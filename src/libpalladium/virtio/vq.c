@@ -189,11 +189,10 @@ static void write_descriptors(struct pd_vq *vq)
 	}
 }
 
-/* The ring as it is before anything was made available. */
+/* The ring as it is before anything was made available; what only the device writes is its own. */
 static void init_ring(struct pd_vq *vq)
 {
 	memset(vq->avail, 0, pd_vq_avail_bytes(vq->size, vq->packed));
-	memset(vq->used, 0, pd_vq_used_bytes(vq->size, vq->packed));
 	if (vq->packed) {
 		memset(vq->packed_desc, 0, pd_vq_desc_bytes(vq->size));
 		vq->ours = pd_packed_place(0, true, false);

@@ -257,8 +257,9 @@ bool pd_vq_is_misplaced(const struct pd_vq *vq);
 
 /*
  * Take up a ring in the driver role, in memory that the layout names; everything in it is
- * initialised, and the receive ring filled (published; the first kick is the caller's business).
- * Control path; allocates. Returns 0, -EINVAL or -ENOMEM.
+ * initialised but the device's part (layout->used), which was zeroed before the device was told of
+ * it and may be in use. The receive ring is filled (published; the first kick is the caller's
+ * business). Control path; allocates. Returns 0, -EINVAL or -ENOMEM.
  */
 int pd_vq_init_driver(struct pd_vq *vq, const struct pd_vq_layout *layout);
 

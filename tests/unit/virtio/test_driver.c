@@ -45,8 +45,9 @@ static void start(bool receive, uint32_t hdr, uint64_t features)
 				       .features = features | 1ULL << VIRTIO_F_VERSION_1,
 				       .buf_bytes = BUF,
 				       .receive = receive};
-	memset(area, 0xa5, area_bytes); /* the area may hold anything */
+	memset(area, 0xa5, area_bytes); /* the area may hold anything but in the device's part */
 	pd_vq_driver_place(&layout, area, GPA);
+	memset(layout.used, 0, pd_vq_used_bytes(layout.size, false));
 	assert_int_equal(pd_vq_init_driver(&vq, &layout), 0);
 }
 

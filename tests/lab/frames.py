@@ -59,6 +59,22 @@ def ipv4(src, dst, proto, payload, ttl=64, ident=0):
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + payload
 
 
+def pseudo_sum(src, dst, proto, length):
+    """The sum of a pseudo header over IPv4, not complemented: what an open checksum has in its field."""
+    head = socket.inet_aton(src) + socket.inet_aton(dst) + struct.pack("!HH", proto, length)
+    return ~checksum(head) & 0xffff
+
+
+def tcp4(payload, src="10.7.0.1", dst="10.7.0.2", seq=0, flags=0x10, ident=0, complete=True):
+    """A frame with a TCP segment; its checksum open, with the sum of the pseudo header in the field, unless complete."""
+    head = struct.pack("!HHIIBBHHH", 1000, 2000, seq & 0xffffffff, 0, 5 << 4, flags, 500,
+                       pseudo_sum(src, dst, 6, 20 + len(payload)), 0)
+    if complete:
+        head = head[:16] + struct.pack("!H", checksum(head + payload)) + head[18:]
+    return (b"\2\0\0\0\0\2\2\0\0\0\0\1\x08\0" +
+            ipv4(src, dst, 6, head + payload, ident=ident & 0xffff))
+
+
 def icmp_echo(src, dst, ident, seq, data=b"", reply=False):
     """An IPv4 packet with an ICMP echo request or reply."""
     msg = struct.pack("!BBHHH", 0 if reply else 8, 0, 0, ident, seq) + data

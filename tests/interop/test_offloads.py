@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Checksums and segmentation left to the other end, with the scripted peers in both roles: what is negotiated, what comes out finished where
 it has to, and headers that cannot be right."""
+import hashlib
+import json
+import pathlib
 import struct
 
 import pytest
 
-from hostile.victim import Victim, until
-from lab.frames import check, numbered, tcp4
-from lab.proc import Proc, preload_env
+from hostile.victim import Victim, stats, until
+from interop.tcp_end import content as lines
+from lab.frames import check, checksum, numbered, tcp4
+from lab.guest import Guest
+from lab.proc import Proc, preload_env, require
+from lab.testpmd import Testpmd
 from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd
 from interop.port import port
 
+TESTS = pathlib.Path(__file__).parent.parent
 CSUM = F.CSUM | F.GUEST_CSUM
 HOST = F.HOST_TSO4 | F.HOST_TSO6 | F.HOST_ECN
 GUEST = F.GUEST_TSO4 | F.GUEST_TSO6 | F.GUEST_ECN
@@ -239,3 +246,98 @@ def test_headers_that_cannot_be_right(sock, role):
         assert peer.recv().frame == tcp4(content(100))
         lane = program.lane()
         assert lane["rx_csum"] == lane["rx_csum_done"] == 1 and lane["rx_gso"] == 0
+
+
+def lane(program):
+    """The counters of a program's first queue pair."""
+    return stats(program.pid)["lane"][0]["counters"]
+
+
+class TcpEnd(Proc):
+    """tcp_end.py under the preload, on a port with everything left to the other end."""
+
+    address, mac = "10.9.0.2", "02:00:00:00:00:42"
+
+    def __init__(self, path, mode, count):
+        env = preload_env(port(path, mode="listen", dialect="virtio", offloads="all", mac=self.mac), TRACELEVEL="error")
+        env["PYTHONPATH"] = str(TESTS)
+        super().__init__(["/usr/bin/python3", TESTS / "interop/tcp_end.py", "pd0", self.address, self.mac, mode, count], env=env)
+        self.expect("is ready")
+
+    def saw(self):
+        """What it saw of the connection, once it is over."""
+        return json.loads(self.expect(r"^\{.*\}$", 120)[0])
+
+
+@pytest.mark.parametrize("rings", ["split", "packed"])
+@pytest.mark.parametrize("mode", ["headers", "plain"])
+def test_a_guest_leaves_it_to_a_program(sock, mode, rings):
+    """Debian's kernel and its TCP, both ways: with headers large segments and open checksums go through, without everything is finished."""
+    sent, back = 300000, 200000
+    with TcpEnd(sock, mode, back) as program, \
+            Guest(sock, listen=False, ip="10.9.0.1/24", device=",packed=on" if rings == "packed" else "") as vm:
+        features = vm.check("cat /sys/bus/virtio/devices/virtio0/features")
+        assert all(features[bit] == "1" for bit in (0, 1, 7, 8, 11, 12))
+        vm.check(f"seq 0 {sent} | head -c {sent} >/out")
+        vm.check(f"nc {program.address} 2000 </out >/in", 120)
+        saw = program.saw()
+        assert saw["bytes"] == sent and saw["sha"] == hashlib.sha256(lines(sent)).hexdigest()
+        assert vm.check("sha256sum /in").split()[0] == hashlib.sha256(lines(back)).hexdigest()
+        assert saw["wrong"] == 0
+        counters = lane(program)
+        assert counters["rx_drop_malformed"] == 0
+        if mode == "headers":
+            assert saw["open"] and saw["large"] and saw["longest"] > 3000
+            assert counters["rx_csum_done"] == counters["rx_segments"] == counters["tx_segments"] == 0
+            assert counters["tx_gso"] == back // 20000 and counters["rx_gso"] == saw["large"]
+        else:
+            assert not saw["open"] and not saw["large"] and saw["longest"] <= 1514
+            assert counters["rx_csum_done"] and counters["rx_segments"] and not counters["tx_csum"]
+
+
+COUNTED = """
+import socket
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(("pd0", 3))
+s.settimeout(20)
+print("is ready", flush=True)
+input()
+for line in iter(input, ""):
+    s.send(bytes.fromhex(line))
+    while True:
+        got = s.recv(70000)
+        if got[12:14] == b"\\x08\\0":
+            print(got.hex(), flush=True)
+            if got[47] & 8:  # PSH: the last one
+                break
+    print("that is all", flush=True)
+"""
+
+
+def test_testpmd_leaves_checksums_and_segmentation_to_us(sock):
+    """DPDK's driver, with its csum engine: it takes a frame in, swaps nothing, and sends it back to be finished by the device, whole or to be cut."""
+    require("dpdk-testpmd")
+    env = preload_env(port(sock, mode="listen", dialect="virtio", offloads="all"), TRACELEVEL="error")
+    with Proc(["/usr/bin/python3", "-c", COUNTED], env=env) as program:
+        program.expect("is ready")
+        with Testpmd.virtio_user(sock) as pmd:
+            pmd.command("port stop 0")
+            pmd.command("csum set tcp hw 0")
+            pmd.command("csum set ip sw 0")
+            pmd.command("tso set 500 0")
+            said = pmd.command("port start 0")
+            assert "rror" not in said, said
+            pmd.forward("csum")
+            pmd.wait_link()
+            program.write("\n")
+            for n in (100, 499, 500, 501, 1460, 1000):
+                payload = content(n)
+                start = program.mark
+                program.write(tcp4(payload, seq=7, flags=0x18, ident=9).hex() + "\n")
+                program.expect("that is all", 20)
+                got = [bytes.fromhex(x) for x in program.text[start:].split() if len(x) > 100]
+                # Addresses are testpmd's matter; identification, too, where nothing is cut.
+                assert [g[34:] for g in got] == [w[34:] for w in pieces(payload, 500)], n
+                assert all(checksum(g[14:34]) == 0 for g in got)
+            counters = lane(program)
+            assert counters["rx_csum_done"] and counters["rx_gso"] == 3 and counters["rx_segments"] == 7

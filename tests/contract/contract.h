@@ -35,7 +35,8 @@ struct link {
 	enum pd_conf_mode mode[2];
 	enum pd_conf_side role[2];
 	enum pd_conf_format format;
-	bool single; /* no mergeable buffers */
+	bool single;   /* no mergeable buffers */
+	bool offloads; /* without a sidecar by name, and unfinished frames may go over it */
 	uint32_t ring;
 };
 
@@ -116,6 +117,8 @@ void test_shown_frames_stay_until_they_are_consumed(void **state);
 void test_nothing_is_published_before_flush(void **state);
 void test_a_full_ring_holds_back_and_loses_nothing(void **state);
 void test_too_long_is_refused_and_what_stands_before_it_goes(void **state);
+void test_frames_that_go_together_all_go_or_none(void **state);
+void test_an_open_checksum_is_completed_or_passed_on(void **state);
 void test_a_frame_without_sidecar_arrives_with_zeroes(void **state);
 
 /* contract_waiting.c: arming, sleeping and being woken. */

@@ -2,6 +2,8 @@
 /* The contract: what is carried, and in which order. */
 #include "contract.h"
 
+#include <linux/virtio_net.h>
+
 static uint32_t len_each_size(uint32_t seq)
 {
 	return seq;
@@ -200,6 +202,107 @@ void test_too_long_is_refused_and_what_stands_before_it_goes(void **state)
 		check_frame(got[0], 3, 61);
 		to->ops->rx_done(to, 1);
 		pd_unlock(&to->side[PD_RX].lock);
+	}
+}
+
+/* Consume `n` frames on `to`, numbered from `seq` on and of `len` bytes each. */
+static void take(struct pd_lane *to, uint32_t seq, uint32_t len, unsigned n)
+{
+	struct pd_buffer *got;
+
+	pd_lock(&to->side[PD_RX].lock);
+	for (; n; n--) {
+		assert_int_equal(to->ops->rx(to, &got, 1), 1);
+		check_frame(got, seq++, len);
+		to->ops->rx_done(to, 1);
+	}
+	pd_unlock(&to->side[PD_RX].lock);
+}
+
+/* lane->ops->tx_all with the lock, and the flush. */
+static int send_together(struct pd_lane *from, struct pd_buffer **bufs, unsigned n)
+{
+	int ret;
+
+	pd_lock(&from->side[PD_TX].lock);
+	ret = from->ops->tx_all(from, bufs, n);
+	from->ops->tx_flush(from);
+	pd_unlock(&from->side[PD_TX].lock);
+	return ret;
+}
+
+void test_frames_that_go_together_all_go_or_none(void **state)
+{
+	const unsigned n = pd_min(current->ring, 8u);
+	struct pd_buffer *b[8], *one;
+
+	for (int i = 0; i < 2; i++) {
+		struct pd_lane *from = lane_of(i), *to = lane_of(!i);
+		unsigned sent = 0;
+		int ret;
+
+		for (unsigned k = 0; k < n; k++)
+			b[k] = frame(5000 + k, 333, 1 + k % 3);
+		for (;;) {
+			one = frame(sent, 60, 1);
+			pd_lock(&from->side[PD_TX].lock);
+			ret = from->ops->tx(from, &one, 1);
+			from->ops->tx_flush(from);
+			pd_unlock(&from->side[PD_TX].lock);
+			frames_free(&one, 1);
+			if (!ret)
+				break;
+			sent++;
+		}
+		assert_int_equal(send_together(from, b, n), 0);
+		take(to, 0, 60, n - 1);
+		assert_int_equal(send_together(from, b, n), 0);
+		take(to, n - 1, 60, sent - (n - 1));
+		assert_int_equal(send_together(from, b, n), n);
+		take(to, 5000, 333, n);
+		if (current->ring < 8) {
+			struct pd_buffer *many[3] = {b[0], b[1], b[0]};
+
+			assert_int_equal(send_together(from, many, 3), -EMSGSIZE);
+		}
+		frames_free(b, n);
+		send_one(from, 7, 61);
+		take(to, 7, 61, 1);
+	}
+}
+
+void test_an_open_checksum_is_completed_or_passed_on(void **state)
+{
+	/* Two words, the second in place of the sum of the pseudo header: the checksum is theirs, complemented. */
+	static uint8_t bytes[60] = {[20] = 0x12, 0x34, 0x00, 0x01};
+	static const struct virtio_net_hdr h = {
+		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 20, .csum_offset = 2};
+	struct pd_buffer *b, *got;
+
+	for (int i = 0; current->offloads && i < 4; i++) {
+		struct pd_lane *from = lane_of(i & 1), *to = lane_of(!(i & 1));
+		const bool whole = i / 2;
+		uint8_t sum[2];
+
+		b = frame(1, sizeof(bytes), 1);
+		b->data = bytes;
+		b->flags |= PD_BUFFER_VNET;
+		memcpy(b->vnet, &h, sizeof(h));
+		pd_ports[to->port].rx_vnet = whole;
+		assert_int_equal(send_together(from, &b, 1), 1);
+		frames_free(&b, 1);
+		pd_lock(&to->side[PD_RX].lock);
+		for (int again = 0; again < 2; again++) {
+			assert_int_equal(to->ops->rx(to, &got, 1), 1);
+			assert_int_equal(pd_buffer_copy_out(got, 22, sum, 2), 2);
+			assert_memory_equal(sum, whole ? "\0\1" : "\xed\xca", 2);
+			assert_int_equal(!!(got->flags & PD_BUFFER_VNET), whole);
+			if (whole)
+				assert_memory_equal(got->vnet, &h, sizeof(h));
+		}
+		to->ops->rx_done(to, 1);
+		pd_unlock(&to->side[PD_RX].lock);
+		pd_ports[to->port].rx_vnet = false;
 	}
 }
 

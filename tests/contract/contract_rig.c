@@ -69,6 +69,8 @@ int link_setup(void **state)
 		pc->ring = current->ring;
 		pc->format = current->format;
 		pc->mergeable = !current->single;
+		pc->dialect = current->offloads ? PD_CONF_DIALECT_VIRTIO : PD_CONF_DIALECT_AVIP;
+		pc->offloads = current->offloads ? PD_CONF_OFFLOADS_ALL : PD_CONF_OFFLOADS_NONE;
 		pc->mac[0] = 2;
 		pc->mac[5] = (uint8_t)i;
 	}

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Log lines go to the log, and never into a file of the program's."""
+import re
 import subprocess
 
 import pytest
@@ -69,6 +70,7 @@ def test_lines_follow_a_standard_error_that_is_put_there(tmp_path, how):
 f = os.open(f"{{sys.argv[1]}}/new", os.O_RDWR | os.O_CREAT | os.O_APPEND)
 {how}
 os.close(f)
+import re
 import subprocess
 subprocess.run(["true"], stderr=subprocess.DEVNULL, close_fds=False, check=True)
 if not os.fork():
@@ -94,3 +96,43 @@ def test_a_file_that_is_no_configuration_does_not_fill_the_log(tmp_path):
     assert all(f"{conf}:{i + 1}:1:" in line for i, line in enumerate(lines[:20]))
     assert lines[20].startswith(f"PALLADIUM ERROR: config: {conf}: ") and " more mistakes" in lines[20]
     assert "PALLADIUM_PORTS:1:" in lines[21]
+
+
+SYSLOG = """
+import os, socket, subprocess, sys
+subprocess.run(["mount", "-t", "tmpfs", "none", "/dev"], check=True)
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+log.bind("/dev/log")
+log.settimeout(20)
+env = {**os.environ, "LD_PRELOAD": os.environ["TEST_PRELOAD"]}
+done = subprocess.run(sys.argv[1:], env=env, stdin=subprocess.PIPE, capture_output=True, text=True)
+print(done.returncode, repr(done.stderr))
+while "pd0 is closed" not in (line := log.recv(2000).decode()):
+    print(line)
+"""
+APART = ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+def test_the_systems_log(tmp_path):
+    """`log destination syslog`: /dev/log gets the lines and standard error none, and what the program calls itself there is its own."""
+    if subprocess.run([*APART, "mount", "-t", "tmpfs", "none", "/dev"], capture_output=True, check=False).returncode:
+        pytest.skip("no user and mount namespaces here")
+    conf = tmp_path / "conf"
+    conf.write_text("port pd0 loop:pd1\nlog min-level info destination syslog\n")
+    env = environment("", PALLADIUM_CONFIG_FILE=conf)
+    del env["PALLADIUM_TRACELEVEL"]
+    env["TEST_PRELOAD"] = env.pop("LD_PRELOAD")
+    body = """
+import syslog
+syslog.openlog("theprogram", 0, syslog.LOG_LOCAL3)
+packet(A)
+syslog.syslog(syslog.LOG_ERR, "the program's own")
+packet(B)
+"""
+    done = subprocess.run([*APART, "/usr/bin/python3", "-c", SYSLOG, *program(body)], env=env, text=True, capture_output=True,
+                          timeout=2 * LIMIT, check=False)
+    assert done.returncode == 0, done.stderr
+    first, *lines = done.stdout.splitlines()
+    assert first == "0 ''"
+    assert any(re.fullmatch(r"<14>\w{3} [ \d]\d \d\d:\d\d:\d\d python3\[\d+\]: PALLADIUM INFO: port: pd0 is up: pd1", x) for x in lines), lines
+    assert any(re.fullmatch(r"<155>.* theprogram: the program's own\0?", x) for x in lines), lines

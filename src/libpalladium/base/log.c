@@ -8,7 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
 #include <time.h>
 
 #include "base/assert.h"
@@ -84,6 +87,100 @@ int pd_log_file_open(const char *path)
 	return high;
 }
 
+/* --- the system's log ------------------------------------------------------------------------ */
+
+static struct {
+	int fd; /* -1: lines go elsewhere */
+	int32_t utc_offset;
+	struct sockaddr_un address;
+} pd_log_syslog = {.fd = -1};
+
+int pd_log_set_syslog(const char *path)
+{
+	static const struct sockaddr none = {.sa_family = AF_UNSPEC};
+	struct sockaddr_un *address = &pd_log_syslog.address;
+	time_t now = time(NULL);
+	struct tm local = {0};
+	int fd, ret;
+
+	path = path ? path : "/dev/log";
+	if (strlen(path) >= sizeof(address->sun_path))
+		return -ENAMETOOLONG;
+	address->sun_family = AF_UNIX;
+	strcpy(address->sun_path, path);
+	fd = pd_sys_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return fd;
+	ret = pd_sys_connect(fd, address, sizeof(*address));
+	if (ret < 0) {
+		pd_sys_close(fd);
+		return ret;
+	}
+	pd_sys_connect(fd, &none, sizeof(none)); /* who listens may be started anew */
+	/* Once, and here: it takes a lock of libc's, which a forked child may find held. */
+	localtime_r(&now, &local);
+	pd_log_syslog.utc_offset = (int32_t)local.tm_gmtoff;
+	pd_log_colours = false;
+	pd_store_release(&pd_log_syslog.fd, fd);
+	return 0;
+}
+
+/* Lines go elsewhere from here on. */
+static void pd_log_end_syslog(void)
+{
+	int fd = pd_exchange(&pd_log_syslog.fd, -1);
+
+	if (fd >= 0)
+		pd_sys_close(fd);
+}
+
+/* Month (0 to 11) and day of the month of a day since 1970-01-01. */
+static unsigned pd_log_month(uint32_t days, unsigned *day)
+{
+	/* In years that begin with March, in periods of 400 of them. */
+	uint32_t of_era = (days + 719468) % 146097;
+	uint32_t year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+	uint32_t of_year = of_era - (365 * year + year / 4 - year / 100);
+	uint32_t month = (5 * of_year + 2) / 153;
+
+	*day = of_year - (153 * month + 2) / 5 + 1;
+	return (month + 2) % 12;
+}
+
+/* Send `n` bytes of text to the system's log. */
+static void pd_log_to_syslog(int fd, enum pd_log_level level, const char *text, size_t n)
+{
+	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	/* user.crit, user.err, and so on */
+	static const unsigned char severities[PD_LOG_LEVEL_COUNT] = {
+		[PD_LOG_NONE] = 6,  [PD_LOG_PANIC] = 2, [PD_LOG_ERROR] = 3,
+		[PD_LOG_WARN] = 4,  [PD_LOG_INFO] = 6,  [PD_LOG_DETAILS] = 6,
+		[PD_LOG_DEBUG] = 7, [PD_LOG_FINE] = 7,  [PD_LOG_FINER] = 7,
+	};
+	struct timespec now;
+	struct iovec iov[2];
+	struct msghdr msg = {.msg_name = &pd_log_syslog.address,
+			     .msg_namelen = sizeof(pd_log_syslog.address),
+			     .msg_iov = iov,
+			     .msg_iovlen = 2};
+	unsigned month, day, second;
+	char head[160];
+	uint64_t local;
+	int len;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	local = (uint64_t)(now.tv_sec + pd_log_syslog.utc_offset);
+	month = pd_log_month((uint32_t)(local / 86400), &day);
+	second = (unsigned)(local % 86400);
+	len = snprintf(head, sizeof(head),
+		       "<%d>%.3s %2u %02u:%02u:%02u %.64s[%d]: ", 1 << 3 | severities[level],
+		       months + 3 * month, day, second / 3600, second / 60 % 60, second % 60,
+		       program_invocation_short_name, (int)pd_sys_getpid());
+	iov[0] = (struct iovec){head, (size_t)len};
+	iov[1] = (struct iovec){(char *)text, n};
+	pd_sys_sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 int pd_log_set_file(const char *path)
 {
 	int fd = 2, old;
@@ -96,8 +193,11 @@ int pd_log_set_file(const char *path)
 	old = pd_exchange(&pd_log_fd, fd);
 	if (old > 2)
 		pd_sys_close(old);
+	pd_log_end_syslog();
 	return 0;
 }
+
+/* --- standard error -------------------------------------------------------------------------- */
 
 /* What file 2 is. Returns 0 or -errno. */
 static int pd_log_look_at_stderr(uint64_t *device, uint64_t *inode)
@@ -154,6 +254,9 @@ void pd_log_keep(void)
 
 	if (fd > 2 && !pd_internal_fd_is_name(fd))
 		pd_store_relaxed(&pd_log_fd, pd_internal_fd_adopt(fd));
+	fd = pd_log_syslog.fd;
+	if (fd >= 0 && !pd_internal_fd_is_name(fd))
+		pd_store_release(&pd_log_syslog.fd, pd_internal_fd_adopt(fd));
 }
 
 const char *pd_log_level_name(enum pd_log_level level)
@@ -195,7 +298,8 @@ void pd_log_write(enum pd_log_level level, const char *module, const char *fmt, 
 {
 	static const char colour_off[] = "\033[0m";
 	char line[PD_LOG_LINE_MAX + sizeof(colour_off)];
-	int saved = errno, n, m, fd = pd_log_descriptor();
+	int saved = errno, n, m, syslog = pd_load_acquire(&pd_log_syslog.fd);
+	int fd = syslog >= 0 ? syslog : pd_log_descriptor();
 	va_list ap;
 
 	if (fd < 0)
@@ -205,6 +309,11 @@ void pd_log_write(enum pd_log_level level, const char *module, const char *fmt, 
 	m = vsnprintf(line + n, (size_t)(PD_LOG_LINE_MAX - 1 - n), fmt, ap);
 	va_end(ap);
 	n = pd_min(n + pd_max(m, 0), PD_LOG_LINE_MAX - 2);
+	if (syslog >= 0) {
+		pd_log_to_syslog(fd, level, line, (size_t)n);
+		errno = saved;
+		return;
+	}
 	if (pd_log_colours && *pd_log_levels[level].colour) {
 		memcpy(line + n, colour_off, sizeof(colour_off) - 1);
 		n += (int)sizeof(colour_off) - 1;

@@ -41,6 +41,13 @@ void pd_log_set_level(enum pd_log_level level);
 int pd_log_set_file(const char *path);
 
 /*
+ * Write to the system's log from here on: one datagram a line to the socket `path`, NULL for /dev/log, as RFC 3164 has it, under the
+ * program's name and the facility "user". It is not libc's syslog, whose settings are the program's own. A line that the system's
+ * log has no room for is lost. Returns 0 or -errno (nobody listens there); on an error the log stays where it was.
+ */
+int pd_log_set_syslog(const char *path);
+
+/*
  * Before the first line. Where standard error is closed, 2 will be a file of the program's, and nothing is written to it. Where it is
  * open, its device and inode are remembered: a program may close 2 later and open a file that becomes 2, and no line may go there.
  */

@@ -350,4 +350,6 @@ void pd_conf_log_file(struct pd_conf_parse *p, struct pd_conf_text text, struct 
 			p, &place,
 			"expected the path of a file, at most %zu bytes; the log stays where it is",
 			sizeof(p->cfg->log_file) - 1);
+	else
+		p->cfg->log_syslog = false;
 }

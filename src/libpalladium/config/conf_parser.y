@@ -136,13 +136,9 @@ log_settings:
 
 log_setting:
 	MIN_LEVEL WORD			{ pd_conf_log_level(p, $2, pd_conf_at(p, @2)); }
-|	DESTINATION STDERR		{ p->cfg->log_file[0] = 0; }
+|	DESTINATION STDERR		{ p->cfg->log_file[0] = 0; p->cfg->log_syslog = false; }
 |	DESTINATION LOG_FILE WORD	{ pd_conf_log_file(p, $3, pd_conf_at(p, @3)); }
-|	DESTINATION SYSLOG
-		{
-			pd_conf_warn(p, &pd_conf_at(p, @2),
-				     "syslog is no destination yet; the log stays on standard error");
-		}
+|	DESTINATION SYSLOG		{ p->cfg->log_file[0] = 0; p->cfg->log_syslog = true; }
 ;
 
 keys:

@@ -168,11 +168,18 @@ static void pd_config_apply_log(const struct pd_config *cfg)
 
 	if (cfg->log_level >= 0 && !pd_vars_is_set(&pd_vars, &pd_vars.tracelevel))
 		pd_log_set_level((enum pd_log_level)cfg->log_level);
-	if (!*cfg->log_file || pd_vars_is_set(&pd_vars, &pd_vars.log_file))
+	if (pd_vars_is_set(&pd_vars, &pd_vars.log_file))
 		return;
-	ret = pd_log_set_file(cfg->log_file);
-	if (ret < 0)
-		pd_warn("config", "log file %s: %s", cfg->log_file, pd_strerror(ret));
+	if (cfg->log_syslog) {
+		ret = pd_log_set_syslog(NULL);
+		if (ret < 0)
+			pd_warn("config", "syslog at /dev/log: %s; the log stays where it is",
+				pd_strerror(ret));
+	} else if (*cfg->log_file) {
+		ret = pd_log_set_file(cfg->log_file);
+		if (ret < 0)
+			pd_warn("config", "log file %s: %s", cfg->log_file, pd_strerror(ret));
+	}
 }
 
 int pd_config_load(struct pd_config **out)

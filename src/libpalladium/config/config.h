@@ -169,6 +169,7 @@ struct pd_config {
 	struct pd_conf_group *groups;
 	int log_level;        /* enum pd_log_level of the file's `log` line, -1: none */
 	char log_file[4096];  /* of the file's `log` line, "": standard error */
+	bool log_syslog;      /* the same: the system's log */
 	uint32_t error_count; /* mistakes found so far */
 	uint32_t warning_count;
 	uint32_t file_count; /* names that places refer to */

@@ -4,8 +4,12 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -116,6 +120,82 @@ static void test_log_file_gets_whole_lines_and_keeps_errno(void **state)
 	unlink(path);
 }
 
+/* A datagram socket at `path`, in place of what is there. */
+static int syslog_at(const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+
+	strcpy(address.sun_path, path);
+	unlink(path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	return fd;
+}
+
+/* The line that came, checked against `priority` and `text`. */
+static void syslog_says(int fd, int priority, const char *text)
+{
+	char got[2048] = "", head[100], rest[300], month[4], program[100];
+	int pri, day, hour, minute, second, pid, at = 0;
+	time_t now = time(NULL);
+	struct tm local;
+
+	assert_true(recv(fd, got, sizeof(got) - 1, 0) > 0);
+	assert_int_equal(sscanf(got, "<%d>%3s %2d %2d:%2d:%2d %99[^[][%d]: %n", &pri, month, &day,
+				&hour, &minute, &second, program, &pid, &at),
+			 8);
+	assert_int_equal(pri, priority);
+	assert_int_equal(pid, getpid());
+	assert_string_equal(program, program_invocation_short_name);
+	snprintf(rest, sizeof(rest), "%s", got + at);
+	assert_string_equal(rest, text);
+	/* It was written now, or at most a minute ago, by libc's own calendar. */
+	for (int ago = 0;; ago++, now--) {
+		assert_in_range(ago, 0, 60);
+		localtime_r(&now, &local);
+		strftime(head, sizeof(head), "%b %e %H:%M:%S", &local);
+		if (!strncmp(strchr(got, '>') + 1, head, strlen(head)))
+			break;
+	}
+}
+
+static void test_log_to_the_systems_log(void **state)
+{
+	char path[] = "/tmp/pd-test-syslog-XXXXXX";
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	close(fd);
+	assert_int_equal(pd_log_set_syslog(path), -ECONNREFUSED); /* no socket */
+	unlink(path);
+	assert_int_equal(pd_log_set_syslog(path), -ENOENT);
+	fd = syslog_at(path);
+	pd_log_set_details(0, true); /* colours, for a terminal */
+	assert_int_equal(pd_log_set_syslog(path), 0);
+	errno = EDOM;
+	pd_warn("test", "number %d", 1);
+	assert_int_equal(errno, EDOM);
+	syslog_says(fd, 12, "PALLADIUM WARNING: test: number 1");
+	pd_err("test", "number 2");
+	syslog_says(fd, 11, "PALLADIUM ERROR: test: number 2");
+	/* Started anew, it gets what is said from then on. */
+	close(fd);
+	pd_info("test", "nobody hears this");
+	fd = syslog_at(path);
+	pd_info("test", "number 3");
+	syslog_says(fd, 14, "PALLADIUM INFO: test: number 3");
+	/* Full, it holds nobody up. */
+	for (int i = 0; i < 5000; i++)
+		pd_info("test", "much");
+	assert_int_equal(pd_log_set_file(NULL), 0);
+	while (recv(fd, path, 0, 0) >= 0)
+		;
+	pd_info("test", "to standard error");
+	assert_int_equal(recv(fd, path, 0, 0), -1);
+	close(fd);
+	unlink(path);
+}
+
 static void test_log_limit_counts_what_it_drops(void **state)
 {
 	struct pd_log_limit limit = {0};
@@ -151,6 +231,7 @@ int main(void)
 		cmocka_unit_test(test_lock_excludes),
 		cmocka_unit_test(test_log_levels),
 		cmocka_unit_test(test_log_file_gets_whole_lines_and_keeps_errno),
+		cmocka_unit_test(test_log_to_the_systems_log),
 		cmocka_unit_test(test_log_limit_counts_what_it_drops),
 		cmocka_unit_test(test_sys_returns_errors_and_leaves_errno),
 		cmocka_unit_test(test_clock_moves),

@@ -254,9 +254,16 @@ static void test_log_lines(void **state)
 	assert_int_equal(cfg->log_level, PD_LOG_DEBUG);
 	assert_string_equal(cfg->log_file, "");
 	file("log destination syslog");
-	assert_string_equal(said, "warning f:1:17: syslog is no destination yet; the log stays on "
-				  "standard error\n");
+	assert_string_equal(said, "");
+	assert_true(cfg->log_syslog);
 	assert_int_equal(cfg->log_level, -1);
+	file("log destination syslog\nlog destination file /tmp/x.log\n");
+	assert_false(cfg->log_syslog);
+	file("log destination syslog destination stderr\n");
+	assert_false(cfg->log_syslog);
+	file("log destination file /tmp/x.log destination syslog\n");
+	assert_true(cfg->log_syslog);
+	assert_string_equal(cfg->log_file, "");
 }
 
 static void test_lines_end_as_they_like(void **state)

@@ -10,7 +10,7 @@ from lab.packedring import EVENT_DESC, EVENT_DISABLE, off_wrap
 from lab.ring import drain_eventfd, wait_fds
 from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd
 from hostile.victim import Victim, stats, until
-from interop.port import Echo
+from interop.port import Echo, echoes, returns
 
 LAST = 12240  # the largest frame
 PACKED, IN_ORDER = BASIC | F.RING_PACKED, F.IN_ORDER
@@ -32,15 +32,6 @@ def agreed(peer, features):
     """The program went along with the format."""
     want = features & (F.RING_PACKED | IN_ORDER)
     assert peer.features & (F.RING_PACKED | IN_ORDER) == want
-
-
-def echoes(fe, frames, first=0, **how):
-    """Send each frame with a sidecar of its own; each must come back with it, byte for byte."""
-    for n, length in enumerate(frames, first):
-        fe.send(numbered(n, length), avip.distinct(n), **how)
-        pkt = fe.recv()
-        assert check(pkt.frame) == n
-        assert pkt.header == avip.distinct(n, mrg=len(pkt.used))
 
 
 def ring_of(features, size):
@@ -271,15 +262,6 @@ def test_call_at_the_descriptor_that_was_named(sock):
 
 
 # --- the program as front-end ------------------------------------------------------------------
-
-def returns(be, frames, first=0, **how):
-    """Like echoes(), from the device's side."""
-    for n, length in enumerate(frames, first):
-        be.send(numbered(n, length), avip.distinct(n), **how)
-        pkt = be.recv()
-        assert check(pkt.frame) == n
-        assert pkt.header[11:] == avip.distinct(n)[11:]
-
 
 def back_end(sock, features):
     """The scripted back-end; the program connects."""

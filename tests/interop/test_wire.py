@@ -8,7 +8,7 @@ import pytest
 from lab import avip
 from lab.frames import check, numbered
 from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd, Memory
-from interop.port import Echo
+from interop.port import Echo, echoes, returns
 
 LAST = 12240  # the largest frame
 
@@ -22,15 +22,6 @@ def mode(request):
 def front_end(sock, mode, **kw):
     """The scripted front-end for a program in that mode."""
     return FrontEnd(sock, listen=mode == "connect", **kw)
-
-
-def echoes(fe, frames, first=0, **how):
-    """Send each frame with a sidecar of its own; each must come back with it, byte for byte."""
-    for n, length in enumerate(frames, first):
-        fe.send(numbered(n, length), avip.distinct(n), **how)
-        pkt = fe.recv()
-        assert check(pkt.frame) == n
-        assert pkt.header == avip.distinct(n, mrg=len(pkt.used))
 
 
 @pytest.mark.parametrize("start", ["qemu", "dpdk"])
@@ -178,15 +169,6 @@ def test_regions_and_queue_pairs(sock):
 def back_end(sock, mode, **kw):
     """The scripted back-end for a front-end program in that mode."""
     return BackEnd(sock, listen=mode == "connect", **kw)
-
-
-def returns(be, frames, first=0, **how):
-    """Like echoes(), from the device's side."""
-    for n, length in enumerate(frames, first):
-        be.send(numbered(n, length), avip.distinct(n), **how)
-        pkt = be.recv()
-        assert check(pkt.frame) == n
-        assert pkt.header[11:] == avip.distinct(n)[11:]
 
 
 def test_front_end_echo(sock, mode):

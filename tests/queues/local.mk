@@ -17,6 +17,6 @@ EXTRA_DIST += tests/queues/test_queues.py tests/queues/remote.py tests/queues/__
 # Threads on several queues, linked to the library for the sanitizers.
 check_PROGRAMS += tests/queues/threads
 TESTS += tests/queues/threads
-tests_queues_threads_SOURCES = tests/queues/threads.c tests/sock/direct.h
+tests_queues_threads_SOURCES = tests/queues/threads.c tests/sock/direct.h tests/sock/raw.h
 tests_queues_threads_CFLAGS = $(AM_CFLAGS) -Wno-unused-parameter -Wno-unused-value
 tests_queues_threads_LDADD = libpd.la -lpthread

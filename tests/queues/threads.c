@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "../sock/direct.h"
+#include "../sock/raw.h"
 
 #include "palladium_extra.h"
 #include "transport/transport.h"
@@ -32,15 +33,6 @@
 #define SENDERS 6
 #define RECEIVERS 4
 #define PROTO 0x9100
-
-#define CHECK(cond)                                                                          \
-	do {                                                                                 \
-		if (!(cond)) {                                                               \
-			fprintf(stderr, "%s:%d: %s (errno %d)\n", __FILE__, __LINE__, #cond, \
-				errno);                                                      \
-			abort();                                                             \
-		}                                                                            \
-	} while (0)
 
 static unsigned rounds = 3000;
 
@@ -69,18 +61,6 @@ static const struct plan *plan;
 
 static uint32_t received; /* frames taken; of one socket for each, by all together */
 static uint8_t *seen[SENDERS];
-
-/* A packet socket on `port` for one protocol. */
-static int packet(const char *port, uint16_t proto)
-{
-	struct sockaddr_ll ll = {.sll_family = AF_PACKET, .sll_protocol = htons(proto)};
-	int fd = socket(AF_PACKET, SOCK_RAW, 0);
-
-	ll.sll_ifindex = (int)if_nametoindex(port);
-	CHECK(fd >= 0 && ll.sll_ifindex);
-	CHECK(!bind(fd, (struct sockaddr *)&ll, sizeof(ll)));
-	return fd;
-}
 
 struct party {
 	pthread_t thread;

@@ -8,10 +8,10 @@ EXTRA_DIST += $(SOCK_TESTS) tests/sock/async.c tests/sock/cancel.c tests/sock/ex
 # The muddle of threads: as a program for the preload, and linked to the library for the sanitizers.
 check_PROGRAMS += tests/sock/stress tests/sock/stress_direct
 TESTS += tests/sock/stress_direct
-tests_sock_stress_SOURCES = tests/sock/stress.c
+tests_sock_stress_SOURCES = tests/sock/stress.c tests/sock/raw.h
 tests_sock_stress_CFLAGS = $(AM_CFLAGS) -Wno-unused-parameter
 tests_sock_stress_LDADD = -lpthread
-tests_sock_stress_direct_SOURCES = tests/sock/stress.c tests/sock/direct.h
+tests_sock_stress_direct_SOURCES = tests/sock/stress.c tests/sock/direct.h tests/sock/raw.h
 tests_sock_stress_direct_CPPFLAGS = $(AM_CPPFLAGS) -DSTRESS_DIRECT
 tests_sock_stress_direct_CFLAGS = $(AM_CFLAGS) -Wno-unused-parameter -Wno-unused-value
 tests_sock_stress_direct_LDADD = libpd.la -lpthread

@@ -32,34 +32,14 @@
 #ifdef STRESS_DIRECT
 #	include "direct.h"
 #endif
+#include "raw.h"
 
 #define WAITERS 6
 #define CHURNERS 6
 #define NUMBERS 12
 #define PROTO_BASE 0x9000
 
-#define CHECK(cond)                                                                          \
-	do {                                                                                 \
-		if (!(cond)) {                                                               \
-			fprintf(stderr, "%s:%d: %s (errno %d)\n", __FILE__, __LINE__, #cond, \
-				errno);                                                      \
-			abort();                                                             \
-		}                                                                            \
-	} while (0)
-
 static unsigned rounds;
-
-/* A packet socket on `port` for one protocol. */
-static int packet(const char *port, uint16_t proto)
-{
-	struct sockaddr_ll ll = {.sll_family = AF_PACKET, .sll_protocol = htons(proto)};
-	int fd = socket(AF_PACKET, SOCK_RAW, 0);
-
-	ll.sll_ifindex = (int)if_nametoindex(port);
-	CHECK(fd >= 0 && ll.sll_ifindex);
-	CHECK(!bind(fd, (struct sockaddr *)&ll, sizeof(ll)));
-	return fd;
-}
 
 /* Send frame `n` of `proto`. */
 static void put(int fd, uint16_t proto, uint32_t n)

@@ -1,39 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The device's guest memory and rings, written by hand. */
+#include <pthread.h>
+
 #include "device_rig.h"
 
 uint8_t *mem_a, *mem_b, *mem_c;
 struct pd_mem_table table;
 struct pd_vq vq;
 uint32_t ring_size;
-
-void put16(uint8_t *p, uint16_t v)
-{
-	p[0] = (uint8_t)v;
-	p[1] = (uint8_t)(v >> 8);
-}
-
-void put32(uint8_t *p, uint32_t v)
-{
-	put16(p, (uint16_t)v);
-	put16(p + 2, (uint16_t)(v >> 16));
-}
-
-void put64(uint8_t *p, uint64_t v)
-{
-	put32(p, (uint32_t)v);
-	put32(p + 4, (uint32_t)(v >> 32));
-}
-
-uint16_t get16(const uint8_t *p)
-{
-	return (uint16_t)(p[0] | p[1] << 8);
-}
-
-uint32_t get32(const uint8_t *p)
-{
-	return get16(p) | (uint32_t)get16(p + 2) << 16;
-}
 
 uint8_t *at(uint64_t gpa)
 {
@@ -149,4 +123,31 @@ uint32_t wire_frame(uint8_t *out, uint32_t hdr, uint32_t seq, uint32_t len)
 	for (uint32_t i = 0; i < len; i++)
 		out[hdr + i] = frame_byte(seq, i);
 	return hdr + len;
+}
+
+static void (*scribbler)(uint64_t *state);
+static uint32_t stop_scribbling;
+static pthread_t scribbles;
+
+/* The thread's body. */
+static void *scribble(void *arg)
+{
+	uint64_t x = 88172645463325252ULL;
+
+	while (!pd_load_acquire(&stop_scribbling))
+		scribbler(&x);
+	return arg;
+}
+
+void scribble_start(void (*once)(uint64_t *state))
+{
+	scribbler = once;
+	pd_store_release(&stop_scribbling, 0);
+	assert_int_equal(pthread_create(&scribbles, NULL, scribble, NULL), 0);
+}
+
+void scribble_stop(void)
+{
+	pd_store_release(&stop_scribbling, 1);
+	pthread_join(scribbles, NULL);
 }

@@ -45,12 +45,9 @@ void start(uint32_t size, uint32_t hdr, uint64_t features);
 int rx(struct pd_buffer **bufs, unsigned n);
 int tx(struct pd_buffer **bufs, unsigned n);
 
-/* Little-endian numbers at any address. */
-void put16(uint8_t *p, uint16_t v);
-void put32(uint8_t *p, uint32_t v);
-void put64(uint8_t *p, uint64_t v);
-uint16_t get16(const uint8_t *p);
-uint32_t get32(const uint8_t *p);
+/* Another thread that calls `once` over and over, with a state for random numbers, until it is stopped. */
+void scribble_start(void (*once)(uint64_t *state));
+void scribble_stop(void);
 
 /* Our pointer to a guest address; the test's own translation. */
 uint8_t *at(uint64_t gpa);

@@ -4,6 +4,7 @@ VIRTIO_TESTS = tests/unit/virtio/test_mem tests/unit/virtio/test_device_ring tes
 	tests/unit/virtio/test_packed_device tests/unit/virtio/test_packed_driver \
 	tests/unit/virtio/test_lane tests/unit/virtio/test_rings
 VIRTIO_UTIL = tests/unit/virtio/ring_util.c tests/unit/virtio/ring_util.h
+VIRTIO_DRIVER = $(VIRTIO_UTIL) tests/unit/virtio/driver_rig.h
 VIRTIO_RIG = $(VIRTIO_UTIL) tests/unit/virtio/device_rig.c tests/unit/virtio/device_rig.h
 if HAVE_CMOCKA
 check_PROGRAMS += $(VIRTIO_TESTS)
@@ -27,10 +28,10 @@ tests_unit_virtio_test_device_hostile_LDADD = $(PD_UNIT_LIBS)
 tests_unit_virtio_test_packed_device_SOURCES = tests/unit/virtio/test_packed_device.c $(VIRTIO_RIG)
 tests_unit_virtio_test_packed_device_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_virtio_test_packed_device_LDADD = $(PD_UNIT_LIBS)
-tests_unit_virtio_test_packed_driver_SOURCES = tests/unit/virtio/test_packed_driver.c $(VIRTIO_UTIL)
+tests_unit_virtio_test_packed_driver_SOURCES = tests/unit/virtio/test_packed_driver.c $(VIRTIO_DRIVER)
 tests_unit_virtio_test_packed_driver_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_virtio_test_packed_driver_LDADD = $(PD_UNIT_LIBS)
-tests_unit_virtio_test_driver_SOURCES = tests/unit/virtio/test_driver.c $(VIRTIO_UTIL)
+tests_unit_virtio_test_driver_SOURCES = tests/unit/virtio/test_driver.c $(VIRTIO_DRIVER)
 tests_unit_virtio_test_driver_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_virtio_test_driver_LDADD = $(PD_UNIT_LIBS)
 tests_unit_virtio_test_lane_SOURCES = tests/unit/virtio/test_lane.c $(VIRTIO_UTIL)

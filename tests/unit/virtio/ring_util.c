@@ -90,6 +90,24 @@ struct pd_buffer *frame_make(struct out_frame *f, uint32_t seq, uint32_t len, un
 	return f->bufs[0];
 }
 
+unsigned frames_read(struct pd_buffer *const *bufs, int n)
+{
+	unsigned sum = 0;
+
+	for (int i = 0; i < n; i++) {
+		const struct pd_buffer *p = bufs[i];
+
+		assert_true(p->total_len <= PD_FRAME_MAX_BYTES);
+		for (;; p = pd_buffer_get(p->next)) {
+			for (uint32_t k = 0; k < p->len; k += 16)
+				sum += pd_load_relaxed(&p->data[k]);
+			if (p->next == PD_BUFFER_NONE)
+				break;
+		}
+	}
+	return sum;
+}
+
 void frame_check(const struct pd_buffer *b, uint32_t seq, uint32_t len, bool avip)
 {
 	uint32_t at = 0;

@@ -26,6 +26,35 @@
 /* A number below `below`: the same sequence on every machine. */
 uint32_t rnd(uint32_t below);
 
+/* Little-endian numbers at any address. */
+static inline uint16_t get16(const void *p)
+{
+	const uint8_t *b = p;
+
+	return (uint16_t)(b[0] | b[1] << 8);
+}
+static inline uint32_t get32(const void *p)
+{
+	return get16(p) | (uint32_t)get16((const uint8_t *)p + 2) << 16;
+}
+static inline void put16(void *p, uint16_t v)
+{
+	uint8_t *b = p;
+
+	b[0] = (uint8_t)v;
+	b[1] = (uint8_t)(v >> 8);
+}
+static inline void put32(void *p, uint32_t v)
+{
+	put16(p, (uint16_t)v);
+	put16((uint8_t *)p + 2, (uint16_t)(v >> 16));
+}
+static inline void put64(void *p, uint64_t v)
+{
+	put32(p, (uint32_t)v);
+	put32((uint8_t *)p + 4, (uint32_t)(v >> 32));
+}
+
 /* `bytes` of zeroed shared memory with unmapped pages on both sides. */
 uint8_t *guarded_map(size_t bytes);
 void guarded_unmap(uint8_t *p, size_t bytes);
@@ -61,6 +90,9 @@ struct out_frame {
 
 /* Make frame `seq` of `len` bytes in f; the first buffer is returned. */
 struct pd_buffer *frame_make(struct out_frame *f, uint32_t seq, uint32_t len, unsigned pieces);
+
+/* Read the `n` frames that were shown, none of which is too long; the sum of some of their bytes. */
+unsigned frames_read(struct pd_buffer *const *bufs, int n);
 
 /* Compare what was received with frame `seq` of `len` bytes. */
 void frame_check(const struct pd_buffer *b, uint32_t seq, uint32_t len, bool avip);

@@ -3,7 +3,6 @@
  * virtio/: the device on rings that break the rules: chains that are no frame, rings that cannot be
  * walked, and descriptors that change while they are read.
  */
-#include <pthread.h>
 
 #include "device_rig.h"
 
@@ -211,8 +210,6 @@ static void test_tx_bad_room(void **state)
 	}
 }
 
-static uint32_t stop_scribbling;
-
 /* Write a random descriptor into the ring or the indirect table in C. */
 static void scribble_once(uint64_t *state)
 {
@@ -236,20 +233,10 @@ static void scribble_once(uint64_t *state)
 	pd_store_relaxed(&words[t][2 * i + 1], tail);
 }
 
-static void *scribble(void *arg)
-{
-	uint64_t x = 88172645463325252ULL;
-
-	while (!pd_load_acquire(&stop_scribbling))
-		scribble_once(&x);
-	return NULL;
-}
-
 static void test_descriptors_that_change(void **state)
 {
 	static struct out_frame f;
 	struct pd_buffer *b[16], *out;
-	pthread_t thread;
 	unsigned moved = 0, broke = 0, sum = 0;
 	uint64_t x = 362436069;
 
@@ -259,8 +246,7 @@ static void test_descriptors_that_change(void **state)
 	/* The race is the test: what a peer does to its memory is not ours to order. */
 	return;
 #endif
-	pd_store_release(&stop_scribbling, 0);
-	assert_int_equal(pthread_create(&thread, NULL, scribble, NULL), 0);
+	scribble_start(scribble_once);
 	for (unsigned round = 0; round < 20000; round++) {
 		int n;
 
@@ -272,17 +258,7 @@ static void test_descriptors_that_change(void **state)
 		avail_idx((uint16_t)(vq.next + 16));
 		if (round & 1) {
 			n = rx(b, 16);
-			for (int i = 0; i < n; i++) {
-				const struct pd_buffer *p = b[i];
-
-				assert_true(p->total_len <= PD_FRAME_MAX_BYTES);
-				for (;; p = pd_buffer_get(p->next)) {
-					for (uint32_t k = 0; k < p->len; k += 16)
-						sum += pd_load_relaxed(&p->data[k]);
-					if (p->next == PD_BUFFER_NONE)
-						break;
-				}
-			}
+			sum += frames_read(b, n);
 			if (n > 0)
 				pd_device_rx_done(&vq, vq.packed, (unsigned)n);
 		} else {
@@ -298,8 +274,7 @@ static void test_descriptors_that_change(void **state)
 			vq.staged = 0;
 		}
 	}
-	pd_store_release(&stop_scribbling, 1);
-	pthread_join(thread, NULL);
+	scribble_stop();
 	assert_true(moved > 100 && broke > 100);
 	assert_true(sum || !sum);
 }

@@ -3,58 +3,17 @@
  * virtio/: the driver against a device written by hand, honest and not, byte by byte from the text
  * of virtio 1.2; and carrying on after the device has gone.
  */
-#include "ring_util.h"
+#include "driver_rig.h"
 
 #define SIZE 8u
-#define BUF 128u
-#define GPA 0x4000000ULL
-
-static uint8_t *area;
-static uint64_t area_bytes;
-static struct pd_vq vq;
-static struct pd_vq_layout layout;
-
-static uint16_t get16(const void *p)
-{
-	const uint8_t *b = p;
-
-	return (uint16_t)(b[0] | b[1] << 8);
-}
-static uint32_t get32(const void *p)
-{
-	return get16(p) | (uint32_t)get16((const uint8_t *)p + 2) << 16;
-}
-static void put16(void *p, uint16_t v)
-{
-	uint8_t *b = p;
-
-	b[0] = (uint8_t)v;
-	b[1] = (uint8_t)(v >> 8);
-}
-static void put32(void *p, uint32_t v)
-{
-	put16(p, (uint16_t)v);
-	put16((uint8_t *)p + 2, (uint16_t)(v >> 16));
-}
 
 static void start(bool receive, uint32_t hdr, uint64_t features)
 {
-	pd_vq_fini(&vq);
-	layout = (struct pd_vq_layout){.size = SIZE,
-				       .hdr_bytes = hdr,
-				       .features = features | 1ULL << VIRTIO_F_VERSION_1,
-				       .buf_bytes = BUF,
-				       .receive = receive};
-	memset(area, 0xa5, area_bytes); /* the area may hold anything but in the device's part */
-	pd_vq_driver_place(&layout, area, GPA);
-	memset(layout.used, 0, pd_vq_used_bytes(layout.size, false));
-	assert_int_equal(pd_vq_init_driver(&vq, &layout), 0);
+	driver_start(SIZE, receive, hdr, features);
 }
 
 static int setup(void **state)
 {
-	area_bytes = pd_vq_driver_area_bytes(SIZE, BUF);
-	area = guarded_map(area_bytes);
 	return headers_setup(state);
 }
 
@@ -100,13 +59,6 @@ static uint16_t desc_next(unsigned i)
 static uint8_t *desc_buf(unsigned i)
 {
 	return area + (desc_addr(i) - GPA);
-}
-
-static int rx(struct pd_buffer **b, unsigned n)
-{
-	bool notify;
-
-	return pd_driver_rx(&vq, vq.packed, vq.hdr_bytes == 48, &headers, 1, b, n, &notify);
 }
 
 static void test_tx_byte_for_byte(void **state)

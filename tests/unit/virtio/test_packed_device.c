@@ -7,7 +7,6 @@
  * makes one available with AVAIL (bit 7) = w and USED (bit 15) = !w, and finds it used when both are
  * the wrap counter of the lap in which it looks. The ring ends at an unmapped page.
  */
-#include <pthread.h>
 
 #include "device_rig.h"
 
@@ -617,7 +616,6 @@ static void test_discard(void **state)
 /* --- a driver that writes while we read -------------------------------------------------------- */
 
 #define SCRIBBLED 16u
-static uint32_t stop_scribbling;
 
 /* Write a random descriptor, mostly a sensible one, into the ring or an indirect table. */
 static void scribble_once(uint64_t *state)
@@ -638,22 +636,12 @@ static void scribble_once(uint64_t *state)
 	pd_store_relaxed(&words[2 * (x % SCRIBBLED) + 1], tail);
 }
 
-static void *scribble(void *arg)
-{
-	uint64_t x = 88172645463325252ULL;
-
-	while (!pd_load_acquire(&stop_scribbling))
-		scribble_once(&x);
-	return arg;
-}
-
 static void test_descriptors_that_change(void **state)
 {
 	static struct out_frame f;
 	struct pd_buffer *b[16], *out;
 	unsigned moved = 0, broke = 0, sum = 0;
 	uint64_t x = 362436069;
-	pthread_t thread;
 
 	f.bufs[0] = header_bufs[N_HEADERS];
 	start_packed(SCRIBBLED, 48, F_INDIRECT | F_MRG, 1u << 15);
@@ -662,8 +650,7 @@ static void test_descriptors_that_change(void **state)
 	stop_packed();
 	return;
 #endif
-	pd_store_release(&stop_scribbling, 0);
-	assert_int_equal(pthread_create(&thread, NULL, scribble, NULL), 0);
+	scribble_start(scribble_once);
 	for (unsigned round = 0; round < 20000; round++) {
 		int n;
 
@@ -673,17 +660,7 @@ static void test_descriptors_that_change(void **state)
 		pd_device_position(&vq, true);
 		if (round & 1) {
 			n = rx(b, 16);
-			for (int i = 0; i < n; i++) {
-				const struct pd_buffer *p = b[i];
-
-				assert_true(p->total_len <= PD_FRAME_MAX_BYTES);
-				for (;; p = pd_buffer_get(p->next)) {
-					for (uint32_t k = 0; k < p->len; k += 16)
-						sum += pd_load_relaxed(&p->data[k]);
-					if (p->next == PD_BUFFER_NONE)
-						break;
-				}
-			}
+			sum += frames_read(b, n);
 			if (n > 0)
 				pd_device_rx_done(&vq, true, (unsigned)n);
 		} else {
@@ -699,8 +676,7 @@ static void test_descriptors_that_change(void **state)
 			vq.seen = vq.cursor;
 		}
 	}
-	pd_store_release(&stop_scribbling, 1);
-	pthread_join(thread, NULL);
+	scribble_stop();
 	assert_true(moved > 100 && broke > 100);
 	assert_true(sum || !sum);
 	stop_packed();

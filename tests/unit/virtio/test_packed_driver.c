@@ -4,10 +4,8 @@
  * (2.8), honest and not, in order and not; IN_ORDER on both formats; carrying on after the device has
  * gone.
  */
-#include "ring_util.h"
+#include "driver_rig.h"
 
-#define BUF 128u
-#define GPA 0x4000000ULL
 #define F_PACKED (1ULL << 34)
 #define F_ORDER (1ULL << 35)
 #define F_EVENT (1ULL << 29)
@@ -16,57 +14,17 @@
 
 enum { NEXT = 1, WRITE = 2, AVAILABLE = 0x80, USED_BIT = 0x8000 };
 
-static uint8_t *area, *ring;
-static uint64_t area_bytes;
-static struct pd_vq vq;
-static struct pd_vq_layout layout;
+static uint8_t *ring;
 static uint32_t size;
 
 /* The device of the test: where it reads and where it writes. */
 static uint32_t avail_slot, used_slot;
 static bool avail_wrap, used_wrap;
 
-static uint16_t get16(const void *p)
-{
-	const uint8_t *b = p;
-
-	return (uint16_t)(b[0] | b[1] << 8);
-}
-static uint32_t get32(const void *p)
-{
-	return get16(p) | (uint32_t)get16((const uint8_t *)p + 2) << 16;
-}
-static void put16(void *p, uint16_t v)
-{
-	uint8_t *b = p;
-
-	b[0] = (uint8_t)v;
-	b[1] = (uint8_t)(v >> 8);
-}
-static void put32(void *p, uint32_t v)
-{
-	put16(p, (uint16_t)v);
-	put16((uint8_t *)p + 2, (uint16_t)(v >> 16));
-}
-
 static void start(uint32_t n, bool receive, uint32_t hdr, uint64_t features)
 {
-	if (area) {
-		pd_vq_fini(&vq);
-		guarded_unmap(area, area_bytes);
-	}
 	size = n;
-	area_bytes = pd_vq_driver_area_bytes(n, BUF);
-	area = guarded_map(area_bytes);
-	layout = (struct pd_vq_layout){.size = n,
-				       .hdr_bytes = hdr,
-				       .features = features | 1ULL << VIRTIO_F_VERSION_1,
-				       .buf_bytes = BUF,
-				       .receive = receive};
-	memset(area, 0xa5, area_bytes); /* the area may hold anything but in the device's part */
-	pd_vq_driver_place(&layout, area, GPA);
-	memset(layout.used, 0, pd_vq_used_bytes(layout.size, true));
-	assert_int_equal(pd_vq_init_driver(&vq, &layout), 0);
+	driver_start(n, receive, hdr, features);
 	ring = layout.desc;
 	avail_slot = used_slot = 0;
 	avail_wrap = used_wrap = true;
@@ -126,12 +84,6 @@ static void use(uint16_t id, uint32_t len, uint32_t slots)
 	}
 }
 
-static int rx(struct pd_buffer **b, unsigned n)
-{
-	bool notify;
-
-	return pd_driver_rx(&vq, vq.packed, vq.hdr_bytes == 48, &headers, 1, b, n, &notify);
-}
 static int tx(struct pd_buffer **b, unsigned n)
 {
 	return pd_driver_tx(&vq, vq.packed, vq.hdr_bytes == 48, b, n);

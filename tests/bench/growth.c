@@ -13,6 +13,7 @@
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,7 +107,9 @@ static void send_burst(int fd, struct member *m, unsigned s, unsigned batch)
 
 		if (ret > 0)
 			done += (unsigned)ret;
-		else if (errno != EAGAIN && errno != ENETDOWN && errno != EINTR)
+		else if (errno == ENETDOWN)
+			sched_yield(); /* the link comes up by a thread on this core */
+		else if (errno != EAGAIN && errno != EINTR)
 			die("send");
 		else if (now_ns() > give_up)
 			die("the peer takes nothing");

@@ -59,65 +59,72 @@ struct pd_frame_queue {
 /* Room for the options that do nothing but read back as they were set. */
 #define PD_PACKET_PLAIN_MAX 14
 
+/*
+ * A packet socket. What each receive and each look of an epoll reads stands in its first four cache lines: of a thousand sockets none is in
+ * the nearest cache when its turn comes.
+ */
 struct pd_packet {
 	struct pd_sock sock; /* first */
 	struct pd_pollable pollable;
-	struct pd_lock lock;  /* rank PD_RANK_SOCKET */
-	int fd;               /* the number it was made with, for statistics */
-	int type;             /* SOCK_RAW or SOCK_DGRAM */
-	uint64_t unique;      /* in the name of its placeholder */
-	uint64_t port_mask;   /* ports that the rules let it have; for one that is bound to none */
-	uint16_t protocol;    /* host order; 0 receives nothing, ETH_P_ALL everything */
-	struct pd_port *port; /* what it is bound to; NULL: every port */
-	bool attached;        /* the ports it uses are open, and it is a tap of them */
-	bool tapped;          /* it stands in the taps of its ports; under the lock of the taps */
-	bool released;        /* its last descriptor is closed; written under both locks */
-	bool used;            /* a frame has passed between it and a port */
-	bool turned;          /* a kernel socket took its numbers over, before it was released */
-
-	/* Options. */
+	struct pd_lock lock;         /* rank PD_RANK_SOCKET */
+	int type;                    /* SOCK_RAW or SOCK_DGRAM */
+	int error;                   /* SO_ERROR */
+	struct pd_port *port;        /* what it is bound to; NULL: every port */
+	uint64_t receive_timeout_ns; /* 0: none */
+	struct pd_ctr_block *ctr;
+	uint16_t protocol; /* host order; 0 receives nothing, ETH_P_ALL everything */
+	bool attached;     /* the ports it uses are open, and it is a tap of them */
+	bool tapped;       /* it stands in the taps of its ports; under the lock of the taps */
+	bool released;     /* its last descriptor is closed; written under both locks */
+	bool used;         /* a frame has passed between it and a port */
+	bool turned;       /* a kernel socket took its numbers over, before it was released */
 	bool any_control; /* one of recv_metadata, auxdata, rxq_ovfl, timestamps: a message gets ancillary data */
 	bool any_front; /* inline_mode or vnet_hdr: something stands in front of each frame; never both */
 	bool recv_metadata, recv_control, inline_mode, auxdata, ignore_outgoing;
-	bool vnet_hdr;         /* PACKET_VNET_HDR */
-	bool rxq_ovfl;         /* SO_RXQ_OVFL */
-	uint8_t timestamps;    /* 0, or the SO_TIMESTAMP* option that asked for them */
-	uint32_t timestamping; /* SO_TIMESTAMPING: SOF_TIMESTAMPING_* */
-	int packet_version;
-	int plain
-		[PD_PACKET_PLAIN_MAX]; /* options that are only remembered: packet_options.c has the table */
-	uint64_t receive_timeout_ns, send_timeout_ns; /* 0: none */
-	uint64_t receive_limit_bytes;                 /* of the queue */
-	uint32_t rcvbuf, sndbuf; /* as the program set them, doubled as the kernel does */
-	struct pd_sidecar default_sidecar;
-
-	/* Receiving. */
+	bool vnet_hdr;       /* PACKET_VNET_HDR */
+	bool rxq_ovfl;       /* SO_RXQ_OVFL */
+	uint8_t timestamps;  /* 0, or the SO_TIMESTAMP* option that asked for them */
+	uint32_t heads_ever; /* frames at the head of rings that epolls were told of; for edges */
 	struct pd_frame_queue queue;
 	uint32_t queued_ever; /* for edges */
-	uint32_t heads_ever;  /* frames at the head of rings that epolls were told of; for edges */
 	uint32_t
 		heads; /* the lanes where they may stand, a bit each; of use when it is bound to a port */
-	uint64_t stops;                    /* ports that its full queue stops, a bit each */
-	uint32_t stat_packets, stat_drops; /* PACKET_STATISTICS: cleared when read */
-	uint32_t drops_ever;               /* SO_RXQ_OVFL: never cleared */
-	int error;                         /* SO_ERROR */
-	unsigned next_lane;                /* lanes take turns: this one is the next */
-	unsigned lane_turns;               /* receives from it in a row */
-	unsigned own_turns;                /* receives that may have begun with the own lane */
-	bool lane_seen;                    /* a frame of next_lane was looked at: it comes first */
+	uint32_t stat_packets; /* PACKET_STATISTICS: cleared when read */
+	uint32_t out_edges;    /* times room came after a send or a poll had found none */
+
+	/* Receiving by one of several lanes, and what is rare. */
+	unsigned next_lane;  /* lanes take turns: this one is the next */
+	unsigned lane_turns; /* receives from it in a row */
+	unsigned own_turns;  /* receives that may have begun with the own lane */
+	bool lane_seen;      /* a frame of next_lane was looked at: it comes first */
 	struct pd_steer_own receive_own;
 	uint64_t drained_ns; /* when PALLADIUM_RX_CQ_DRAIN_RATE_NSEC was obeyed last */
 	struct pd_spin receive_spin, send_spin;
+	uint32_t stat_drops; /* as stat_packets */
+	uint32_t drops_ever; /* SO_RXQ_OVFL: never cleared */
+	uint64_t stops;      /* ports that its full queue stops, a bit each */
 
 	/* Sending. */
-	bool out_blocked;   /* a send or a poll found no room */
-	uint32_t out_edges; /* times room came after that */
-	bool has_class;     /* the program gave default_sidecar, or a priority: it has a class */
+	bool out_blocked; /* a send or a poll found no room */
+	bool has_class;   /* the program gave default_sidecar, or a priority: it has a class */
 	struct pd_steer_own send_own;
 	uint32_t send_key; /* of the last message that was to be sent; PD_STEER_NONE: none yet */
+	uint64_t send_timeout_ns; /* 0: none */
+	struct pd_sidecar default_sidecar;
 
-	struct pd_ctr_block *ctr;
+	/* Options and names. */
+	uint64_t port_mask;    /* ports that the rules let it have; for one that is bound to none */
+	uint32_t timestamping; /* SO_TIMESTAMPING: SOF_TIMESTAMPING_* */
+	uint64_t receive_limit_bytes; /* of the queue */
+	uint32_t rcvbuf, sndbuf;      /* as the program set them, doubled as the kernel does */
+	int fd;                       /* the number it was made with, for statistics */
+	uint64_t unique;              /* in the name of its placeholder */
+	int packet_version;
+	int plain
+		[PD_PACKET_PLAIN_MAX]; /* options that are only remembered: packet_options.c has the table */
 };
+_Static_assert(offsetof(struct pd_packet, next_lane) <= 4 * PD_CACHE_LINE,
+	       "what a receive reads stands in four cache lines");
 
 static inline struct pd_packet *pd_packet_of(struct pd_sock *sk)
 {

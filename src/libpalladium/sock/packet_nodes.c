@@ -113,7 +113,7 @@ static unsigned pd_packet_input_dispatch(struct pd_engine *engine, struct pd_nod
 					 struct pd_vector *vector)
 {
 	struct pd_packet_call *call = engine->call;
-	struct pd_buffer *bufs[PD_VECTOR_MAX];
+	struct pd_buffer **bufs = engine->scratch.bufs;
 	unsigned room;
 	uint32_t *to;
 
@@ -317,9 +317,9 @@ static unsigned pd_packet_match_dispatch(struct pd_engine *engine, struct pd_nod
 {
 	const struct pd_node_ctx ctx = pd_node_ctx(node);
 	struct pd_packet_call *call = engine->call;
-	uint16_t nexts[2 * PD_VECTOR_MAX], next;
-	uint32_t indices[2 * PD_VECTOR_MAX];
-	struct pd_buffer *bufs[PD_VECTOR_MAX];
+	struct pd_buffer **bufs = engine->scratch.bufs;
+	uint32_t *indices = engine->scratch.indices;
+	uint16_t *nexts = engine->scratch.nexts, next;
 	unsigned i, n = 0;
 
 	for (i = 0; i < vector->n; i++)
@@ -543,7 +543,7 @@ static unsigned pd_packet_queue_dispatch(struct pd_engine *engine, struct pd_nod
 {
 	const struct pd_node_ctx ctx = pd_node_ctx(node);
 	struct pd_packet_call *call = engine->call;
-	struct pd_buffer *bufs[PD_VECTOR_MAX];
+	struct pd_buffer **bufs = engine->scratch.bufs;
 	static const uint16_t to_drop[1];
 
 	for (unsigned i = 0; i < vector->n; i++) {
@@ -615,8 +615,8 @@ void pd_packet_count_refused(struct pd_packet_graph *graph, struct pd_lane *lane
 static inline void pd_packet_take_fused(struct pd_packet_call *call)
 {
 	const struct pd_packet_graph *graph = call->graph;
+	struct pd_buffer **bufs = graph->rx->scratch.bufs;
 	unsigned before = call->filled, filled, got;
-	struct pd_buffer *bufs[PD_VECTOR_MAX];
 
 	call->got = call->lane->ops->rx(call->lane, bufs, call->max);
 	if (pd_unlikely(call->got < 0))
@@ -663,7 +663,7 @@ static void pd_packet_count_dropped(const struct pd_packet_graph *graph, uint64_
 static inline unsigned pd_packet_share(struct pd_packet_call *call, struct pd_buffer *const *bufs,
 				       unsigned got)
 {
-	struct pd_buffer *staged[PD_VECTOR_MAX], *others;
+	struct pd_buffer **staged = call->graph->rx->scratch.more, *others;
 	unsigned i, n = 0, next;
 
 	for (i = 0; i < got; i++) {
@@ -688,8 +688,8 @@ static inline unsigned pd_packet_share(struct pd_packet_call *call, struct pd_bu
 static void pd_packet_share_fused(struct pd_packet_call *call)
 {
 	const struct pd_packet_graph *graph = call->graph;
+	struct pd_buffer **bufs = graph->rx->scratch.bufs;
 	unsigned before = call->filled, got, queued;
-	struct pd_buffer *bufs[PD_VECTOR_MAX];
 
 	call->got = call->lane->ops->rx(call->lane, bufs, call->max);
 	if (pd_unlikely(call->got < 0))

@@ -18,7 +18,7 @@ static struct pd_buffer *pd_packet_head(struct pd_packet *s, struct pd_port *por
 					struct pd_lane *lane, bool *broken)
 {
 	struct pd_packet_graph *graph = pd_packet_graph_of(port, lane);
-	struct pd_buffer *bufs[PD_VECTOR_MAX];
+	struct pd_buffer **bufs = graph->rx->scratch.bufs;
 
 	for (int seen = 0, got; seen < PD_RX_LOOK_MAX; seen += got) {
 		int i;

@@ -474,8 +474,7 @@ static inline bool pd_packet_is_watched(const struct pd_packet *s, struct pd_por
 static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
 			      struct pd_wait_set *ws)
 {
-	struct pd_buffer *bufs[PD_VECTOR_MAX];
-	struct pd_tx_run run = {.s = s, .msgs = msgs, .limit = n, .bufs = bufs};
+	struct pd_tx_run run = {.s = s, .msgs = msgs, .limit = n};
 	struct pd_packet_graph *graph;
 	struct pd_lane_side *side;
 	unsigned front;
@@ -496,6 +495,7 @@ static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigne
 	}
 	run.headers = pd_packet_port_of(run.port)->headers[run.lane->queue];
 	graph = pd_packet_graph_of(run.port, run.lane);
+	run.bufs = graph->tx->scratch.more; /* no node's */
 	side = &run.lane->side[PD_TX];
 	seen = ws ? run.lane->ops->position(run.lane, PD_TX) : 0;
 	if (pd_likely(!pd_packet_is_watched(s, run.port) && !pd_load_relaxed(&pd_graph_wanted)))

@@ -127,6 +127,17 @@ struct pd_node_ctx {
 	uint32_t index; /* of the node, for pd_buffer_set_error; 0 in a fused path */
 };
 
+/*
+ * Room for vectors, in place of the stacks of the program's threads, which may be small. It belongs to the function that runs for the
+ * engine: a node's dispatch, or a call on the fused way, until it returns.
+ */
+struct pd_engine_scratch {
+	struct pd_buffer *bufs[PD_VECTOR_MAX];
+	struct pd_buffer *more[PD_VECTOR_MAX];
+	uint32_t indices[2 * PD_VECTOR_MAX];
+	uint16_t nexts[2 * PD_VECTOR_MAX];
+};
+
 struct pd_engine {
 	char name[32];
 	struct pd_list node; /* in the list of all engines: runtime.h */
@@ -152,6 +163,7 @@ struct pd_engine {
 	int (*sleep)(struct pd_engine *engine, int timeout_ms);
 	int wake_fd; /* atomic; -1 until pd_engine_run */
 	uint32_t stopping;
+	struct pd_engine_scratch scratch;
 };
 
 /*

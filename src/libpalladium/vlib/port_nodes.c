@@ -25,7 +25,7 @@ static unsigned pd_port_input_dispatch(struct pd_engine *engine, struct pd_node 
 	for (uint64_t left = engine->lane_mask; left; left &= left - 1) {
 		unsigned port = (unsigned)__builtin_ctzll(left), room;
 		struct pd_lane *lane = engine->lanes[port];
-		struct pd_buffer *bufs[PD_VECTOR_MAX];
+		struct pd_buffer **bufs = engine->scratch.bufs;
 		uint32_t *to;
 		int got;
 
@@ -137,7 +137,7 @@ static void pd_port_output_run(struct pd_engine *engine, struct pd_node *node, u
 	struct pd_lane *lane = port < PD_ARRAY_SIZE(engine->lanes) ? engine->lanes[port] : NULL;
 	const struct pd_node_ctx ctx = pd_node_ctx(node);
 	enum pd_port_output_error error = PD_PORT_OUTPUT_ERROR_NO_PORT;
-	struct pd_buffer *bufs[PD_VECTOR_MAX];
+	struct pd_buffer **bufs = engine->scratch.bufs;
 	static const uint16_t to_drop[1];
 	unsigned done = 0;
 
@@ -199,7 +199,8 @@ int pd_port_forward(struct pd_lane *in, struct pd_lane *out, unsigned n,
 	const struct pd_node_ctx ctx = {.errors = seen.sidecar_input};
 	struct pd_buffer *bufs[PD_VECTOR_MAX], *send[PD_VECTOR_MAX];
 	enum pd_port_output_error error = PD_PORT_OUTPUT_ERROR_FULL;
-	unsigned from[PD_VECTOR_MAX], count = 0, sent = 0;
+	unsigned count = 0, sent = 0;
+	uint8_t from[PD_VECTOR_MAX];
 	int got = -ENETDOWN;
 
 	pd_lock(&in->side[PD_RX].lock);
@@ -211,7 +212,7 @@ int pd_port_forward(struct pd_lane *in, struct pd_lane *out, unsigned n,
 		uint16_t next = pd_sidecar_input_one(&ctx, bufs[i]);
 
 		if (pd_likely(next == PD_SIDECAR_INPUT_NEXT_OUTPUT)) {
-			from[count] = (unsigned)i;
+			from[count] = (uint8_t)i;
 			send[count++] = bufs[i];
 		} else if (next == PD_SIDECAR_INPUT_NEXT_ERROR) {
 			seen.sidecar_input[pd_buffer_error(bufs[i])]++;

@@ -50,7 +50,7 @@ static int collect(struct pd_vq *vq, struct pd_ring_walk *walk, struct pd_device
 	bool bounced = false;
 	uint64_t sum = *n ? runs[0].len : 0;
 	struct pd_ring_run run;
-	int more;
+	int more = 0;
 
 	while (sum <= vq->frame_max && (more = pd_ring_walk_next(vq, walk, &run)) > 0) {
 		sum += run.len;

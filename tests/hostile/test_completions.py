@@ -6,9 +6,12 @@ import threading
 
 import pytest
 
+from lab import avip
 from lab.frames import numbered
+from lab.packedring import AVAIL, EVENT_DESC, USED, off_wrap
+from lab.ring import INDIRECT, NEXT, WRITE
 from lab.vhostpeer import BASIC, BackEnd, F, PeerClosed, PeerTimeout
-from hostile.victim import Victim, returns
+from hostile.victim import Victim, returns, until
 
 FORMATS = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
 GONE = (PeerClosed, PeerTimeout, AssertionError, OSError)
@@ -21,9 +24,9 @@ def fmt(request):
 
 
 @contextlib.contextmanager
-def up(sock, fmt):
-    """A program and a device that are up; on leaving, the next device must be served."""
-    with BackEnd(sock, listen=True, features=FORMATS[fmt]) as be, \
+def up(sock, fmt, more=0):
+    """A program and a device that are up; on leaving, the next device must be served. more: features."""
+    with BackEnd(sock, listen=True, features=FORMATS[fmt] | more) as be, \
             Victim(sock, role="frontend", ring=64, format=fmt) as program:
         be.wait_started()
         assert be.features & F.RING_PACKED == FORMATS[fmt] & F.RING_PACKED
@@ -117,6 +120,92 @@ def test_frame_shorter_than_its_header(sock, fmt, length):
         returns(be, 50)
         assert program.lane()["rx_drop_malformed"] == before + 1
         assert program.port()["counters"]["link"] == 1
+
+
+@pytest.mark.parametrize("flags", [0, NEXT, INDIRECT, WRITE | 0x7f78, 0x7f7f])
+def test_flags_of_a_completion(sock, flags):
+    """Of a packed ring's used descriptor nothing counts but its lap: its length is what it says."""
+    with up(sock, "packed") as (be, program):
+        q = be.queue(0)
+        for n in range(100, 120):
+            popped = q.pop()
+            q.write(popped, avip.distinct(n, mrg=1) + numbered(n, 60))
+            q.push_raw((popped.head, 108), flags=flags)
+            q.inflight.pop(popped.head)
+            assert be.recv().frame == numbered(n, 60)
+        assert program.errors() == 0
+
+
+@pytest.mark.parametrize("bits", [AVAIL, USED, AVAIL | USED], ids=["avail", "used", "both"])
+def test_completion_of_a_lap_that_is_not_due(sock, bits):
+    """It is not looked at; once its bits are right, it is. Over several rounds of the ring."""
+    with up(sock, "packed") as (be, program):
+        q = be.queue(0)
+        for n in range(100, 100 + 3 * 64):
+            popped, at = q.pop(), q.used_next
+            q.write(popped, avip.distinct(n, mrg=1) + numbered(n, 60))
+            q.forced = True
+            arms = program.lane()["rx_arms"] if n % 16 == 0 else None
+            q.push_raw((popped.head, 108), flags=WRITE ^ bits)
+            if arms is not None:  # it has looked, and slept again
+                until(lambda a=arms: program.lane()["rx_arms"] > a, "another look")
+            q.ring.set_flags(at, q.ring.flags(at) ^ bits)
+            q.inflight.pop(popped.head)
+            q.forced = True
+            q.push([])
+            assert be.recv().frame == numbered(n, 60)
+        assert program.errors() == 0
+
+
+EVENTS = {
+    "an entry outside the ring": EVENT_DESC << 16 | 64,
+    "the last off_wrap": EVENT_DESC << 16 | 0xffff,
+    "reserved flags": 3 << 16 | 0x8000,
+    "all ones": 0xffffffff,
+    "a slot of the wrong lap": lambda q: EVENT_DESC << 16 | off_wrap(q.last_avail, q.size) ^ 0x8000,
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_event_suppression_is_garbage(sock, name):
+    """It may cost kicks, or bring too many; frames still move, and later kicks come."""
+    with up(sock, "packed") as (be, program):
+        for n in range(100, 100 + 3 * 64):
+            event = EVENTS[name]
+            for q in (be.queue(0), be.queue(1)):
+                q.ring.device_event = event(q) if callable(event) else event
+            be.send(numbered(n, 60))
+            until(be.queue(1).available, "a frame")
+            assert be.recv().frame == numbered(n, 60)
+        returns(be, 500)
+        assert program.errors() == 0
+
+
+@pytest.mark.parametrize("ring", [0, 1])
+def test_order_that_was_agreed(sock, ring):
+    """A device that agreed to use buffers in order uses the third, which stands for the two before it, and
+    then the first of them. (On a packed ring it has no place where it could say so.)"""
+    with up(sock, "split", F.IN_ORDER) as (be, program):
+        heads = held(be, ring)
+        be.queue(ring).push_raw((heads[2], 108 * (1 - ring)))
+        be.queue(ring).push_raw((heads[0], 108 * (1 - ring)))
+        broken(be, program, f"ring {ring}")
+
+
+def held(be, ring):
+    """The ids of three chains that the device holds."""
+    for n in range(3 * ring):
+        be.send(numbered(50 + n, 60))
+    return [be.recv(complete=False).used[0].head if ring else be.queue(0).pop().head for _ in range(3)]
+
+
+@pytest.mark.parametrize("ident", [64, 0xffff])
+def test_id_in_order(sock, fmt, ident):
+    """An element that stands for older ones, of a chain that the device does not hold."""
+    with up(sock, fmt, F.IN_ORDER) as (be, program):
+        held(be, 1)
+        be.queue(1).push_raw((ident, 0))
+        broken(be, program, "ring 1")
 
 
 def test_completions_rewritten_while_read(sock, fmt):

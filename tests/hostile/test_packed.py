@@ -9,7 +9,7 @@ import pytest
 
 from lab import avip
 from lab.frames import check, numbered
-from lab.packedring import AVAIL, DESC, EVENT_DESC, USED
+from lab.packedring import AVAIL, DESC, EVENT_DESC, USED, off_wrap
 from lab.ring import INDIRECT, NEXT, WRITE
 from lab.vhostpeer import BASIC, F, FrontEnd, PeerClosed, PeerTimeout, Req
 from lab.wire import vring_state
@@ -85,6 +85,7 @@ def one(fe):
 # The port goes down for this reason.
 BROKEN = {
     "a chain longer than the ring": tx(lambda fe: [(buffer(fe), 1, NEXT)] * SIZE),
+    "a chain that goes on where nothing is": tx(lambda fe: [(buffer(fe), 108, NEXT)]),
     "a chain of empty descriptors longer than the ring": tx(lambda fe: [(buffer(fe), 0, NEXT)] * SIZE),
     "a table with a successor": tx(lambda fe: [(table(fe, one(fe)), 16, INDIRECT | NEXT),
                                                (buffer(fe), 60, 0)]),
@@ -102,6 +103,10 @@ DROPPED = {
     "length that leaves the region": tx(lambda fe: [(fe.memory.regions[0].gpa + (96 << 20) - 50, 108, 0)]),
     "length of 2^32-1": tx(lambda fe: [(buffer(fe), 0xffffffff, 0)]),
     "a descriptor that is ours to write": tx(lambda fe: [(buffer(fe), 108, WRITE)]),
+    "a descriptor that is ours to write, then one to read": tx(lambda fe: [
+        (buffer(fe), 48, WRITE | NEXT), (buffer(fe), 60, 0)]),
+    "one to read, then one that is ours to write": tx(lambda fe: [
+        (buffer(fe), 108, NEXT), (buffer(fe), 60, WRITE)]),
     "an empty chain": tx(lambda fe: [(buffer(fe), 0, 0)]),
     "half a header": tx(lambda fe: [(buffer(fe), 24, 0)]),
     "a header less a byte": tx(lambda fe: [(buffer(fe), 40, NEXT), (buffer(fe), 7, 0)]),
@@ -198,7 +203,55 @@ def test_wrap_bits_that_are_not_due(sock, bits):
         assert program.errors() == 0
 
 
+# Bits of a descriptor's flags that say nothing in this version.
+NO_MEANING = 0x7f78
+
+
+def test_flags_that_mean_nothing(sock):
+    """They are of a later version of the specification, maybe; what they stand on is served."""
+    with up(sock) as (fe, program):
+        bits = [1 << n for n in range(16) if NO_MEANING >> n & 1] + [NO_MEANING]
+        for n, flags in enumerate(bits):
+            data = avip.distinct(n) + numbered(n, 60)
+            chain(fe.tx, [(buffer(fe, data[:48]), 48, NEXT | flags), (buffer(fe, data[48:]), 60, flags)])
+            assert check(fe.recv().frame) == n
+            assert until(lambda: returned(fe.tx), "a completion") == (7, 0)
+            fe.tx.last_used += 2
+        assert program.errors() == 0
+
+
+@pytest.mark.parametrize("flags", [NEXT, INDIRECT, WRITE, AVAIL, 0xffff])
+def test_flags_in_a_table(sock, flags):
+    """Its entries follow each other, and where nothing is ours to write none of their flags counts: drivers
+    leave there what they please."""
+    with up(sock) as (fe, program):
+        for n in range(20):
+            data = avip.distinct(n) + numbered(n, 60)
+            indirect(lambda fe, d=data: [(buffer(fe, d[:48]), 48, flags), (buffer(fe, d[48:]), 60, flags)])(fe)
+            assert check(fe.recv().frame) == n
+            assert until(lambda: returned(fe.tx), "a completion") == (7, 0)
+            fe.tx.last_used += 1
+        assert program.errors() == 0
+
+
+def test_table_that_was_not_agreed(sock):
+    with FrontEnd(sock, features=PACKED & ~F.INDIRECT, ring=SIZE) as fe, \
+            Victim(sock, format="packed") as program:
+        serves(fe)
+        indirect(one)(fe)
+        assert fe.channel.closed_by_peer()
+        program.refused("ring 1")
+        fe.drop()
+        serves(fe, 100)
+
+
+def wrong_lap(q):
+    """The slot that comes next, in the round that does not."""
+    return EVENT_DESC << 16 | off_wrap(q.last_used, q.size) ^ 0x8000
+
+
 EVENTS = {
+    "a slot of the wrong lap": wrong_lap,
     "an entry outside the ring": EVENT_DESC << 16 | SIZE,
     "the last off_wrap": EVENT_DESC << 16 | 0xffff,
     "reserved flags": 3 << 16 | 0x8000,
@@ -211,25 +264,37 @@ EVENTS = {
 def test_event_suppression_is_garbage(sock, name):
     """It may cost calls, or bring too many; frames still move, and later calls come."""
     with up(sock) as (fe, program):
-        for q in fe.queues:
-            q.ring.driver_event = EVENTS[name]
+        def spoil():
+            for q in fe.queues:
+                event = EVENTS[name]
+                q.ring.driver_event = event(q) if callable(event) else event
+        spoil()
         for n in range(3 * SIZE):
             fe.send(numbered(n, 60))
             until(fe.rx.completed, "a frame")
             assert check(fe.recv().frame) == n
             until(lambda: fe.sent() or not fe.tx.chains, "its completion")
-            for q in fe.queues:
-                q.ring.driver_event = EVENTS[name]
+            spoil()
         echoes(fe, 0, SIZE)
         assert program.errors() == 0
 
 
 RECEIVE = {
     "no memory": [(1 << 40, 2048, WRITE)],
+    "one to write, then one to read only": lambda fe: [(buffer(fe, bytes(100)), 100, WRITE | NEXT),
+                                                       (buffer(fe, bytes(2048)), 2048, 0)],
+    "one to read only, then one to write": lambda fe: [(buffer(fe, bytes(100)), 100, NEXT),
+                                                       (buffer(fe, bytes(2048)), 2048, WRITE)],
+    "more to come where nothing is": lambda fe: [(buffer(fe, bytes(100)), 100, WRITE | NEXT)],
     "ours to read only": lambda fe: [(buffer(fe, bytes(2048)), 2048, 0)],
     "no room": lambda fe: [(buffer(fe), 0, WRITE)],
     "longer than the ring": lambda fe: [(buffer(fe), 1, WRITE | NEXT)] * SIZE,
     "a table of 17 bytes": lambda fe: [(buffer(fe), 17, INDIRECT)],
+    "a table whose entry is ours to read only": lambda fe: [
+        (table(fe, [(buffer(fe, bytes(2048)), 2048, 0)]), 16, INDIRECT)],
+    "a table in a list": lambda fe: [
+        (buffer(fe), 100, WRITE | NEXT),
+        (table(fe, [(buffer(fe, bytes(2048)), 2048, WRITE)]), 16, INDIRECT)],
 }
 
 

@@ -64,3 +64,22 @@ def test_program_comes_back(sock):
             with Responder(sock, mode="connect") as again:
                 reach(vm)
                 again.kill()
+
+
+def test_program_comes_back_to_packed_rings(sock):
+    """QEMU tells the new back-end a base that was true once. The log says so; a driver that starts anew in
+    the guest is served."""
+    with Responder(sock, mode="connect") as program, \
+            Guest(sock, listen=True, ip=GUEST_IP, device=",packed=on") as vm:
+        assert rings_of(vm) == "packed"
+        reach(vm)
+        program.kill()
+        with Responder(sock, mode="connect") as again:
+            again.expect("is not where the peer says: no frame may move until the peer's driver starts anew")
+            vm.ping(PROGRAM_IP, 2)
+            assert again.running
+            driver = "/sys/bus/virtio/drivers/virtio_net"
+            vm.check(f"echo virtio0 >{driver}/unbind; echo virtio0 >{driver}/bind")
+            vm.check("ifconfig eth0 10.9.0.1 netmask 255.255.255.0 up")
+            reach(vm)
+            assert again.running

@@ -142,7 +142,7 @@ class Guest:
                 f"memory-backend-memfd,id=mem,size={self.memory}M,share=on", "-nodefaults",
                 "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
                 "-kernel", str(self.kernel), "-initrd", str(self.initrd),
-                "-append", "console=ttyS0 quiet panic=-1"]
+                "-append", "console=ttyS0 quiet panic=-1 no_timer_check"]
         if self.sock:
             how = ",server=on,wait=off" if self.listen else ",reconnect=1"
             argv += ["-chardev", f"socket,id=c0,path={self.sock}{how}",

@@ -288,6 +288,9 @@ static bool device_make(struct device *d, bool packed)
 		d->layout.hdr_bytes = PD_VQ_HDR_LEGACY;
 		d->layout.features &= ~(BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_NET_F_MRG_RXBUF));
 	}
+	/* By a feature that it has nothing to do with, so that a corpus goes on meaning what it did. */
+	if (!d->avip && d->layout.features & BIT(VIRTIO_RING_F_EVENT_IDX))
+		d->layout.offloads = PD_OFFLOAD_CSUM | PD_OFFLOAD_TSO;
 	at = d->s[0].p + 16 * rnd(64);
 	(packed ? packed_place : split_place)(d, at);
 	good = !pd_vq_layout_check(&d->layout, &why);

@@ -21,6 +21,7 @@
 
 #include "virtio/driver.h"
 #include "vlib/buffer.h"
+#include "vlib/lane.h"
 
 #define FUZZ_HEADERS 512
 #define FUZZ_STEPS 24

@@ -122,14 +122,14 @@ static bool stands_in(const struct shared *s, unsigned n, const uint8_t *p, size
 void read_frames(struct pd_buffer **shown, int n, const struct shared *s, unsigned n_shared,
 		 const struct pd_vq *vq)
 {
-	const struct shared bounce = {vq->bounce, PD_FRAME_MAX_BYTES};
+	const struct shared bounce = {vq->bounce, vq->frame_max};
 	static volatile uint8_t sink;
 
 	for (int i = 0; i < n; i++) {
 		const struct pd_buffer *b = shown[i];
 		uint32_t total = 0;
 
-		MUST(b->total_len <= PD_FRAME_MAX_BYTES);
+		MUST(b->total_len <= vq->frame_max);
 		for (;;) {
 			MUST(!b->len || stands_in(s, n_shared, b->data, b->len) ||
 			     (vq->bounce && stands_in(&bounce, 1, b->data, b->len)));

@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* base/: lists, locks, log levels, error texts. */
+/* base/: lists, locks, log levels, error texts, faults. */
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/log.h"
@@ -224,6 +228,80 @@ static void test_clock_moves(void **state)
 	assert_true(pd_clock_cycles_per_us() > 0);
 }
 
+/* --- faults ----------------------------------------------------------------------------------- */
+
+static int fault_out;
+static unsigned fault_mends;
+
+/* The library's: it mends the first `fault_mends` by a page that is there. */
+static bool fault_first(const siginfo_t *info, void *context)
+{
+	(void)context;
+	pd_sys_write(fault_out, "l", 1);
+	return fault_mends && fault_mends-- &&
+	       !pd_sys_mprotect(info->si_addr, 4096, PROT_READ | PROT_WRITE);
+}
+
+/* The program's. */
+static void fault_second(int sig)
+{
+	(void)sig;
+	pd_sys_write(fault_out, "p", 1);
+}
+
+/* What a child writes and how it ends that faults with this action for its own: 0 or the signal. */
+static int fault_in_child(const struct sigaction *act, unsigned mends, char said[16])
+{
+	struct sigaction seen;
+	int pipes[2], status;
+	char *page;
+	ssize_t n;
+	pid_t pid;
+
+	assert_int_equal(pipe(pipes), 0);
+	pid = fork();
+	if (!pid) {
+		alarm(20);
+		fault_out = pipes[1];
+		fault_mends = mends;
+		page = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		signal(SIGSEGV, SIG_DFL); /* not a sanitizer's */
+		if (pd_fault_install(SIGSEGV, fault_first) || !pd_fault_in_front(SIGSEGV) ||
+		    pd_fault_sigaction(SIGSEGV, act, &seen) || seen.sa_handler != SIG_DFL ||
+		    pd_fault_sigaction(SIGSEGV, NULL, &seen) || seen.sa_handler != act->sa_handler)
+			_exit(1);
+		*(volatile char *)page = 1;
+		_exit(0);
+	}
+	close(pipes[1]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	n = read(pipes[0], said, 15);
+	said[n > 0 ? n : 0] = 0;
+	close(pipes[0]);
+	assert_true(WIFSIGNALED(status) || !WEXITSTATUS(status));
+	return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+/* The library sees a fault first; what it does not mend is the program's, as the kernel would have it. */
+static void test_faults(void **state)
+{
+	struct sigaction act = {.sa_handler = SIG_DFL};
+	char said[16];
+
+	(void)state;
+	assert_int_equal(fault_in_child(&act, 1, said), 0);
+	assert_string_equal(said, "l");
+	assert_int_equal(fault_in_child(&act, 0, said), SIGSEGV);
+	assert_string_equal(said, "l");
+	act.sa_handler = SIG_IGN; /* of a fault that is as good as nothing */
+	assert_int_equal(fault_in_child(&act, 0, said), SIGSEGV);
+	/* Once, and then the default end. */
+	act.sa_handler = fault_second;
+	act.sa_flags = (int)SA_RESETHAND;
+	assert_int_equal(fault_in_child(&act, 0, said), SIGSEGV);
+	assert_string_equal(said, "lpl");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -235,6 +313,7 @@ int main(void)
 		cmocka_unit_test(test_log_limit_counts_what_it_drops),
 		cmocka_unit_test(test_sys_returns_errors_and_leaves_errno),
 		cmocka_unit_test(test_clock_moves),
+		cmocka_unit_test(test_faults),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

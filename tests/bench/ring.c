@@ -5,7 +5,9 @@
  * each frame's number, length and ends are checked.
  *
  *   ring FRAMES FORMAT TO DIALECT BYTES BATCH   one thread for both: what instructions are counted on
- *   ring threads [SECONDS]                      two threads, each pinned to a core: frames/s of all these
+ *   ring threads SECONDS                        two threads, each pinned to a core: frames/s of all these
+ *   ring threads SECONDS FORMAT TO DIALECT BYTES BATCH   of this one alone, a number
+ *   ring trip N FORMAT DIALECT BYTES            two rings, a frame to and fro: the middle time of N, ns
  *
  * FORMAT split or packed, TO driver or device, DIALECT avip or virtio.
  */
@@ -23,7 +25,7 @@
 #include "counters/counters.h"
 #include "transport/vhost/lane.h"
 
-#define SIZE 1024
+#define SIZE 256
 #define GPA 0x100000000ULL
 
 struct config {
@@ -34,10 +36,12 @@ struct config {
 	unsigned batch;
 };
 
-static struct pd_vhost_lane device, driver;
-static struct pd_mem_table table;
-static uint8_t *area;
+/* A ring runs between these; what goes back takes others (trip). */
+static struct pd_vhost_lane devices[2], drivers[2];
+static struct pd_mem_table tables[2];
+static uint8_t *areas[2];
 static struct pd_buffer *out[PD_VECTOR_MAX];
+static __thread unsigned first_out; /* of them, the first that this thread sends */
 static uint32_t stop;
 static struct config now;
 
@@ -83,9 +87,10 @@ static void lane_end(struct pd_vhost_lane *lane, enum pd_dir dir)
 	pd_vhost_lane_fini(lane);
 }
 
-/* Both ends of one ring, and frames to send. */
-static void open_ring(struct pd_lane **tx, struct pd_lane **rx)
+/* Both ends of ring `which`, and frames to send. */
+static void open_ring(unsigned which, struct pd_lane **tx, struct pd_lane **rx)
 {
+	struct pd_vhost_lane *device = &devices[which], *driver = &drivers[which];
 	struct pd_vq_layout layout = {
 		.size = SIZE,
 		.hdr_bytes = now.avip ? 48 : 12,
@@ -97,19 +102,19 @@ static void open_ring(struct pd_lane **tx, struct pd_lane **rx)
 		.receive = now.to_driver,
 	};
 	uint64_t bytes = pd_vq_driver_area_bytes(SIZE, 2048);
+	struct pd_mem_table *table = &tables[which];
 
-	lane_make(&device, PD_VHOST_DEVICE);
-	lane_make(&driver, PD_VHOST_DRIVER);
-	table.n = 0;
-	pd_mem_add(&table, &(struct pd_mem_region){GPA, bytes, (uintptr_t)area, area});
-	pd_vq_driver_place(&layout, area, GPA);
-	if (pd_vhost_lane_up(&driver, now.to_driver ? PD_RX : PD_TX, &layout, NULL, -1, -1,
-			     false) ||
-	    pd_vhost_lane_up(&device, now.to_driver ? PD_TX : PD_RX, &layout, &table, -1, -1,
-			     false))
+	lane_make(device, PD_VHOST_DEVICE);
+	lane_make(driver, PD_VHOST_DRIVER);
+	table->n = 0;
+	pd_mem_add(table,
+		   &(struct pd_mem_region){GPA, bytes, (uintptr_t)areas[which], areas[which]});
+	pd_vq_driver_place(&layout, areas[which], GPA);
+	if (pd_vhost_lane_up(driver, now.to_driver ? PD_RX : PD_TX, &layout, NULL, -1, -1, false) ||
+	    pd_vhost_lane_up(device, now.to_driver ? PD_TX : PD_RX, &layout, table, -1, -1, false))
 		die("the ring does not come up");
-	*tx = now.to_driver ? &device.lane : &driver.lane;
-	*rx = now.to_driver ? &driver.lane : &device.lane;
+	*tx = now.to_driver ? &device->lane : &driver->lane;
+	*rx = now.to_driver ? &driver->lane : &device->lane;
 	for (unsigned i = 0; i < PD_VECTOR_MAX; i++) {
 		out[i]->len = out[i]->total_len = now.len;
 		for (uint32_t k = 0; k < now.len; k++)
@@ -117,26 +122,27 @@ static void open_ring(struct pd_lane **tx, struct pd_lane **rx)
 	}
 }
 
-static void close_ring(void)
+static void close_ring(unsigned which)
 {
-	lane_end(&device, now.to_driver ? PD_TX : PD_RX);
-	lane_end(&driver, now.to_driver ? PD_RX : PD_TX);
+	lane_end(&devices[which], now.to_driver ? PD_TX : PD_RX);
+	lane_end(&drivers[which], now.to_driver ? PD_RX : PD_TX);
 }
 
 /* One burst out: frames numbered in their sidecar and their first word. Returns how many. */
 static unsigned send_burst(struct pd_lane *lane, uint64_t *seq)
 {
+	struct pd_buffer **mine = &out[first_out];
 	int n;
 
 	for (unsigned i = 0; i < now.batch; i++) {
 		uint64_t s = *seq + i;
 
-		memcpy(out[i]->data, &s, 8);
-		memcpy(out[i]->sidecar + 11, &s, 8);
-		out[i]->flags |= PD_BUFFER_SIDECAR;
+		memcpy(mine[i]->data, &s, 8);
+		memcpy(mine[i]->sidecar + 11, &s, 8);
+		mine[i]->flags |= PD_BUFFER_SIDECAR;
 	}
 	pd_lock(&lane->side[PD_TX].lock);
-	n = lane->ops->tx(lane, out, now.batch);
+	n = lane->ops->tx(lane, mine, now.batch);
 	if (n > 0)
 		lane->ops->tx_flush(lane);
 	pd_unlock(&lane->side[PD_TX].lock);
@@ -149,7 +155,7 @@ static unsigned send_burst(struct pd_lane *lane, uint64_t *seq)
 /* Read a frame as a program would, and check it. */
 static void check(const struct pd_buffer *b, uint64_t seq)
 {
-	static uint8_t copy[2048];
+	static __thread uint8_t copy[2048];
 	uint64_t in_frame, in_sidecar;
 
 	memcpy(copy, b->data, b->len);
@@ -181,7 +187,6 @@ static void *sender(void *arg)
 {
 	uint64_t seq = 0;
 
-	pin(1);
 	while (!pd_load_relaxed(&stop))
 		if (!send_burst(arg, &seq))
 			pd_cpu_relax();
@@ -194,37 +199,74 @@ static void run_alone(uint64_t frames)
 	struct pd_lane *tx, *rx;
 	uint64_t sent = 0, got = 0;
 
-	open_ring(&tx, &rx);
+	open_ring(0, &tx, &rx);
 	while (got < frames) {
 		send_burst(tx, &sent);
 		while (got < sent)
 			receive_burst(rx, &got);
 	}
-	close_ring();
+	close_ring(0);
 }
 
-/* Frames per second with a thread at each end. */
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The middle of `n` values, which are sorted. */
+static double middle_of(double *values, size_t n)
+{
+	qsort(values, n, sizeof(*values), by_value);
+	return n ? values[n / 2] : 0;
+}
+
+/* Start `run` on the other core. */
+static pthread_t start_other(void *(*run)(void *), void *arg)
+{
+	pthread_t thread;
+
+	pin(1);
+	if (pthread_create(&thread, NULL, run, arg))
+		die("no thread");
+	pin(0);
+	return thread;
+}
+
+/*
+ * Frames per second with a thread at each end: the middle of many short stretches, so that other
+ * programs of the machine, which hold one end up now and then, do not count.
+ */
+#define STRETCH 16384
+#define STRETCHES_MAX 8192
 static double run_threads(double each)
 {
+	static double rates[STRETCHES_MAX];
 	struct pd_lane *tx, *rx;
-	uint64_t got = 0;
+	double begin, start, end;
 	pthread_t thread;
-	double start, took;
+	uint64_t got = 0;
+	size_t n = 0;
 
-	open_ring(&tx, &rx);
+	open_ring(0, &tx, &rx);
 	pd_store_relaxed(&stop, 0);
-	if (pthread_create(&thread, NULL, sender, tx))
-		die("no thread");
-	start = seconds();
+	thread = start_other(sender, tx);
+	start = begin = seconds();
 	do {
-		if (!receive_burst(rx, &got))
-			pd_cpu_relax();
-	} while ((got & 0xfff) > 256 || seconds() - start < each);
-	took = seconds() - start;
+		uint64_t from = got;
+
+		while (got < from + STRETCH)
+			if (!receive_burst(rx, &got))
+				pd_cpu_relax();
+		end = seconds();
+		rates[n++] = (double)(got - from) / (end - start);
+		start = end;
+	} while (end - begin < each && n < STRETCHES_MAX);
 	pd_store_relaxed(&stop, 1);
 	pthread_join(thread, NULL);
-	close_ring();
-	return (double)got / took;
+	close_ring(0);
+	return middle_of(rates, n);
 }
 
 /* The table of everything. */
@@ -250,34 +292,116 @@ static void print_table(double each)
 	}
 }
 
+/* The two rings of a round trip, seen from one end. */
+struct end {
+	struct pd_lane *tx, *rx;
+	uint64_t n;
+};
+
+/* Send each frame back. */
+static void *answer(void *arg)
+{
+	struct end *e = arg;
+	uint64_t got = 0, sent = 0;
+
+	first_out = PD_VECTOR_MAX - 1;
+	while (got < e->n) {
+		if (!receive_burst(e->rx, &got))
+			pd_cpu_relax();
+		else if (!send_burst(e->tx, &sent))
+			die("no room for an answer");
+	}
+	return NULL;
+}
+
+/* The middle of `n` round trips, in ns; what is timed is TRIPS of them together. */
+#define TRIPS 16
+static double run_trip(uint64_t n)
+{
+	struct end here = {.n = n / TRIPS * TRIPS}, there = here;
+	double *times = malloc(n / TRIPS * sizeof(*times)), middle;
+	uint64_t sent = 0, got = 0;
+	pthread_t thread;
+
+	now.batch = 1;
+	now.to_driver = false;
+	open_ring(0, &here.tx, &there.rx);
+	now.to_driver = true;
+	open_ring(1, &there.tx, &here.rx);
+	if (!times)
+		die("no memory");
+	thread = start_other(answer, &there);
+	while (sent < here.n) {
+		double start = seconds();
+		uint64_t end = sent + TRIPS;
+
+		while (sent < end) {
+			send_burst(here.tx, &sent);
+			while (!receive_burst(here.rx, &got))
+				pd_cpu_relax();
+		}
+		times[end / TRIPS - 1] = (seconds() - start) / TRIPS * 1e9;
+	}
+	pthread_join(thread, NULL);
+	middle = middle_of(times, n / TRIPS);
+	free(times);
+	return middle;
+}
+
+/* The row that the arguments from `v` on name. */
+static struct config row_of(char **v)
+{
+	return (struct config){!strcmp(v[0], "packed"), !strcmp(v[1], "driver"),
+			       !strcmp(v[2], "avip"), (uint32_t)atoi(v[3]), (unsigned)atoi(v[4])};
+}
+
+/* What may be asked for. */
+static void check_row(void)
+{
+	if (now.len < 64 || now.len > 2000 || !now.batch || now.batch > PD_VECTOR_MAX)
+		die("BYTES is 64 to 2000, BATCH 1 to 256");
+}
+
 int main(int argc, char **argv)
 {
+	bool threads = argc > 2 && !strcmp(argv[1], "threads");
 	struct pd_buffer_pool *pool;
 	uint32_t idx[PD_VECTOR_MAX];
 	int err;
 
 	pool = pd_buffer_pool_create("bench", PD_VECTOR_MAX, 2048, &err);
-	area = mmap(NULL, pd_vq_driver_area_bytes(SIZE, 2048), PROT_READ | PROT_WRITE,
-		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (!pool || pd_buffer_alloc(pool, idx, PD_VECTOR_MAX) != PD_VECTOR_MAX ||
-	    area == MAP_FAILED)
+	for (unsigned i = 0; i < 2; i++) {
+		areas[i] = mmap(NULL, pd_vq_driver_area_bytes(SIZE, 2048), PROT_READ | PROT_WRITE,
+				MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		if (areas[i] == MAP_FAILED)
+			die("no memory");
+	}
+	if (!pool || pd_buffer_alloc(pool, idx, PD_VECTOR_MAX) != PD_VECTOR_MAX)
 		die("no memory");
 	for (unsigned i = 0; i < PD_VECTOR_MAX; i++)
 		out[i] = pd_buffer_get(idx[i]);
-	if (argc >= 2 && !strcmp(argv[1], "threads")) {
-		print_table(argc > 2 ? atof(argv[2]) : 0.5);
-		return 0;
-	}
-	if (argc != 7) {
-		fprintf(stderr, "usage: ring FRAMES split|packed driver|device avip|virtio BYTES "
-				"BATCH, or ring threads [SECONDS]\n");
+	if (threads && argc == 3) {
+		print_table(atof(argv[2]));
+	} else if (threads && argc == 8) {
+		now = row_of(&argv[3]);
+		check_row();
+		pin(0);
+		printf("%.3f\n", run_threads(atof(argv[2])) / 1e6);
+	} else if (argc == 6 && !strcmp(argv[1], "trip")) {
+		now = row_of((char *[]){argv[3], "device", argv[4], argv[5], "1"});
+		check_row();
+		pin(0);
+		printf("%.1f\n", run_trip(pd_max(strtoull(argv[2], NULL, 0), TRIPS + 0ull)));
+	} else if (argc == 7) {
+		now = row_of(&argv[2]);
+		check_row();
+		run_alone(strtoull(argv[1], NULL, 0));
+	} else {
+		fprintf(stderr,
+			"usage: ring FRAMES split|packed driver|device avip|virtio BYTES BATCH,\n"
+			"       ring threads SECONDS [the same], ring trip N split|packed "
+			"avip|virtio BYTES\n");
 		return 2;
 	}
-	now = (struct config){!strcmp(argv[2], "packed"), !strcmp(argv[3], "driver"),
-			      !strcmp(argv[4], "avip"), (uint32_t)atoi(argv[5]),
-			      (unsigned)atoi(argv[6])};
-	if (now.len < 64 || now.len > 2000 || !now.batch || now.batch > PD_VECTOR_MAX)
-		die("BYTES is 64 to 2000, BATCH 1 to 256");
-	run_alone(strtoull(argv[1], NULL, 0));
 	return 0;
 }

@@ -18,6 +18,7 @@
 #include "base/assert.h"
 #include "base/atomic.h"
 #include "base/compiler.h"
+#include "virtio/prefetch.h"
 #include "virtio/vq.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rings are read in place");
@@ -57,17 +58,15 @@ static PD_ALWAYS_INLINE void pd_ring_block_set(struct pd_vq *vq, struct pd_ring_
 	uint8_t *p = pd_mem_at(vq->mem, &vq->mem_hint, d.addr, &run);
 
 	b->desc[i] = d;
-	if (pd_unlikely(d.len > run || d.flags & VRING_DESC_F_INDIRECT)) {
+	if (pd_refuse(d.len > run) || pd_unlikely(d.flags & VRING_DESC_F_INDIRECT)) {
 		b->p[i] = NULL;
 		return;
 	}
 	b->p[i] = p;
 	if (write) {
-		__builtin_prefetch(p, 1);
-		__builtin_prefetch(p + 64, 1);
+		pd_prefetch_write(p);
 	} else {
-		__builtin_prefetch(p);
-		__builtin_prefetch(p + 64);
+		pd_prefetch_read(p, pd_min(d.len, vq->prefetch_bytes));
 	}
 }
 

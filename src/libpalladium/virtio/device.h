@@ -199,8 +199,9 @@ static PD_ALWAYS_INLINE int pd_device_rx(struct pd_vq *vq, bool packed, bool avi
 		}
 		i = block.at;
 		d = &block.desc[i];
-		if (pd_likely(!d->flags && block.p[i] && d->len >= hdr + !avip &&
-			      d->len - hdr <= PD_FRAME_MAX_BYTES && burst.used < headers->n)) {
+		if (pd_likely(!d->flags && burst.used < headers->n) &&
+		    !pd_refuse(!block.p[i] || d->len < hdr + !avip ||
+			       d->len - hdr > PD_FRAME_MAX_BYTES)) {
 			b = headers->bufs[burst.used++];
 			pd_vq_buffer_set(b, block.p[i] + hdr, d->len - hdr);
 			if (avip)
@@ -325,6 +326,20 @@ int pd_device_fill(struct pd_vq *vq, bool packed, struct pd_ring_block *block,
 int pd_device_tx_all(struct pd_vq *vq, bool packed, uint32_t hdr_bytes,
 		     struct pd_buffer *const *bufs, unsigned n);
 
+/*
+ * Fetch of the block's buffers, beyond what reading the block fetched, what will be written. The
+ * frames are at `bufs`, as many as the block has entries.
+ */
+static PD_ALWAYS_INLINE void pd_device_prepare(const struct pd_vq *vq,
+					       const struct pd_ring_block *block,
+					       struct pd_buffer *const *bufs, uint32_t hdr_bytes)
+{
+	for (unsigned i = 0; i < block->n; i++)
+		if (pd_likely(block->p[i]))
+			pd_prefetch_write_rest(block->p[i], pd_min(hdr_bytes + bufs[i]->total_len,
+								   vq->prefetch_bytes));
+}
+
 /* Copy up to `n` frames out; the lane's tx. */
 static PD_ALWAYS_INLINE int pd_device_tx(struct pd_vq *vq, bool packed, bool avip,
 					 struct pd_buffer *const *bufs, unsigned n)
@@ -355,6 +370,8 @@ static PD_ALWAYS_INLINE int pd_device_tx(struct pd_vq *vq, bool packed, bool avi
 				break;
 			}
 			last = got < (int)want;
+			if (total > PD_PREFETCH_LEAST)
+				pd_device_prepare(vq, &block, &bufs[taken], hdr);
 		}
 		i = block.at;
 		if (!pd_vq_frame_fits(b, avip)) {
@@ -362,8 +379,8 @@ static PD_ALWAYS_INLINE int pd_device_tx(struct pd_vq *vq, bool packed, bool avi
 			err = -EMSGSIZE;
 			break;
 		}
-		if (pd_likely(block.p[i] && block.desc[i].flags == VRING_DESC_F_WRITE &&
-			      block.desc[i].len >= total)) {
+		if (!pd_refuse(!block.p[i] || block.desc[i].flags != VRING_DESC_F_WRITE) &&
+		    pd_likely(block.desc[i].len >= total)) {
 			pd_vq_header_write(block.p[i], b, hdr, avip, 1);
 			pd_vq_frame_gather(block.p[i] + hdr, b);
 			pd_ring_used_stage(vq, packed, pd_ring_single(&block, packed, i), total);

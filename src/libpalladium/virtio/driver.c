@@ -7,7 +7,7 @@
 /* True when `e` names a chain that the device holds; else the ring is broken. */
 static PD_ALWAYS_INLINE bool is_held(struct pd_vq *vq, struct pd_ring_used e)
 {
-	if (pd_likely(e.id < vq->size && vq->slots[e.id].n))
+	if (!pd_refuse(e.id >= vq->size || !vq->slots[e.id].n))
 		return true;
 	pd_vq_break(vq, NOT_HELD);
 	return false;
@@ -188,9 +188,9 @@ static PD_ALWAYS_INLINE int harvest(struct pd_vq *vq, bool packed, uint32_t want
 	while (left && pd_ring_used_load(vq, packed, &r, &e)) {
 		uint32_t n = 1;
 
-		if (pd_unlikely(e.id >= size || !slots[e.id].n))
+		if (pd_refuse(e.id >= size || !slots[e.id].n))
 			return pd_vq_break(vq, NOT_HELD);
-		if (pd_unlikely(e.len > buf_bytes))
+		if (pd_refuse(e.len > buf_bytes))
 			return pd_vq_break(vq, "a used element is longer than its buffer");
 		if (pd_unlikely(ordered)) {
 			n = receive_older(vq, e, seen);
@@ -203,7 +203,8 @@ static PD_ALWAYS_INLINE int harvest(struct pd_vq *vq, bool packed, uint32_t want
 		pd_ring_used_pass(vq, packed, &r, n, n);
 		known -= (int)n;
 		left -= pd_min(left, n);
-		__builtin_prefetch(buffers + (uint64_t)e.id * buf_bytes);
+		pd_prefetch_read(buffers + (uint64_t)e.id * buf_bytes,
+				 pd_min(e.len, vq->prefetch_bytes));
 	}
 	pd_ring_read_end(vq, packed, &r);
 	vq->seen = seen;
@@ -251,14 +252,14 @@ static PD_ALWAYS_INLINE int show_frame(struct pd_vq *vq, bool avip, struct pd_bu
 
 	*needed = 1;
 	len = walk_buffer(vq, &p);
-	if (pd_unlikely(len < hdr))
+	if (pd_refuse(len < hdr))
 		return FRAME_SHORT;
 	if (avip)
 		memcpy(b->sidecar, p, PD_VQ_HDR_SIDECAR);
 	else
 		memcpy(net_hdr, p, hdr);
 	*needed = num_buffers(vq, avip ? b->sidecar : net_hdr, avip);
-	if (pd_unlikely(*needed > PD_VQ_FRAMES_MAX || *needed > vq->size))
+	if (pd_refuse(*needed > PD_VQ_FRAMES_MAX || *needed > vq->size))
 		return pd_vq_break(vq, "a frame stands in more buffers than it can");
 	if (pd_unlikely(*needed > ready || *needed > n))
 		return FRAME_LATER;
@@ -270,14 +271,24 @@ static PD_ALWAYS_INLINE int show_frame(struct pd_vq *vq, bool avip, struct pd_bu
 		pd_vq_buffer_set(bufs[i], p, len);
 		bufs[i - 1]->next = bufs[i]->index;
 	}
-	if (pd_unlikely(total > (avip ? PD_FRAME_MAX_BYTES : vq->frame_max)))
+	if (pd_refuse(total > (avip ? PD_FRAME_MAX_BYTES : vq->frame_max)))
 		return FRAME_LONG;
-	if (pd_unlikely(!total && !avip))
+	if (pd_refuse(!total && !avip))
 		return FRAME_SHORT;
 	b->total_len = total;
 	if (!avip)
 		pd_vq_vnet_read(vq, b, net_hdr);
 	return FRAME_SHOWN;
+}
+
+/* Nothing has come: fetch the buffer that the next frame will stand in. */
+static PD_NOINLINE void fetch_expected(struct pd_vq *vq, bool packed)
+{
+	uint32_t id = pd_ring_expected(vq, packed);
+
+	if (id < vq->size)
+		pd_prefetch_read(pd_driver_buffer(vq, id),
+				 pd_min(vq->buf_bytes, vq->prefetch_early_bytes));
 }
 
 /* pd_driver_rx, for one format and dialect. Data path. */
@@ -350,6 +361,8 @@ static PD_ALWAYS_INLINE int rx(struct pd_vq *vq, bool packed, bool avip,
 	}
 	if (pd_unlikely(vq->staged))
 		*notify = pd_driver_flush(vq, packed);
+	if (!vq->n_shown && pd_unlikely(vq->prefetch_early_bytes))
+		fetch_expected(vq, packed);
 	return vq->n_shown;
 }
 

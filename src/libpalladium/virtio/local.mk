@@ -4,7 +4,8 @@ libpd_la_SOURCES += \
 	src/libpalladium/virtio/device.c src/libpalladium/virtio/device.h \
 	src/libpalladium/virtio/driver.c src/libpalladium/virtio/driver.h \
 	src/libpalladium/virtio/mem.c src/libpalladium/virtio/mem.h \
-	src/libpalladium/virtio/packed.h src/libpalladium/virtio/ring.h \
+	src/libpalladium/virtio/packed.h src/libpalladium/virtio/prefetch.h \
+	src/libpalladium/virtio/refuse.h src/libpalladium/virtio/ring.h \
 	src/libpalladium/virtio/split.h \
 	src/libpalladium/virtio/vq.c src/libpalladium/virtio/vq.h \
 	src/libpalladium/virtio/walk.c

@@ -13,7 +13,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include "base/compiler.h"
+#include "virtio/refuse.h"
 
 /* As many as the vhost-user specification lets a slot number name. */
 #define PD_MEM_REGIONS_MAX 509
@@ -64,7 +64,7 @@ static PD_ALWAYS_INLINE uint8_t *pd_mem_at(const struct pd_mem_table *table, uin
 	const struct pd_mem_region *r = &table->region[*hint];
 	uint64_t off;
 
-	if (pd_unlikely(*hint >= table->n || gpa - r->guest_addr >= r->size)) {
+	if (pd_refuse(*hint >= table->n || gpa - r->guest_addr >= r->size)) {
 		r = pd_mem_find(table, hint, gpa);
 		if (!r)
 			return NULL;

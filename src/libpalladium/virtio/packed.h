@@ -215,7 +215,7 @@ static PD_ALWAYS_INLINE int pd_packed_fetch(struct pd_vq *vq, struct pd_ring_blo
 	}
 	b->n = i;
 	b->at = 0;
-	if (pd_unlikely(i < n && (int32_t)(vq->seen - (vq->cursor + ahead + i)) > 0))
+	if (pd_refuse(i < n && (int32_t)(vq->seen - (vq->cursor + ahead + i)) > 0))
 		return pd_vq_break(vq, "a descriptor that was available is not any more");
 	return (int)i;
 }

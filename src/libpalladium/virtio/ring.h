@@ -198,6 +198,14 @@ static PD_ALWAYS_INLINE int pd_ring_used_known(struct pd_vq *vq, bool packed, ui
 	return packed ? (int)vq->size : pd_split_used_known(vq, want, held);
 }
 
+/* The id of the buffer that a device that completes in order will use next: a guess, unchecked. */
+static PD_ALWAYS_INLINE uint32_t pd_ring_expected(const struct pd_vq *vq, bool packed)
+{
+	if (packed)
+		return (uint16_t)(pd_load_relaxed(pd_packed_word(vq, vq->theirs.slot)) >> 32);
+	return pd_load_relaxed(&vq->avail->ring[vq->next & vq->mask]);
+}
+
 /* The next used element, one of those known: whether it is there. */
 static PD_ALWAYS_INLINE bool pd_ring_used_load(const struct pd_vq *vq, bool packed,
 					       const struct pd_ring_reader *r,

@@ -58,7 +58,7 @@ static PD_ALWAYS_INLINE int pd_split_refresh(struct pd_vq *vq, bool device, uint
 	uint16_t now = pd_load_acquire(pd_split_peer_idx(vq, device)); /* (P) */
 	uint16_t n = now - vq->next;
 
-	if (pd_unlikely(n > most))
+	if (pd_refuse(n > most))
 		return pd_vq_break(vq, "the peer's index jumped");
 	vq->peer_idx = now;
 	return n;
@@ -143,7 +143,7 @@ static PD_ALWAYS_INLINE int pd_split_fetch(struct pd_vq *vq, struct pd_ring_bloc
 		b->head[i] = head;
 		__builtin_prefetch(&vq->desc[head & vq->mask]);
 	}
-	if (pd_unlikely(bad))
+	if (pd_refuse(bad))
 		return pd_vq_break(vq, "an avail entry names no descriptor");
 	for (unsigned i = 0; i < n; i++)
 		pd_ring_block_set(vq, b, i, pd_split_desc_load(&vq->desc[b->head[i]]), write);

@@ -213,6 +213,10 @@ struct pd_vq {
 	 */
 	uint32_t need;
 	uint32_t frame_max; /* of what is received: PD_FRAME_MAX_BYTES, or PD_FRAME_LARGE_BYTES */
+	/* Of a frame, how many bytes are fetched into the cache before they are read or written, and of
+	 * the buffer that a driver's next frame comes to, before that is there. */
+	uint32_t prefetch_bytes;
+	uint32_t prefetch_early_bytes;
 	const char *broken; /* why the peer's ring cannot be used any more, or NULL */
 	struct pd_vq_counts counts;
 	/* What the last rx showed and has not been consumed. */

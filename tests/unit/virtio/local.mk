@@ -2,7 +2,7 @@
 VIRTIO_TESTS = tests/unit/virtio/test_mem tests/unit/virtio/test_device_ring tests/unit/virtio/test_device_rx \
 	tests/unit/virtio/test_device_tx tests/unit/virtio/test_device_hostile tests/unit/virtio/test_driver \
 	tests/unit/virtio/test_packed_device tests/unit/virtio/test_packed_driver \
-	tests/unit/virtio/test_lane tests/unit/virtio/test_rings
+	tests/unit/virtio/test_lane tests/unit/virtio/test_prefetch tests/unit/virtio/test_rings
 VIRTIO_UTIL = tests/unit/virtio/ring_util.c tests/unit/virtio/ring_util.h
 VIRTIO_DRIVER = $(VIRTIO_UTIL) tests/unit/virtio/driver_rig.h
 VIRTIO_RIG = $(VIRTIO_UTIL) tests/unit/virtio/device_rig.c tests/unit/virtio/device_rig.h
@@ -10,6 +10,9 @@ if HAVE_CMOCKA
 check_PROGRAMS += $(VIRTIO_TESTS)
 TESTS += $(VIRTIO_TESTS)
 endif
+tests_unit_virtio_test_prefetch_SOURCES = tests/unit/virtio/test_prefetch.c $(VIRTIO_UTIL)
+tests_unit_virtio_test_prefetch_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_virtio_test_prefetch_LDADD = $(PD_UNIT_LIBS)
 tests_unit_virtio_test_mem_SOURCES = tests/unit/virtio/test_mem.c $(VIRTIO_UTIL)
 tests_unit_virtio_test_mem_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_virtio_test_mem_LDADD = $(PD_UNIT_LIBS)

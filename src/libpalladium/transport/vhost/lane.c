@@ -11,6 +11,7 @@
 #include <linux/virtio_net.h>
 
 #include "base/sys.h"
+#include "config/vars.h"
 #include "counters/counters.h"
 #include "transport/transport.h"
 #include "transport/vhost/eventfd.h"
@@ -523,6 +524,9 @@ int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct p
 		pd_assert(!lane->lane.side[!dir].up);
 		lane->lane.ops = ops;
 	}
+	vq->prefetch_bytes =
+		(uint32_t)(dir == PD_RX ? pd_vars.rx_prefetch_bytes : pd_vars.tx_prefetch_bytes);
+	vq->prefetch_early_bytes = (uint32_t)pd_vars.rx_prefetch_bytes_before_poll;
 	vq->signalled_valid = false;
 	lane->reported[dir] = false;
 	lane->accused[dir] = NULL;

@@ -179,9 +179,12 @@ static inline size_t pd_packet_front_bytes(const struct pd_packet *s)
 /* After a change of the options: whether messages get ancillary data, or something in front. */
 static inline void pd_packet_note_control(struct pd_packet *s)
 {
-	s->any_front = s->inline_mode || s->vnet_hdr;
-	s->any_control = s->timestamps || s->timestamping || s->rxq_ovfl || s->auxdata ||
-			 (s->recv_metadata && !s->inline_mode);
+	bool control = s->timestamps || s->timestamping || s->rxq_ovfl || s->auxdata ||
+		       (s->recv_metadata && !s->inline_mode);
+
+	/* Calls of other threads look at these at the same time. */
+	pd_store_relaxed(&s->any_front, s->inline_mode || s->vnet_hdr);
+	pd_store_relaxed(&s->any_control, control);
 }
 
 /* Whether the socket wants stamps of the frames it receives. */

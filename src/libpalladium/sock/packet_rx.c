@@ -231,7 +231,7 @@ void pd_packet_deliver(const struct pd_packet *s, const struct pd_buffer *b,
 	size_t whole = b->total_len - skip, copied = 0;
 
 	m->msg_flags = 0;
-	if (pd_unlikely(s->any_front)) {
+	if (pd_unlikely(pd_load_relaxed(&s->any_front))) {
 		copied = pd_packet_put_front(s, b, &c);
 		whole += pd_packet_front_bytes(s);
 	}
@@ -245,7 +245,7 @@ void pd_packet_deliver(const struct pd_packet *s, const struct pd_buffer *b,
 	}
 	if (m->msg_name)
 		pd_packet_put_source(b, m);
-	if (pd_unlikely((m->msg_control && m->msg_controllen) || s->any_control))
+	if (pd_unlikely((m->msg_control && m->msg_controllen) || pd_load_relaxed(&s->any_control)))
 		pd_packet_put_control(s, b, queued, m, b->total_len - skip);
 	else
 		m->msg_controllen = 0;

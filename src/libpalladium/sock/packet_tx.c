@@ -276,7 +276,7 @@ static int pd_tx_build(struct pd_tx_run *run, const struct msghdr *m)
 {
 	const struct iovec *iov = m->msg_iov;
 	size_t count = m->msg_iovlen, offset = 0;
-	const bool front = run->s->any_front;
+	const bool front = pd_load_relaxed(&run->s->any_front);
 	struct pd_buffer *head, *tail = NULL;
 	int ret;
 

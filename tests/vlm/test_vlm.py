@@ -91,7 +91,7 @@ def test_each_fault_is_found(sock, fault):
     """One frame in a hundred suffers; the run fails and says which count tells of it."""
     with peer(sock, "keep", f"{fault}=100"):
         code, r = judge(sock, "--frames", 5000, "--size", "64-300", "--expect", "echo",
-                        "--loss-after", "0.3")
+                        "--loss-after", 3)
     found = failures(r)
     assert (code, r["result"]) == (1, "failed")
     # An invented number is one frame missing as well; a frame given up may still come.

@@ -141,3 +141,28 @@ say("parent", of_huge_pages())
 """, PORTS.replace("64", "256"), PALLADIUM_RX_BUFS=4096, PALLADIUM_TX_BUFS=64,
                      PALLADIUM_MEM_ALLOC_TYPE="hugepages")
     assert out.splitlines() == ["child", "parent 18432"]
+
+
+def test_a_port_for_which_there_are_no_descriptors_is_not_heard():
+    """Whatever the number at which the descriptors end, a socket that hears all ports works with those that could be opened."""
+    on_ports("""
+import resource
+for limit in range(6, 40):
+    child = os.fork()
+    if not child:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        try:
+            all_ports, one = packet(), packet()
+        except OSError:
+            os._exit(0)
+        for s in (all_ports, one):
+            attempt(s.bind, (A, ETH_P_ALL)) if s is one else None
+            for _ in range(3):
+                attempt(one.send, frame())
+                attempt(s.recv, 100, MSG_DONTWAIT)
+                attempt(s.recvmsg_into, [bytearray(10), bytearray(10)], 0, MSG_DONTWAIT)
+                attempt(select.select, [s], [s], [], 0)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert status == 0, (limit, status)
+""", PALLADIUM_TRACELEVEL="none")

@@ -39,8 +39,11 @@ struct pd_lease_page {
 	uint64_t owner[PD_PORTS_MAX]; /* 0: nobody */
 };
 
-/* In an owner's word: it is opening the port, so its other threads may not touch the lanes yet. Above every process id. */
-#define PD_LEASE_OPENING (1ull << 63)
+/*
+ * In an owner's word: it has the port, which it is opening, or keeps closed with its partner; there are no lanes yet. Above every process
+ * id.
+ */
+#define PD_LEASE_CLAIMED (1ull << 63)
 
 struct pd_port pd_ports[PD_PORTS_MAX];
 unsigned pd_port_count;
@@ -302,7 +305,7 @@ static int pd_process_start_time(pid_t pid, uint32_t *start)
 /* True when the process that `word` names still runs. */
 static bool pd_lease_owner_lives(uint64_t word)
 {
-	pid_t pid = (pid_t)((word & ~PD_LEASE_OPENING) >> 32);
+	pid_t pid = (pid_t)((word & ~PD_LEASE_CLAIMED) >> 32);
 	uint32_t start = 0;
 	int ret = pd_process_start_time(pid, &start);
 
@@ -370,6 +373,21 @@ static void pd_port_place_progress(void)
 		pd_warn("port", "PALLADIUM_INTERNAL_THREAD_CPUSET is too long: ignored");
 }
 
+/* Whether this process has the port of the word `owner`, usable or claimed. */
+static bool pd_lease_is_ours(uint64_t owner)
+{
+	return (owner & ~PD_LEASE_CLAIMED) == pd_lease_self;
+}
+
+/* Make the word of `port`, if this process has it, `word`. pd_control held. */
+static void pd_lease_write(struct pd_port *port, uint64_t word)
+{
+	uint64_t owner = pd_lease ? pd_load_acquire(&pd_lease->owner[port->index]) : 0;
+
+	if (owner && pd_lease_is_ours(owner))
+		pd_cas(&pd_lease->owner[port->index], &owner, word);
+}
+
 /* pd_port_open with pd_control held. */
 static int pd_port_open_locked(struct pd_port *port)
 {
@@ -416,6 +434,9 @@ int pd_port_open(struct pd_port *port)
 		return 0;
 	pd_lock(&pd_control);
 	ret = pd_port_open_locked(port);
+	if (!ret)
+		pd_lease_write(port,
+			       pd_lease_self); /* claimed with its partner: now it can be used */
 	pd_unlock(&pd_control);
 	return ret;
 }
@@ -423,16 +444,13 @@ int pd_port_open(struct pd_port *port)
 /* pd_port_close with pd_control held. */
 static void pd_port_close_locked(struct pd_port *port, const char *reason)
 {
-	uint64_t self = pd_lease_self;
-
 	if (port->state != PD_PORT_CLOSED) {
 		port->transport->close(port);
 		if (!pd_ports_ended)
 			pd_port_forget_lanes(port);
 		pd_port_set_state(port, PD_PORT_CLOSED, reason);
 	}
-	if (pd_lease)
-		pd_cas(&pd_lease->owner[port->index], &self, 0);
+	pd_lease_write(port, 0);
 }
 
 void pd_port_close(struct pd_port *port)
@@ -484,7 +502,7 @@ static void pd_lease_on_event(struct pd_progress_fd *entry, uint32_t revents)
 		struct pd_port *port = &pd_ports[i];
 		uint64_t owner = pd_load_acquire(&pd_lease->owner[i]);
 
-		if (port->state == PD_PORT_CLOSED || !owner || owner == pd_lease_self)
+		if (port->state == PD_PORT_CLOSED || !owner || pd_lease_is_ours(owner))
 			continue;
 		pd_lease_reopen[i] = true;
 		pd_port_close_locked(port, "another process of the family uses it");
@@ -499,36 +517,35 @@ static bool pd_lease_claim(struct pd_port *port)
 {
 	uint64_t owner = pd_load_acquire(&pd_lease->owner[port->index]);
 
-	if (owner == pd_lease_self)
+	if (pd_lease_is_ours(owner))
 		return true;
 	if (owner && pd_lease_owner_lives(owner))
 		return false;
-	return pd_cas(&pd_lease->owner[port->index], &owner, pd_lease_self | PD_LEASE_OPENING);
+	return pd_cas(&pd_lease->owner[port->index], &owner, pd_lease_self | PD_LEASE_CLAIMED);
 }
 
 /*
- * What was claimed is open: the other threads may use it. Or it could not be: it is nobody's again. A port that is only claimed with its
- * partner is opened if it was open before, else at its own first use. pd_control held. True when it is ours.
+ * What was claimed is open: it may be used. Or it could not be opened: it is nobody's again. A port that is only claimed with its partner
+ * is opened if it was open before, else stays claimed until its own first use. pd_control held. True when it is ours.
  */
 static bool pd_lease_settle(struct pd_port *port, bool open)
 {
-	uint64_t owner = pd_lease_self | PD_LEASE_OPENING;
-	bool ours = true;
-
-	if (open || pd_lease_reopen[port->index])
-		ours = pd_port_open_locked(port) == 0;
-	if (ours)
+	if ((open || pd_lease_reopen[port->index]) && pd_port_open_locked(port) < 0) {
+		pd_lease_write(port, 0);
+		return false;
+	}
+	if (port->state != PD_PORT_CLOSED) {
 		pd_lease_reopen[port->index] = false;
-	if (!pd_cas(&pd_lease->owner[port->index], &owner, ours ? pd_lease_self : 0) && !ours)
-		pd_cas(&pd_lease->owner[port->index], &owner, 0); /* it was ours before */
-	return ours;
+		pd_lease_write(port, pd_lease_self);
+	}
+	return true;
 }
 
 /* Claim `port` and its partner, the lower index first: whoever has that one has both. pd_control held. */
 static bool pd_lease_claim_pair(struct pd_port *port, struct pd_port *partner)
 {
 	struct pd_port *first = port, *second = partner;
-	uint64_t mark = pd_lease_self | PD_LEASE_OPENING;
+	uint64_t mark = pd_lease_self | PD_LEASE_CLAIMED;
 
 	if (!partner)
 		return pd_lease_claim(port);
@@ -564,6 +581,8 @@ bool pd_port_lease_take_slow(struct pd_port *port)
 	taken = pd_lease_settle(port, true);
 	if (partner)
 		pd_lease_settle(partner, false);
+	if (partner && !taken && partner->state == PD_PORT_CLOSED)
+		pd_lease_write(partner, 0);
 out:
 	pd_unlock(&pd_control);
 	return taken;

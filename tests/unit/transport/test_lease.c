@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -156,6 +157,43 @@ static void test_a_port_that_was_only_opened_goes_to_the_child_that_uses_it(void
 	assert_int_equal(port->state, PD_PORT_UP);
 }
 
+static void test_a_port_that_cannot_be_opened_is_not_had_with_its_partner(void **state)
+{
+	struct pd_port *port = &pd_ports[0], *partner = &pd_ports[1];
+	struct rlimit was, low;
+
+	pd_ports_close_all();
+	assert_int_equal(pd_port_open(port), 0);
+	assert_true(pd_port_lease_take(port));
+	assert_false(pd_port_lease_held(partner));
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+	low = (struct rlimit){0, was.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+	assert_false(pd_port_lease_take(partner));
+	assert_false(pd_port_lease_take(partner));
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+	assert_null(partner->lanes[0]);
+	assert_true(pd_port_lease_held(port));
+
+	assert_true(pd_port_lease_take(partner));
+	assert_true(pd_port_lease_held(partner));
+	assert_int_equal(port->state, PD_PORT_UP);
+}
+
+static void test_a_port_that_was_kept_for_its_partner_is_had_once_it_is_open(void **state)
+{
+	pd_ports_close_all();
+	assert_int_equal(pd_port_open(&pd_ports[0]), 0);
+	assert_true(pd_port_lease_take(&pd_ports[0]));
+	assert_int_equal(pd_port_open(&pd_ports[1]), 0);
+	assert_true(pd_port_lease_held(&pd_ports[1]));
+	pd_port_close(&pd_ports[0]);
+	assert_true(pd_port_lease_held(&pd_ports[1]));
+	pd_port_close(&pd_ports[1]);
+	assert_false(pd_port_lease_held(&pd_ports[1]));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -163,6 +201,12 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(
 			test_a_port_that_was_only_opened_goes_to_the_child_that_uses_it, setup,
+			teardown),
+		cmocka_unit_test_setup_teardown(
+			test_a_port_that_cannot_be_opened_is_not_had_with_its_partner, setup,
+			teardown),
+		cmocka_unit_test_setup_teardown(
+			test_a_port_that_was_kept_for_its_partner_is_had_once_it_is_open, setup,
 			teardown),
 	};
 

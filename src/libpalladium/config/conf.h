@@ -37,6 +37,7 @@ struct pd_conf_parse {
 	jmp_buf out_of_memory;
 	uint32_t line, column;
 	bool started, ended;
+	bool open_quote;          /* the line or entry at hand has a quotation without its end */
 	struct pd_conf_text last; /* the word read last */
 
 	/* the builders' */
@@ -107,6 +108,9 @@ void pd_conf_port_argument(struct pd_conf_parse *p, struct pd_conf_text arg,
 void pd_conf_port_key(struct pd_conf_parse *p, struct pd_conf_text key, struct pd_conf_text value,
 		      struct pd_conf_place key_place, struct pd_conf_place value_place);
 
+/* The line or entry ends; the port that it made, if any, is left out when it could not be read as a whole. */
+void pd_conf_end_port(struct pd_conf_parse *p, bool whole);
+
 /* True for what may name a port: letters, digits, '_', '-', '.', a letter first, at most 15. */
 bool pd_conf_port_name_ok(struct pd_conf_text name);
 
@@ -115,5 +119,8 @@ uint32_t pd_conf_default_mtu(void);
 
 /* The port at `name` that may be written, or NULL. */
 struct pd_port_config *pd_conf_find_port(struct pd_config *cfg, struct pd_conf_text name);
+
+/* Take `port` out of cfg->ports. */
+void pd_conf_drop_port(struct pd_config *cfg, struct pd_port_config *port);
 
 #endif /* PD_CONFIG_CONF_H */

@@ -190,8 +190,11 @@ void pd_conf_add_packet_rule(struct pd_conf_parse *p, enum pd_conf_use use,
 			     struct pd_conf_text what, struct pd_conf_place place,
 			     struct pd_conf_place what_place)
 {
-	struct pd_conf_rule rule = {
-		.role = PD_ROLE_PACKET, .use = use, .ethertype = -1, .place = place};
+	struct pd_conf_rule rule = {.role = PD_ROLE_PACKET,
+				    .use = use,
+				    .port_column = what_place.column,
+				    .ethertype = -1,
+				    .place = place};
 	const char *colon = memchr(what.s, ':', what.len);
 	struct pd_conf_text port = what, type = {0};
 

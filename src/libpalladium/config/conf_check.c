@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "config/conf.h"
+#include "config/text.h"
 #include "config/vars.h"
 
 /* Whom to tell. */
@@ -116,26 +117,18 @@ static void pd_conf_check_mac(struct pd_conf_check *c, const struct pd_port_conf
 				     other->name, port->name);
 }
 
-/* Take the port at index `i` out. */
-static void pd_conf_drop_port(struct pd_config *cfg, uint32_t i)
-{
-	memmove(&cfg->ports[i], &cfg->ports[i + 1],
-		(cfg->port_count - i - 1) * sizeof(cfg->ports[0]));
-	cfg->port_count--;
-}
-
-/* Any number of descriptors will do for a packed ring alone; else it is rounded down, which is said. */
+/* Any number of descriptors will do for a packed ring alone; where there can be none, it is refused. */
 static void pd_conf_check_ring(struct pd_conf_check *c, struct pd_port_config *port)
 {
-	uint32_t whole = pd_power_of_two_below(port->ring);
 	bool loop = !strcmp(port->transport, "loop");
 
-	if (whole == port->ring || (!loop && port->format != PD_CONF_FORMAT_SPLIT))
+	if (pd_power_of_two_below(port->ring) == port->ring ||
+	    (!loop && port->format != PD_CONF_FORMAT_SPLIT))
 		return;
 	pd_conf_error(c, &port->place,
 		      "port %s: ring: expected a power of two for %s, not %u; using %u", port->name,
-		      loop ? "a loop" : "format=split", port->ring, whole);
-	port->ring = whole;
+		      loop ? "a loop" : "format=split", port->ring, PD_CONF_RING_DEFAULT);
+	port->ring = PD_CONF_RING_DEFAULT;
 }
 
 /* All that concerns ports. */
@@ -159,7 +152,7 @@ static void pd_conf_check_ports(struct pd_conf_check *c)
 		if (ok)
 			i++;
 		else
-			pd_conf_drop_port(cfg, i);
+			pd_conf_drop_port(cfg, port);
 	}
 	for (uint32_t i = 0; i < cfg->port_count; i++) {
 		struct pd_port_config *port = &cfg->ports[i];
@@ -231,6 +224,39 @@ static void pd_conf_check_rules(struct pd_conf_check *c, const struct pd_conf_gr
 		}
 }
 
+/* Warn about the lines of a group that name a port which is not there. */
+static void pd_conf_check_names(struct pd_conf_check *c, const struct pd_conf_group *group)
+{
+	struct pd_text_nearest nearest;
+	struct pd_conf_place place;
+	const char *best;
+	size_t ignored;
+	bool found;
+
+	for (uint32_t i = 0; i < group->rule_count; i++) {
+		const struct pd_conf_rule *rule = &group->rules[i];
+
+		if (rule->role != PD_ROLE_PACKET || !strcmp(rule->port_glob, "*"))
+			continue;
+		found = false;
+		pd_text_nearest_begin(&nearest, rule->port_glob, strlen(rule->port_glob));
+		for (uint32_t j = 0; j < c->cfg->port_count; j++) {
+			const char *name = c->cfg->ports[j].name;
+
+			found |= !fnmatch(rule->port_glob, name, 0);
+			pd_text_nearest_offer(&nearest, name, strlen(name));
+		}
+		if (found)
+			continue;
+		place = rule->place;
+		place.column = rule->port_column;
+		best = pd_text_nearest_end(&nearest, &ignored);
+		pd_conf_warn(c, &place, "nothing reaches this line: there is no port %s%s%s%s",
+			     rule->port_glob, best ? "; did you mean " : "", best ? best : "",
+			     best ? "?" : "");
+	}
+}
+
 void pd_config_finish(struct pd_config *cfg, pd_conf_message_fn message, void *ctx)
 {
 	struct pd_conf_check c = {cfg, message, ctx};
@@ -240,6 +266,7 @@ void pd_config_finish(struct pd_config *cfg, pd_conf_message_fn message, void *c
 		const struct pd_conf_group *group = &cfg->groups[i];
 
 		pd_conf_check_rules(&c, group);
+		pd_conf_check_names(&c, group);
 		for (uint32_t j = 0; j < i; j++) {
 			const struct pd_conf_group *first = &cfg->groups[j];
 

@@ -69,8 +69,8 @@ input:
 lines:
 	%empty
 |	lines EOL
-|	lines statement EOL		{ yyerrok; }
-|	lines error EOL		{ yyerrok; }
+|	lines statement EOL		{ yyerrok; pd_conf_end_port(p, true); }
+|	lines error EOL		{ yyerrok; pd_conf_end_port(p, true); }
 ;
 
 statement:
@@ -158,8 +158,8 @@ key:
 entries:
 	%empty
 |	entries EOL
-|	entries entry EOL
-|	entries error EOL	{ yyerrok; }
+|	entries entry EOL	{ pd_conf_end_port(p, true); }
+|	entries error EOL	{ yyerrok; pd_conf_end_port(p, false); }
 ;
 
 entry:

@@ -69,6 +69,13 @@ struct pd_port_config *pd_conf_find_port(struct pd_config *cfg, struct pd_conf_t
 	return NULL;
 }
 
+void pd_conf_drop_port(struct pd_config *cfg, struct pd_port_config *port)
+{
+	struct pd_port_config *end = &cfg->ports[cfg->port_count--];
+
+	memmove(port, port + 1, (size_t)(end - (port + 1)) * sizeof(*port));
+}
+
 /* The row of a transport, or NULL. */
 static const struct pd_conf_transport *pd_conf_transport(struct pd_conf_text name)
 {
@@ -596,6 +603,16 @@ static void pd_conf_unknown_transport(struct pd_conf_parse *p, struct pd_conf_te
 		      "the port is left out",
 		      pd_conf_transport_names(names, sizeof(names)), PD_CONF_SHOWN(name),
 		      best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
+}
+
+void pd_conf_end_port(struct pd_conf_parse *p, bool whole)
+{
+	if (p->port != &p->scratch && (!whole || p->open_quote)) {
+		pd_conf_error(p, &p->port->place, "port %s is left out", p->port->name);
+		pd_conf_drop_port(p->cfg, p->port);
+	}
+	p->open_quote = false;
+	pd_conf_use_scratch(p);
 }
 
 void pd_conf_begin_port(struct pd_conf_parse *p, struct pd_conf_text name,

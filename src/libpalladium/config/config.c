@@ -127,6 +127,17 @@ int pd_config_read_file(struct pd_config *cfg, const char *path, pd_conf_message
 	return ret;
 }
 
+int pd_config_read_either(struct pd_config *cfg, const char **path, const char *other,
+			  pd_conf_message_fn message, void *ctx)
+{
+	int ret = pd_config_read_file(cfg, *path, message, ctx);
+
+	if (ret != -ENOENT || !other || !strcmp(*path, other))
+		return ret;
+	*path = other;
+	return pd_config_read_file(cfg, other, message, ctx);
+}
+
 /* Mistakes of one source that are shown; a file that is no configuration at all has one in each word. */
 #define PD_CONFIG_SHOWN_MAX 20
 
@@ -186,19 +197,24 @@ int pd_config_load(struct pd_config **out)
 {
 	struct pd_config_messages messages = {0, 0};
 	struct pd_config *cfg = pd_config_new();
+	bool named = pd_vars_is_set(&pd_vars, &pd_vars.config_file);
 	const char *path = pd_vars.config_file;
-	int ret;
+	int ret = 0;
 
 	if (!cfg)
 		return -ENOMEM;
-	ret = *path ? pd_config_read_file(cfg, path, pd_config_log_message, &messages) : 0;
+	if (*path)
+		ret = pd_config_read_either(cfg, &path, named ? NULL : PD_CONF_ETC_FILE,
+					    pd_config_log_message, &messages);
 	pd_config_log_rest(&messages, path);
 	if (ret == -ENOMEM)
 		goto err_free;
-	if (ret == -ENOENT && !pd_vars_is_set(&pd_vars, &pd_vars.config_file))
+	if (ret == -ENOENT && !named)
 		pd_details("config", "%s does not exist", path);
 	else if (ret < 0)
 		pd_warn("config", "%s: %s", path, pd_strerror(ret));
+	else if (*path)
+		pd_details("config", "%s is read", path);
 	ret = pd_config_parse_ports(cfg, "PALLADIUM_PORTS", pd_vars.ports, strlen(pd_vars.ports),
 				    pd_config_log_message, &messages);
 	pd_config_log_rest(&messages, "PALLADIUM_PORTS");

@@ -35,6 +35,8 @@
 #define PD_CONF_MTU_DEFAULT 1500
 #define PD_CONF_MTU_MAX 12226 /* MTU + 14 octets of Ethernet header <= 12,240 */
 #define PD_CONF_FILE_BYTES_MAX (1u << 20)
+/* Where a user puts the file, wherever the library is installed. */
+#define PD_CONF_ETC_FILE "/etc/libpalladium.conf"
 
 enum pd_conf_mode {
 	PD_CONF_MODE_CONNECT,
@@ -150,6 +152,7 @@ struct pd_conf_rule {
 	bool has_second;
 	struct pd_conf_pattern first, second;
 	char port_glob[PD_CONF_NAME_MAX]; /* role packet */
+	uint32_t port_column;             /* role packet; where port_glob stands */
 	int32_t ethertype;                /* role packet; host order, -1: any */
 	struct pd_conf_place place;
 };
@@ -218,6 +221,10 @@ int pd_config_parse_ports(struct pd_config *cfg, const char *name, const char *t
  */
 int pd_config_read_file(struct pd_config *cfg, const char *path, pd_conf_message_fn message,
 			void *ctx);
+
+/* The same for the file at *path or, where that does not exist, for `other` (or NULL), which *path is then. */
+int pd_config_read_either(struct pd_config *cfg, const char **path, const char *other,
+			  pd_conf_message_fn message, void *ctx);
 
 /*
  * What can be said only at the end: makes the partners of loop ports, gives MAC addresses to ports

@@ -431,6 +431,32 @@ void pd_vars_reset(struct pd_vars *vars)
 	memset(vars->set_bits, 0, sizeof(vars->set_bits));
 }
 
+/* Ranges that the table cannot say. */
+static void pd_vars_check(struct pd_vars_reader *r)
+{
+	struct pd_vars *vars = r->vars;
+	const struct pd_var_desc *max_ms =
+		&pd_var_descs[pd_var_row(offsetof(struct pd_vars, reconnect_max_ms))];
+
+	if (vars->mtu && vars->mtu < PD_CONF_MTU_MIN) {
+		pd_vars_say(r, PD_LOG_WARN,
+			    "PALLADIUM_MTU=%d is out of range: expected a number from %d to %d "
+			    "(octets), or 0, which leaves the MTU at %d; using 0",
+			    vars->mtu, PD_CONF_MTU_MIN, PD_CONF_MTU_MAX, PD_CONF_MTU_DEFAULT);
+		vars->mtu = 0;
+	}
+	if (vars->reconnect_max_ms < vars->reconnect_min_ms) {
+		int using = pd_max((int)max_ms->default_number, vars->reconnect_min_ms);
+
+		pd_vars_say(r, PD_LOG_WARN,
+			    "PALLADIUM_RECONNECT_MAX_MS=%d is out of range: expected a number from "
+			    "%d (PALLADIUM_RECONNECT_MIN_MS) to %lld (ms); using %d",
+			    vars->reconnect_max_ms, vars->reconnect_min_ms, (long long)max_ms->max,
+			    using);
+		vars->reconnect_max_ms = using;
+	}
+}
+
 int pd_vars_parse(struct pd_vars *vars, char *const *env, pd_var_message_fn message, void *ctx)
 {
 	struct pd_vars_reader r = {.vars = vars, .message = message, .ctx = ctx};
@@ -444,21 +470,7 @@ int pd_vars_parse(struct pd_vars *vars, char *const *env, pd_var_message_fn mess
 			return ret;
 	}
 	pd_vars_apply_spec(vars);
-	if (vars->mtu && vars->mtu < PD_CONF_MTU_MIN) {
-		pd_vars_say(&r, PD_LOG_WARN,
-			    "PALLADIUM_MTU=%d is less than an MTU can be: using %d (0 leaves the "
-			    "MTU at %d)",
-			    vars->mtu, PD_CONF_MTU_MIN, PD_CONF_MTU_DEFAULT);
-		vars->mtu = PD_CONF_MTU_MIN;
-	}
-	if (vars->reconnect_max_ms < vars->reconnect_min_ms) {
-		pd_vars_say(
-			&r, PD_LOG_WARN,
-			"PALLADIUM_RECONNECT_MAX_MS=%d is less than PALLADIUM_RECONNECT_MIN_MS=%d: "
-			"using %d for both",
-			vars->reconnect_max_ms, vars->reconnect_min_ms, vars->reconnect_min_ms);
-		vars->reconnect_max_ms = vars->reconnect_min_ms;
-	}
+	pd_vars_check(&r);
 	return r.mistakes;
 }
 

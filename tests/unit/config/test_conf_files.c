@@ -37,6 +37,34 @@ static void test_reading_files(void **state)
 	unlink(path);
 }
 
+/* Who installs under a prefix has no file there at first; the one of /etc counts then. */
+static void test_the_other_file_is_read_where_the_first_is_missing(void **state)
+{
+	char there[] = "/tmp/pd-test-conf-XXXXXX", missing[] = "/tmp/pd-test-conf-XXXXXX";
+	int fd = mkstemp(there), gone = mkstemp(missing);
+	const char *path = missing;
+
+	assert_true(fd >= 0 && gone >= 0);
+	unlink(missing);
+	assert_int_equal(write(fd, "port pd0 loop:pd1\n", 18), 18);
+	begin();
+	assert_int_equal(pd_config_read_either(cfg, &path, NULL, say, NULL), -ENOENT);
+	assert_ptr_equal(path, missing);
+	assert_int_equal(pd_config_read_either(cfg, &path, there, say, NULL), 0);
+	assert_ptr_equal(path, there);
+	assert_int_equal(cfg->port_count, 1);
+	/* One that is there counts alone, whatever it says. */
+	begin();
+	assert_int_equal(ftruncate(fd, 0), 0);
+	assert_int_equal(pd_config_read_either(cfg, &path, missing, say, NULL), 0);
+	assert_ptr_equal(path, there);
+	path = "/tmp";
+	assert_int_equal(pd_config_read_either(cfg, &path, there, say, NULL), -EISDIR);
+	unlink(there);
+	close(fd);
+	close(gone);
+}
+
 /* The example of the tree is understood to the last word. */
 static void test_the_example_is_clean(void **state)
 {
@@ -149,6 +177,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_terminals_are_spared),
 		cmocka_unit_test(test_reading_files),
+		cmocka_unit_test(test_the_other_file_is_read_where_the_first_is_missing),
 		cmocka_unit_test(test_the_example_is_clean),
 		cmocka_unit_test(test_random_bytes_never_hurt),
 		cmocka_unit_test(test_random_words_never_hurt),

@@ -127,14 +127,14 @@ static void test_sizes_of_rings(void **state)
 	     "port pd5 vhost-user:/5 ring=512 format=split\n");
 	assert_string_equal(said,
 			    "error f:3:6: port pd2: ring: expected a power of two for "
-			    "format=split, not 1000; using 512\n"
+			    "format=split, not 1000; using 256\n"
 			    "error f:4:6: port pd3: ring: expected a power of two for a loop, not "
-			    "5; using 4\n");
+			    "5; using 256\n");
 	assert_int_equal(pd_config_port(cfg, "pd0")->ring, 100);
 	assert_int_equal(pd_config_port(cfg, "pd1")->ring, 3);
-	assert_int_equal(pd_config_port(cfg, "pd2")->ring, 512);
-	assert_int_equal(pd_config_port(cfg, "pd3")->ring, 4);
-	assert_int_equal(pd_config_port(cfg, "pd4")->ring, 4);
+	assert_int_equal(pd_config_port(cfg, "pd2")->ring, 256);
+	assert_int_equal(pd_config_port(cfg, "pd3")->ring, 256);
+	assert_int_equal(pd_config_port(cfg, "pd4")->ring, 256);
 	assert_int_equal(pd_config_port(cfg, "pd5")->ring, 512);
 }
 
@@ -378,7 +378,7 @@ static void test_mistakes_in_the_environment(void **state)
 		 "error env:1:19: expected key=value, not the end of the entry\n"},
 		{"pd0=vhost-user:\"/x",
 		 "error env:1:16: expected a word, not a quotation without its end\n"
-		 "error env:1:1: port pd0 needs path=, its socket; it is left out\n"},
+		 "error env:1:1: port pd0 is left out\n"},
 		{"pd0=vhost:/x",
 		 "error env:1:5: expected a transport of this build (vhost-user or loop), "
 		 "not \"vhost\"; the port is left out\n"},
@@ -394,6 +394,38 @@ static void test_mistakes_in_the_environment(void **state)
 	ports_over("", "nonsense;pd1=loop:pd2;=;pd3=vhost-user:/x");
 	assert_int_equal(cfg->port_count, 3);
 	assert_int_equal(cfg->error_count, 2);
+}
+
+/* What follows a quotation without its end, nobody can tell: no port is made of the half that was read. */
+static void test_an_entry_that_is_not_read_to_its_end_makes_no_port(void **state)
+{
+	static const char *const entries[] = {"pd0=vhost-user:/tmp/\"x", "pd0=vhost-user:/tmp/x y",
+					      "pd0=vhost-user:/x,mode=listen,path=/tmp/\"x",
+					      "pd0=vhost-user:/x,path=\"/y"};
+	static const char *const lines[] = {"port pd0 vhost-user:/tmp/\"x\n",
+					    "port pd0 vhost-user path=/tmp/\"x\n",
+					    "port pd0 vhost-user:/x mode=\"listen mtu=9000\n"};
+	char text[200];
+
+	for (size_t i = 0; i < PD_ARRAY_SIZE(entries); i++) {
+		snprintf(text, sizeof(text), "pd1=loop:pd2;%s;pd3=vhost-user:/y", entries[i]);
+		ports_over("port pd0 vhost-user:/of_the_file\n", text);
+		assert_non_null(strstr(said, "error env:1:14: port pd0 is left out\n"));
+		assert_int_equal(cfg->error_count, 2);
+		assert_null(pd_config_port(cfg, "pd0"));
+		assert_int_equal(cfg->port_count, 3);
+		assert_string_equal(pd_config_port(cfg, "pd3")->path, "/y");
+	}
+	for (size_t i = 0; i < PD_ARRAY_SIZE(lines); i++) {
+		snprintf(text, sizeof(text), "port pd1 loop:pd2\n%sport pd3 vhost-user:/y\n",
+			 lines[i]);
+		file(text);
+		assert_non_null(strstr(said, "error f:2:6: port pd0 is left out\n"));
+		assert_int_equal(cfg->error_count, 2);
+		assert_null(pd_config_port(cfg, "pd0"));
+		assert_int_equal(cfg->port_count, 3);
+		assert_string_equal(pd_config_port(cfg, "pd3")->path, "/y");
+	}
 }
 
 static void test_the_environment_replaces_ports_of_the_file(void **state)
@@ -424,6 +456,7 @@ int main(void)
 		cmocka_unit_test(test_the_rest_of_a_line_is_read),
 		cmocka_unit_test(test_ports_of_the_environment),
 		cmocka_unit_test(test_mistakes_in_the_environment),
+		cmocka_unit_test(test_an_entry_that_is_not_read_to_its_end_makes_no_port),
 		cmocka_unit_test(test_the_environment_replaces_ports_of_the_file),
 	};
 

@@ -57,7 +57,8 @@ static void test_every_form_of_a_rule(void **state)
 	     "\tuse os packet pd0:0x88f7#tight\n"                  /* 10 */
 	     "use os packet pd1:arp\n"                             /* 11 */
 	     "use os packet lab*\n"                                /* 12 */
-	     "use palladium packet *:*\n");                        /* 13 */
+	     "use palladium packet *:*\n"                          /* 13 */
+	     "port pd0 loop:pd1\nport lab7 loop:lab8\n");
 	assert_string_equal(said, "");
 	assert_int_equal(cfg->group_count, 1);
 	assert_int_equal(cfg->groups[0].rule_count, 13);
@@ -90,6 +91,25 @@ static void test_every_form_of_a_rule(void **state)
 	assert_int_equal(decide_packet("pd1", 0x0806), -11);
 	assert_int_equal(decide_packet("pd1", 3), 13); /* ETH_P_ALL is not only ARP */
 	assert_int_equal(decide_packet("lab7", 3), -12);
+}
+
+/* Ports may come after the rule, and from the environment, so this is said at the end. */
+static void test_a_rule_for_a_port_that_is_not_there_is_told(void **state)
+{
+	static const char rules[] = "use palladium packet eth0\n"
+				    "use palladium packet nosuch\n"
+				    "use os packet  pd_7:arp\n"
+				    "use os packet x*\n"
+				    "use os packet lab*\nuse os packet *\n"
+				    "port lab1 loop:lab2\n";
+
+	ports_over(rules, "eth0=loop:pd77");
+	assert_string_equal(said,
+			    "warning f:2:22: nothing reaches this line: there is no port nosuch\n"
+			    "warning f:3:16: nothing reaches this line: there is no port pd_7; "
+			    "did you mean pd77?\n"
+			    "warning f:4:15: nothing reaches this line: there is no port x*\n");
+	assert_int_equal(cfg->groups[0].rule_count, 6);
 }
 
 static void test_the_first_group_that_matches_decides(void **state)
@@ -218,7 +238,7 @@ static void test_what_nothing_reaches_is_warned_about(void **state)
 	     "use os tcp_server [::]/0:1-100\nuse os tcp_server [fd00::1]:100\n"
 	     "use os tcp_client 1.1.1.1:*\nuse os tcp_client 1.1.1.1:*:*:5\n"
 	     "use os packet pd*\nuse os packet pd1:arp\nuse os packet *:ip\n"
-	     "application-id ping *\n");
+	     "application-id ping *\nport pd1 loop:pd2\n");
 	assert_string_equal(
 		said,
 		"warning f:3:5: nothing reaches this line: line 2 matches all that it would\n"
@@ -281,6 +301,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_form_of_a_rule),
+		cmocka_unit_test(test_a_rule_for_a_port_that_is_not_there_is_told),
 		cmocka_unit_test(test_the_first_group_that_matches_decides),
 		cmocka_unit_test(test_without_rules_everything_is_offloaded),
 		cmocka_unit_test(test_mistakes_in_lines),

@@ -121,10 +121,11 @@ static void test_out_of_range_names_the_range_and_keeps_the_default(void **state
 	assert_int_equal(vars.mtu, 0);
 	assert_int_equal(read_env("PALLADIUM_MTU=10", NULL), 1);
 	assert_string_equal(said.text,
-			    "warn: PALLADIUM_MTU=10 is less than an MTU can be: using 68 "
-			    "(0 leaves the MTU at 1500)\n");
-	assert_int_equal(vars.mtu, 68);
+			    "warn: PALLADIUM_MTU=10 is out of range: expected a number from 68 to "
+			    "12226 (octets), or 0, which leaves the MTU at 1500; using 0\n");
+	assert_int_equal(vars.mtu, 0);
 	assert_int_equal(read_env("PALLADIUM_MTU=68", NULL), 0);
+	assert_int_equal(vars.mtu, 68);
 	assert_int_equal(read_env("PALLADIUM_RX_POLL=-3", NULL), 1);
 	assert_string_equal(said.text,
 			    "warn: PALLADIUM_RX_POLL=-3 is out of range: expected a number from -1 "
@@ -202,6 +203,12 @@ static void test_reconnect_times_are_kept_in_order(void **state)
 	assert_int_equal(read_env("PALLADIUM_RECONNECT_MIN_MS=5s", NULL), 1);
 	assert_int_equal(vars.reconnect_min_ms, 5000);
 	assert_int_equal(vars.reconnect_max_ms, 5000);
+	assert_int_equal(read_env("PALLADIUM_RECONNECT_MAX_MS=10", NULL), 1);
+	assert_string_equal(said.text,
+			    "warn: PALLADIUM_RECONNECT_MAX_MS=10 is out of range: expected a "
+			    "number from 20 (PALLADIUM_RECONNECT_MIN_MS) to 600000 (ms); using "
+			    "1000\n");
+	assert_int_equal(vars.reconnect_max_ms, 1000);
 }
 
 /* A string as long as allowed is kept, one byte more is refused. */

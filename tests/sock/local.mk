@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-SOCK_TESTS = tests/sock/test_cancel.py tests/sock/test_ending.py tests/sock/test_exceptions.py tests/sock/test_exclusive.py tests/sock/test_exit.py tests/sock/test_life.py tests/sock/test_log.py tests/sock/test_memory.py tests/sock/test_options.py \
+SOCK_TESTS = tests/sock/test_cancel.py tests/sock/test_ending.py tests/sock/test_exceptions.py tests/sock/test_exclusive.py tests/sock/test_exit.py tests/sock/test_harmless.py tests/sock/test_life.py tests/sock/test_log.py tests/sock/test_memory.py tests/sock/test_options.py \
 	tests/sock/test_packet.py tests/sock/test_rules.py tests/sock/test_counters.py tests/sock/test_interfaces.py \
 	tests/sock/test_moderation.py tests/sock/test_several.py tests/sock/test_sidecar.py tests/sock/test_tuning.py tests/sock/test_two.py tests/sock/test_vnet.py tests/sock/test_wait.py
 TESTS += $(SOCK_TESTS)

@@ -18,6 +18,7 @@
 #include "base/internal_fd.h"
 #include "base/lib.h"
 #include "base/log.h"
+#include "base/quiet.h"
 #include "base/sys.h"
 
 #define PD_LOG_LINE_MAX 1000
@@ -31,6 +32,7 @@ static struct {
 	uint64_t device, inode;
 } pd_log_stderr;
 static bool pd_log_colours;
+static const char pd_log_colour_off[] = "\033[0m";
 
 static const struct {
 	const char *name, *label, *colour;
@@ -79,7 +81,7 @@ int pd_log_file_open(const char *path)
 
 	if (fd < 0)
 		return fd;
-	fd = pd_sys_open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	fd = pd_quiet_open(name, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW);
 	if (fd < 0 || fd > 2)
 		return fd;
 	high = pd_sys_fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -294,10 +296,33 @@ static int pd_log_prefix(char *line, size_t size, enum pd_log_level level, const
 			pd_log_levels[level].label, details, module);
 }
 
+/*
+ * Write a whole line to `fd`, behind word of those that were lost before. A program is not held up, nor ended, for a
+ * line: what cannot go out now is counted instead.
+ */
+static void pd_log_put(int fd, const char *line, size_t n)
+{
+	static uint32_t lost;
+	uint32_t before = pd_exchange(&lost, 0);
+	char both[PD_LOG_LINE_MAX + 200];
+	int at;
+
+	if (before) {
+		at = pd_log_prefix(both, 150, PD_LOG_WARN, "log");
+		at += snprintf(both + at, 50, "%u line%s lost%s\n", before,
+			       before == 1 ? " was" : "s were",
+			       pd_log_colours ? pd_log_colour_off : "");
+		memcpy(both + at, line, n);
+		line = both;
+		n += (size_t)at;
+	}
+	if (pd_quiet_write(fd, line, n) != (ssize_t)n)
+		pd_fetch_add(&lost, before + 1);
+}
+
 void pd_log_write(enum pd_log_level level, const char *module, const char *fmt, ...)
 {
-	static const char colour_off[] = "\033[0m";
-	char line[PD_LOG_LINE_MAX + sizeof(colour_off)];
+	char line[PD_LOG_LINE_MAX + sizeof(pd_log_colour_off)];
 	int saved = errno, n, m, syslog = pd_load_acquire(&pd_log_syslog.fd);
 	int fd = syslog >= 0 ? syslog : pd_log_descriptor();
 	va_list ap;
@@ -315,11 +340,11 @@ void pd_log_write(enum pd_log_level level, const char *module, const char *fmt, 
 		return;
 	}
 	if (pd_log_colours && *pd_log_levels[level].colour) {
-		memcpy(line + n, colour_off, sizeof(colour_off) - 1);
-		n += (int)sizeof(colour_off) - 1;
+		memcpy(line + n, pd_log_colour_off, sizeof(pd_log_colour_off) - 1);
+		n += (int)sizeof(pd_log_colour_off) - 1;
 	}
 	line[n++] = '\n';
-	pd_sys_write(fd, line, (size_t)n);
+	pd_log_put(fd, line, (size_t)n);
 	errno = saved;
 }
 

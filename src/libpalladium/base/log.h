@@ -5,7 +5,8 @@
  *   PALLADIUM WARN: vhost: pd0: the peer went away, connecting again in 100 ms
  *
  * The level is a relaxed load and a compare, so a line that is not wanted costs nothing. Lines that a peer
- * can cause go through pd_log_ratelimited. Nothing here allocates, uses stdio or touches errno.
+ * can cause go through pd_log_ratelimited. Nothing here allocates, uses stdio or touches errno. No line holds
+ * the program up or ends it (base/quiet.h): one that cannot go out at once is lost, and the next says how many were.
  */
 #ifndef PD_BASE_LOG_H
 #define PD_BASE_LOG_H
@@ -68,7 +69,8 @@ int pd_log_level_parse(const char *name);
 
 /*
  * Open a file of text for lines at its end, made if there is none; "%d" in `path` stands for the process id. Its number is none of
- * the standard streams', which the program may have closed to open its own. Returns the descriptor or -errno.
+ * the standard streams', which the program may have closed to open its own. It never blocks. Returns the descriptor or -errno, which
+ * pd_quiet_strerror explains.
  */
 int pd_log_file_open(const char *path);
 

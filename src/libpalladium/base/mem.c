@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/atomic.h"
@@ -16,6 +15,7 @@
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/quiet.h"
 #include "base/sys.h"
 
 /* Of <linux/memfd.h> and <linux/fcntl.h>, which clash with <fcntl.h> on old systems. */
@@ -122,9 +122,7 @@ static void mem_tell_not(uint64_t bytes, int err)
 /* Give `fd` its size. A size above RLIMIT_FSIZE would be answered with SIGXFSZ, which ends the program. */
 static int mem_file_size(int fd, uint64_t bytes)
 {
-	struct rlimit limit;
-
-	if (!pd_sys_getrlimit(RLIMIT_FSIZE, &limit) && limit.rlim_cur < bytes)
+	if (!pd_quiet_size_is_allowed(bytes))
 		return -EFBIG;
 	return pd_sys_ftruncate(fd, (off_t)bytes);
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/quiet.h"
 #include "base/sys.h"
 #include "config/conf_scan.h"
 #include "config/vars.h"
@@ -189,7 +190,7 @@ static void pd_config_apply_log(const struct pd_config *cfg)
 	} else if (*cfg->log_file) {
 		ret = pd_log_set_file(cfg->log_file);
 		if (ret < 0)
-			pd_warn("config", "log file %s: %s", cfg->log_file, pd_strerror(ret));
+			pd_warn("config", "log file %s: %s", cfg->log_file, pd_quiet_strerror(ret));
 	}
 }
 

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/compiler.h"
+#include "base/quiet.h"
 #include "base/sys.h"
 #include "config/config.h"
 #include "config/text.h"
@@ -496,7 +497,7 @@ static void pd_vars_apply_log(const struct pd_vars *vars)
 	ret = pd_log_set_file(vars->log_file);
 	if (ret < 0)
 		pd_warn("config", "PALLADIUM_LOG_FILE=%s: %s; logging to standard error",
-			vars->log_file, pd_strerror(ret));
+			vars->log_file, pd_quiet_strerror(ret));
 }
 
 /* pd_vars_log_settings, once. */

@@ -22,6 +22,7 @@
 #include "base/compiler.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
+#include "base/quiet.h"
 #include "base/sys.h"
 #include "counters/file.h"
 
@@ -157,6 +158,8 @@ static int pd_ctr_file_fill(int fd, const char *image, size_t bytes)
 	size_t at = 8;
 	ssize_t n;
 
+	if (!pd_quiet_size_is_allowed(bytes))
+		return -EFBIG;
 	while (at < bytes) {
 		n = pd_sys_pwrite(fd, image + at, bytes - at, (off_t)at);
 		if (n == -EINTR)

@@ -8,6 +8,7 @@
 
 #include "base/internal_fd.h"
 #include "base/log.h"
+#include "base/quiet.h"
 #include "base/sys.h"
 #include "counters/report.h"
 
@@ -165,5 +166,5 @@ void pd_ctr_report_write(struct pd_ctr_block *b, const char *port)
 		       *port ? port : "all ports");
 	pd_report_sent(&t, b);
 	pd_report_received(&t, b);
-	pd_sys_write(pd_load_relaxed(&pd_report.fd), t.bytes, t.n);
+	pd_quiet_write(pd_load_relaxed(&pd_report.fd), t.bytes, t.n);
 }

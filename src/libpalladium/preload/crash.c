@@ -14,6 +14,7 @@
 #include "base/atomic.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/quiet.h"
 #include "base/sys.h"
 #include "preload/preload.h"
 
@@ -63,6 +64,7 @@ static void *pd_crash_place(const ucontext_t *uc)
 static void pd_crash_report(int fd, const siginfo_t *info, void *context)
 {
 	struct pd_crash_line line = {.n = 0};
+	struct pd_quiet quiet;
 	void *frames[PD_CRASH_FRAMES], *place = pd_crash_place(context);
 	int n, first = 0;
 
@@ -79,14 +81,17 @@ static void pd_crash_report(int fd, const siginfo_t *info, void *context)
 	pd_crash_text(&line, " of process ");
 	pd_crash_number(&line, (uint64_t)pd_sys_getpid(), 10);
 	pd_crash_text(&line, ", from there outwards:\n");
-	pd_sys_write(fd, line.bytes, line.n);
+	if (pd_quiet_write(fd, line.bytes, line.n) < 0)
+		return;
 	n = backtrace(frames, PD_CRASH_FRAMES);
 	/* Without the handler's own frames, where it can be told. */
 	while (first < n && frames[first] != place)
 		first++;
 	if (first == n)
 		first = 0;
+	pd_quiet_begin(&quiet);
 	backtrace_symbols_fd(frames + first, n - first, fd);
+	pd_quiet_end(&quiet, 0);
 }
 
 /* SIGSEGV, before the program's handler: that, or the default end, follows. */

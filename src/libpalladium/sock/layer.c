@@ -11,6 +11,7 @@
 #include "base/internal_fd.h"
 #include "base/lib.h"
 #include "base/log.h"
+#include "base/quiet.h"
 #include "base/sys.h"
 #include "config/vars.h"
 #include "counters/report.h"
@@ -204,7 +205,7 @@ int pd_sock_layer_start(const struct pd_config *config)
 	ret = pd_ctr_report_start(pd_vars.stats_file);
 	if (ret)
 		pd_warn("sock", "PALLADIUM_STATS_FILE=%s cannot be opened: %s", pd_vars.stats_file,
-			pd_strerror(ret));
+			pd_quiet_strerror(ret));
 	pd_sock_select_init();
 	pd_port_on_receive_end = pd_packet_salvage;
 	pd_hooks.socket = pd_hook_socket;

@@ -382,8 +382,11 @@ void pd_packet_room(struct pd_packet *s)
 static int pd_packet_port_headers(struct pd_packet_port *pp, unsigned n_lanes)
 {
 	for (unsigned i = 0; i < n_lanes; i++) {
-		uint32_t *headers = malloc(PD_TX_HEADERS * sizeof(*headers));
+		uint32_t *headers;
 
+		if (pp->headers[i])
+			continue;
+		headers = malloc(PD_TX_HEADERS * sizeof(*headers));
 		if (!headers)
 			return -ENOMEM;
 		pp->headers[i] = headers;
@@ -440,6 +443,36 @@ static bool pd_packet_port_by_class(const struct pd_port *port)
 }
 
 /*
+ * Make a pool, or say once in a process what could not be had; `smaller` is what makes it need less. Returns it, or NULL with *err.
+ */
+static struct pd_buffer_pool *pd_packet_make_pool(const char *name, uint64_t count, uint32_t bytes,
+						  const char *smaller, int *err)
+{
+	struct pd_buffer_pool *pool = pd_buffer_pool_create(name, (uint32_t)count, bytes, err);
+	unsigned long long needs = count * (sizeof(struct pd_buffer) + bytes);
+	static bool told;
+
+	if (pool)
+		return pool;
+	if (*err == -ENOSPC) /* of the stretch of addresses, which no program knows of */
+		*err = -ENOMEM;
+	if (told)
+		return NULL;
+	told = true;
+	if (pd_buffer_base)
+		pd_err("packet",
+		       "no memory for packet sockets: %llu bytes for the %llu buffers \"%s\" (%s "
+		       "makes it less): %s",
+		       needs, (unsigned long long)count, name, smaller, pd_strerror(*err));
+	else
+		pd_err("packet",
+		       "no memory for packet sockets: %llu bytes of address space for buffers, of "
+		       "which no setting makes less (ulimit -v is the limit): %s",
+		       PD_BUFFER_STRETCH_MIN_BYTES, pd_strerror(*err));
+	return NULL;
+}
+
+/*
  * There is a second socket: one may see what another sends. What waits for it then takes nothing from what is received. pd_taps_lock
  * held.
  */
@@ -450,12 +483,37 @@ static void pd_packet_make_tx_pool(void)
 
 	if (pd_tx_pool != pd_rx_pool)
 		return;
-	pool = pd_buffer_pool_create("tx", (uint32_t)pd_vars.tx_bufs, PD_RX_BUFFER_BYTES, &err);
+	pool = pd_packet_make_pool("tx", pd_vars.tx_bufs, PD_RX_BUFFER_BYTES, "PALLADIUM_TX_BUFS",
+				   &err);
 	if (pool)
 		pd_store_release(&pd_tx_pool, pool);
-	else
-		pd_warn("packet", "no memory for PALLADIUM_TX_BUFS=%llu: %s",
-			(unsigned long long)pd_vars.tx_bufs, pd_strerror(err));
+}
+
+/* What packet sockets need of `port`, but for what an earlier try, which failed, has made. pd_taps_lock held. Returns 0 or -errno. */
+static int pd_packet_port_init(struct pd_port *port)
+{
+	unsigned queues = port->config->queues;
+	struct pd_packet_port *pp = port->sock;
+	int ret;
+
+	if (!pp) {
+		pp = calloc(1, sizeof(*pp));
+		if (pp)
+			pp->taps = pd_taps_new(0);
+		if (!pp || !pp->taps) {
+			free(pp);
+			return -ENOMEM;
+		}
+		pp->by_class = pd_packet_port_by_class(port);
+		pd_bell_init(&pp->lanes_bell);
+		pd_bell_init(&pp->room);
+		port->sock = pp;
+	}
+	ret = pd_packet_port_headers(pp, queues);
+	for (unsigned q = 0; q < queues && !ret; q++)
+		if (!pp->graph[q])
+			pp->graph[q] = pd_packet_graph_new(port, q, &ret);
+	return ret;
 }
 
 int pd_packet_ports_init(void)
@@ -473,31 +531,21 @@ int pd_packet_ports_init(void)
 	pd_packet_lanes = lanes;
 	pd_port_on_lanes = pd_packet_on_lanes;
 	pd_wait_gather = pd_packet_gather;
-	pd_tx_header_pool = pd_buffer_pool_create("tx-iovec", lanes * PD_TX_HEADERS, 0, &ret);
 	if (!pd_tx_header_pool)
-		goto out;
-	for (unsigned i = 0; i < pd_port_count; i++) {
-		struct pd_packet_port *pp = calloc(1, sizeof(*pp));
-
-		if (pp)
-			pp->taps = pd_taps_new(0);
-		if (!pp || !pp->taps) {
-			ret = -ENOMEM;
-			free(pp);
-			goto out;
-		}
-		pp->by_class = pd_packet_port_by_class(&pd_ports[i]);
-		pd_bell_init(&pp->lanes_bell);
-		pd_bell_init(&pp->room);
-		pd_ports[i].sock = pp;
-		ret = pd_packet_port_headers(pp, pd_ports[i].config->queues);
-		for (unsigned q = 0; q < pd_ports[i].config->queues && !ret; q++)
-			pp->graph[q] = pd_packet_graph_new(&pd_ports[i], q, &ret);
+		pd_tx_header_pool = pd_packet_make_pool("tx-iovec", lanes * PD_TX_HEADERS, 0,
+							"queues= of the ports", &ret);
+	for (unsigned i = 0; i < pd_port_count && !ret; i++) {
+		ret = pd_packet_port_init(&pd_ports[i]);
 		if (ret)
-			goto out;
+			pd_log_ratelimited(PD_LOG_ERROR, "packet",
+					   "no memory for packet sockets on %s (queues=%u): %s",
+					   pd_ports[i].name, (unsigned)pd_ports[i].config->queues,
+					   pd_strerror(ret));
 	}
-	pd_rx_pool =
-		pd_buffer_pool_create("rx", (uint32_t)pd_vars.rx_bufs, PD_RX_BUFFER_BYTES, &ret);
+	if (ret)
+		goto out;
+	pd_rx_pool = pd_packet_make_pool("rx", pd_vars.rx_bufs, PD_RX_BUFFER_BYTES,
+					 "PALLADIUM_RX_BUFS", &ret);
 	pd_tx_pool = pd_rx_pool;
 out:
 	pd_unlock(&pd_taps_lock);

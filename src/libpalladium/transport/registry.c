@@ -240,8 +240,16 @@ static void pd_port_count_open(struct pd_port *port)
 {
 	const char *dir =
 		pd_vars_is_set(&pd_vars, &pd_vars.stats_shmem_dir) ? pd_vars.stats_shmem_dir : NULL;
+	static bool told;
+	int ret;
 
-	pd_ctr_open(dir, (unsigned)pd_min(pd_vars.stats_fd_num, PD_CTR_SOCKETS_MAX));
+	ret = pd_ctr_open(dir, (unsigned)pd_min(pd_vars.stats_fd_num, PD_CTR_SOCKETS_MAX));
+	if (ret < 0 && !told) {
+		told = true;
+		pd_warn("counters", "no statistics file%s%s: %s%s", dir ? " in " : "",
+			dir ? dir : "", pd_strerror(ret),
+			ret == -EFBIG ? " (the limit of ulimit -f)" : "");
+	}
 	if (pd_list_empty(&pd_publish_timer.node) && pd_ctr_path())
 		pd_port_publish_next(&pd_publish_timer);
 	if (port->ctr)

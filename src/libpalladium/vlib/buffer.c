@@ -25,7 +25,6 @@
 #include "vlib/buffer.h"
 
 #define PD_STRETCH_MAX_BYTES (16ull << 30)
-#define PD_STRETCH_MIN_BYTES (64ull << 20)
 #define PD_BUFFER_POOLS_MAX 4096
 #define PD_BUFFER_SHIFT 6
 /* Indices gathered before a pool's lock is taken. */
@@ -51,7 +50,7 @@ static int pd_buffer_reserve(void)
 {
 	if (pd_buffer_base)
 		return 0;
-	for (uint64_t size = PD_STRETCH_MAX_BYTES; size >= PD_STRETCH_MIN_BYTES; size /= 2) {
+	for (uint64_t size = PD_STRETCH_MAX_BYTES; size >= PD_BUFFER_STRETCH_MIN_BYTES; size /= 2) {
 		pd_buffer_base = pd_mem_reserve(size);
 		if (!pd_buffer_base)
 			continue;

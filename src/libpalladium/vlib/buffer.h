@@ -83,7 +83,11 @@ struct pd_buffer_pool {
 	const char *name;
 };
 
-extern uint8_t *pd_buffer_base; /* where index 0 would stand */
+extern uint8_t
+	*pd_buffer_base; /* where index 0 would stand; NULL: there is no stretch to hold pools */
+
+/* Address space for pools, at least. */
+#define PD_BUFFER_STRETCH_MIN_BYTES (64ull << 20)
 
 /* The buffer of an index that the caller holds. */
 static inline struct pd_buffer *pd_buffer_get(uint32_t index)

@@ -27,6 +27,7 @@
 #include "base/clock.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
+#include "base/quiet.h"
 #include "base/sys.h"
 #include "counters/counters.h"
 #include "vlib/process.h"
@@ -472,7 +473,7 @@ static int pd_progress_join_cpuset(void)
 
 	for (size_t i = 0; i < PD_ARRAY_SIZE(files) && fd < 0; i++) {
 		snprintf(path, sizeof(path), "%s/%s", pd_progress.cpuset, files[i]);
-		fd = pd_internal_fd(pd_sys_open(path, O_WRONLY | O_CLOEXEC, 0));
+		fd = pd_internal_fd(pd_quiet_open(path, O_WRONLY));
 	}
 	if (fd < 0)
 		return fd;
@@ -552,7 +553,12 @@ int pd_progress_start(void)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 	pd_progress.running = !ret;
-	return -ret;
+	if (ret)
+		pd_log_ratelimited(PD_LOG_ERROR, "progress",
+				   "the progress thread cannot be started (ulimit -u, -v): %s",
+				   pd_strerror(ret));
+	/* To who asks for a port it is a want of resources; EAGAIN would have programs try again, for ever. */
+	return ret == EAGAIN ? -ENOMEM : -ret;
 }
 
 /* Drop every entry, timer and posted work, and the epoll. */

@@ -152,35 +152,30 @@ static uint32_t pd_loop_position(struct pd_lane *lane, enum pd_dir dir)
 
 static int pd_loop_rx(struct pd_lane *lane, struct pd_buffer **bufs, unsigned n)
 {
-	struct pd_loop_ring *ring = pd_loop_ring_of(lane, PD_RX);
+	struct pd_loop_lane *ll = pd_container_of(lane, struct pd_loop_lane, lane);
+	struct pd_loop_ring *ring = ll->ring[PD_RX];
 	uint32_t cursor = lane->side[PD_RX].cursor;
+	unsigned got = pd_min(n, pd_loop_position(lane, PD_RX) - cursor);
 
-	n = pd_min(n, pd_loop_position(lane, PD_RX) - cursor);
-	for (unsigned i = 0; i < n; i++) {
+	for (unsigned i = 0; i < got; i++) {
 		bufs[i] = ring->slot[(cursor + i) & (ring->size - 1)];
 		bufs[i]->rx_port = lane->port;
 		__builtin_prefetch(bufs[i]->sidecar);
 	}
-	return (int)n;
-}
-
-/* pd_loop_rx where checksums may be open. */
-static int pd_loop_rx_offload(struct pd_lane *lane, struct pd_buffer **bufs, unsigned n)
-{
-	struct pd_offload *o = pd_container_of(lane, struct pd_loop_lane, lane)->offload;
-	int got = pd_loop_rx(lane, bufs, n);
-
 	/* Our other end has checked the headers, so there is always something to show. */
-	return got > 0 ? (int)pd_offload_show(o, lane, bufs, (unsigned)got, n) : got;
+	return (int)(ll->offload && got ? pd_offload_show(ll->offload, lane, bufs, got, n) : got);
 }
 
 static void pd_loop_rx_done(struct pd_lane *lane, unsigned n)
 {
-	struct pd_loop_ring *ring = pd_loop_ring_of(lane, PD_RX);
+	struct pd_loop_lane *ll = pd_container_of(lane, struct pd_loop_lane, lane);
+	struct pd_loop_ring *ring = ll->ring[PD_RX];
 	struct pd_lane_side *side = &lane->side[PD_RX];
 	uint64_t bytes = 0, control = 0;
 	int kicks;
 
+	if (ll->offload) /* there are no large frames, so it is as many */
+		n = pd_offload_done(ll->offload, lane, n);
 	if (!n)
 		return;
 	for (unsigned i = 0; i < n; i++) {
@@ -200,14 +195,6 @@ static void pd_loop_rx_done(struct pd_lane *lane, unsigned n)
 	pd_ctr_add(side->ctr, PD_CTR_LANE_RX_BATCHES, 1);
 	pd_ctr_add(side->ctr, kicks ? PD_CTR_LANE_RX_KICKS : PD_CTR_LANE_RX_KICKS_SUPPRESSED, 1);
 	pd_ctr_end(side->ctr, PD_CTR_LANE_RX);
-}
-
-/* pd_loop_rx_done likewise: there are no large frames, so it is as many. */
-static void pd_loop_rx_done_offload(struct pd_lane *lane, unsigned n)
-{
-	struct pd_offload *o = pd_container_of(lane, struct pd_loop_lane, lane)->offload;
-
-	pd_loop_rx_done(lane, pd_offload_done(o, lane, n));
 }
 
 /* The header of a frame that has no sidecar, or is unfinished. */
@@ -343,19 +330,6 @@ static const struct pd_lane_ops pd_loop_lane_ops = {
 	.drain = pd_loop_drain,
 };
 
-/* The same where checksums may be open. */
-static const struct pd_lane_ops pd_loop_lane_offload_ops = {
-	.rx = pd_loop_rx_offload,
-	.rx_done = pd_loop_rx_done_offload,
-	.tx = pd_loop_tx,
-	.tx_all = pd_loop_tx_all,
-	.tx_flush = pd_loop_tx_flush,
-	.position = pd_loop_position,
-	.arm = pd_loop_arm,
-	.disarm = pd_loop_disarm,
-	.drain = pd_loop_drain,
-};
-
 /* --- ports --------------------------------------------------------------------------------- */
 
 /* What `port` has, or NULL when it is not an open loop port. */
@@ -468,9 +442,7 @@ static int pd_loop_open(struct pd_port *port)
 	loop->partner = partner;
 	offloaded = pd_loop_is_offloaded(port, partner);
 	for (unsigned q = 0; q < port->n_lanes; q++) {
-		pd_port_lane_init(port, &loop->lanes[q].lane,
-				  offloaded ? &pd_loop_lane_offload_ops : &pd_loop_lane_ops,
-				  (uint16_t)q);
+		pd_port_lane_init(port, &loop->lanes[q].lane, &pd_loop_lane_ops, (uint16_t)q);
 		if (offloaded && !ret)
 			loop->lanes[q].offload = pd_offload_new(&ret);
 	}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sockutil import on_ports
+from sockutil import on_ports, same
 
 PORTS = "pd0=loop:pd1,mtu=9000,mac=02:00:00:00:00:07,ip=10.9.0.1/24,ip=fd00::1/64"
 
@@ -59,9 +59,8 @@ print(json.dumps([ethtool(3, 192)[4:36].rstrip(b"\\0").decode(), struct.unpack("
     assert got == ["palladium", 0, "ENOTSUP"]  # the same number as EOPNOTSUPP
 
 
-def test_lists_hold_the_kernels_interfaces_and_the_ports():
-    got = json.loads(on_ports("""
-import ctypes, json
+LISTS = """
+import ctypes, fcntl, json
 libc = ctypes.CDLL(None)
 class Entry(ctypes.Structure):
     pass
@@ -78,8 +77,43 @@ for again in range(100):
             seen.append((e.contents.name.decode(), e.contents.addr[0]))
         e = e.contents.next
     libc.freeifaddrs(first)
+def configured():
+    u, room = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), ctypes.create_string_buffer(40 * 100)
+    used = struct.unpack("i", fcntl.ioctl(u, 0x8912, struct.pack("iP", len(room), ctypes.addressof(room)))[:4])[0]
+    return [room.raw[i:i + 16].rstrip(b"\\0").decode() for i in range(0, used, 40)]
+"""
+
+
+def test_lists_hold_the_kernels_interfaces_and_the_ports():
+    got = json.loads(on_ports(LISTS + """
 print(json.dumps([seen, [n for i, n in socket.if_nameindex()], socket.if_indextoname(socket.if_nametoindex("pd1"))]))
 """, PORTS))
     entries = [tuple(e) for e in got[0]]
     assert {("pd0", 17), ("pd0", 2), ("pd0", 10), ("pd1", 17), ("lo", 17)} <= set(entries)
     assert {"lo", "pd0", "pd1"} <= set(got[1]) and got[2] == "pd1"
+
+
+def test_a_port_that_hides_an_interface_is_listed_alone():
+    got = json.loads(on_ports(LISTS + """
+index = socket.if_nametoindex("lo")
+print(json.dumps([[n for n, family in seen if n == "lo" and family == 17],
+                  [i == index for i, n in socket.if_nameindex() if n == "lo"],
+                  [n for n in configured() if n == "lo"], configured()[-1]]))
+""", "lo=loop:pd1,ip=127.0.0.1/8;pd2=loop:pd3,ip=10.9.0.2/24"))
+    assert got == [["lo"], [True], ["lo"], "pd2"]
+
+
+def test_requests_that_a_port_does_not_know_are_answered_as_of_veth(kernel):
+    same(kernel, """
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for s in (u, packet()):
+    for request in (0x8947, 0x8948, 0x89b1, 0x8929, 0x8917, 0x8915):    # MIIPHY, MIIREG, HWTSTAMP, SLAVE, DSTADDR, ADDR
+        say(hex(request), attempt(fcntl.ioctl, s, request, struct.pack("16s24s", A.encode(), b"")))
+""")
+
+
+def test_the_other_end_of_an_address_is_itself():
+    assert on_ports(ASK + """
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+print(socket.inet_ntoa(ask(u, 0x8917)[4:8]))
+""", PORTS) == "10.9.0.1\n"

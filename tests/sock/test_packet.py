@@ -128,6 +128,36 @@ for name in "preadv2", "preadv64v2", "pwritev2", "pwritev64v2":
 """)
 
 
+def test_vectors_and_maps_that_cannot_be_are_refused_as_the_kernel_does(kernel):
+    same(kernel, """
+a, b = packet(A), packet(B)
+data = ctypes.create_string_buffer(frame(1), 64)
+at = ctypes.addressof(data)
+def vector(*lengths):
+    return (iovec * len(lengths))(*(iovec(at, n) for n in lengths))
+def message(v):
+    return ctypes.byref(msghdr(iov=v, iovlen=len(v)))
+HUGE = 2 ** 64 - 1
+for name, v in (("huge", vector(HUGE)), ("huge behind", vector(60, HUGE)), ("many", vector(*[1] * 1025)),
+                ("the most", vector(*[1] * 1024)), ("fits", vector(60))):
+    v_out = checked(libc.writev(a.fileno(), v, len(v)))
+    m_out = checked(libc.sendmsg(a.fileno(), message(v), MSG_DONTWAIT))
+    say(name, v_out, m_out)
+    if name == "huge behind":
+        continue
+    while not isinstance(attempt(b.recv, 2000, MSG_DONTWAIT), str):
+        pass
+    if name != "huge":
+        say(checked(libc.recvmsg(b.fileno(), message(v), MSG_DONTWAIT)))
+    b.setblocking(False)
+    say(checked(libc.readv(b.fileno(), v, len(v))))
+libc.mmap.restype = ctypes.c_ssize_t
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+for offset in (0, 4096):
+    say("mmap", checked(libc.mmap(None, 4096, 3, 1, a.fileno(), offset)))
+""")
+
+
 def test_vectors_of_messages(kernel):
     same(kernel, DRAIN + """
 a, b = packet(A), packet(B)

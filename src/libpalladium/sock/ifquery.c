@@ -3,7 +3,7 @@
  * Ports as interfaces: what programs ask about them, by name or index, on whatever descriptor is at hand.
  *
  * The answers are those of an Ethernet interface of the kernel that is up; IFF_RUNNING tells whether the peer is there. getifaddrs and
- * if_nameindex give the kernel's list with the ports appended. A list of ours is one allocation per entry behind a header, so that
+ * if_nameindex give the kernel's list with the ports appended; an interface of the kernel that has the name of a port is left out. A list of ours is one allocation per entry behind a header, so that
  * freeifaddrs knows it.
  */
 #include <errno.h>
@@ -61,7 +61,7 @@ static void pd_put_in(struct sockaddr *sa, uint32_t addr)
 	memcpy(sa, &in, sizeof(in));
 }
 
-/* SIOCGIFADDR, NETMASK, BRDADDR. */
+/* SIOCGIFADDR, NETMASK, BRDADDR, DSTADDR. */
 static int pd_ifquery_in(const struct pd_port *port, unsigned long req, struct ifreq *ifr)
 {
 	const struct pd_conf_address *a = pd_port_address(port, AF_INET);
@@ -75,6 +75,10 @@ static int pd_ifquery_in(const struct pd_port *port, unsigned long req, struct i
 		pd_put_in(&ifr->ifr_addr, addr);
 	else if (req == SIOCGIFNETMASK)
 		pd_put_in(&ifr->ifr_netmask, mask);
+	else if (
+		req ==
+		SIOCGIFDSTADDR) /* the kernel's peer address, which is its own where there is none */
+		pd_put_in(&ifr->ifr_dstaddr, addr);
 	else
 		pd_put_in(&ifr->ifr_broadaddr, addr | ~mask);
 	return 0;
@@ -152,6 +156,7 @@ static int pd_ifquery_port(const struct pd_port *port, unsigned long req, struct
 	case SIOCGIFADDR:
 	case SIOCGIFNETMASK:
 	case SIOCGIFBRDADDR:
+	case SIOCGIFDSTADDR:
 		return pd_ifquery_in(port, req, ifr);
 	case SIOCGIFMETRIC:
 		ifr->ifr_metric = 0;
@@ -164,6 +169,8 @@ static int pd_ifquery_port(const struct pd_port *port, unsigned long req, struct
 	case SIOCGIFMAP:
 		memset(&ifr->ifr_map, 0, sizeof(ifr->ifr_map));
 		return 0;
+	case SIOCGIFSLAVE: /* as the kernel, which knows of no such thing either */
+		return -EINVAL;
 	default: /* what is set comes from the configuration and stays */
 		return -EOPNOTSUPP;
 	}
@@ -194,7 +201,23 @@ bool pd_ifquery_kernel_has(int ifindex)
 	return ret >= 0;
 }
 
-/* SIOCGIFCONF: the kernel's interfaces with addresses, then ours. */
+/* Take interfaces that a port hides out of the `used` bytes at `buf`. Returns how many bytes stay. */
+static int pd_ifquery_unhide(char *buf, int used)
+{
+	struct ifreq ifr;
+	int kept = 0;
+
+	for (int at = 0; at + (int)sizeof(ifr) <= used; at += (int)sizeof(ifr)) {
+		memcpy(&ifr, buf + at, sizeof(ifr));
+		if (pd_port_by_name(ifr.ifr_name))
+			continue;
+		memcpy(buf + kept, &ifr, sizeof(ifr));
+		kept += (int)sizeof(ifr);
+	}
+	return kept;
+}
+
+/* SIOCGIFCONF: the kernel's interfaces with addresses, then ours. Without a buffer, room that will do. */
 static int pd_ifquery_conf(struct ifconf *ifc)
 {
 	int room = ifc->ifc_len, used, fd, ret;
@@ -207,7 +230,7 @@ static int pd_ifquery_conf(struct ifconf *ifc)
 	pd_sys_close(fd);
 	if (ret < 0)
 		return ret;
-	used = ifc->ifc_len;
+	used = buf ? pd_ifquery_unhide(buf, ifc->ifc_len) : ifc->ifc_len;
 	for (unsigned i = 0; i < pd_port_count; i++) {
 		struct ifreq ifr = {0};
 
@@ -255,6 +278,11 @@ int pd_ifquery_ioctl(unsigned long req, void *arg)
 	case SIOCGIFADDR:
 	case SIOCGIFNETMASK:
 	case SIOCGIFBRDADDR:
+	case SIOCGIFDSTADDR:
+	case SIOCGIFSLAVE:
+	case SIOCGMIIPHY:
+	case SIOCGMIIREG:
+	case SIOCGHWTSTAMP:
 	case SIOCGIFMETRIC:
 	case SIOCGIFTXQLEN:
 	case SIOCGIFMAP:
@@ -322,8 +350,13 @@ static long pd_hook_if_nameindex(struct if_nameindex **list)
 
 	if (!kernel)
 		return -errno;
-	while (kernel[n].if_index)
-		n++;
+	for (unsigned i = 0; kernel[i].if_index; i++) {
+		if (pd_port_by_name(kernel[i].if_name))
+			free(kernel[i].if_name);
+		else
+			kernel[n++] = kernel[i];
+	}
+	kernel[n] = (struct if_nameindex){0};
 	grown = realloc(kernel, (n + pd_port_count + 1) * sizeof(*grown));
 	if (!grown) {
 		if_freenameindex(kernel);
@@ -412,10 +445,23 @@ static void pd_ifaddrs_fill(const struct pd_port *port, const struct pd_conf_add
 		pd_ifaddrs_link(port, e);
 }
 
+/* The first entry of the kernel's list that no port hides; those that are hidden are taken out of what follows. libc frees all as one. */
+static struct ifaddrs *pd_ifaddrs_unhide(struct ifaddrs *list)
+{
+	struct ifaddrs **link = &list;
+
+	while (*link)
+		if (pd_port_by_name((*link)->ifa_name))
+			*link = (*link)->ifa_next;
+		else
+			link = &(*link)->ifa_next;
+	return list;
+}
+
 static long pd_hook_getifaddrs(struct ifaddrs **list)
 {
 	struct pd_ifaddrs_list *ours;
-	struct ifaddrs *kernel;
+	struct ifaddrs *kernel, *rest;
 	size_t n = 0, k = 0;
 
 	if (pd_kernel->getifaddrs(&kernel))
@@ -429,6 +475,7 @@ static long pd_hook_getifaddrs(struct ifaddrs **list)
 	}
 	ours->magic = PD_IFADDRS_MAGIC;
 	ours->kernel = kernel;
+	rest = pd_ifaddrs_unhide(kernel);
 	for (unsigned i = 0; i < pd_port_count; i++) {
 		const struct pd_port_config *config = pd_ports[i].config;
 
@@ -437,7 +484,7 @@ static long pd_hook_getifaddrs(struct ifaddrs **list)
 			pd_ifaddrs_fill(&pd_ports[i], &config->addresses[j], &ours->entry[k++]);
 	}
 	for (k = 0; k < n; k++)
-		ours->entry[k].ifa.ifa_next = k + 1 < n ? &ours->entry[k + 1].ifa : kernel;
+		ours->entry[k].ifa.ifa_next = k + 1 < n ? &ours->entry[k + 1].ifa : rest;
 	*list = &ours->entry[0].ifa;
 	return 0;
 }

@@ -300,13 +300,24 @@ static ssize_t pd_packet_recv(struct pd_sock *sk, void *buf, size_t n, int flags
 	return pd_packet_recvfrom(sk, buf, n, flags, NULL, NULL);
 }
 
-/* True when the buffers have no room at all: reading into them and writing from them returns at once. */
-static bool pd_packet_no_room(const struct iovec *iov, int count)
+/* Whether a length is one that the kernel takes for negative. */
+static bool pd_packet_iov_negative(const struct iovec *iov, size_t count)
 {
+	for (size_t i = 0; i < count; i++)
+		if ((ssize_t)iov[i].iov_len < 0)
+			return true;
+	return false;
+}
+
+/* What readv and writev make of their buffers: 1, -EINVAL, or 0 for no room at all, which returns at once. */
+static int pd_packet_check_iov(const struct iovec *iov, int count)
+{
+	if (count < 0 || count > UIO_MAXIOV || pd_packet_iov_negative(iov, (size_t)count))
+		return -EINVAL;
 	for (int i = 0; i < count; i++)
 		if (iov[i].iov_len)
-			return false;
-	return true;
+			return 1;
+	return 0;
 }
 
 /* What the flags of preadv2 and pwritev2 mean to a socket: flags for recvmsg, or -errno as the kernel has it. */
@@ -331,12 +342,9 @@ static ssize_t pd_packet_readv_flags(struct pd_sock *sk, const struct iovec *iov
 {
 	struct mmsghdr m = {
 		.msg_hdr = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count}};
+	int ret = pd_packet_check_iov(iov, count);
 
-	if (count < 0 || count > UIO_MAXIOV)
-		return -EINVAL;
-	if (pd_packet_no_room(iov, count))
-		return 0;
-	return pd_packet_receive_one(pd_packet_of(sk), &m, flags);
+	return ret <= 0 ? ret : pd_packet_receive_one(pd_packet_of(sk), &m, flags);
 }
 
 static ssize_t pd_packet_readv(struct pd_sock *sk, const struct iovec *iov, int count)
@@ -397,11 +405,16 @@ static ssize_t pd_packet_send_one(struct pd_packet *s, struct mmsghdr *m, int fl
 static ssize_t pd_packet_sendmsg(struct pd_sock *sk, const struct msghdr *msg, int flags)
 {
 	struct mmsghdr m = {.msg_len = 0};
+	ssize_t ret;
 
 	if (!msg)
 		return -EFAULT;
 	m.msg_hdr = *msg;
-	return pd_packet_send_one(pd_packet_of(sk), &m, flags);
+	ret = pd_packet_send_one(pd_packet_of(sk), &m, flags);
+	if (pd_unlikely(ret == -EMSGSIZE) && msg->msg_iovlen <= UIO_MAXIOV &&
+	    pd_packet_iov_negative(msg->msg_iov, msg->msg_iovlen))
+		return -EINVAL;
+	return ret;
 }
 
 static ssize_t pd_packet_sendto(struct pd_sock *sk, const void *buf, size_t n, int flags,
@@ -433,12 +446,9 @@ static ssize_t pd_packet_writev_flags(struct pd_sock *sk, const struct iovec *io
 {
 	struct mmsghdr m = {
 		.msg_hdr = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count}};
+	int ret = pd_packet_check_iov(iov, count);
 
-	if (count < 0 || count > UIO_MAXIOV)
-		return -EINVAL;
-	if (pd_packet_no_room(iov, count))
-		return 0;
-	return pd_packet_send_one(pd_packet_of(sk), &m, flags);
+	return ret <= 0 ? ret : pd_packet_send_one(pd_packet_of(sk), &m, flags);
 }
 
 static ssize_t pd_packet_writev(struct pd_sock *sk, const struct iovec *iov, int count)
@@ -459,6 +469,13 @@ static int pd_packet_sendmmsg(struct pd_sock *sk, struct mmsghdr *msgs, unsigned
 	if (!msgs && n)
 		return -EFAULT;
 	return pd_packet_send(pd_packet_of(sk), msgs, pd_min(n, (unsigned)UIO_MAXIOV), flags);
+}
+
+/* mmap(2): there is no ring. */
+static void *pd_packet_mmap(struct pd_sock *sk, void *addr, size_t len, int prot, int flags,
+			    off_t off)
+{
+	return (void *)(intptr_t)-EINVAL;
 }
 
 static int pd_packet_ioctl(struct pd_sock *sk, unsigned long req, void *arg)
@@ -518,6 +535,7 @@ static struct pd_sock_ops pd_packet_ops = {
 	.sendmsg = pd_packet_sendmsg,
 	.sendmmsg = pd_packet_sendmmsg,
 	.ioctl = pd_packet_ioctl,
+	.mmap = pd_packet_mmap,
 	.release = pd_packet_release,
 	.destroy = pd_packet_destroy,
 };

@@ -646,6 +646,8 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
 		return -EAGAIN;
 	if (!n)
 		return 0;
+	if (pd_unlikely(msgs[0].msg_hdr.msg_iovlen > UIO_MAXIOV))
+		return -EMSGSIZE;
 	if (pd_unlikely(pd_load_relaxed(&s->vnet_hdr))) {
 		n = pd_packet_roomy(msgs, n);
 		if (!n)

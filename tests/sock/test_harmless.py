@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What the library cannot have or write neither ends the program nor holds it up: it goes on, and one line says why."""
+import contextlib
 import fcntl
 import os
+import pty
 import re
 import select
+import socket
 import subprocess
 
 import pytest
 
 from lab.proc import preload_order
-from sockutil import LIMIT, PRELOAD, environment, finish, program
+from sockutil import LIMIT, PRELOAD, PYTHON, environment, finish, program
 
 F_GETPIPE_SZ = 1032
 
@@ -88,6 +91,56 @@ def test_a_standard_error_that_is_full():
         text = rest.read().splitlines()
     assert re.fullmatch(r"PALLADIUM WARNING: log: [2-9]\d* lines were lost", text[0]), text
     assert text[-1].startswith("PALLADIUM INFO: port: ") and not [x for x in text[1:] if "lost" in x]
+
+
+JOB = """
+import os, subprocess, sys, termios
+tty = os.open(sys.argv[1], os.O_RDWR)           # it becomes this session's
+if sys.argv[2] == "background":
+    mode = termios.tcgetattr(tty)
+    mode[3] |= termios.TOSTOP
+    termios.tcsetattr(tty, termios.TCSANOW, mode)
+else:
+    termios.tcflow(tty, termios.TCOOFF)
+env = {**os.environ, "LD_PRELOAD": os.environ["TEST_PRELOAD"]}
+p = subprocess.Popen(sys.argv[3:], env=env, stderr=tty, preexec_fn=os.setpgrp)
+stopped = os.WIFSTOPPED(os.waitpid(p.pid, os.WUNTRACED)[1])
+if stopped:
+    p.kill()
+sys.exit(stopped)
+"""
+
+
+@pytest.mark.parametrize("what", ["background", "held"])
+def test_a_terminal_that_takes_nothing(what):
+    """Neither one that stops jobs in the background that write to it, nor one that the user has stopped with Ctrl-S."""
+    master, slave = pty.openpty()
+    env = environment(PALLADIUM_TRACELEVEL="info")
+    env["TEST_PRELOAD"] = env.pop("LD_PRELOAD")
+    with subprocess.Popen([PYTHON, "-c", JOB, os.ttyname(slave), what, *program(DEFAULTS + EXCHANGE)], env=env, text=True,
+                          stdout=subprocess.PIPE, start_new_session=True) as p:
+        try:
+            assert readable(p.stdout), "it is held up"
+            assert (p.stdout.read(), p.wait(LIMIT)) == ("received 1\n", 0)
+            assert bool(select.select([master], [], [], LIMIT if what == "background" else 0)[0]) == (what == "background")
+        finally:
+            os.close(master)
+            os.close(slave)
+            p.kill()
+
+
+def test_a_socket_as_standard_error():
+    """As services of a service manager have it; it is full, and nobody reads it; then he who could is gone."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                theirs.send(b"x" * 1024)
+        theirs.setblocking(True)
+        assert finish(run(EXCHANGE, theirs)) == "received 1\n"
+        ours.close()
+        assert finish(run(EXCHANGE, theirs)) == "received 1\n"
 
 
 def how_to_name(path, which, tmp_path):

@@ -67,16 +67,28 @@ static ssize_t quiet_write_pipe(int fd, const void *bytes, size_t n)
 	return ret == -EOPNOTSUPP || ret == -ENOSYS ? pd_sys_write(fd, bytes, n) : ret;
 }
 
+/* Write to a socket, whose room somebody else may have taken since it was looked at. */
+static ssize_t quiet_write_socket(int fd, const void *bytes, size_t n)
+{
+	struct iovec iov = {(void *)bytes, n};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	return pd_sys_sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 ssize_t pd_quiet_write(int fd, const void *bytes, size_t n)
 {
 	ssize_t ret = quiet_look(fd);
+	struct stat st = {.st_mode = 0};
 	struct pd_quiet q;
-	struct stat st;
 
 	if (ret < 0)
 		return ret;
+	pd_sys_fstat(fd, &st);
+	if (S_ISSOCK(st.st_mode))
+		return quiet_write_socket(fd, bytes, n);
 	pd_quiet_begin(&q);
-	if (!pd_sys_fstat(fd, &st) && S_ISFIFO(st.st_mode))
+	if (S_ISFIFO(st.st_mode))
 		ret = quiet_write_pipe(fd, bytes, n);
 	else
 		ret = pd_sys_write(fd, bytes, n);

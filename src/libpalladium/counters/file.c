@@ -158,8 +158,6 @@ static int pd_ctr_file_fill(int fd, const char *image, size_t bytes)
 	size_t at = 8;
 	ssize_t n;
 
-	if (!pd_quiet_size_is_allowed(bytes))
-		return -EFBIG;
 	while (at < bytes) {
 		n = pd_sys_pwrite(fd, image + at, bytes - at, (off_t)at);
 		if (n == -EINTR)
@@ -224,6 +222,8 @@ int pd_ctr_file_create(const char *dir, const struct pd_shm_owner *self, const v
 	const char *tries[] = {PD_SHM_DIR_FIRST, runtime, PD_SHM_DIR_LAST};
 	int fd = -ENOENT;
 
+	if (!pd_quiet_size_is_allowed(bytes))
+		return -EFBIG;
 	if (dir)
 		return pd_ctr_file_try(dir, false, self, image, bytes, path, path_bytes);
 	for (size_t i = 0; i < PD_ARRAY_SIZE(tries); i++) {

@@ -6,6 +6,7 @@ SH_LOG_DRIVER = $(TAP_LOG_DRIVER)
 PY_LOG_DRIVER = $(TAP_LOG_DRIVER)
 PY_LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/lab/pytap
 LOG_DRIVER = $(TAP_LOG_DRIVER)
+LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/lab/cmockatap
 AM_TESTS_ENVIRONMENT = CMOCKA_MESSAGE_OUTPUT=TAP; export CMOCKA_MESSAGE_OUTPUT; \
 	srcdir='$(abs_top_srcdir)'; export srcdir; builddir='$(abs_top_builddir)'; export builddir; \
 	PD_BUILD='$(abs_top_builddir)'; export PD_BUILD; \

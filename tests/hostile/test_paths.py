@@ -148,7 +148,7 @@ while True:
 
 BAD_PORTS = {
     "mtu=99999": "mtu", "mode=sideways": "mode", "role=both": "role", "dialect=x": "dialect",
-    "ring=100": "ring", "queues=0": "queues", "nonsense=1": "nonsense",
+    "ring=100,format=split": "ring", "ring=40000": "ring", "queues=0": "queues", "nonsense=1": "nonsense",
 }
 
 

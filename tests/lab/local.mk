@@ -9,7 +9,7 @@ INTEROP_TESTS = tests/interop/test_wire.py tests/interop/test_testpmd.py tests/i
 TESTS += $(INTEROP_TESTS)
 EXTRA_DIST += $(INTEROP_TESTS) tests/interop/__init__.py tests/interop/port.py tests/interop/sequences.py tests/interop/tcp_end.py
 EXTRA_DIST += contrib/vlm-vm/startvm contrib/vlm-vm/README.txt \
-	tests/contrib/test_startvm.py tests/contrib/startvm.txt tests/conftest.py tests/lab/pytap tests/lab/__init__.py tests/lab/tap.py \
+	tests/contrib/test_startvm.py tests/contrib/startvm.txt tests/conftest.py tests/lab/pytap tests/lab/cmockatap tests/lab/__init__.py tests/lab/tap.py \
 	tests/lab/wire.py tests/lab/ring.py tests/lab/peer.py tests/lab/frontend.py tests/lab/backend.py tests/lab/vhostpeer.py tests/lab/avip.py \
 	tests/lab/frames.py tests/lab/proc.py tests/lab/ns.py tests/lab/testpmd.py tests/lab/guest.py tests/lab/hugepages.py \
 	tests/lab/packedring.py tests/lab/test_packed.py tests/lab/suites.py tests/lab/relay.py \

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from hostile.victim import stats, until
 from lab.frames import numbered
 from lab.vhostpeer import BASIC, F, FrontEnd
 from sockutil import LIMIT, environment, on_ports, program
@@ -90,6 +91,7 @@ def shared(sockdir, body, **env):
             try:
                 fe.start_like_qemu()
                 assert proc.stdout.readline() == "ready\n"
+                until(lambda: stats(proc.pid)["port"][0]["counters"]["link"], "the link")  # it rings as it comes up
                 os.set_blocking(fe.tx.call_fd, False)
                 yield Shared(fe, proc)
                 proc.stdin.close()

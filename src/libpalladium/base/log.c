@@ -296,6 +296,22 @@ static int pd_log_prefix(char *line, size_t size, enum pd_log_level level, const
 			pd_log_levels[level].label, details, module);
 }
 
+/* The log's file takes no more, for `err`: said once on standard error, where that is known to be what it was. */
+static void pd_log_file_fails(int err)
+{
+	static uint32_t told;
+	char line[200];
+	int n;
+
+	if (!pd_load_relaxed(&pd_log_stderr.inode) || !pd_log_stderr_stays() ||
+	    pd_exchange(&told, 1))
+		return;
+	n = snprintf(line, sizeof(line),
+		     "PALLADIUM WARNING: log: lines are lost, the log's file takes none: %s\n",
+		     pd_strerror(err));
+	pd_quiet_write(2, line, (size_t)n);
+}
+
 /*
  * Write a whole line to `fd`, behind word of those that were lost before. A program is not held up, nor ended, for a
  * line: what cannot go out now is counted instead.
@@ -305,6 +321,7 @@ static void pd_log_put(int fd, const char *line, size_t n)
 	static uint32_t lost;
 	uint32_t before = pd_exchange(&lost, 0);
 	char both[PD_LOG_LINE_MAX + 200];
+	ssize_t ret;
 	int at;
 
 	if (before) {
@@ -316,8 +333,12 @@ static void pd_log_put(int fd, const char *line, size_t n)
 		line = both;
 		n += (size_t)at;
 	}
-	if (pd_quiet_write(fd, line, n) != (ssize_t)n)
-		pd_fetch_add(&lost, before + 1);
+	ret = pd_quiet_write(fd, line, n);
+	if (ret == (ssize_t)n)
+		return;
+	pd_fetch_add(&lost, before + 1);
+	if (fd != 2 && ret < 0 && ret != -EAGAIN)
+		pd_log_file_fails((int)ret);
 }
 
 void pd_log_write(enum pd_log_level level, const char *module, const char *fmt, ...)

@@ -533,6 +533,7 @@ int pd_progress_start(void)
 {
 	sigset_t all, before;
 	pthread_attr_t attr;
+	static bool told;
 	int ret;
 
 	ret = pd_progress_setup();
@@ -553,10 +554,10 @@ int pd_progress_start(void)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 	pd_progress.running = !ret;
-	if (ret)
-		pd_log_ratelimited(PD_LOG_ERROR, "progress",
-				   "the progress thread cannot be started (ulimit -u, -v): %s",
-				   pd_strerror(ret));
+	if (ret && !told)
+		pd_err("progress", "the progress thread cannot be started (ulimit -u, -v): %s",
+		       pd_strerror(ret));
+	told = ret; /* a port that waits for it tries again and again */
 	/* To who asks for a port it is a want of resources; EAGAIN would have programs try again, for ever. */
 	return ret == EAGAIN ? -ENOMEM : -ret;
 }

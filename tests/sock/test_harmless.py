@@ -188,6 +188,16 @@ def test_the_limit_of_file_sizes(tmp_path):
     assert done.stderr == "PALLADIUM WARNING: log: lines are lost, the log's file takes none: File too large\n"
 
 
+def test_rings_above_the_limit_of_file_sizes(tmp_path):
+    """A front-end's rings are a file in memory: the port cannot be opened, and the program is told why."""
+    done = run("""
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, resource.RLIM_INFINITY))
+say(attempt(packet, A))
+""", PALLADIUM_PORTS=f"pd0=vhost-user:{tmp_path}/sock,role=frontend")
+    assert finish(done) == "EFBIG\n"
+    assert re.search(r"ERROR: vhost: \d+ bytes for rings .*ring= and queues= .*\(the limit of ulimit -f\)", done.stderr)
+
+
 SPACE = """
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (%d << 20), resource.RLIM_INFINITY))

@@ -8,8 +8,22 @@
  */
 #include "transport/vhost/area.h"
 
+#include <errno.h>
+
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/sys.h"
+
+/* `bytes` of rings cannot be had, for `err`, which is given back. */
+static int area_tell(uint64_t bytes, int err)
+{
+	pd_log_ratelimited(PD_LOG_ERROR, "vhost",
+			   "%llu bytes for rings and their buffers cannot be had (ring= and "
+			   "queues= of the port make it less): %s%s",
+			   (unsigned long long)bytes, pd_strerror(err),
+			   err == -EFBIG ? " (the limit of ulimit -f)" : "");
+	return err;
+}
 
 int pd_vhost_area_make(struct pd_vhost_area *area, uint64_t bytes)
 {
@@ -19,11 +33,11 @@ int pd_vhost_area_make(struct pd_vhost_area *area, uint64_t bytes)
 
 	fd = pd_mem_file("palladium-rings", &bytes, &kind);
 	if (fd < 0)
-		return fd;
+		return area_tell(bytes, fd);
 	base = pd_mem_file_map(fd, bytes, kind);
 	if (pd_sys_is_error(base)) {
 		pd_sys_close(fd);
-		return (int)(intptr_t)base;
+		return area_tell(bytes, (int)(intptr_t)base);
 	}
 	*area = (struct pd_vhost_area){fd, base, bytes};
 	return 0;

@@ -8,7 +8,7 @@ from lab import avip
 from lab.frames import check, numbered
 from lab.packedring import EVENT_DESC, EVENT_DISABLE, off_wrap
 from lab.ring import drain_eventfd, wait_fds
-from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd
+from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd, Req
 from hostile.victim import Victim, stats, until
 from interop.port import Echo, echoes, returns
 
@@ -221,6 +221,7 @@ def called(q, seconds=0):
 def test_no_call_that_nobody_wants(sock, features, events):
     with FrontEnd(sock, features=features & ~F.EVENT_IDX | events, ring=64) as fe, echo(sock, features):
         fe.start_like_qemu()
+        fe.get_u64(Req.GET_FEATURES)  # whoever answers this has rung each call that it was given
         fe.post_rx([2048] * 64)
         echoes(fe, [60] * 3)
         fe.wait_sent()

@@ -5,6 +5,7 @@ import pytest
 
 from lab.guest import Guest
 from lab.proc import Proc, build, preload_env
+from hostile.victim import until
 from interop.port import port
 
 PROGRAM_IP, GUEST_IP = "10.9.0.2", "10.9.0.1/24"
@@ -75,7 +76,8 @@ def test_program_comes_back_to_packed_rings(sock):
         reach(vm)
         program.kill()
         with Responder(sock, mode="connect") as again:
-            again.expect("is not where the peer says: no frame may move until the peer's driver starts anew")
+            until(lambda: "is not where the peer says: no frame may move until the peer's driver starts anew" in again.text,
+                  "the warning")
             vm.ping(PROGRAM_IP, 2)
             assert again.running
             driver = "/sys/bus/virtio/drivers/virtio_net"

@@ -74,6 +74,23 @@ def serves(fe, first=0, count=20):
     echoes(fe, first, count)
 
 
+def refuses_buffers(fe, program, post):
+    """Receive buffers that `post` makes available are no ring to send into, so the port is down, not stuck; what the program had to
+    send goes to the next peer."""
+    fe.start_like_qemu()
+    post()
+    fe.send(numbered(1, 60), avip.distinct(1))
+    assert fe.channel.closed_by_peer()
+    program.refused("ring 0")
+    fe.drop()
+    fe.reset_rings()
+    fe.start_like_qemu()
+    fe.post_rx([2048] * 32)
+    assert check(fe.recv().frame) == 1
+    serves(fe)
+    assert program.running
+
+
 def echoes(fe, first=0, count=20):
     """Frames go to and fro on a link that is up."""
     for n in range(first, first + count):

@@ -72,35 +72,14 @@ static int cancel(void (*call)(void))
 	return 1;
 }
 
-/* One frame from a to b, with nothing in front of it. */
-static int passes(void)
-{
-	struct pollfd p = {b, POLLIN, 0};
-	unsigned char buf[64];
-
-	while (recv(b, buf, sizeof(buf), MSG_DONTWAIT) > 0)
-		;
-	return send(a, frame, sizeof(frame), 0) == sizeof(frame) && poll(&p, 1, 10000) == 1 &&
-	       recv(b, buf, sizeof(buf), 0) == sizeof(buf);
-}
-
 int main(int argc, char **argv)
 {
-	static const struct {
-		const char *name;
-		void (*call)(void);
-	} calls[] = {{"recv", wait_recv},     {"recvmmsg", wait_recvmmsg}, {"poll", wait_poll},
-		     {"select", wait_select}, {"epoll", wait_epoll},       {"send", wait_send}};
+	static const struct way ways[] = {{"recv", wait_recv},   {"recvmmsg", wait_recvmmsg},
+					  {"poll", wait_poll},   {"select", wait_select},
+					  {"epoll", wait_epoll}, {"send", wait_send}};
 
 	if (argc != 3)
 		return 2;
-	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
-		a = packet(argv[1]);
-		b = packet(argv[2]);
-		printf("%s %d %d\n", calls[i].name, cancel(calls[i].call), passes());
-		fflush(stdout);
-		close(a);
-		close(b);
-	}
+	end_each(argv[1], argv[2], ways, sizeof(ways) / sizeof(*ways), cancel);
 	return 0;
 }

@@ -10,9 +10,17 @@
 #include <linux/if_packet.h>
 #include <net/if.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <unistd.h>
+
+/* A way to sleep. */
+struct way {
+	const char *name;
+	void (*call)(void);
+};
 
 static int a, b;
 static unsigned char frame[64] = {255, 255, 255, 255, 255, 255, [12] = 0x88, [13] = 0xb5};
@@ -67,6 +75,32 @@ static void wait_send(void)
 {
 	for (;;)
 		send(a, frame, sizeof(frame), 0);
+}
+
+/* One frame from a to b, with nothing in front of it. */
+static int passes(void)
+{
+	struct pollfd p = {b, POLLIN, 0};
+	unsigned char buf[64];
+
+	while (recv(b, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+		;
+	return send(a, frame, sizeof(frame), 0) == sizeof(frame) && poll(&p, 1, 10000) == 1 &&
+	       recv(b, buf, sizeof(buf), 0) == sizeof(buf);
+}
+
+/* Have sleeps of each of `n` ways ended on new sockets of two ports; prints what `end` answers, and whether a frame passes then. */
+static void end_each(const char *port_a, const char *port_b, const struct way *ways, size_t n,
+		     int (*end)(void (*call)(void)))
+{
+	for (size_t i = 0; i < n; i++) {
+		a = packet(port_a);
+		b = packet(port_b);
+		printf("%s %d %d\n", ways[i].name, end(ways[i].call), passes());
+		fflush(stdout);
+		close(a);
+		close(b);
+	}
 }
 
 #endif /* PD_TESTS_SOCK_SLEEPS_H */

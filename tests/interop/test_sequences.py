@@ -273,7 +273,8 @@ def test_qemu_says_this(sockdir):
                 assert vm.ping(PROGRAM_IP) == 3
             program.kill()
             with Responder(back, **keys):
-                heard.is_next(sequence.restart)
+                # The one that was killed may have been found still listening, and asked its first question.
+                assert set(heard.ends_with(sequence.restart)) <= {"GET_FEATURES"}
                 assert vm.ping(PROGRAM_IP) == 3
                 assert heard.words() == []
 

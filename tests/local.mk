@@ -11,7 +11,10 @@ AM_TESTS_ENVIRONMENT = CMOCKA_MESSAGE_OUTPUT=TAP; export CMOCKA_MESSAGE_OUTPUT; 
 	srcdir='$(abs_top_srcdir)'; export srcdir; builddir='$(abs_top_builddir)'; export builddir; \
 	PD_BUILD='$(abs_top_builddir)'; export PD_BUILD; \
 	PD_PROGRAMS='$(bin_PROGRAMS)'; export PD_PROGRAMS; \
-	CC='$(CC)'; CXX='$(CXX)'; export CC CXX;
+	CC='$(CC)'; CXX='$(CXX)'; export CC CXX; \
+	TSAN_OPTIONS="$(PD_TSAN_OPTIONS):$$TSAN_OPTIONS"; export TSAN_OPTIONS;
+# ThreadSanitizer sleeps for a second at the end of every process; the tests start thousands.
+PD_TSAN_OPTIONS = atexit_sleep_ms=0
 
 PD_UNIT_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 PD_UNIT_LIBS = libpd.la $(CMOCKA_LIBS)

@@ -63,11 +63,11 @@ enum pd_stats_life pd_stats_life_of(const struct pd_shm_owner *owner, const char
 
 	if (stat("/proc/self/ns/pid", &st) == 0 && owner->pidns && st.st_ino != owner->pidns)
 		return PD_STATS_FOREIGN;
-	if (kill((pid_t)owner->pid, 0) < 0 && errno == ESRCH)
-		return PD_STATS_DEAD;
 	snprintf(name, sizeof(name), "/proc/%u/stat", owner->pid);
+	/* Asked last: a process that is there before the look may be gone in the middle of it. */
 	if (pd_stats_slurp(name, text, sizeof(text)) <= 0)
-		return PD_STATS_ALIVE;
+		return kill((pid_t)owner->pid, 0) < 0 && errno == ESRCH ? PD_STATS_DEAD
+									: PD_STATS_ALIVE;
 	start = pd_shm_start_ticks(text);
 	if (start && owner->start_ticks && start != owner->start_ticks)
 		return PD_STATS_DEAD;

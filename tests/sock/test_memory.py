@@ -165,5 +165,4 @@ for limit in range(6, 40):
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     assert status == 0, (limit, status)
-""", PALLADIUM_TRACELEVEL="none",
-             TSAN_OPTIONS=environment()["TSAN_OPTIONS"] + ":atexit_sleep_ms=0")  # else a second for each child
+""", PALLADIUM_TRACELEVEL="none")

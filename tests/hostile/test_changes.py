@@ -189,6 +189,52 @@ def test_memory_moves_to_another_file(sock):
         assert program.errors() == 0
 
 
+def slot(fe, req, r):
+    """ADD or REM of a region, with its descriptor; the code that comes back."""
+    return fe.channel.request(req, bytes(8) + mem_table([r.row()])[8:], [r.fd], need_reply=True).u64
+
+
+def test_509_memory_slots(sock):
+    """As many as the protocol has, of one file. What is there twice, or one too many, or not there any more is
+    refused and changes nothing; frames stand in any of them while others come and go."""
+    with up(sock, protocol=P.MEM_SLOTS | P.REPLY_ACK) as (fe, program):
+        fds, first = program.fds(), fe.memory.regions[0]
+        assert fe.get_u64(Req.GET_MAX_MEM_SLOTS) == 509
+        fd, size, gpa = os.memfd_create("slots", os.MFD_CLOEXEC), 8192, first.gpa + (1 << 32)
+        os.ftruncate(fd, 509 * size)
+        slots = [Region(gpa + 2 * k * size, size, 0x7f5500000000 + gpa + 2 * k * size, fd, k * size)
+                 for k in range(509)]
+        for r in slots[:508]:
+            assert slot(fe, Req.ADD_MEM_REG, r) == 0
+        assert slot(fe, Req.ADD_MEM_REG, slots[508]) == 1
+        assert slot(fe, Req.ADD_MEM_REG, slots[100]) == 1
+        fe.memory.regions += slots[:508]
+        for n in range(60):
+            r, other = slots[n * 211 % 508], slots[n * 101 % 508]
+            for k, part in enumerate((r, slots[507 - n], first)):
+                at = part.gpa + 4000 if part is not first else fe.memory.alloc(2048)
+                fe.memory.view(at, 48)[:] = avip.distinct(3 * n + k)
+                fe.memory.view(at + 48, 1000)[:] = numbered(3 * n + k, 1000)
+                fe.tx.add([(at, 48, False), (at + 48, 1000, False)])
+            fe.tx.publish()
+            if other not in (r, slots[507 - n]):
+                assert slot(fe, Req.REM_MEM_REG, other) == 0
+                assert slot(fe, Req.REM_MEM_REG, other) == 1
+                assert slot(fe, Req.ADD_MEM_REG, other) == 0
+            assert [check(fe.recv().frame) for _ in range(3)] == [3 * n, 3 * n + 1, 3 * n + 2]
+            fe.wait_sent()
+        for r in slots[:508]:
+            assert slot(fe, Req.REM_MEM_REG, r) == 0
+        assert slot(fe, Req.REM_MEM_REG, slots[0]) == 1
+        with open(f"/proc/{program.pid}/maps", encoding="ascii") as f:
+            assert "memfd:slots" not in f.read()
+        fe.memory.regions[1:] = []
+        echoes(fe, 1000)
+        program.settled(fds)
+        assert program.errors() == 0
+        os.close(fd)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_receive_buffers_taken_away(sock, kind):
     """The region of the buffers that were posted goes: the next frame has no place, so the ring is broken

@@ -26,7 +26,8 @@
 #include "base/fault.h"
 #include "base/sys.h"
 
-#define GUARDS 1024
+/* Eight peers with as many regions as one may have. */
+#define GUARDS 4096
 
 struct pd_vhost_guard {
 	uintptr_t base; /* 0: free */

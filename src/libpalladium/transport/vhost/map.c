@@ -39,10 +39,14 @@ bool pd_vhost_map_is_cut(const struct pd_vhost_map *map)
 
 struct pd_vhost_map *pd_vhost_map_copy(const struct pd_vhost_map *map)
 {
-	struct pd_vhost_map *copy = malloc(sizeof(*copy));
+	struct pd_vhost_map *copy = pd_vhost_map_new(map->cut);
 
-	if (copy)
-		*copy = *map;
+	if (!copy)
+		return NULL;
+	copy->n = map->n;
+	memcpy(copy->mapping, map->mapping, map->n * sizeof(map->mapping[0]));
+	copy->table.n = map->table.n;
+	memcpy(copy->table.region, map->table.region, map->table.n * sizeof(map->table.region[0]));
 	return copy;
 }
 
@@ -123,6 +127,10 @@ const char *pd_vhost_map_add(struct pd_vhost_map *map, const struct pd_vhost_reg
 	pd_sys_madvise(mapping.base, mapping.len, MADV_DONTDUMP);
 	mapping.host = entry.host = (uint8_t *)mapping.base + (region->mmap_offset - from);
 	mapping.guard = pd_vhost_guard_begin(mapping.base, mapping.len, unit, map->cut);
+	if (!mapping.guard) {
+		pd_sys_munmap(mapping.base, mapping.len);
+		return "too many memory regions of all peers together";
+	}
 	if (pd_mem_add(&map->table, &entry)) {
 		pd_vhost_mapping_unmap(&mapping);
 		return "a memory region that overlaps another";

@@ -14,7 +14,8 @@
 #include "virtio/mem.h"
 
 /* Regions that a peer may add one by one: what GET_MAX_MEM_SLOTS answers. */
-#define PD_VHOST_SLOTS_MAX 64
+#define PD_VHOST_SLOTS_MAX 509
+_Static_assert(PD_VHOST_SLOTS_MAX <= PD_MEM_REGIONS_MAX, "the table holds them all");
 
 /* One region's mapping; `base` and `len` as munmap wants them. */
 struct pd_vhost_mapping {

@@ -16,6 +16,7 @@ from lab.proc import Proc, preload_env, require
 from lab.testpmd import Testpmd
 from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd
 from interop.port import port
+from queues.remote import Program
 
 TESTS = pathlib.Path(__file__).parent.parent
 CSUM = F.CSUM | F.GUEST_CSUM
@@ -295,49 +296,102 @@ def test_a_guest_leaves_it_to_a_program(sock, mode, rings):
             assert counters["rx_csum_done"] and counters["rx_segments"] and not counters["tx_csum"]
 
 
-COUNTED = """
-import socket
-s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-s.bind(("pd0", 3))
-s.settimeout(20)
-print("is ready", flush=True)
-input()
-for line in iter(input, ""):
-    s.send(bytes.fromhex(line))
-    while True:
-        got = s.recv(70000)
-        if got[12:14] == b"\\x08\\0":
-            print(got.hex(), flush=True)
-            if got[47] & 8:  # PSH: the last one
-                break
-    print("that is all", flush=True)
-"""
+class Talker(Program):
+    """A program with one packet socket on the port, everything left to the other end."""
+
+    def __init__(self, sock, **keys):
+        super().__init__(port(sock, mode="listen", dialect="virtio", offloads="all", **keys), PALLADIUM_SEND_WHEN_DOWN="wait")
+        self.ask("s = packet('pd0')")
+        self.ask("s.settimeout(20)")
+
+    def lane(self):
+        """The counters of its first queue pair."""
+        return lane(self.popen)
+
+    def give(self, frame, head=b""):
+        """It sends this, behind a header if it has those."""
+        assert self.ask(f"s.send({head[:10] + frame})") == len(head[:10] + frame)
+
+    def recv(self, name="s"):
+        """The next IPv4 frame, whole as its socket gives it."""
+        return self.ask(f"next(f for f in iter(lambda: {name}.recv(70000), 0) if b'\\x08\\0' in (f[12:14], f[22:24]))")
 
 
-def test_testpmd_leaves_checksums_and_segmentation_to_us(sock):
-    """DPDK's driver, with its csum engine: it takes a frame in, swaps nothing, and sends it back to be finished by the device, whole or to be cut."""
+def cutting(pmd):
+    """testpmd takes frames in, swaps nothing, and sends them back to be finished by the other end, whole or to be cut to 500."""
+    pmd.wait_link()
+    pmd.command("port stop 0")
+    pmd.command("csum set tcp hw 0")
+    pmd.command("csum set ip sw 0")
+    pmd.command("tso set 500 0")  # net_vhost says that it cannot, and does
+    said = pmd.command("port start 0")
+    assert "rror" not in said, said
+    pmd.forward("csum")
+    pmd.wait_link()
+
+
+@pytest.mark.parametrize("peer", ["virtio-user", "vhost split", "vhost packed"])
+def test_testpmd_leaves_checksums_and_segmentation_to_us(sock, peer):
+    """DPDK's driver, with its csum engine, and its device."""
     require("dpdk-testpmd")
-    env = preload_env(port(sock, mode="listen", dialect="virtio", offloads="all"), TRACELEVEL="error")
-    with Proc(["/usr/bin/python3", "-c", COUNTED], env=env) as program:
-        program.expect("is ready")
-        with Testpmd.virtio_user(sock) as pmd:
-            pmd.command("port stop 0")
-            pmd.command("csum set tcp hw 0")
-            pmd.command("csum set ip sw 0")
-            pmd.command("tso set 500 0")
-            said = pmd.command("port start 0")
-            assert "rror" not in said, said
-            pmd.forward("csum")
-            pmd.wait_link()
-            program.write("\n")
-            for n in (100, 499, 500, 501, 1460, 1000):
-                payload = content(n)
-                start = program.mark
-                program.write(tcp4(payload, seq=7, flags=0x18, ident=9).hex() + "\n")
-                program.expect("that is all", 20)
-                got = [bytes.fromhex(x) for x in program.text[start:].split() if len(x) > 100]
-                # Addresses are testpmd's matter; identification, too, where nothing is cut.
-                assert [g[34:] for g in got] == [w[34:] for w in pieces(payload, 500)], n
-                assert all(checksum(g[14:34]) == 0 for g in got)
-            counters = lane(program)
-            assert counters["rx_csum_done"] and counters["rx_gso"] == 3 and counters["rx_segments"] == 7
+    kind, *rings = peer.split()
+    keys = {"role": "frontend", "format": rings[0]} if rings else {}
+    with Talker(sock, **keys) as program, (
+            Testpmd.vhost(sock, client=True, extra=",tso=1") if rings else Testpmd.virtio_user(sock)) as pmd:
+        cutting(pmd)
+        for n in (100, 499, 500, 501, 1460, 1000):
+            want = pieces(content(n), 500)
+            program.give(tcp4(content(n), seq=7, flags=0x18, ident=9))
+            got = [program.recv() for _ in want]
+            # Addresses are testpmd's matter; identification, too, where nothing is cut.
+            assert [g[34:] for g in got] == [w[34:] for w in want], n
+            assert all(checksum(g[14:34]) == 0 for g in got)
+        counters = program.lane()
+        assert counters["rx_csum_done"] and counters["rx_gso"] == 3 and counters["rx_segments"] == 7
+
+
+@pytest.mark.parametrize("rings", ["split", "packed"])
+def test_testpmd_hands_on_what_we_leave_to_it(sock, rings):
+    """DPDK's device, which hands frames on with what is left to do: as they were to who has headers, else cut. Of a large one DPDK makes
+    the sum in the checksum's place anew, without the length."""
+    require("dpdk-testpmd")
+    payload = content(9000)
+    with Talker(sock, role="frontend", format=rings) as program, \
+            Testpmd.vhost(sock, client=True, mbufs=8192, extra=",tso=1,legacy-ol-flags=1") as pmd:
+        pmd.forward("io")
+        pmd.wait_link()
+        program.ask("s.setsockopt(263, 15, 1)")
+        frame, whole = tcp4(payload[:999], complete=False), tcp4(payload, seq=7, flags=0x18, ident=9, complete=False)
+        for _ in range(20):
+            program.give(frame, OPEN)
+            assert program.recv() == OPEN[:10] + frame
+            program.give(whole, large(1400))
+            got = program.recv()
+            assert got[:60] == (large(1400)[:10] + whole)[:60] and got[62:] == whole[52:]
+        program.ask("plain = packet('pd0')")
+        program.ask("plain.setsockopt(263, 23, 1)")  # not what s sends
+        for _ in range(20):
+            program.give(frame, OPEN)
+            assert program.recv("plain") == tcp4(payload[:999])
+            program.give(whole, large(1400))
+            for want in pieces(payload, 1400):
+                assert program.recv("plain") == want
+        counters = program.lane()
+        assert counters["tx_gso"] == counters["rx_gso"] == 40 and not counters["tx_segments"]
+
+
+@pytest.mark.parametrize("rings", ["split", "packed"])
+def test_testpmd_finishes_checksums_that_we_leave_to_it(sock, rings):
+    """DPDK's device completes them when nobody behind it wants them open."""
+    require("dpdk-testpmd")
+    with Talker(sock, role="frontend", format=rings) as program, \
+            Testpmd.vhost(sock, client=True, mbufs=8192, extra=",tso=1") as pmd:
+        pmd.forward("io")
+        pmd.wait_link()
+        program.ask("s.setsockopt(263, 15, 1)")
+        for n in (1, 2, 999, 1460):
+            program.give(tcp4(content(n), complete=False), OPEN)
+            assert program.recv() == bytes(10) + tcp4(content(n))
+        program.give(tcp4(content(5000), complete=False), large(1000))  # and of the whole
+        assert program.recv() == bytes(10) + tcp4(content(5000))
+        assert program.lane()["tx_csum"] == 4 and program.lane()["tx_gso"] == 1

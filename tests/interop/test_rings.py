@@ -8,6 +8,7 @@ preload, contents checked.
 testpmd forwards queue by queue and the program echoes on whichever queue it likes. One testpmd
 serves each row: frames, its port stopped and started, its queues reduced to one and back.
 """
+import re
 from typing import NamedTuple
 
 import pytest
@@ -149,11 +150,38 @@ def test_virtio_user(sockdir, sock, name):
         assert program.running
 
 
-@pytest.mark.parametrize("queues,ring", [(1, 1024), (3, 128), (8, 64)])
-def test_vhost(sockdir, sock, queues, ring):
+class Mode(NamedTuple):
+    """What our front-end asks of net_vhost."""
+    packed: int
+    mrg: int
+    in_order: int
+    queues: int
+    ring: int
+
+
+MODES = {
+    "split mergeable": Mode(0, 1, 0, 1, 1024),
+    "split": Mode(0, 0, 0, 3, 128),
+    "split in-order mergeable": Mode(0, 1, 1, 5, 128),
+    "split in-order": Mode(0, 0, 1, 7, 64),
+    "packed mergeable": Mode(1, 1, 0, 2, 250),
+    "packed": Mode(1, 0, 0, 4, 99),
+    "packed in-order mergeable": Mode(1, 1, 1, 6, 128),
+    "packed in-order": Mode(1, 0, 1, 8, 64),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_vhost(sockdir, sock, name):
+    row = MODES[name]
     inner = str(sockdir / "inner")
-    with Echo(sock, dialect="virtio", role="frontend", queues=queues, ring=ring) as program:
-        pmd = Testpmd([vhost(sock, queues=queues), vhost(inner, queues=queues)], queues=queues,
+    with Echo(sock, dialect="virtio", role="frontend", queues=row.queues, ring=row.ring,
+              format="packed" if row.packed else "split", mergeable="on" if row.mrg else "off",
+              in_order="on" if row.in_order else "off") as program:
+        pmd = Testpmd([vhost(sock, queues=row.queues), vhost(inner, queues=row.queues)], queues=row.queues,
                       mbufs=16384)
-        restarts(pmd, Crossing(inner, queues, True), queues)
+        with pmd:
+            agreed = int(pmd.expect(rf"{re.escape(sock)}\) negotiated Virtio features: (0x[0-9a-f]+)")[1], 16)
+            assert [bool(agreed & bit) for bit in (F.RING_PACKED, F.MRG_RXBUF, F.IN_ORDER)] == list(row[:3])
+            restarts(pmd, Crossing(inner, row.queues, row.mrg), row.queues)
         assert program.running

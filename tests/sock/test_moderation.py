@@ -243,6 +243,48 @@ def test_a_period_that_ends_short(sock, kind, packed):
         assert side.asleep(queue) == 1
 
 
+# In every millisecond count and period become what brings this many wake-ups a second: a second apart the frames of any machine are many.
+AIMING = {"CQ_AIM_INTERVAL_MSEC": 1, "CQ_AIM_INTERRUPTS_RATE_PER_SEC": 1, "CQ_AIM_MAX_PERIOD_USEC": SECOND}
+
+
+@every
+def test_adapting_gathers_what_comes_fast(sock, kind, packed):
+    """From each frame told of to one notification for as many as the limit allows."""
+    side = Receiving(sock, kind, packed)
+    with program(SINK, side, sock, **{**AIMING, "CQ_MODERATION_COUNT": 1, "CQ_AIM_MAX_COUNT": COUNT}) as p:
+        queue, deadline = side.ring(), time.monotonic() + scale(30)
+        while seven_then_one(side, p, queue) != (0, 1):  # unless a second passes in the middle of it
+            assert time.monotonic() < deadline, "it is never held"
+        assert lane(p)["rx_holds"]
+
+
+@every
+def test_adapting_tells_of_each_frame_where_that_many_are_wanted(sock, kind, packed):
+    """Ten million wake-ups a second are more than the frames that come."""
+    side = Receiving(sock, kind, packed)
+    with program(SINK, side, sock, **{**MODERATED, "CQ_AIM_INTERVAL_MSEC": 1, "CQ_AIM_INTERRUPTS_RATE_PER_SEC": 10000000}) as p:
+        queue, start = side.ring(), time.monotonic()
+        while time.monotonic() < start + 0.01:  # ten intervals: it has adapted
+            side.give(side.asleep(queue), p)
+        for _ in range(4 * WINDOW):
+            assert side.asleep(queue) == 1
+            before = side.notified(queue)
+            side.give(1, p)
+            assert side.notified(queue) == before + 1
+
+
+@every
+def test_who_spins_is_not_told(sock, kind, packed):
+    """RX_POLL=-1 looks for ever."""
+    side = Receiving(sock, kind, packed)
+    with program(SINK, side, sock, RX_POLL=-1, CQ_MODERATION_ENABLE=0) as p:
+        side.give(2, p, at_once=False)  # the link has come up, which is told of
+        before = side.notified(side.ring())
+        for _ in range(50):
+            side.give(2, p, at_once=False)
+        assert side.notified(side.ring()) == before
+
+
 @every
 @pytest.mark.parametrize("off", [{"CQ_MODERATION_ENABLE": 0}, {"CQ_MODERATION_COUNT": 1}, {"CQ_MODERATION_PERIOD_USEC": 0},
                                  {"SPEC": "latency", "RX_POLL": 0}])

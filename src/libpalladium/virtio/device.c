@@ -253,8 +253,13 @@ static PD_ALWAYS_INLINE int fill_chain(struct pd_vq *vq, bool packed, struct fil
 	int more = 1;
 
 	pd_ring_walk_start(vq, packed, &walk, block, i, ahead, true);
-	while (f->left && (more = pd_ring_walk_next(vq, &walk, &run)) > 0)
-		filled += fill_run(f, run.p, run.len);
+	while (f->left && (more = pd_ring_walk_next(vq, &walk, &run)) > 0) {
+		uint32_t n = fill_run(f, run.p, run.len);
+
+		filled += n;
+		if (pd_unlikely(vq->watched))
+			pd_watch_wrote(vq, run.p, n);
+	}
 	if (more == -EFAULT) {
 		vq->counts.desc_errors++;
 		return pd_vq_break(vq, "a receive descriptor is not writable memory");
@@ -323,6 +328,8 @@ static PD_ALWAYS_INLINE int fill(struct pd_vq *vq, bool packed, struct pd_ring_b
 		if (f.nb[0] && chains != first + 1) {
 			*f.nb[0] = (uint8_t)(chains - first);
 			*f.nb[1] = (uint8_t)((chains - first) >> 8);
+			for (unsigned i = 0; i < 2 && pd_unlikely(vq->watched); i++)
+				pd_watch_wrote(vq, f.nb[i], 1);
 		}
 	}
 	for (unsigned i = 0; i < chains; i++)

@@ -23,6 +23,7 @@
 
 #include "virtio/copy.h"
 #include "virtio/ring.h"
+#include "virtio/watch.h"
 #include "vlib/buffer.h"
 
 /* Buffer headers that rx may use. */
@@ -58,6 +59,8 @@ static PD_ALWAYS_INLINE bool pd_device_arm_held(struct pd_vq *vq, bool packed, u
 		return false;
 	pd_ring_ask(vq, packed, true,
 		    seen == vq->cursor ? pd_max(vq->need, hold) - 1 : seen - vq->cursor);
+	if (pd_unlikely(vq->watched))
+		pd_watch_asked(vq);
 	return pd_device_position(vq, packed) != seen;
 }
 
@@ -70,6 +73,8 @@ static PD_ALWAYS_INLINE bool pd_device_arm(struct pd_vq *vq, bool packed, uint32
 static PD_ALWAYS_INLINE void pd_device_disarm(struct pd_vq *vq, bool packed)
 {
 	pd_ring_ask_not(vq, packed, true);
+	if (pd_unlikely(vq->watched))
+		pd_watch_asked(vq);
 }
 
 /* Publish what is staged; true when the driver is to be told. */
@@ -77,7 +82,10 @@ static PD_ALWAYS_INLINE bool pd_device_flush(struct pd_vq *vq, bool packed)
 {
 	if (!vq->staged)
 		return false;
-	pd_ring_publish(vq, packed, true);
+	if (pd_unlikely(vq->watched))
+		pd_watch_publish(vq);
+	else
+		pd_ring_publish(vq, packed, true);
 	return pd_ring_must_notify(vq, packed, true);
 }
 
@@ -370,6 +378,8 @@ static PD_ALWAYS_INLINE int pd_device_tx(struct pd_vq *vq, bool packed, bool avi
 				break;
 			}
 			last = got < (int)want;
+			if (pd_unlikely(vq->watched)) /* the general way for all of them */
+				memset(block.p, 0, sizeof(block.p));
 			if (total > PD_PREFETCH_LEAST)
 				pd_device_prepare(vq, &block, &bufs[taken], hdr);
 		}

@@ -69,6 +69,18 @@ void *pd_mem_translate_user(const struct pd_mem_table *table, uint64_t user_addr
 	return NULL;
 }
 
+uint64_t pd_mem_guest(const struct pd_mem_table *table, const void *p)
+{
+	for (uint32_t i = 0; i < table->n; i++) {
+		const struct pd_mem_region *r = &table->region[i];
+		uint64_t off = (uintptr_t)p - (uintptr_t)r->host;
+
+		if (off < r->size)
+			return r->guest_addr + off;
+	}
+	return UINT64_MAX;
+}
+
 const struct pd_mem_region *pd_mem_find(const struct pd_mem_table *table, uint32_t *hint,
 					uint64_t gpa)
 {

@@ -16,6 +16,7 @@
  *   ring.h    both behind one interface, chosen by a constant
  *   device.h  the device's data path over it                                   (virtio 1.2, 5.1.6)
  *   driver.h  the driver's data path over it
+ *   watch.h   what a device does besides on queues that are watched: dirty.h notes what it writes
  *
  * Whoever holds the lock of the lane's side owns the queue. Everything that the peer can write is
  * read once into private memory, checked, then used; whatever must be right for our own safety is
@@ -40,6 +41,7 @@
 #include <linux/virtio_ring.h>
 
 #include "base/compiler.h"
+#include "virtio/dirty.h"
 #include "virtio/mem.h"
 
 struct pd_buffer;
@@ -186,6 +188,7 @@ struct pd_vq {
 	bool in_order;
 	bool receive; /* driver role: see pd_vq_layout */
 	bool armed;   /* the peer was asked to notify */
+	bool watched; /* device role: see watch.h */
 	bool signalled_valid;
 	uint16_t staged; /* entries (packed: slots) written and not published yet */
 	/* Split: indices, free-running modulo 2^16. */
@@ -225,6 +228,7 @@ struct pd_vq {
 	struct pd_vq_shown *shown;    /* PD_VQ_FRAMES_MAX */
 	struct pd_ring_chain *chains; /* device: of frames shown, or of one that is being sent */
 	uint8_t *bounce;              /* device: a frame in too many pieces is copied here */
+	struct pd_dirty dirty;        /* device */
 	/* Driver role. */
 	struct pd_vq_slot *slots;
 	struct pd_ring_used *done; /* receive: fifo at `cursor` to `seen`: buffers that were used */

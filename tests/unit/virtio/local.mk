@@ -2,7 +2,7 @@
 VIRTIO_TESTS = tests/unit/virtio/test_mem tests/unit/virtio/test_device_ring tests/unit/virtio/test_device_rx \
 	tests/unit/virtio/test_device_tx tests/unit/virtio/test_device_hostile tests/unit/virtio/test_driver \
 	tests/unit/virtio/test_packed_device tests/unit/virtio/test_packed_driver \
-	tests/unit/virtio/test_lane tests/unit/virtio/test_prefetch tests/unit/virtio/test_rings
+	tests/unit/virtio/test_dirty tests/unit/virtio/test_lane tests/unit/virtio/test_prefetch tests/unit/virtio/test_rings
 VIRTIO_UTIL = tests/unit/virtio/ring_util.c tests/unit/virtio/ring_util.h
 VIRTIO_DRIVER = $(VIRTIO_UTIL) tests/unit/virtio/driver_rig.h
 VIRTIO_RIG = $(VIRTIO_UTIL) tests/unit/virtio/device_rig.c tests/unit/virtio/device_rig.h
@@ -43,4 +43,6 @@ tests_unit_virtio_test_lane_LDADD = $(PD_UNIT_LIBS)
 tests_unit_virtio_test_rings_SOURCES = tests/unit/virtio/test_rings.c $(VIRTIO_UTIL)
 tests_unit_virtio_test_rings_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_virtio_test_rings_LDADD = $(PD_UNIT_LIBS)
-
+tests_unit_virtio_test_dirty_SOURCES = tests/unit/virtio/test_dirty.c $(VIRTIO_RIG)
+tests_unit_virtio_test_dirty_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_virtio_test_dirty_LDADD = $(PD_UNIT_LIBS)

@@ -6,12 +6,14 @@
  *   conf_parser.y    words -> statements; recovers at the next key, or at the end of the line
  *   conf_build.c     statements -> groups and rules; messages
  *   conf_port.c      the keys of a port
+ *   conf_access.c    who may reach its socket
  *   conf_check.c     what can be said only at the end
  */
 #ifndef PD_CONFIG_CONF_H
 #define PD_CONFIG_CONF_H
 
 #include <setjmp.h>
+#include <sys/types.h>
 
 #include "config/config.h"
 
@@ -113,6 +115,31 @@ void pd_conf_end_port(struct pd_conf_parse *p, bool whole);
 
 /* True for what may name a port: letters, digits, '_', '-', '.', a letter first, at most 15. */
 bool pd_conf_port_name_ok(struct pd_conf_text name);
+
+/* --- who may reach a socket (conf_access.c) ------------------------------------------------ */
+
+/* In the order of pd_conf_access_vars. */
+enum pd_conf_access_key {
+	PD_CONF_ACCESS_MODE,
+	PD_CONF_ACCESS_OWNER,
+	PD_CONF_ACCESS_GROUP,
+	PD_CONF_ACCESS_PEERS,
+	PD_CONF_ACCESS_KEYS
+};
+
+/* Read the value of a key. Returns NULL, or what was expected; then something narrower stands. */
+const char *pd_conf_access_read(struct pd_conf_access *access, enum pd_conf_access_key key,
+				struct pd_conf_text text);
+
+/* Write what stands, as the file would have it. */
+void pd_conf_access_show(const struct pd_conf_access *access, enum pd_conf_access_key key,
+			 char *out, size_t size);
+
+/* Give ports what the variables say, where they do not say it themselves. */
+void pd_conf_access_finish(struct pd_config *cfg, pd_conf_message_fn message, void *ctx);
+
+/* Read a small file into new memory at *out, the caller's to free. Returns its length, or -errno; -EFBIG above 1 MiB. */
+ssize_t pd_conf_read_text(const char *path, char **out);
 
 /* The MTU of a port that names none. */
 uint32_t pd_conf_default_mtu(void);

@@ -262,6 +262,7 @@ void pd_config_finish(struct pd_config *cfg, pd_conf_message_fn message, void *c
 	struct pd_conf_check c = {cfg, message, ctx};
 
 	pd_conf_check_ports(&c);
+	pd_conf_access_finish(cfg, message, ctx);
 	for (uint32_t i = 0; i < cfg->group_count; i++) {
 		const struct pd_conf_group *group = &cfg->groups[i];
 

@@ -245,7 +245,10 @@ static void pd_conf_show_ring(const struct pd_port_config *port, char *out, size
 
 static void pd_conf_read_path(struct pd_conf_value *v)
 {
-	if (!v->text.len || !pd_conf_copy(v->port->path, sizeof(v->port->path), v->text))
+	if (v->text.len && v->text.s[0] == '@')
+		pd_conf_refuse(v, "the path of a file (an abstract name has no mode, so anybody "
+				  "could take it)");
+	else if (!v->text.len || !pd_conf_copy(v->port->path, sizeof(v->port->path), v->text))
 		pd_conf_refuse(v, "the path of a socket, 1 to %zu bytes",
 			       sizeof(v->port->path) - 1);
 }
@@ -273,6 +276,25 @@ static void pd_conf_read_role(struct pd_conf_value *v)
 	if (frontend >= 0)
 		v->port->role = frontend ? PD_CONF_FRONTEND : PD_CONF_BACKEND;
 }
+
+/* The functions of a key that says who may reach the socket. */
+#define PD_CONF_ACCESS(name, which)                                                                \
+	static void pd_conf_show_##name(const struct pd_port_config *port, char *out, size_t size) \
+	{                                                                                          \
+		pd_conf_access_show(&port->access, which, out, size);                              \
+	}                                                                                          \
+	static void pd_conf_read_##name(struct pd_conf_value *v)                                   \
+	{                                                                                          \
+		const char *expected = pd_conf_access_read(&v->port->access, which, v->text);      \
+                                                                                                   \
+		if (expected)                                                                      \
+			pd_conf_refuse(v, "%s", expected);                                         \
+	}
+
+PD_CONF_ACCESS(socket_mode, PD_CONF_ACCESS_MODE)
+PD_CONF_ACCESS(socket_owner, PD_CONF_ACCESS_OWNER)
+PD_CONF_ACCESS(socket_group, PD_CONF_ACCESS_GROUP)
+PD_CONF_ACCESS(peer_uid, PD_CONF_ACCESS_PEERS)
 
 static void pd_conf_read_dialect(struct pd_conf_value *v)
 {
@@ -459,6 +481,10 @@ static const struct pd_conf_key pd_conf_keys[] = {
 	{"path", "vhost-user", false, pd_conf_read_path, pd_conf_show_path},
 	{"mode", "vhost-user", false, pd_conf_read_mode, pd_conf_show_mode},
 	{"role", "vhost-user", false, pd_conf_read_role, pd_conf_show_role},
+	{"socket_mode", "vhost-user", false, pd_conf_read_socket_mode, pd_conf_show_socket_mode},
+	{"socket_owner", "vhost-user", false, pd_conf_read_socket_owner, pd_conf_show_socket_owner},
+	{"socket_group", "vhost-user", false, pd_conf_read_socket_group, pd_conf_show_socket_group},
+	{"peer_uid", "vhost-user", false, pd_conf_read_peer_uid, pd_conf_show_peer_uid},
 	{"dialect", NULL, false, pd_conf_read_dialect, pd_conf_show_dialect},
 	{"format", "vhost-user", false, pd_conf_read_format, pd_conf_show_format},
 	{"mergeable", "vhost-user", false, pd_conf_read_mergeable, pd_conf_show_mergeable},

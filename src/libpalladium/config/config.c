@@ -108,19 +108,27 @@ static ssize_t pd_config_read_all(int fd, char **out)
 	return (ssize_t)len;
 }
 
-int pd_config_read_file(struct pd_config *cfg, const char *path, pd_conf_message_fn message,
-			void *ctx)
+ssize_t pd_conf_read_text(const char *path, char **out)
 {
 	/* Without O_NONBLOCK a FIFO that nobody writes would stop the program. */
-	int fd = pd_sys_open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0), ret;
-	char *text = NULL;
+	int fd = pd_sys_open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0);
 	ssize_t len;
 
 	if (fd < 0)
 		return fd;
 	pd_sys_fcntl(fd, F_SETFL, 0);
-	len = pd_config_read_all(fd, &text);
+	len = pd_config_read_all(fd, out);
 	pd_sys_close(fd);
+	return len;
+}
+
+int pd_config_read_file(struct pd_config *cfg, const char *path, pd_conf_message_fn message,
+			void *ctx)
+{
+	char *text = NULL;
+	ssize_t len = pd_conf_read_text(path, &text);
+	int ret;
+
 	if (len < 0)
 		return (int)len;
 	ret = pd_config_parse(cfg, path, text, (size_t)len, message, ctx);

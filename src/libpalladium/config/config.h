@@ -97,6 +97,28 @@ struct pd_conf_option {
 	struct pd_conf_place place;
 };
 
+#define PD_CONF_PEERS_MAX 8
+#define PD_CONF_SOCKET_MODE 0600 /* of a socket's file, unless something else is asked for */
+
+/* Who may reach the socket of a vhost-user port. All zero is the default: the user alone. */
+struct pd_conf_access {
+	uint16_t
+		mode; /* of the file of a socket that we make; 0: PD_CONF_SOCKET_MODE. Read it by pd_conf_access_mode. */
+	uint8_t given;             /* private to config/: which keys were read */
+	bool narrowed;             /* private to config/: an owner or a group was not understood */
+	bool has_owner, has_group; /* the file is given to these */
+	bool peer_self;            /* the other end may run as the user that we run as, ... */
+	uint32_t owner, group;
+	uint32_t peer_count; /* ... or as one of these; none at all: whoever can reach the socket */
+	uint32_t peers[PD_CONF_PEERS_MAX];
+};
+
+/* The mode of a socket's file. */
+static inline unsigned pd_conf_access_mode(const struct pd_conf_access *access)
+{
+	return access->mode && !access->narrowed ? access->mode : PD_CONF_SOCKET_MODE;
+}
+
 struct pd_port_config {
 	char name[PD_CONF_NAME_MAX];
 	char transport[PD_CONF_TRANSPORT_MAX]; /* a name of defs/transports.def */
@@ -104,6 +126,7 @@ struct pd_port_config {
 	char peer[PD_CONF_PEER_MAX];           /* the other port of a loop pair, else "" */
 	enum pd_conf_mode mode;
 	enum pd_conf_side role;
+	struct pd_conf_access access;
 	enum pd_conf_dialect dialect;
 	enum pd_conf_format format;
 	bool mergeable; /* agree to frames in several receive buffers */

@@ -3,6 +3,7 @@ AM_YFLAGS = -d -Wno-yacc
 BUILT_SOURCES += src/libpalladium/config/conf_parser.h
 libpd_la_SOURCES += \
 	src/libpalladium/config/conf.h \
+	src/libpalladium/config/conf_access.c \
 	src/libpalladium/config/conf_build.c \
 	src/libpalladium/config/conf_check.c \
 	src/libpalladium/config/conf_match.c \

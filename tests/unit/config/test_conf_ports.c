@@ -68,6 +68,64 @@ static void test_every_key_of_a_port(void **state)
 	assert_false(p->in_order);
 }
 
+/* Who may reach the socket: by name, by number, by variable; the port goes before the variable. */
+static void test_who_may_reach_a_socket(void **state)
+{
+	const struct pd_conf_access *a;
+
+	file("port pd0 vhost-user:/x socket_mode=660 socket_owner=root socket_group=\"daemon\" "
+	     "peer_uid=self:root:4242\nport pd1 vhost-user:/y\n");
+	assert_string_equal(said, "");
+	a = &cfg->ports[0].access;
+	assert_int_equal(pd_conf_access_mode(a), 0660);
+	assert_true(a->has_owner && a->has_group && a->peer_self);
+	assert_int_equal(a->owner, 0);
+	assert_int_equal(a->group, 1);
+	assert_int_equal(a->peer_count, 2);
+	assert_int_equal(a->peers[0], 0);
+	assert_int_equal(a->peers[1], 4242);
+	a = &cfg->ports[1].access;
+	assert_int_equal(pd_conf_access_mode(a), 0600);
+	assert_false(a->has_owner || a->has_group || a->peer_self || a->peer_count);
+	pd_vars.socket_mode = "0666";
+	pd_vars.peer_uid = "7";
+	file("port pd0 vhost-user:/x socket_mode=0640\nport pd1 vhost-user:/y peer_uid=self\nport "
+	     "pd2 "
+	     "loop:pd3\n");
+	assert_string_equal(said, "");
+	assert_int_equal(pd_conf_access_mode(&cfg->ports[0].access), 0640);
+	assert_int_equal(cfg->ports[0].access.peers[0], 7);
+	assert_int_equal(pd_conf_access_mode(&cfg->ports[1].access), 0666);
+	assert_int_equal(cfg->ports[1].access.peer_count, 0);
+	pd_vars.socket_group = "no-such-group";
+	file("port pd0 vhost-user:/x\nport pd1 vhost-user:/y\n");
+	assert_string_equal(said, "error PALLADIUM_SOCKET_GROUP:1:1: expected a group of "
+				  "/etc/group, or a number, not \"no-such-group\"; using none, "
+				  "and socket_mode=0600\n");
+	assert_int_equal(pd_conf_access_mode(&cfg->ports[1].access), 0600);
+	pd_vars.socket_mode = "0600";
+	pd_vars.socket_group = pd_vars.peer_uid = "";
+}
+
+/* A mistake lets nobody in who would not have been. */
+static void test_mistakes_about_access_are_narrow(void **state)
+{
+	file("port pd0 vhost-user:/x socket_mode=0666 socket_mode=oops\n"
+	     "port pd1 vhost-user:/x socket_group=nobody-knows socket_mode=0660\n"
+	     "port pd2 vhost-user:/x peer_uid=typo:5\n"
+	     "port pd3 vhost-user:/x peer_uid=\"\"\n"
+	     "port pd4 vhost-user:/x peer_uid=1:2:3:4:5:6:7:8:9\n");
+	assert_int_equal(pd_conf_access_mode(&cfg->ports[0].access), 0600);
+	assert_int_equal(pd_conf_access_mode(&cfg->ports[1].access), 0600);
+	assert_int_equal(cfg->ports[2].access.peer_count, 1);
+	assert_false(cfg->ports[2].access.peer_self);
+	assert_true(cfg->ports[3].access.peer_self);
+	assert_int_equal(cfg->ports[4].access.peer_count, 8);
+	file("port pd0 vhost-user:@abstract\n");
+	assert_non_null(strstr(said, "path: expected the path of a file (an abstract name"));
+	assert_int_equal(cfg->port_count, 0);
+}
+
 static void test_macs_are_stable_and_differ(void **state)
 {
 	uint8_t first[6];
@@ -183,6 +241,21 @@ static void test_wrong_values_name_what_was_expected(void **state)
 		{"queues=11", "queues: expected a number from 1 to 10, not \"11\"; using 1"},
 		{"in_order=1", "in_order: expected on or off, not \"1\"; using on"},
 		{"ring=1", "ring: expected a number from 2 to 32768, not \"1\"; using 256"},
+		{"socket_mode=666x",
+		 "socket_mode: expected an octal mode like 0660, not \"666x\"; using 0600"},
+		{"socket_mode=01777",
+		 "socket_mode: expected an octal mode like 0660, not \"01777\"; using 0600"},
+		{"socket_mode=000",
+		 "socket_mode: expected an octal mode like 0660, not \"000\"; using 0600"},
+		{"socket_owner=no-such-user",
+		 "socket_owner: expected a user of /etc/passwd, or a number, not \"no-such-user\"; "
+		 "using none, and socket_mode=0600"},
+		{"socket_group=-1",
+		 "socket_group: expected a group of /etc/group, or a number, not \"-1\"; using "
+		 "none, and socket_mode=0600"},
+		{"peer_uid=4294967295", "peer_uid: expected self, users of /etc/passwd or their "
+					"numbers, at most 8, parted "
+					"by ':', not \"4294967295\"; using self"},
 		{"ring=32769", "ring: expected a number from 2 to 32768, not \"32769\"; using 256"},
 	};
 	char text[300], expected[400];
@@ -443,6 +516,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_port_has_defaults),
 		cmocka_unit_test(test_every_key_of_a_port),
+		cmocka_unit_test(test_who_may_reach_a_socket),
+		cmocka_unit_test(test_mistakes_about_access_are_narrow),
 		cmocka_unit_test(test_macs_are_stable_and_differ),
 		cmocka_unit_test(test_a_loop_port_brings_its_partner),
 		cmocka_unit_test(test_ports_that_cannot_be),

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Finding the peer: paths that are not there yet, stale, taken, shared by several ports. */
+/* Finding the peer: paths that are not there yet, stale, taken, shared by several ports; and who is let in. */
+#include <sys/file.h>
+
+#include "config/vars.h"
+#include "counters/counters.h"
 #include "peer.h"
 
 static int fds_before;
@@ -75,6 +79,30 @@ static void connecting_goes_on_until_there_is_a_peer(void **state)
 		close(fd);
 	}
 	close(l);
+}
+
+static void the_next_try_waits_as_long_as_was_asked_for(void **state)
+{
+	int l, fd;
+
+	(void)state;
+	pd_vars.reconnect_min_ms = pd_vars.reconnect_max_ms = 60000;
+	peer_ports(1, PD_CONF_MODE_CONNECT, PD_CONF_BACKEND, 1);
+	assert_int_equal(pd_port_open(&pd_ports[0]), 0);
+	turn();
+	assert_int_equal(pd_ports[0].state, PD_PORT_DOWN);
+	l = listener();
+	for (int i = 0; i < 4; i++)
+		pd_progress_run_once(30);
+	assert_int_equal(accept(l, NULL, NULL), -1);
+	pd_port_close(&pd_ports[0]);
+	pd_vars.reconnect_min_ms = pd_vars.reconnect_max_ms = 1;
+	assert_int_equal(pd_port_open(&pd_ports[0]), 0);
+	turn_until((fd = accept(l, NULL, NULL)) >= 0);
+	close(fd);
+	close(l);
+	pd_vars.reconnect_min_ms = 20;
+	pd_vars.reconnect_max_ms = 1000;
 }
 
 static void the_socket_is_private_and_goes_with_the_port(void **state)
@@ -218,11 +246,208 @@ static void a_child_leaves_the_socket_to_its_parent(void **state)
 	assert_int_equal(pd_ports[0].state, PD_PORT_CLOSED);
 }
 
+/* What `port` counts of tries that came to nothing. */
+static uint64_t connect_errors(const struct pd_port *port)
+{
+	return pd_ctr_get(port->ctr, PD_CTR_PORT_CONNECT_ERRORS);
+}
+
+/* A listening port whose access is `access`; its file's mode, 0 when there is none. */
+static mode_t listen_with(const struct pd_conf_access *access, mode_t mask)
+{
+	mode_t before = umask(mask);
+	struct stat st;
+
+	peer_ports(1, PD_CONF_MODE_LISTEN, PD_CONF_BACKEND, 1);
+	peer_config.ports[0].access = *access;
+	assert_int_equal(pd_ports_init(&peer_config), 0);
+	assert_int_equal(pd_port_open(&pd_ports[0]), 0);
+	turn();
+	umask(before);
+	return lstat(peer_path, &st) ? 0 : st.st_mode;
+}
+
+static void the_file_has_the_mode_asked_for(void **state)
+{
+	static const mode_t modes[] = {0, 0600, 0660, 0666, 0200, 0777}, masks[] = {0, 022, 0777};
+
+	(void)state;
+	for (size_t i = 0; i < PD_ARRAY_SIZE(modes); i++)
+		for (size_t k = 0; k < PD_ARRAY_SIZE(masks); k++) {
+			struct pd_conf_access access = {.mode = (uint16_t)modes[i]};
+
+			assert_int_equal(listen_with(&access, masks[k]),
+					 S_IFSOCK | (modes[i] ? modes[i] : 0600));
+			if (modes[i] != 0200)
+				assert_true(can_connect());
+			pd_port_close(&pd_ports[0]);
+		}
+}
+
+static void the_file_has_the_group_asked_for(void **state)
+{
+	gid_t groups[64];
+	int n = getgroups(64, groups);
+	struct pd_conf_access access = {.mode = 0660, .has_group = true};
+	struct stat st;
+
+	(void)state;
+	access.group = n > 0 ? groups[n - 1] : getegid();
+	listen_with(&access, 022);
+	assert_int_equal(lstat(peer_path, &st), 0);
+	assert_int_equal(st.st_gid, access.group);
+	assert_int_equal(st.st_mode, S_IFSOCK | 0660);
+	assert_true(can_connect());
+}
+
+static void who_cannot_give_the_file_away_does_not_listen(void **state)
+{
+	struct pd_conf_access access = {.mode = 0666, .has_owner = true, .owner = 54321};
+	struct stat st;
+
+	(void)state;
+	if (!geteuid()) { /* may do so; the next finds its own dead file there */
+		for (int i = 0; i < 2; i++) {
+			listen_with(&access, 0);
+			assert_int_equal(lstat(peer_path, &st), 0);
+			assert_int_equal(st.st_uid, 54321);
+			assert_true(can_connect());
+			pd_port_close(&pd_ports[0]);
+			assert_int_equal(at_path(), 0);
+			close(listener());
+			assert_int_equal(lchown(peer_path, 54321, (gid_t)-1), 0);
+		}
+		listen_with(&(struct pd_conf_access){0}, 0);
+		assert_int_equal(pd_ports[0].state, PD_PORT_DOWN);
+		return;
+	}
+	assert_int_equal(listen_with(&access, 0), 0);
+	assert_int_equal(pd_ports[0].state, PD_PORT_DOWN);
+}
+
+static void links_are_left_alone(void **state)
+{
+	static const char *const targets[] = {"missing", "real"};
+	char real[200];
+
+	(void)state;
+	snprintf(real, sizeof(real), "%.*sreal", (int)(strrchr(peer_path, '/') + 1 - peer_path),
+		 peer_path);
+	for (int i = 0; i < 2; i++) {
+		struct stat st;
+		int fd = open(real, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+		close(fd);
+		assert_int_equal(symlink(targets[i], peer_path), 0);
+		listen_with(&(struct pd_conf_access){.mode = 0666}, 0);
+		assert_int_equal(pd_ports[0].state, PD_PORT_DOWN);
+		assert_int_equal(lstat(peer_path, &st), 0);
+		assert_true(S_ISLNK(st.st_mode));
+		assert_int_equal(stat(real, &st), 0);
+		assert_int_equal(st.st_mode, S_IFREG | 0600);
+		pd_port_close(&pd_ports[0]);
+		unlink(peer_path);
+	}
+	unlink(real);
+}
+
+/* Only who removes a file takes the lock, and no longer than that. */
+static void a_lock_on_the_directory_holds_up_no_free_path(void **state)
+{
+	char dir[200];
+	int fd;
+
+	(void)state;
+	snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(peer_path, '/') - peer_path), peer_path);
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(flock(fd, LOCK_EX), 0);
+	listen_with(&(struct pd_conf_access){0}, 0);
+	assert_true(can_connect());
+	pd_port_close(&pd_ports[0]);
+	close(listener()); /* a dead file */
+	listen_with(&(struct pd_conf_access){0}, 0);
+	assert_false(can_connect());
+	close(fd);
+	turn_until(can_connect());
+}
+
+static void only_the_users_named_get_in(void **state)
+{
+	const struct pd_conf_access others = {.peer_count = 2,
+					      .peers = {geteuid() + 1, geteuid() + 2}},
+				    self = {.peer_self = true},
+				    us = {.peer_count = 2, .peers = {12345, geteuid()}};
+	int sock;
+
+	(void)state;
+	listen_with(&others, 0);
+	sock = peer_connect(peer_path);
+	turn_until(peer_closed(sock));
+	close(sock);
+	assert_int_equal(connect_errors(&pd_ports[0]), 1);
+	pd_port_close(&pd_ports[0]);
+	for (int i = 0; i < 2; i++) {
+		listen_with(i ? &us : &self, 0);
+		sock = peer_connect(peer_path);
+		assert_int_equal(queues_of(sock), 1);
+		close(sock);
+		pd_port_close(&pd_ports[0]);
+	}
+}
+
+static void a_connection_goes_to_the_port_that_admits_it(void **state)
+{
+	int sock[2];
+
+	(void)state;
+	peer_ports(2, PD_CONF_MODE_LISTEN, PD_CONF_BACKEND, 1);
+	peer_config.ports[0].access =
+		(struct pd_conf_access){.peer_count = 1, .peers = {geteuid() + 1}};
+	peer_config.ports[1].queues = 2;
+	assert_int_equal(pd_ports_init(&peer_config), 0);
+	assert_int_equal(pd_port_open(&pd_ports[0]), 0);
+	assert_int_equal(pd_port_open(&pd_ports[1]), 0);
+	turn();
+	sock[0] = peer_connect(peer_path);
+	assert_int_equal(queues_of(sock[0]), 2);
+	sock[1] = peer_connect(peer_path);
+	turn_until(peer_closed(sock[1]));
+	close(sock[0]);
+	close(sock[1]);
+}
+
+static void who_listens_is_asked_for_too(void **state)
+{
+	int l = listener(), fd;
+
+	(void)state;
+	peer_ports(1, PD_CONF_MODE_CONNECT, PD_CONF_BACKEND, 1);
+	peer_config.ports[0].access =
+		(struct pd_conf_access){.peer_count = 1, .peers = {geteuid() + 1}};
+	assert_int_equal(pd_ports_init(&peer_config), 0);
+	assert_int_equal(pd_port_open(&pd_ports[0]), 0);
+	turn();
+	assert_int_equal(pd_ports[0].state, PD_PORT_DOWN);
+	turn_until((fd = accept(l, NULL, NULL)) >= 0); /* it looked, and hung up */
+	assert_true(peer_closed(fd));
+	close(fd);
+	pd_port_close(&pd_ports[0]);
+	peer_config.ports[0].access.peer_self = true;
+	assert_int_equal(pd_port_open(&pd_ports[0]), 0);
+	do
+		turn_until((fd = accept(l, NULL, NULL)) >= 0);
+	while (peer_closed(fd));
+	assert_int_equal(queues_of(fd), 1);
+	close(fd);
+	close(l);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(connecting_goes_on_until_there_is_a_peer),
+		T(the_next_try_waits_as_long_as_was_asked_for),
 		T(the_socket_is_private_and_goes_with_the_port),
 		T(a_dead_socket_file_is_replaced),
 		T(a_living_listener_is_left_alone),
@@ -230,6 +455,14 @@ int main(void)
 		T(what_replaced_our_socket_is_left_alone),
 		T(several_ports_on_one_path),
 		T(a_child_leaves_the_socket_to_its_parent),
+		T(the_file_has_the_mode_asked_for),
+		T(the_file_has_the_group_asked_for),
+		T(who_cannot_give_the_file_away_does_not_listen),
+		T(links_are_left_alone),
+		T(a_lock_on_the_directory_holds_up_no_free_path),
+		T(only_the_users_named_get_in),
+		T(a_connection_goes_to_the_port_that_admits_it),
+		T(who_listens_is_asked_for_too),
 	};
 
 	pd_log_set_level(PD_LOG_NONE);

@@ -3,7 +3,7 @@
  * Connecting, listening, and trying again.
  *
  * Connecting. A Unix connect never takes time: it works or fails at once. After a failure the next
- * try comes 20 ms later, then after twice that each time, up to a second. A connection that ends
+ * try comes PALLADIUM_RECONNECT_MIN_MS later, then after twice that each time, up to PALLADIUM_RECONNECT_MAX_MS. A connection that ends
  * before it was of use counts as a failure, so a peer that accepts and hangs up is not hammered.
  *
  * Listening. One listener per path, however many ports name it. A connection goes to the first port,
@@ -11,37 +11,25 @@
  * peer that was killed and is back at once may be seen before its old connection's end is. Then one
  * that has never said anything gives way to it, or it is closed, with a line in the log.
  *
- * The socket file. It is made with mode 0600. What stands at the path already is replaced only when
- * it is a socket, belongs to this user, and no socket is bound to it any more; a datagram connect
- * tells, as the kernel refuses it with ECONNREFUSED for a dead file and EPROTOTYPE for a live
- * stream socket, of which the listener there notices nothing. Between that test and the unlink
- * another process could bind, so processes of this library take turns by a lock on the directory;
- * against others the file's identity is compared once more. At the end the file is removed only if
- * it is still the one we made.
+ * Who is let in: path.c makes the file and asks who is at the other end. Ports that share a path share its file, which is as
+ * the first of them wants it; each asks for its own peers, so a connection that a port does not admit goes to the next.
  */
 #include "transport/vhost/dial.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "config/vars.h"
+#include "transport/vhost/path.h"
 
-#define BACKOFF_MIN_NS (20 * PD_NS_PER_MS)
-#define BACKOFF_MAX_NS (1000 * PD_NS_PER_MS)
+#define ACCEPT_PAUSE_NS (1000 * PD_NS_PER_MS) /* after an accept that failed */
 #define GRACE_NS (1000 * PD_NS_PER_MS)
 #define EARLY_MAX 8 /* connections kept for ports that are not free yet */
-#define BACKLOG 64
-
-/* Made-up errors, beyond errno: what stands at a listening path. */
-enum { PATH_NO_SOCKET = 5000, PATH_IN_USE, PATH_FOREIGN };
 
 struct early {
 	int fd;
@@ -51,12 +39,12 @@ struct early {
 struct pd_vhost_listener {
 	struct pd_list node; /* in listeners */
 	struct pd_list ports;
-	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	char path[PD_VHOST_PATH_BYTES];
+	struct pd_conf_access access;
 	struct pd_progress_fd io; /* fd -1: not bound yet */
 	struct pd_progress_timer timer;
 	uint64_t backoff_ns;
-	dev_t dev; /* identity of our socket file */
-	ino_t ino;
+	struct pd_vhost_path_id id; /* of our socket file */
 	struct early early[EARLY_MAX];
 	unsigned n_early;
 };
@@ -66,39 +54,25 @@ static struct pd_list listeners = PD_LIST_INIT(listeners);
 
 static void listener_serve(struct pd_vhost_listener *l);
 
+/* The delay after the first failure. */
+static uint64_t backoff_first(void)
+{
+	return (uint64_t)pd_vars.reconnect_min_ms * PD_NS_PER_MS;
+}
+
 /* Twice the delay, up to the longest. */
 static void backoff_grow(uint64_t *backoff_ns)
 {
-	*backoff_ns = pd_min(*backoff_ns * 2, (uint64_t)BACKOFF_MAX_NS);
+	*backoff_ns = pd_min(*backoff_ns * 2, (uint64_t)pd_vars.reconnect_max_ms * PD_NS_PER_MS);
 }
 
-/* The address of `path`. Returns its length for the kernel. */
-static socklen_t address_of(struct sockaddr_un *addr, const char *path)
-{
-	memset(addr, 0, sizeof(*addr));
-	addr->sun_family = AF_UNIX;
-	memcpy(addr->sun_path, path, pd_min(strlen(path), sizeof(addr->sun_path) - 1));
-	return sizeof(*addr);
-}
-
-/* A new Unix socket of ours. Returns it or -errno. */
-static int socket_make(int type)
-{
-	return pd_internal_fd(pd_sys_socket(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-}
-
-/* Tell the port of an error (errno or PATH_*) when it is another one than before. */
+/* Tell the port of an error when it is another one than before. */
 static void dial_trouble(struct pd_vhost_dial *dial, int err)
 {
-	const char *text = err == PATH_NO_SOCKET ? "the path is not a socket"
-			   : err == PATH_IN_USE  ? "another process listens there"
-			   : err == PATH_FOREIGN ? "a socket of another user is there"
-						 : pd_strerror(err);
-
 	if (dial->last_err == err)
 		return;
 	dial->last_err = err;
-	dial->trouble(dial, text);
+	dial->trouble(dial, err);
 }
 
 /* --- connecting ---------------------------------------------------------------------------- */
@@ -106,22 +80,17 @@ static void dial_trouble(struct pd_vhost_dial *dial, int err)
 /* Try to connect, and arm the next try when it fails. */
 static void dial_connect(struct pd_vhost_dial *dial)
 {
-	struct sockaddr_un addr;
-	socklen_t len = address_of(&addr, dial->path);
-	int fd = socket_make(SOCK_STREAM);
-	int err = fd < 0 ? fd : pd_sys_connect(fd, &addr, len);
+	int fd = pd_vhost_path_connect(dial->path, dial->access);
 
-	if (!err) {
+	if (fd >= 0) {
 		dial->waiting = false;
 		dial->last_err = 0;
 		dial->connected(dial, fd);
 		return;
 	}
-	if (fd >= 0)
-		pd_sys_close(fd);
 	pd_progress_timer_set(&dial->timer, dial->backoff_ns);
 	backoff_grow(&dial->backoff_ns);
-	dial_trouble(dial, -err);
+	dial_trouble(dial, fd);
 }
 
 /* A port's timer: connect, or give it a connection that waits. */
@@ -139,27 +108,48 @@ static void dial_timer(struct pd_progress_timer *timer)
 
 /* --- listening ----------------------------------------------------------------------------- */
 
-/* The first port that waits for a connection, or NULL. */
-static struct pd_vhost_dial *listener_free_port(struct pd_vhost_listener *l)
+/* The first port that waits for a connection and admits the one on `fd`, or NULL. */
+static struct pd_vhost_dial *listener_free_port(struct pd_vhost_listener *l, int fd)
 {
 	struct pd_vhost_dial *dial;
+	uid_t uid;
 
 	pd_list_for_each (dial, &l->ports, node) {
-		if (dial->waiting)
+		if (dial->waiting && pd_vhost_path_admits(dial->access, fd, &uid))
 			return dial;
 	}
 	return NULL;
 }
 
-/* Have a port end a connection that nothing comes from. Returns whether one did. */
-static bool listener_make_way(struct pd_vhost_listener *l)
+/* Have a port that admits the connection on `fd` end one that nothing comes from. Returns whether one did. */
+static bool listener_make_way(struct pd_vhost_listener *l, int fd)
 {
 	struct pd_vhost_dial *dial;
+	uid_t uid;
 
 	pd_list_for_each (dial, &l->ports, node) {
-		if (!dial->waiting && dial->give_way(dial))
+		if (!dial->waiting && pd_vhost_path_admits(dial->access, fd, &uid) &&
+		    dial->give_way(dial))
 			return true;
 	}
+	return false;
+}
+
+/* True when a port of the listener admits who is on `fd`; else that is told to all. */
+static bool listener_admits(struct pd_vhost_listener *l, int fd)
+{
+	struct pd_vhost_dial *dial;
+	uid_t uid = 0;
+
+	pd_list_for_each (dial, &l->ports, node) {
+		if (pd_vhost_path_admits(dial->access, fd, &uid))
+			return true;
+	}
+	pd_log_ratelimited(PD_LOG_WARN, "vhost",
+			   "%s: a connection of user %u is refused: peer_uid does not name it",
+			   l->path, uid);
+	pd_list_for_each (dial, &l->ports, node)
+		dial->refused(dial, uid);
 	return false;
 }
 
@@ -172,10 +162,10 @@ static void listener_serve(struct pd_vhost_listener *l)
 	while (l->n_early) {
 		struct early first = l->early[0];
 
-		dial = listener_free_port(l);
+		dial = listener_free_port(l, first.fd);
 		if (!dial && now < first.until_ns)
 			break;
-		if (!dial && listener_make_way(l)) {
+		if (!dial && listener_make_way(l, first.fd)) {
 			l->early[0].until_ns =
 				now + GRACE_NS; /* the port asks for it in a moment */
 			break;
@@ -214,11 +204,15 @@ static void listener_io(struct pd_progress_fd *io, uint32_t revents)
 			pd_log_ratelimited(PD_LOG_WARN, "vhost", "%s: accept: %s", l->path,
 					   pd_strerror(fd));
 			pd_progress_mod(io, 0);
-			pd_progress_timer_set(&l->timer, BACKOFF_MAX_NS);
+			pd_progress_timer_set(&l->timer, ACCEPT_PAUSE_NS);
 			return;
 		}
 		if (fd < 0)
 			break;
+		if (!listener_admits(l, fd)) {
+			pd_sys_close(fd);
+			continue;
+		}
 		l->early[l->n_early++] = (struct early){fd, pd_clock_ns() + GRACE_NS};
 		listener_serve(l);
 	}
@@ -226,112 +220,18 @@ static void listener_io(struct pd_progress_fd *io, uint32_t revents)
 		pd_progress_mod(io, 0); /* the timer comes back to it */
 }
 
-/*
- * Remove a dead socket file at the listener's path. Returns 0 when the path is free now, -errno, or
- * minus a PATH_*.
- */
-static int path_clear(struct pd_vhost_listener *l)
-{
-	struct sockaddr_un addr;
-	socklen_t len = address_of(&addr, l->path);
-	struct stat before, after;
-	int fd, err;
-
-	err = pd_sys_lstat(l->path, &before);
-	if (err)
-		return err == -ENOENT ? 0 : err;
-	if (!S_ISSOCK(before.st_mode))
-		return -PATH_NO_SOCKET;
-	if (before.st_uid != geteuid())
-		return -PATH_FOREIGN;
-	fd = socket_make(SOCK_DGRAM);
-	if (fd < 0)
-		return fd;
-	err = pd_sys_connect(fd, &addr, len);
-	pd_sys_close(fd);
-	if (err != -ECONNREFUSED)
-		return err == -ENOENT ? 0 : -PATH_IN_USE;
-	if (pd_sys_lstat(l->path, &after) || before.st_ino != after.st_ino ||
-	    before.st_dev != after.st_dev)
-		return -PATH_IN_USE;
-	pd_info("vhost", "%s: removed the socket file of a listener that is gone", l->path);
-	return pd_sys_unlink(l->path);
-}
-
-/*
- * Lock the directory of `path` against other processes of this library. Returns a descriptor to
- * close, or -errno (-EWOULDBLOCK: another one has it).
- */
-static int directory_lock(const char *path)
-{
-	char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
-	const char *slash = strrchr(path, '/');
-	size_t n = slash ? (size_t)(slash - path) : 1;
-	int fd, err;
-
-	memcpy(dir, slash ? path : ".", n);
-	dir[n] = 0;
-	fd = pd_internal_fd(pd_sys_open(n ? dir : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
-	if (fd < 0)
-		return fd;
-	err = pd_sys_flock(fd, LOCK_EX | LOCK_NB);
-	if (!err)
-		return fd;
-	pd_sys_close(fd);
-	return err;
-}
-
-/* Bind `fd` to the listener's path and listen. Returns 0, -errno or minus a PATH_*. */
-static int listener_bind(struct pd_vhost_listener *l, int fd)
-{
-	struct sockaddr_un addr;
-	socklen_t len = address_of(&addr, l->path);
-	struct stat st;
-	int err;
-
-	/* The kernel gives a socket file the mode of its socket, less the umask. */
-	pd_sys_fchmod(fd, 0600);
-	err = pd_sys_bind(fd, &addr, len);
-	if (err == -EADDRINUSE) {
-		err = path_clear(l);
-		if (!err)
-			err = pd_sys_bind(fd, &addr, len);
-		if (err == -EADDRINUSE)
-			err = -PATH_IN_USE;
-	}
-	if (!err)
-		err = pd_sys_lstat(l->path, &st);
-	if (err)
-		return err;
-	l->dev = st.st_dev;
-	l->ino = st.st_ino;
-	err = pd_sys_listen(fd, BACKLOG);
-	if (err)
-		pd_sys_unlink(l->path);
-	return err;
-}
-
-/* Try to take the path. Returns 0, -errno or minus a PATH_*. */
+/* Try to take the path. Returns 0 or an error of path.h. */
 static int listener_try(struct pd_vhost_listener *l)
 {
-	int lock, fd, err;
+	int fd = pd_vhost_path_listen(l->path, &l->access, &l->id), err;
 
-	lock = directory_lock(l->path);
-	if (lock < 0)
-		return lock;
-	fd = socket_make(SOCK_STREAM);
-	err = fd < 0 ? fd : listener_bind(l, fd);
-	pd_sys_close(lock);
-	if (err) {
-		if (fd >= 0)
-			pd_sys_close(fd);
-		return err;
-	}
+	if (fd < 0)
+		return fd;
 	l->io.fd = fd;
 	l->io.events = EPOLLIN;
 	err = pd_progress_add(&l->io);
 	if (err) {
-		pd_sys_unlink(l->path);
+		pd_vhost_path_remove(l->path, &l->id);
 		pd_sys_close(fd);
 		l->io.fd = -1;
 	}
@@ -358,7 +258,7 @@ static void listener_timer(struct pd_progress_timer *timer)
 	}
 	pd_list_for_each_safe (dial, next, &l->ports, node) {
 		if (err)
-			dial_trouble(dial, -err);
+			dial_trouble(dial, err);
 		else
 			dial->last_err = 0;
 	}
@@ -366,25 +266,44 @@ static void listener_timer(struct pd_progress_timer *timer)
 		pd_debug("vhost", "listening on %s", l->path);
 }
 
-/* The listener of `path`, made when there is none yet; NULL when there is no memory. */
-static struct pd_vhost_listener *listener_get(const char *path)
+/* Say so when a port wants the file of its socket otherwise than it is. */
+static void listener_compare(const struct pd_vhost_listener *l, const struct pd_conf_access *access)
+{
+	const struct pd_conf_access *is = &l->access;
+
+	if (pd_conf_access_mode(is) == pd_conf_access_mode(access) &&
+	    is->has_owner == access->has_owner && is->has_group == access->has_group &&
+	    (!is->has_owner || is->owner == access->owner) &&
+	    (!is->has_group || is->group == access->group))
+		return;
+	pd_warn("vhost",
+		"%s: ports that share it ask for different modes, owners or groups; those of the "
+		"first count",
+		l->path);
+}
+
+/* The listener of the path of `dial`, made when there is none yet; NULL when there is no memory. */
+static struct pd_vhost_listener *listener_get(const struct pd_vhost_dial *dial)
 {
 	struct pd_vhost_listener *l;
 
 	pd_list_for_each (l, &listeners, node) {
-		if (!strcmp(l->path, path))
-			return l;
+		if (strcmp(l->path, dial->path))
+			continue;
+		listener_compare(l, dial->access);
+		return l;
 	}
 	l = calloc(1, sizeof(*l));
 	if (!l)
 		return NULL;
-	memcpy(l->path, path, strlen(path) + 1);
+	memcpy(l->path, dial->path, strlen(dial->path) + 1);
+	l->access = *dial->access;
 	pd_list_init(&l->ports);
 	pd_list_init(&l->timer.node);
 	l->timer.fn = listener_timer;
 	l->io.fd = -1;
 	l->io.fn = listener_io;
-	l->backoff_ns = BACKOFF_MIN_NS;
+	l->backoff_ns = backoff_first();
 	pd_list_add_tail(&listeners, &l->node);
 	pd_progress_timer_set(&l->timer, 0);
 	return l;
@@ -393,8 +312,6 @@ static struct pd_vhost_listener *listener_get(const char *path)
 /* The last port has left. */
 static void listener_put(struct pd_vhost_listener *l, bool abandon)
 {
-	struct stat st;
-
 	if (!pd_list_empty(&l->ports))
 		return;
 	pd_progress_timer_cancel(&l->timer);
@@ -402,9 +319,8 @@ static void listener_put(struct pd_vhost_listener *l, bool abandon)
 		pd_sys_close(l->early[--l->n_early].fd);
 	if (l->io.fd >= 0) {
 		pd_progress_del(&l->io);
-		if (!abandon && !pd_sys_lstat(l->path, &st) && st.st_dev == l->dev &&
-		    st.st_ino == l->ino)
-			pd_sys_unlink(l->path);
+		if (!abandon)
+			pd_vhost_path_remove(l->path, &l->id);
 		pd_sys_close(l->io.fd);
 	}
 	pd_list_del(&l->node);
@@ -418,12 +334,12 @@ int pd_vhost_dial_start(struct pd_vhost_dial *dial)
 	struct pd_vhost_dial *other;
 	struct pd_list *at;
 
-	if (!dial->path[0] || strlen(dial->path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+	if (!dial->path[0] || strlen(dial->path) >= PD_VHOST_PATH_BYTES)
 		return -EINVAL;
 	pd_list_init(&dial->node);
 	pd_list_init(&dial->timer.node);
 	dial->timer.fn = dial_timer;
-	dial->backoff_ns = BACKOFF_MIN_NS;
+	dial->backoff_ns = backoff_first();
 	dial->last_err = 0;
 	dial->waiting = true;
 	dial->listener = NULL;
@@ -431,7 +347,7 @@ int pd_vhost_dial_start(struct pd_vhost_dial *dial)
 		pd_progress_timer_set(&dial->timer, 0);
 		return 0;
 	}
-	dial->listener = listener_get(dial->path);
+	dial->listener = listener_get(dial);
 	if (!dial->listener)
 		return -ENOMEM;
 	at = &dial->listener->ports;
@@ -453,7 +369,7 @@ void pd_vhost_dial_again(struct pd_vhost_dial *dial)
 
 void pd_vhost_dial_settled(struct pd_vhost_dial *dial)
 {
-	dial->backoff_ns = BACKOFF_MIN_NS;
+	dial->backoff_ns = backoff_first();
 }
 
 void pd_vhost_dial_stop(struct pd_vhost_dial *dial, bool abandon)

@@ -10,8 +10,10 @@
 #define PD_TRANSPORT_VHOST_DIAL_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "base/list.h"
+#include "config/config.h"
 #include "vlib/progress.h"
 
 struct pd_vhost_listener;
@@ -19,12 +21,14 @@ struct pd_vhost_listener;
 struct pd_vhost_dial {
 	const char *path; /* at most 107 characters; borrowed */
 	bool listens;
+	const struct pd_conf_access *access; /* borrowed */
 	uint32_t order; /* a new connection goes to the waiting port of the lowest order */
 	/* There is a peer: the connected, non-blocking socket `fd` is the callee's. */
 	void (*connected)(struct pd_vhost_dial *dial, int fd);
-	/* No peer for now, and why (a sentence's end, valid during the call); told once per reason.
-	 */
-	void (*trouble)(struct pd_vhost_dial *dial, const char *reason);
+	/* No peer for now, and why (an error of path.h); told once per reason. */
+	void (*trouble)(struct pd_vhost_dial *dial, int err);
+	/* Somebody connected who is not let in, of the user `uid`. */
+	void (*refused)(struct pd_vhost_dial *dial, uid_t uid);
 	/* Another peer waits: end a connection that is good for nothing. Returns whether one ended. */
 	bool (*give_way)(struct pd_vhost_dial *dial);
 	/* Private. */

@@ -5,6 +5,7 @@
  *   wire      message layouts and syntax
  *   conn      one connection: bytes and descriptors to messages
  *   dial      connecting, listening, trying again
+ *   path      the socket itself: its file, and who is at the other end
  *   map       the peer's memory, mapped        (back-end)
  *   guard     that memory may vanish           (back-end)
  *   area      our memory, shared               (front-end)
@@ -33,6 +34,7 @@
 #include "transport/vhost/backend.h"
 #include "transport/vhost/dial.h"
 #include "transport/vhost/frontend.h"
+#include "transport/vhost/path.h"
 
 /* How often it is looked for threads that a hostile peer holds up. */
 #define WATCH_NS (250 * PD_NS_PER_MS)
@@ -141,18 +143,28 @@ static bool port_give_way(struct pd_vhost_dial *dial)
 }
 
 /* There is none. */
-static void port_trouble(struct pd_vhost_dial *dial, const char *reason)
+static void port_trouble(struct pd_vhost_dial *dial, int err)
 {
 	struct pd_vhost_port *vp = pd_container_of(dial, struct pd_vhost_port, dial);
 	char text[200];
 
 	pd_ctr_count(vp->port->ctr, PD_CTR_PORT_CONNECT_ERRORS, 1);
 	snprintf(text, sizeof(text), "cannot %s %s: %s; trying on",
-		 dial->listens ? "listen on" : "connect to", dial->path, reason);
+		 dial->listens ? "listen on" : "connect to", dial->path,
+		 pd_vhost_path_strerror(err));
 	if (vp->port->state == PD_PORT_DOWN)
 		pd_log_ratelimited(PD_LOG_WARN, "vhost", "%s: %s", vp->port->name, text);
 	else
 		pd_port_set_state(vp->port, PD_PORT_DOWN, text);
+}
+
+/* Somebody else came. */
+static void port_refused(struct pd_vhost_dial *dial, uid_t uid)
+{
+	struct pd_vhost_port *vp = pd_container_of(dial, struct pd_vhost_port, dial);
+
+	(void)uid;
+	pd_ctr_count(vp->port->ctr, PD_CTR_PORT_CONNECT_ERRORS, 1);
 }
 
 /* A lane found its ring broken. */
@@ -221,9 +233,11 @@ static int vhost_open(struct pd_port *port)
 	broken_port[port->index] = vp;
 	vp->dial.path = port->config->path;
 	vp->dial.listens = port->config->mode == PD_CONF_MODE_LISTEN;
+	vp->dial.access = &port->config->access;
 	vp->dial.order = port->index;
 	vp->dial.connected = port_connected;
 	vp->dial.trouble = port_trouble;
+	vp->dial.refused = port_refused;
 	vp->dial.give_way = port_give_way;
 	pd_list_init(&vp->watch.node);
 	vp->watch.fn = port_watch;

@@ -256,7 +256,8 @@ ATTACKS = {
     # what we do not offer
     "a log": (SEND(Req.SET_LOG_BASE, u64(0) * 2), "do not offer"),
     "postcopy": (SEND(Req.POSTCOPY_ADVISE), "do not offer"),
-    "an IOTLB message": (SEND(Req.IOTLB_MSG, bytes(40)), "do not offer"),
+    "an IOTLB message": (SEND(Req.IOTLB_MSG, bytes(32)), "do not offer"),
+    "an IOTLB message of another size": (SEND(Req.IOTLB_MSG, bytes(40)), "wrong size"),
     "configuration space": (SEND(Req.GET_CONFIG, bytes(12 + 64)), "do not offer"),
     "in-flight tracking": (SEND(Req.GET_INFLIGHT_FD, bytes(20)), "do not offer"),
     "a back-end channel": (lambda fe: many_fds(fe, 1, Req.SET_BACKEND_REQ_FD), "do not offer"),

@@ -12,6 +12,7 @@ import pytest
 
 from lab.frames import check, numbered
 from lab.proc import Together, build, preload_env, require
+from lab.relay import Relay
 from lab.testpmd import Testpmd, vhost, virtio_user
 from lab.vhostpeer import FrontEnd
 from interop.port import Echo, port
@@ -123,3 +124,19 @@ def test_vhost_restarts(sockdir, sock, client):
         for _ in range(2):
             run_chain(*chain(sockdir, vhost(sock, client=client)), lambda: None)
         assert program.running
+
+
+@pytest.mark.parametrize("packed", ["split", "packed"])
+@pytest.mark.parametrize("iommu", ["on", "off"])
+def test_vhost_asks_for_translations(sockdir, sock, iommu, packed):
+    """iommu-support=1: DPDK translates every address with what our front-end tells it, if that has iommu=on."""
+    front = str(sockdir / "front")
+    pmd, fe = chain(sockdir, vhost(sock, extra=",iommu-support=1"))
+    with Relay(front, sock) as relay, \
+            Echo(front, mode="connect", dialect="virtio", role="frontend", iommu=iommu,
+                 format=packed) as program:
+        run_chain(pmd, fe, lambda: None)
+        assert program.running
+        said = relay.words()
+        assert ("SET_BACKEND_REQ_FD" in said) == (iommu == "on")
+        assert ("IOTLB_MSG!" in said) == (iommu == "on")

@@ -85,6 +85,7 @@ class F:
     EVENT_IDX = 1 << 29
     PROTOCOL = 1 << 30
     VERSION_1 = 1 << 32
+    ACCESS_PLATFORM = 1 << 33
     RING_PACKED = 1 << 34
     IN_ORDER = 1 << 35
 

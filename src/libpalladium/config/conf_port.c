@@ -198,6 +198,11 @@ static void pd_conf_show_in_order(const struct pd_port_config *port, char *out, 
 	snprintf(out, size, port->in_order ? "on" : "off");
 }
 
+static void pd_conf_show_iommu(const struct pd_port_config *port, char *out, size_t size)
+{
+	snprintf(out, size, port->iommu ? "on" : "off");
+}
+
 static const char *const pd_conf_offloads[PD_CONF_OFFLOADS_WORDS] = {
 	[PD_CONF_OFFLOADS_NONE] = "none",
 	[PD_CONF_OFFLOADS_CSUM] = "csum",
@@ -326,6 +331,14 @@ static void pd_conf_read_in_order(struct pd_conf_value *v)
 
 	if (off >= 0)
 		v->port->in_order = !off;
+}
+
+static void pd_conf_read_iommu(struct pd_conf_value *v)
+{
+	int on = pd_conf_either(v, "off", "on");
+
+	if (on >= 0)
+		v->port->iommu = on;
 }
 
 static void pd_conf_read_offloads(struct pd_conf_value *v)
@@ -489,6 +502,7 @@ static const struct pd_conf_key pd_conf_keys[] = {
 	{"format", "vhost-user", false, pd_conf_read_format, pd_conf_show_format},
 	{"mergeable", "vhost-user", false, pd_conf_read_mergeable, pd_conf_show_mergeable},
 	{"in_order", "vhost-user", false, pd_conf_read_in_order, pd_conf_show_in_order},
+	{"iommu", "vhost-user", false, pd_conf_read_iommu, pd_conf_show_iommu},
 	{"offloads", NULL, false, pd_conf_read_offloads, pd_conf_show_offloads},
 	{"mac", NULL, false, pd_conf_read_mac, pd_conf_show_mac},
 	{"mtu", NULL, false, pd_conf_read_mtu, pd_conf_show_mtu},

@@ -131,6 +131,7 @@ struct pd_port_config {
 	enum pd_conf_format format;
 	bool mergeable; /* agree to frames in several receive buffers */
 	bool in_order;  /* agree to VIRTIO_F_IN_ORDER */
+	bool iommu;     /* agree to VIRTIO_F_ACCESS_PLATFORM */
 	enum pd_conf_offloads offloads;
 	uint8_t mac[6];
 	bool mac_set; /* false: mac was derived from name and path, the same at every start */

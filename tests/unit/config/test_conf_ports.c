@@ -21,6 +21,7 @@ static void test_a_port_has_defaults(void **state)
 	assert_int_equal(p->format, PD_CONF_FORMAT_AUTO);
 	assert_true(p->mergeable);
 	assert_true(p->in_order);
+	assert_false(p->iommu);
 	assert_int_equal(p->mtu, 1500);
 	assert_int_equal(p->queues, 1);
 	assert_int_equal(p->steer, PD_CONF_STEER_AUTO);
@@ -41,7 +42,8 @@ static void test_every_key_of_a_port(void **state)
 	file("port pd0 vhost-user path=\"/run/a b#c\" mode=listen role=frontend dialect=virtio "
 	     "mac=02:00:00:AB:cd:ef mtu=12226 ip=10.1.2.3/24 ip=fd00::1/64 gw=10.1.2.1 "
 	     "gw=[fd00::2] "
-	     "queues=10 steer=flow ring=32767 format=packed mergeable=off in_order=off # ring=3\n");
+	     "queues=10 steer=flow ring=32767 format=packed mergeable=off in_order=off iommu=on # "
+	     "ring=3\n");
 	assert_string_equal(said, "");
 	p = pd_config_port(cfg, "pd0");
 	assert_string_equal(p->path, "/run/a b#c");
@@ -66,6 +68,7 @@ static void test_every_key_of_a_port(void **state)
 	assert_int_equal(p->format, PD_CONF_FORMAT_PACKED);
 	assert_false(p->mergeable);
 	assert_false(p->in_order);
+	assert_true(p->iommu);
 }
 
 /* Who may reach the socket: by name, by number, by variable; the port goes before the variable. */
@@ -240,6 +243,7 @@ static void test_wrong_values_name_what_was_expected(void **state)
 		 "frames carry a sidecar, else flow"},
 		{"queues=11", "queues: expected a number from 1 to 10, not \"11\"; using 1"},
 		{"in_order=1", "in_order: expected on or off, not \"1\"; using on"},
+		{"iommu=yes", "iommu: expected off or on, not \"yes\"; using off"},
 		{"ring=1", "ring: expected a number from 2 to 32768, not \"1\"; using 256"},
 		{"socket_mode=666x",
 		 "socket_mode: expected an octal mode like 0660, not \"666x\"; using 0600"},

@@ -62,10 +62,8 @@ static void headers(void **state)
 static void sizes(void **state)
 {
 	static const uint32_t of[PD_VHOST_SIZES] = {
-		[PD_VHOST_SIZE_U64] = 8,
-		[PD_VHOST_SIZE_STATE] = 8,
-		[PD_VHOST_SIZE_ADDR] = 40,
-		[PD_VHOST_SIZE_REGION] = 40,
+		[PD_VHOST_SIZE_U64] = 8,     [PD_VHOST_SIZE_STATE] = 8,  [PD_VHOST_SIZE_ADDR] = 40,
+		[PD_VHOST_SIZE_REGION] = 40, [PD_VHOST_SIZE_IOTLB] = 32,
 	};
 
 	(void)state;

@@ -30,6 +30,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "transport/vhost/eventfd.h"
+#include "transport/vhost/frontend_channel.h"
 
 /* What we make use of; the rest of what a peer offers is left alone. */
 #define PROTOCOL_FEATURES \
@@ -170,6 +171,7 @@ static const char *rings_up(struct pd_vhost_frontend *fe)
 	if (why)
 		return why;
 	pd_progress_timer_cancel(&fe->handshake);
+	pd_vhost_frontend_channel_sent(fe);
 	fe->role.up(&fe->role);
 	return NULL;
 }
@@ -196,6 +198,11 @@ static void fill_features(struct pd_vhost_frontend *fe, unsigned i, struct outgo
 static void fill_protocol_features(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
 {
 	out->payload->u64 = fe->protocol_features;
+}
+
+static void fill_channel(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->fds[out->n_fds++] = fe->channel_fd;
 }
 
 static void fill_features_ok(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
@@ -287,6 +294,9 @@ static uint64_t choose_features(const struct pd_port_config *config, uint64_t of
 		config, offered & (FEATURES | pd_vhost_format_features(config) |
 				   pd_vhost_offload_features(config)));
 
+	if (!(features & PD_BIT(VIRTIO_F_VERSION_1)) ||
+	    !(features & PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES)))
+		features &= ~PD_BIT(VIRTIO_F_ACCESS_PLATFORM);
 	if (!(features & PD_BIT(VIRTIO_NET_F_CSUM)))
 		features &= ~(PD_BIT(VIRTIO_NET_F_HOST_TSO4) | PD_BIT(VIRTIO_NET_F_HOST_TSO6));
 	if (!(features & PD_BIT(VIRTIO_NET_F_GUEST_CSUM)) ||
@@ -308,7 +318,8 @@ static const char *answer_features(struct pd_vhost_frontend *fe, uint64_t value)
 	fe->offered = value;
 	if (why)
 		return why;
-	if (fe->ring[0].used && features != fe->features) {
+	/* Who translates our addresses makes no difference to the rings. */
+	if (fe->ring[0].used && (features ^ fe->features) & ~PD_BIT(VIRTIO_F_ACCESS_PLATFORM)) {
 		int err;
 
 		pd_warn("vhost",
@@ -329,7 +340,24 @@ static const char *answer_features(struct pd_vhost_frontend *fe, uint64_t value)
 
 static const char *answer_protocol_features(struct pd_vhost_frontend *fe, uint64_t value)
 {
+	const uint64_t iommu = PD_BIT(VIRTIO_F_ACCESS_PLATFORM);
+	int err = 0;
+
 	fe->protocol_features = value & PROTOCOL_FEATURES;
+	if (!(fe->features & iommu))
+		return NULL;
+	if (value & PD_BIT(PD_VHOST_PF_BACKEND_REQ))
+		err = pd_vhost_frontend_channel_open(fe);
+	if (err)
+		return pd_vhost_reason(&fe->role, "no channel for the back-end's requests: %s",
+				       pd_strerror(err));
+	if (fe->channel_fd >= 0) {
+		fe->protocol_features |= PD_BIT(PD_VHOST_PF_BACKEND_REQ);
+		return NULL;
+	}
+	pd_info("vhost", "%s: the peer could not ask for translations: iommu=on is without effect",
+		fe->role.name);
+	fe->features &= ~iommu;
 	return NULL;
 }
 
@@ -351,7 +379,7 @@ static const char *answer_ready(struct pd_vhost_frontend *fe, uint64_t value)
 }
 
 /* What a row needs of the peer. */
-enum need { NEED_NONE, NEED_PROTOCOL, NEED_MQ, NEED_STATUS };
+enum need { NEED_NONE, NEED_PROTOCOL, NEED_MQ, NEED_BACKEND_REQ, NEED_STATUS };
 
 /*
  * The order is that of QEMU and DPDK, but kicks come last: a kick starts the ring, and a ring that is
@@ -368,6 +396,7 @@ static const struct {
 	{PD_VHOST_GET_PROTOCOL_FEATURES, NEED_PROTOCOL, false, NULL, answer_protocol_features},
 	{PD_VHOST_SET_PROTOCOL_FEATURES, NEED_PROTOCOL, false, fill_protocol_features, NULL},
 	{PD_VHOST_GET_QUEUE_NUM, NEED_MQ, false, NULL, answer_queue_num},
+	{PD_VHOST_SET_BACKEND_REQ_FD, NEED_BACKEND_REQ, false, fill_channel, NULL},
 	{PD_VHOST_SET_OWNER, NEED_NONE, false, NULL, NULL},
 	{PD_VHOST_SET_FEATURES, NEED_NONE, false, fill_features, NULL},
 	{PD_VHOST_SET_STATUS, NEED_STATUS, false, fill_features_ok, NULL},
@@ -390,6 +419,8 @@ static bool step_wanted(const struct pd_vhost_frontend *fe, unsigned step)
 		return fe->offered & PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES);
 	case NEED_MQ:
 		return fe->protocol_features & PD_BIT(PD_VHOST_PF_MQ);
+	case NEED_BACKEND_REQ:
+		return fe->protocol_features & PD_BIT(PD_VHOST_PF_BACKEND_REQ);
 	case NEED_STATUS:
 		return fe->protocol_features & PD_BIT(PD_VHOST_PF_STATUS);
 	default:
@@ -457,6 +488,18 @@ static const char *steps_run(struct pd_vhost_frontend *fe)
 	return why;
 }
 
+/* The peer has taken in a translation, or refuses it: it comes between other answers. Returns as below. */
+static const char *iotlb_answer(struct pd_vhost_frontend *fe, const struct pd_vhost_msg *msg)
+{
+	const char *why = pd_vhost_check_reply(msg, PD_VHOST_IOTLB_MSG);
+
+	if (!(fe->features & PD_BIT(VIRTIO_F_ACCESS_PLATFORM)))
+		why = "an answer that was not asked for";
+	if (!why && msg->payload.u64)
+		why = "the peer refused it";
+	return why ? pd_vhost_reason(&fe->role, "IOTLB_MSG: %s", why) : NULL;
+}
+
 /* An answer arrived. Returns NULL or why the connection must end. */
 static const char *frontend_message(struct pd_vhost_conn *conn, struct pd_vhost_msg *msg)
 {
@@ -465,6 +508,8 @@ static const char *frontend_message(struct pd_vhost_conn *conn, struct pd_vhost_
 	const char *why;
 	bool ack = fe->awaiting_ack;
 
+	if (msg->hdr.request == PD_VHOST_IOTLB_MSG)
+		return iotlb_answer(fe, msg);
 	if (!fe->awaited)
 		return pd_vhost_reason(&fe->role, "%s: an answer that was not asked for", name);
 	why = pd_vhost_check_reply(msg, fe->awaited);
@@ -487,8 +532,15 @@ static const char *frontend_drained(struct pd_vhost_conn *conn)
 static void frontend_lost(struct pd_vhost_frontend *fe, const char *reason, bool fault)
 {
 	pd_progress_timer_cancel(&fe->handshake);
+	pd_vhost_frontend_channel_close(fe);
 	rings_down(fe);
 	fe->role.lost(&fe->role, reason, fault);
+}
+
+void pd_vhost_frontend_fail(struct pd_vhost_frontend *fe, const char *reason)
+{
+	pd_vhost_conn_close(&fe->conn);
+	frontend_lost(fe, reason, true);
 }
 
 static void frontend_ended(struct pd_vhost_conn *conn, const char *reason)
@@ -508,8 +560,7 @@ static void frontend_late(struct pd_progress_timer *timer)
 				pd_vhost_request_name(fe->awaited));
 	else
 		pd_vhost_reason(&fe->role, "the peer does not read its messages");
-	pd_vhost_conn_close(&fe->conn);
-	frontend_lost(fe, fe->role.reason, true);
+	pd_vhost_frontend_fail(fe, fe->role.reason);
 }
 
 static const struct pd_vhost_conn_ops frontend_conn_ops = {
@@ -554,6 +605,7 @@ static int frontend_init(struct pd_vhost_role_base *role)
 	struct pd_vhost_frontend *fe = frontend_of(role);
 
 	pd_vhost_conn_init(&fe->conn, &frontend_conn_ops, true);
+	pd_vhost_frontend_channel_init(fe);
 	pd_list_init(&fe->handshake.node);
 	fe->handshake.fn = frontend_late;
 	fe->area.fd = -1;
@@ -592,10 +644,8 @@ static void frontend_broken(struct pd_vhost_role_base *role)
 	struct pd_vhost_frontend *fe = frontend_of(role);
 	const char *why = pd_vhost_broken_ring(role);
 
-	if (!why)
-		return;
-	pd_vhost_conn_close(&fe->conn);
-	frontend_lost(fe, why, true);
+	if (why)
+		pd_vhost_frontend_fail(fe, why);
 }
 
 /* A peer that does not answer is given up anyway. */
@@ -641,6 +691,7 @@ static void frontend_fini(struct pd_vhost_role_base *role, bool abandon)
 		frontend_linger(fe);
 	pd_progress_timer_cancel(&fe->handshake);
 	pd_vhost_conn_close(&fe->conn);
+	pd_vhost_frontend_channel_close(fe);
 	rings_down(fe);
 	eventfds_close(fe);
 	pd_vhost_area_free(&fe->area);

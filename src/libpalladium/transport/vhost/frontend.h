@@ -24,6 +24,8 @@ struct pd_vhost_own_ring {
 struct pd_vhost_frontend {
 	struct pd_vhost_role_base role;
 	struct pd_vhost_conn conn;
+	struct pd_vhost_conn channel; /* for the peer's own requests; may be closed */
+	int channel_fd;               /* its other end until the peer has it, or -1 */
 	struct pd_vhost_area area;
 	struct pd_vhost_own_ring ring[2 * PD_QUEUES_MAX];
 	/* What the peer said. */
@@ -38,5 +40,8 @@ struct pd_vhost_frontend {
 };
 
 extern const struct pd_vhost_role_ops pd_vhost_frontend_ops;
+
+/* The peer did wrong, for a reason that may stand in role.reason: end with it. */
+void pd_vhost_frontend_fail(struct pd_vhost_frontend *fe, const char *reason);
 
 #endif /* PD_TRANSPORT_VHOST_FRONTEND_H */

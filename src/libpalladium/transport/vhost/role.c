@@ -69,6 +69,8 @@ uint64_t pd_vhost_format_features(const struct pd_port_config *config)
 		features |= PD_BIT(VIRTIO_NET_F_MRG_RXBUF);
 	if (config->in_order)
 		features |= PD_BIT(VIRTIO_F_IN_ORDER);
+	if (config->iommu)
+		features |= PD_BIT(VIRTIO_F_ACCESS_PLATFORM);
 	return features;
 }
 

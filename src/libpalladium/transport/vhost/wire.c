@@ -38,7 +38,7 @@ const struct pd_vhost_kind pd_vhost_kinds[PD_VHOST_REQUESTS] = {
 	KIND(SEND_RARP, U64, NONE, NONE, PF(RARP)),
 	KIND(NET_SET_MTU, U64, NONE, NONE, PF(MTU)),
 	KIND(SET_BACKEND_REQ_FD, NONE, ONE, NONE, PF(BACKEND_REQ)),
-	KIND(IOTLB_MSG, ANY, NONE, NONE, -1),
+	KIND(IOTLB_MSG, IOTLB, NONE, NONE, -1),
 	KIND(SET_VRING_ENDIAN, STATE, NONE, NONE, PF(CROSS_ENDIAN)),
 	KIND(GET_CONFIG, ANY, NONE, OWN, PF(CONFIG)),
 	KIND(SET_CONFIG, ANY, NONE, NONE, PF(CONFIG)),
@@ -62,6 +62,19 @@ const struct pd_vhost_kind pd_vhost_kinds[PD_VHOST_REQUESTS] = {
 _Static_assert(PD_ARRAY_SIZE(pd_vhost_kinds) == PD_VHOST_GET_STATUS + 1,
 	       "the table ends with the last request");
 
+/* The same of what a back-end asks; a HOST_NOTIFIER is never offered. */
+static const struct pd_vhost_kind backend_kinds[PD_VHOST_BACKEND_REQUESTS] = {
+#define BACKEND_KIND(name_, size_, fds_, feature_)                                        \
+	[PD_VHOST_BACKEND_##name_] = {#name_, PD_VHOST_SIZE_##size_, PD_VHOST_FDS_##fds_, \
+				      PD_VHOST_ANSWER_NONE, feature_}
+	BACKEND_KIND(IOTLB_MSG, IOTLB, NONE, -1),
+	BACKEND_KIND(CONFIG_CHANGE_MSG, NONE, NONE, PF(CONFIG)),
+	BACKEND_KIND(VRING_HOST_NOTIFIER_MSG, ANY, ANY, PF(HOST_NOTIFIER)),
+	BACKEND_KIND(VRING_CALL, STATE, NONE, PF(INBAND_NOTIFICATIONS)),
+	BACKEND_KIND(VRING_ERR, STATE, NONE, PF(INBAND_NOTIFICATIONS)),
+#undef BACKEND_KIND
+};
+
 /* The bytes of each fixed size; 0 for those that vary. Control path. */
 static uint32_t size_fixed(enum pd_vhost_size size)
 {
@@ -70,6 +83,7 @@ static uint32_t size_fixed(enum pd_vhost_size size)
 		[PD_VHOST_SIZE_STATE] = sizeof(struct pd_vhost_vring_state),
 		[PD_VHOST_SIZE_ADDR] = sizeof(struct pd_vhost_vring_addr),
 		[PD_VHOST_SIZE_REGION] = sizeof(struct pd_vhost_single_region),
+		[PD_VHOST_SIZE_IOTLB] = sizeof(struct pd_vhost_iotlb),
 	};
 
 	return bytes[size];
@@ -139,15 +153,33 @@ static int fds_ok(const struct pd_vhost_msg *msg, enum pd_vhost_fds fds)
 	}
 }
 
-const char *pd_vhost_check_request(const struct pd_vhost_msg *msg)
+/* Look at the payload and the descriptors of `msg`, which is of this kind. Returns NULL or what is wrong. */
+static const char *check_kind(const struct pd_vhost_msg *msg, const struct pd_vhost_kind *kind)
 {
-	const struct pd_vhost_kind *kind = &pd_vhost_kinds[msg->hdr.request];
-
 	if (!size_ok(msg, kind->size))
 		return "payload of a wrong size";
 	if (!fds_ok(msg, kind->fds))
 		return "wrong number of file descriptors";
 	return NULL;
+}
+
+const char *pd_vhost_check_request(const struct pd_vhost_msg *msg)
+{
+	return check_kind(msg, &pd_vhost_kinds[msg->hdr.request]);
+}
+
+const char *pd_vhost_backend_request_name(uint32_t request)
+{
+	if (request == 0 || request >= PD_VHOST_BACKEND_REQUESTS)
+		return "unknown";
+	return backend_kinds[request].name;
+}
+
+const char *pd_vhost_check_backend_request(const struct pd_vhost_msg *msg)
+{
+	if (msg->hdr.request >= PD_VHOST_BACKEND_REQUESTS)
+		return "unknown request";
+	return check_kind(msg, &backend_kinds[msg->hdr.request]);
 }
 
 const char *pd_vhost_check_reply(const struct pd_vhost_msg *msg, uint32_t request)

@@ -64,6 +64,16 @@ enum pd_vhost_request {
 	PD_VHOST_REQUESTS /* one more than the last */
 };
 
+/* What a back-end asks of the front-end by itself, on the channel of SET_BACKEND_REQ_FD. */
+enum pd_vhost_backend_request {
+	PD_VHOST_BACKEND_IOTLB_MSG = 1,
+	PD_VHOST_BACKEND_CONFIG_CHANGE_MSG,
+	PD_VHOST_BACKEND_VRING_HOST_NOTIFIER_MSG,
+	PD_VHOST_BACKEND_VRING_CALL,
+	PD_VHOST_BACKEND_VRING_ERR,
+	PD_VHOST_BACKEND_REQUESTS /* one more than the last that we know */
+};
+
 /* Header flags. */
 #define PD_VHOST_VERSION 0x1u
 #define PD_VHOST_VERSION_MASK 0x3u
@@ -144,6 +154,28 @@ struct pd_vhost_single_region {
 };
 _Static_assert(sizeof(struct pd_vhost_single_region) == 40, "layout");
 
+/* What an IOTLB message says, and the access that a translation allows or a miss is about. */
+enum pd_vhost_iotlb_type {
+	PD_VHOST_IOTLB_MISS = 1,
+	PD_VHOST_IOTLB_UPDATE,
+	PD_VHOST_IOTLB_INVALIDATE,
+	PD_VHOST_IOTLB_ACCESS_FAIL,
+};
+#define PD_VHOST_ACCESS_RO 0x1
+#define PD_VHOST_ACCESS_WO 0x2
+#define PD_VHOST_ACCESS_RW 0x3
+
+/* As Linux has it, which is what every peer sends: with padding at its end. */
+struct pd_vhost_iotlb {
+	uint64_t iova;
+	uint64_t size;
+	uint64_t uaddr; /* front-end process address */
+	uint8_t perm;   /* PD_VHOST_ACCESS_* */
+	uint8_t type;   /* enum pd_vhost_iotlb_type */
+	uint8_t padding[6];
+};
+_Static_assert(sizeof(struct pd_vhost_iotlb) == 32, "layout");
+
 /* Payloads up to this size are read, so that what we refuse is refused with its name. */
 #define PD_VHOST_PAYLOAD_MAX 512
 
@@ -153,6 +185,7 @@ union pd_vhost_payload {
 	struct pd_vhost_vring_addr addr;
 	struct pd_vhost_memory memory;
 	struct pd_vhost_single_region region;
+	struct pd_vhost_iotlb iotlb;
 	uint8_t bytes[PD_VHOST_PAYLOAD_MAX];
 };
 _Static_assert(sizeof(union pd_vhost_payload) == PD_VHOST_PAYLOAD_MAX, "nothing is larger");
@@ -174,6 +207,7 @@ enum pd_vhost_size {
 	PD_VHOST_SIZE_MEMORY, /* as many regions as it says, or the table in full */
 	PD_VHOST_SIZE_REGION, /* struct pd_vhost_single_region */
 	PD_VHOST_SIZE_LOG,    /* 16, or 8 without LOG_SHMFD */
+	PD_VHOST_SIZE_IOTLB,  /* struct pd_vhost_iotlb */
 	PD_VHOST_SIZE_ANY,    /* of a message we never offer: whatever fits */
 	PD_VHOST_SIZES
 };
@@ -221,6 +255,12 @@ const char *pd_vhost_check_header(const struct pd_vhost_header *hdr, int reply);
 
 /* Look at a whole request. Returns NULL, or a few words about what is wrong with it. */
 const char *pd_vhost_check_request(const struct pd_vhost_msg *msg);
+
+/* The name of a request of the back-end's, without VHOST_USER_BACKEND_. */
+const char *pd_vhost_backend_request_name(uint32_t request);
+
+/* Look at a whole request of the back-end's. Returns NULL, or a few words about what is wrong with it. */
+const char *pd_vhost_check_backend_request(const struct pd_vhost_msg *msg);
 
 /* Look at a whole reply to `request`. `ack`: need_reply was set. Returns NULL or what is wrong. */
 const char *pd_vhost_check_reply(const struct pd_vhost_msg *msg, uint32_t request);

@@ -55,6 +55,19 @@ def test_guest_is_answered_and_comes_back(sock, guest_listens, rings):
         assert program.wait() == 0
 
 
+@pytest.mark.parametrize("mergeable", ["on", "off"])
+def test_legacy_guest(sock, mergeable):
+    """A device as it was before VIRTIO_F_VERSION_1, whose header is shorter without mergeable buffers."""
+    with Responder(sock, mode="listen") as program, \
+            Guest(sock, listen=False, ip=GUEST_IP,
+                  device=f",disable-modern=on,disable-legacy=off,mrg_rxbuf={mergeable}") as vm:
+        features = vm.check("cat /sys/bus/virtio/devices/virtio0/features")
+        assert features[32] == "0" and features[15] == str(int(mergeable == "on"))
+        reach(vm)
+        assert vm.ping(PROGRAM_IP, 10) == 10
+        assert program.running
+
+
 def test_program_comes_back(sock):
     """QEMU does not boot before its first back-end has come; later ones come and go."""
     with Responder(sock, mode="connect") as program, \

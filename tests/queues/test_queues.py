@@ -354,6 +354,30 @@ def test_logics(sock, logic):
             assert len({where[n] for n in range(4, 8)}) == 4
 
 
+@pytest.mark.parametrize("logic", [0, 1, 10, 20, 30, 31])
+def test_logics_of_receiving(sock, logic):
+    """By VMA's numbers: the queues take turns, or most frames come by the one that is the socket's, the thread's or the core's own."""
+    with Side("frontend", sock, 4, hdr=12) as peer, \
+            Program(port(sock, 4, dialect="virtio"), PALLADIUM_RING_ALLOCATION_LOGIC_RX=logic) as p:
+        p.ask("s = packet('pd0')")
+        p.ask("s.setblocking(False)")
+        cores = p.ask("os.sched_getaffinity(0)")
+        assert peer.start(p, p.ask("blocked(events, s, select.POLLOUT, -1)")) == 4
+        for n in range(64):
+            peer.peer.send(numbered(n), bytes(12), queue=n // 16)
+        seen = []
+        while len(seen) < 64:
+            assert p.ask("events(s, select.POLLIN, 10000)") == 1
+            seen.append(p.ask("take(s)"))
+        assert sorted(seen) == list(range(64))
+        came = [n // 16 for n in seen]
+        if logic < 10:  # each turn is of several frames
+            assert set(came[:16]) == {0, 1, 2, 3}
+        else:
+            assert max(came[:16].count(q) for q in range(4)) >= 12
+        assert len(p.ask("os.sched_getaffinity(0)")) == (1 if logic == 31 else len(cores))
+
+
 def test_a_child_takes_the_port_over(sock):
     """It brings the queues up anew, and its frames go by class as the parent's did, who goes on afterwards."""
     with Side("frontend", sock, 4) as peer, \

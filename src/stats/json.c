@@ -48,6 +48,7 @@ static json_t *pd_stats_json_block(const struct pd_stats_file *f, const struct p
 {
 	static const char *const roles[] = {"single", "others", "past"};
 	json_t *o = json_object();
+	uint64_t age;
 
 	json_object_set_new(o, "name", pd_stats_json_text(b->head.name));
 	json_object_set_new(o, "role",
@@ -60,6 +61,11 @@ static json_t *pd_stats_json_block(const struct pd_stats_file *f, const struct p
 	json_object_set_new(o, "kind", pd_stats_json_text(b->head.kind));
 	json_object_set_new(o, "path", pd_stats_json_text(b->head.path));
 	json_object_set_new(o, "reason", pd_stats_json_text(b->head.reason));
+	json_object_set_new(o, "last_error", pd_stats_json_text(b->head.last_error));
+	if (pd_stats_age(f, s, b, "last_error_ns", &age))
+		json_object_set_new(o, "last_error_age_s", json_real((double)age / 1e9));
+	if (pd_stats_age(f, s, b, "last_change_ns", &age))
+		json_object_set_new(o, "state_age_s", json_real((double)age / 1e9));
 	json_object_set_new(o, "consistent", json_boolean(!b->torn));
 	json_object_set_new(o, "counters", pd_stats_json_values(f, s, b, false));
 	if (rate)

@@ -119,6 +119,20 @@ const char *pd_stats_user(uid_t uid)
 	return text;
 }
 
+/* A duration in words. */
+static void pd_stats_duration(char *text, size_t bytes, uint64_t ns)
+{
+	uint64_t s = ns / 1000000000u;
+
+	if (s < 60)
+		snprintf(text, bytes, "%.1f s", (double)ns / 1e9);
+	else if (s < 86400)
+		snprintf(text, bytes, "%" PRIu64 ":%02" PRIu64 ":%02" PRIu64, s / 3600, s / 60 % 60,
+			 s % 60);
+	else
+		snprintf(text, bytes, "%" PRIu64 " d %" PRIu64 " h", s / 86400, s / 3600 % 24);
+}
+
 /* A count as a cell: exact totals; rates with one decimal while they are small. */
 static void pd_stats_cell_count(struct pd_table *t, double value, uint64_t exact, bool rate)
 {
@@ -199,6 +213,23 @@ static void pd_stats_cell_percent(struct pd_table *t, const struct pd_stats_repo
 		pd_table_cell(t, "-");
 }
 
+/* Why `b` is as it is; or what went wrong last, and when. */
+static void pd_stats_cell_reason(struct pd_table *t, const struct pd_stats_report *r,
+				 const struct pd_stats_block *b)
+{
+	char since[64];
+	uint64_t age;
+
+	if (!b->head.last_error[0] || !strcmp(b->head.reason, b->head.last_error) ||
+	    !pd_stats_age(r->f, r->s, b, "last_error_ns", &age)) {
+		pd_table_cell(t, "%s", b->head.reason);
+		return;
+	}
+	pd_stats_duration(since, sizeof(since), age);
+	pd_table_cell(t, "%s%s(%s ago: %s)", b->head.reason, b->head.reason[0] ? " " : "", since,
+		      b->head.last_error);
+}
+
 /* One cell of a table about `b`. */
 static void pd_stats_cell_put(struct pd_table *t, struct pd_stats_report *r,
 			      const struct pd_stats_block *b, const struct pd_stats_column *c)
@@ -223,7 +254,7 @@ static void pd_stats_cell_put(struct pd_table *t, struct pd_stats_report *r,
 		pd_table_cell(t, "%s", b->head.kind[0] ? b->head.kind : "-");
 		return;
 	case CELL_REASON:
-		pd_table_cell(t, "%s", b->head.reason);
+		pd_stats_cell_reason(t, r, b);
 		return;
 	case CELL_PORT:
 		pd_table_cell(t, "%s", pd_stats_port_name(r, b));
@@ -299,6 +330,8 @@ static void pd_stats_all_print(struct pd_stats_report *r)
 		printf("%s%s%s%s%s%s%s%s\n", b->head.kind[0] ? " " : "", b->head.kind,
 		       b->head.path[0] ? " " : "", b->head.path, b->head.state[0] ? " " : "",
 		       b->head.state, b->head.reason[0] ? ": " : "", b->head.reason);
+		if (b->head.last_error[0])
+			printf("  last error: %s\n", b->head.last_error);
 		for (unsigned d = 0; d < g->desc_count; d++) {
 			const struct pd_shm_desc *desc = &r->f->descs[g->desc_first + d];
 			bool rate = r->rate && desc->kind == PD_SHM_COUNTER;
@@ -312,20 +345,6 @@ static void pd_stats_all_print(struct pd_stats_report *r)
 		}
 		pd_table_print(&t, 2);
 	}
-}
-
-/* A duration in words. */
-static void pd_stats_duration(char *text, size_t bytes, uint64_t ns)
-{
-	uint64_t s = ns / 1000000000u;
-
-	if (s < 60)
-		snprintf(text, bytes, "%.1f s", (double)ns / 1e9);
-	else if (s < 86400)
-		snprintf(text, bytes, "%" PRIu64 ":%02" PRIu64 ":%02" PRIu64, s / 3600, s / 60 % 60,
-			 s % 60);
-	else
-		snprintf(text, bytes, "%" PRIu64 " d %" PRIu64 " h", s / 86400, s / 3600 % 24);
 }
 
 void pd_stats_print_text(const struct pd_stats_found *p, const struct pd_stats_snap *s,

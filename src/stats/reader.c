@@ -75,7 +75,7 @@ static int pd_stats_records_load(struct pd_stats_file *f)
 		pd_stats_text_clean(g->help, sizeof(g->help));
 		if (!pd_stats_range_ok(g->block_offset, g->block_stride, g->block_count,
 				       f->bytes) ||
-		    g->block_stride < sizeof(struct pd_ctr_block) ||
+		    g->block_stride < 8 * pd_shm_head_words(h->minor) ||
 		    g->block_stride > PD_STATS_BLOCK_MAX ||
 		    (uint64_t)g->desc_first + g->desc_count > h->desc_count)
 			return -EBADMSG;
@@ -91,8 +91,9 @@ static int pd_stats_records_load(struct pd_stats_file *f)
 		if (d->group >= h->group_count)
 			return -EBADMSG;
 		words = f->groups[d->group].block_stride / 8;
-		if (d->word >= words || d->seq_word >= words || d->word < PD_SHM_BLOCK_HEAD_WORDS ||
-		    d->seq_word < PD_SHM_BLOCK_HEAD_WORDS)
+		if (d->word >= words || d->seq_word >= words ||
+		    d->word < pd_shm_head_words(h->minor) ||
+		    d->seq_word < pd_shm_head_words(h->minor))
 			return -EBADMSG;
 	}
 	/* A group's descriptors are its own: their words were checked against its stride. */
@@ -203,6 +204,7 @@ static bool pd_stats_block_read(const struct pd_stats_file *f, unsigned group, u
 	uint64_t *head = (void *)&b->head;
 	const size_t text = offsetof(struct pd_ctr_block, name) / 8;
 
+	memset(&b->head, 0, sizeof(b->head)); /* what the file's version does not have */
 	for (int tries = 0; tries < 3; tries++) {
 		/* Pairs with the release store of the generation in pd_ctr_alloc. */
 		uint32_t generation = __atomic_load_n(&shared->generation, __ATOMIC_ACQUIRE);
@@ -214,7 +216,7 @@ static bool pd_stats_block_read(const struct pd_stats_file *f, unsigned group, u
 		for (size_t w = 1; w < text; w++)
 			head[w] = __atomic_load_n(&words[w], __ATOMIC_ACQUIRE);
 		if (!pd_stats_words(&shared->text_seq, words + text, head + text,
-				    PD_SHM_BLOCK_HEAD_WORDS - text))
+				    pd_shm_head_words(f->header.minor) - text))
 			b->torn = true;
 		pd_stats_sides_read(f, g, words, b);
 		b->head.generation = generation;
@@ -227,6 +229,7 @@ static bool pd_stats_block_read(const struct pd_stats_file *f, unsigned group, u
 	pd_stats_text_clean(b->head.kind, sizeof(b->head.kind));
 	pd_stats_text_clean(b->head.path, sizeof(b->head.path));
 	pd_stats_text_clean(b->head.reason, sizeof(b->head.reason));
+	pd_stats_text_clean(b->head.last_error, sizeof(b->head.last_error));
 	return true;
 }
 
@@ -339,4 +342,16 @@ double pd_stats_value(const struct pd_stats_file *f, const struct pd_stats_snap 
 	then = b->before ? pd_stats_total(f, s->before, b->before, d) : 0;
 	/* A lane that goes away while we read can be missed for one cycle. */
 	return now > then ? (double)(now - then) / s->elapsed_s : 0;
+}
+
+bool pd_stats_age(const struct pd_stats_file *f, const struct pd_stats_snap *s,
+		  const struct pd_stats_block *b, const char *name, uint64_t *age_ns)
+{
+	int d = pd_stats_desc_find(f, b->head.group, name);
+	uint64_t then = d < 0 ? 0 : b->values[d];
+
+	if (!then)
+		return false;
+	*age_ns = s->now_ns > then ? s->now_ns - then : 0;
+	return true;
 }

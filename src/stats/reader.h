@@ -55,6 +55,10 @@ int pd_stats_snap_take(const struct pd_stats_file *f, const struct pd_stats_snap
 		       struct pd_stats_snap *out);
 void pd_stats_snap_free(struct pd_stats_snap *s);
 
+/* How long ago the moment in the gauge `name` of block `b` was, in ns; false when there is none such. */
+bool pd_stats_age(const struct pd_stats_file *f, const struct pd_stats_snap *s,
+		  const struct pd_stats_block *b, const char *name, uint64_t *age_ns);
+
 /* The index of the group, or of the counter within a group, called `name`; -1 when the library has none. */
 int pd_stats_group_find(const struct pd_stats_file *f, const char *name);
 int pd_stats_desc_find(const struct pd_stats_file *f, unsigned group, const char *name);

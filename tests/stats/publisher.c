@@ -7,6 +7,7 @@
  *   tear     stop in the middle of an update                  many     three more sockets (limit: argv[2])
  *   fork     fork; the child counts, opens its own file       exec     become `sleep`, without leaving
  *   crash    end without leaving                              exit     end in good order
+ *   error    the port comes up, after an error
  */
 #include <signal.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "counters/counters.h"
 
 static struct pd_ctr_block *port, *lane, *sock;
@@ -58,6 +60,14 @@ static void set_up(void)
 	pd_ctr_max(sock, PD_CTR_SOCKET_RX_QUEUED_BYTES_MAX, 100);
 	pd_ctr_end(sock, PD_CTR_SOCKET_QUEUE);
 	pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_SOCKETS_OFFLOADED, 1);
+}
+
+static void come_up(void)
+{
+	pd_ctr_text(port, PD_CTR_TEXT_STATE, "up");
+	pd_ctr_text(port, PD_CTR_TEXT_REASON, "%s", "");
+	pd_ctr_text(port, PD_CTR_TEXT_LAST_ERROR, "ring 0: \033broken");
+	pd_ctr_gauge(port, PD_CTR_PORT_LAST_ERROR_NS, pd_clock_ns());
 }
 
 static void add_round(void)
@@ -121,6 +131,8 @@ int main(int argc, char **argv)
 			pd_ctr_free(lane);
 		else if (!strcmp(line, "many"))
 			many_sockets();
+		else if (!strcmp(line, "error"))
+			come_up();
 		else if (!strcmp(line, "tear"))
 			pd_ctr_begin(lane, PD_CTR_LANE_RX);
 		else if (!strcmp(line, "fork"))

@@ -320,6 +320,46 @@ def test_newer_minor_versions_are_read(publish, tmp_path):
     assert report(tmp_path)["port"][0]["counters"]["rx_frames_of_tomorrow"] == 7
 
 
+def test_last_error_and_its_age(publish, tmp_path):
+    """It stays when the port is up again; text and JSON have it."""
+    p = publish()
+    before = report(tmp_path)["port"][0]
+    assert before["last_error"] == "" and "last_error_age_s" not in before
+    p.do("error")
+    port = report(tmp_path)["port"][0]
+    assert (port["state"], port["reason"], port["last_error"]) == ("up", "", "ring 0: ?broken")
+    assert 0 <= port["last_error_age_s"] < 3600
+    assert re.fullmatch(r"\(.* ago: ring 0: \?broken\)", row(stats(tmp_path, "-c", "1").stdout, "pd0")[-1])
+    assert "  last error: ring 0: ?broken\n" in stats(tmp_path, "-c", "1", "-v", "3").stdout
+
+
+def test_older_minor_versions_are_read(publish, tmp_path):
+    """A file of minor version 0, which had no last error, made from a real one: 16 words less in each block."""
+    p = publish()
+    p.do("error")
+    good = p.path.read_bytes()
+    groups, group_stride, count, descs, desc_stride, desc_count = struct.unpack_from("<6I", good, 64)
+    old = bytearray(good)
+    struct.pack_into("<H", old, 10, 0)
+    for g in range(count):
+        at = groups + g * group_stride + 80
+        offset, stride, blocks = struct.unpack_from("<3I", good, at)
+        struct.pack_into("<I", old, at + 4, stride - 128)
+        for b in range(blocks):
+            block = good[offset + b * stride:offset + (b + 1) * stride]
+            to = offset + b * (stride - 128)
+            old[to:to + stride - 128] = block[:384] + block[512:]
+    for d in range(desc_count):
+        at = descs + d * desc_stride + 152
+        word, seq = struct.unpack_from("<2I", good, at)
+        struct.pack_into("<2I", old, at, word - 16, seq - 16)
+    p.path.write_bytes(old)
+    port = report(tmp_path)["port"][0]
+    assert (port["name"], port["state"], port["last_error"]) == ("pd0", "up", "")
+    assert port["counters"]["rx_frames"] == 1007 and port["counters"]["mtu"] == 1500
+    assert row(stats(tmp_path, "-c", "1").stdout, "pd0")[:4] == ["pd0", "up", "vhost-user", "1007"]
+
+
 def test_default_places(publish, tmp_path):
     p = publish(directory="-", env={"XDG_RUNTIME_DIR": str(tmp_path)})
     assert p.result == "0" and p.path.parent.name == SUB

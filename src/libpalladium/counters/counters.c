@@ -91,6 +91,7 @@ static const struct {
 	[PD_CTR_TEXT_KIND] = PD_CTR_TEXT_FIELD(kind),
 	[PD_CTR_TEXT_PATH] = PD_CTR_TEXT_FIELD(path),
 	[PD_CTR_TEXT_REASON] = PD_CTR_TEXT_FIELD(reason),
+	[PD_CTR_TEXT_LAST_ERROR] = PD_CTR_TEXT_FIELD(last_error),
 };
 _Static_assert(PD_ARRAY_SIZE(pd_ctr_texts) == PD_CTR_TEXT_COUNT, "one row per text");
 

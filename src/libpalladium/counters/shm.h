@@ -38,7 +38,7 @@
 
 #define PD_SHM_MAGIC 0x3130544154534450ull /* "PDSTAT01" in a little-endian dump */
 #define PD_SHM_MAJOR 1                     /* a reader refuses another major */
-#define PD_SHM_MINOR 0                     /* fields appended since the major */
+#define PD_SHM_MINOR 1 /* fields appended since the major: 1, last_error of a block */
 
 #define PD_SHM_DIR_PREFIX "palladium-" /* DIR/palladium-UID/, mode 0700 */
 #define PD_SHM_FILE_PREFIX "stats."
@@ -124,12 +124,19 @@ struct pd_ctr_block {
 	uint8_t reserved[24];
 	char name[32];
 	char state[16];
-	char kind[16];    /* transport, or kind of socket */
-	char path[128];   /* socket path, or bound address */
-	char reason[128]; /* last error, or why it is not offloaded */
+	char kind[16];        /* transport, or kind of socket */
+	char path[128];       /* socket path, or bound address */
+	char reason[128];     /* why it is in this state, or why it is not offloaded */
+	char last_error[128]; /* what went wrong last, whatever the state is now; minor 1 */
 };
 
 #define PD_SHM_BLOCK_HEAD_WORDS (sizeof(struct pd_ctr_block) / 8)
+
+/* How many words the head of a block has in a file of that minor version. */
+static inline size_t pd_shm_head_words(unsigned minor)
+{
+	return minor ? PD_SHM_BLOCK_HEAD_WORDS : offsetof(struct pd_ctr_block, last_error) / 8;
+}
 
 #define PD_SHM_AT(type, field, off) \
 	_Static_assert(offsetof(struct type, field) == (off), "layout of " #type "." #field)
@@ -185,7 +192,8 @@ PD_SHM_AT(pd_ctr_block, state, 96);
 PD_SHM_AT(pd_ctr_block, kind, 112);
 PD_SHM_AT(pd_ctr_block, path, 128);
 PD_SHM_AT(pd_ctr_block, reason, 256);
-_Static_assert(sizeof(struct pd_ctr_block) == 384, "layout of pd_ctr_block");
+PD_SHM_AT(pd_ctr_block, last_error, 384);
+_Static_assert(sizeof(struct pd_ctr_block) == 512, "layout of pd_ctr_block");
 
 /*
  * Copy `n` words from `src` (shared, not trusted) to `dst` under the sequence at `seq`, trying

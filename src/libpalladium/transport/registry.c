@@ -175,6 +175,13 @@ struct pd_port *pd_port_by_ifindex(uint32_t ifindex)
 	return i < pd_port_count ? &pd_ports[i] : NULL;
 }
 
+void pd_port_error(struct pd_port *port, int err, const char *what)
+{
+	pd_ctr_text(port->ctr, PD_CTR_TEXT_LAST_ERROR, "%s", what);
+	pd_ctr_gauge(port->ctr, PD_CTR_PORT_LAST_ERROR, (uint64_t)err);
+	pd_ctr_gauge(port->ctr, PD_CTR_PORT_LAST_ERROR_NS, pd_clock_ns());
+}
+
 /* Write a change of state into the port's counters. pd_control held. */
 static void pd_port_count_state(struct pd_port *port, enum pd_port_state state, const char *reason)
 {
@@ -191,6 +198,8 @@ static void pd_port_count_state(struct pd_port *port, enum pd_port_state state, 
 	pd_ctr_gauge(port->ctr, PD_CTR_PORT_LAST_CHANGE_NS, pd_clock_ns());
 	pd_ctr_text(port->ctr, PD_CTR_TEXT_STATE, "%s", pd_port_state_names[state]);
 	pd_ctr_text(port->ctr, PD_CTR_TEXT_REASON, "%s", reason ? reason : "");
+	if (state == PD_PORT_DOWN && reason)
+		pd_port_error(port, 0, reason);
 }
 
 void pd_port_set_state(struct pd_port *port, enum pd_port_state state, const char *reason)
@@ -426,7 +435,7 @@ static int pd_port_open_locked(struct pd_port *port)
 	if (ret == 0)
 		return 0;
 	pd_port_forget_lanes(port);
-	pd_ctr_gauge(port->ctr, PD_CTR_PORT_LAST_ERROR, (uint64_t)-ret);
+	pd_port_error(port, -ret, pd_strerror(ret));
 	pd_store_release(&port->state, (uint32_t)PD_PORT_CLOSED);
 err:
 	pd_log_ratelimited(PD_LOG_ERROR, "port", "%s cannot be opened: %s", port->name,

@@ -161,6 +161,12 @@ void pd_ports_after_fork(void);
  */
 void pd_port_set_state(struct pd_port *port, enum pd_port_state state, const char *reason);
 
+/*
+ * A transport tells what went wrong, for statistics: `what` in a few words, at most 127 bytes, `err` an errno value or 0. A change to
+ * PD_PORT_DOWN tells its reason by itself. pd_control held; the port has been opened.
+ */
+void pd_port_error(struct pd_port *port, int err, const char *what);
+
 /* The socket layer asks to be told of changes of link state; called under pd_control. One listener.
  */
 extern void (*pd_port_on_state)(struct pd_port *port, enum pd_port_state state);

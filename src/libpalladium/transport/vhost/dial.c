@@ -66,13 +66,13 @@ static void backoff_grow(uint64_t *backoff_ns)
 	*backoff_ns = pd_min(*backoff_ns * 2, (uint64_t)pd_vars.reconnect_max_ms * PD_NS_PER_MS);
 }
 
-/* Tell the port of an error when it is another one than before. */
+/* Tell the port of an error, and whether it was the last one too. */
 static void dial_trouble(struct pd_vhost_dial *dial, int err)
 {
-	if (dial->last_err == err)
-		return;
+	bool again = dial->last_err == err;
+
 	dial->last_err = err;
-	dial->trouble(dial, err);
+	dial->trouble(dial, err, again);
 }
 
 /* --- connecting ---------------------------------------------------------------------------- */

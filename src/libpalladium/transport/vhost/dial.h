@@ -25,8 +25,8 @@ struct pd_vhost_dial {
 	uint32_t order; /* a new connection goes to the waiting port of the lowest order */
 	/* There is a peer: the connected, non-blocking socket `fd` is the callee's. */
 	void (*connected)(struct pd_vhost_dial *dial, int fd);
-	/* No peer for now, and why (an error of path.h); told once per reason. */
-	void (*trouble)(struct pd_vhost_dial *dial, int err);
+	/* A try that failed, and why (an error of path.h); `again`: for the same reason as the last one. */
+	void (*trouble)(struct pd_vhost_dial *dial, int err, bool again);
 	/* Somebody connected who is not let in, of the user `uid`. */
 	void (*refused)(struct pd_vhost_dial *dial, uid_t uid);
 	/* Another peer waits: end a connection that is good for nothing. Returns whether one ended. */

@@ -58,6 +58,11 @@ static const char *const path_errors[] = {
 _Static_assert(PD_ARRAY_SIZE(path_errors) == PATH_ERRORS_END - PATH_NO_SOCKET,
 	       "every error has a text");
 
+int pd_vhost_path_errno(int err)
+{
+	return -err < PATH_NO_SOCKET ? -err : 0;
+}
+
 const char *pd_vhost_path_strerror(int err)
 {
 	if (-err >= PATH_NO_SOCKET && -err < PATH_ERRORS_END)

@@ -38,6 +38,9 @@ int pd_vhost_path_connect(const char *path, const struct pd_conf_access *access)
 /* True when who is at the other end of the connected socket `fd` may be there; *uid is set to the user it runs as. */
 bool pd_vhost_path_admits(const struct pd_conf_access *access, int fd, uid_t *uid);
 
+/* The errno value of an error, 0 when it is one of the PATH_*. */
+int pd_vhost_path_errno(int err);
+
 /* What an error means: a sentence's end. `err` is negative. */
 const char *pd_vhost_path_strerror(int err);
 

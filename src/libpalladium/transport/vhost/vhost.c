@@ -113,6 +113,7 @@ static void port_lost(struct pd_vhost_role_base *role, const char *reason, bool 
 	else
 		pd_log_ratelimited(fault ? PD_LOG_WARN : PD_LOG_DEBUG, "vhost", "%s: %s",
 				   role->name, reason);
+	pd_port_error(vp->port, 0, reason);
 	if (fault) {
 		pd_ctr_text(vp->port->ctr, PD_CTR_TEXT_REASON, "%s", reason);
 		pd_ctr_count(vp->port->ctr, PD_CTR_PORT_PROTOCOL_ERRORS, 1);
@@ -143,19 +144,28 @@ static bool port_give_way(struct pd_vhost_dial *dial)
 }
 
 /* There is none. */
-static void port_trouble(struct pd_vhost_dial *dial, int err)
+static void port_trouble(struct pd_vhost_dial *dial, int err, bool again)
 {
 	struct pd_vhost_port *vp = pd_container_of(dial, struct pd_vhost_port, dial);
-	char text[200];
+	const char *what = dial->listens ? "listen" : "connect";
+	char text[200], brief[128];
 
 	pd_ctr_count(vp->port->ctr, PD_CTR_PORT_CONNECT_ERRORS, 1);
+	/* In the statistics the path has a place of its own. */
+	snprintf(brief, sizeof(brief), "cannot %s: %s", what, pd_vhost_path_strerror(err));
+	pd_port_error(vp->port, pd_vhost_path_errno(err), brief);
+	if (again)
+		return;
 	snprintf(text, sizeof(text), "cannot %s %s: %s; trying on",
 		 dial->listens ? "listen on" : "connect to", dial->path,
 		 pd_vhost_path_strerror(err));
-	if (vp->port->state == PD_PORT_DOWN)
+	if (vp->port->state == PD_PORT_DOWN) {
 		pd_log_ratelimited(PD_LOG_WARN, "vhost", "%s: %s", vp->port->name, text);
-	else
-		pd_port_set_state(vp->port, PD_PORT_DOWN, text);
+		return;
+	}
+	pd_port_set_state(vp->port, PD_PORT_DOWN, text);
+	pd_ctr_text(vp->port->ctr, PD_CTR_TEXT_REASON, "%s", brief);
+	pd_port_error(vp->port, pd_vhost_path_errno(err), brief);
 }
 
 /* Somebody else came. */
@@ -163,8 +173,11 @@ static void port_refused(struct pd_vhost_dial *dial, uid_t uid)
 {
 	struct pd_vhost_port *vp = pd_container_of(dial, struct pd_vhost_port, dial);
 
-	(void)uid;
+	char text[128];
+
+	snprintf(text, sizeof(text), "user %u is not let in by peer_uid", uid);
 	pd_ctr_count(vp->port->ctr, PD_CTR_PORT_CONNECT_ERRORS, 1);
+	pd_port_error(vp->port, EACCES, text);
 }
 
 /* A lane found its ring broken. */

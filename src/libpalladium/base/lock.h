@@ -101,6 +101,12 @@ static inline void pd_lock_nested(struct pd_lock *lock)
 	pd_lock_note_taken(lock, true);
 }
 
+/* Whether a thread sleeps for the lock, which this one holds. */
+static inline bool pd_lock_is_wanted(const struct pd_lock *lock)
+{
+	return pd_load_relaxed(&lock->word) == 2;
+}
+
 /* Give the lock back; this thread must hold it. */
 static inline void pd_unlock(struct pd_lock *lock)
 {

@@ -68,17 +68,6 @@ static uintptr_t *pd_fd_slot_make(int fd)
 	return &chunk[(uint32_t)fd & (PD_FD_CHUNK_SLOTS - 1)];
 }
 
-/* The slot of `fd` if its chunk exists. */
-static uintptr_t *pd_fd_slot_find(int fd)
-{
-	uintptr_t *chunk;
-
-	if ((uint32_t)fd >= pd_load_relaxed(&pd_fd_top))
-		return NULL;
-	chunk = pd_load_acquire(&pd_fd_chunks[(uint32_t)fd >> PD_FD_CHUNK_SHIFT]);
-	return chunk ? &chunk[(uint32_t)fd & (PD_FD_CHUNK_SLOTS - 1)] : NULL;
-}
-
 /* One descriptor of `sk` left the table: release the socket with the last, and drop the table's reference. */
 static void pd_fd_drop(struct pd_sock *sk)
 {
@@ -139,7 +128,7 @@ static bool pd_fd_slot_clear(uintptr_t *slot)
 /* A descriptor of our own that somebody closed with a raw system call: its name has no number any more. */
 static void pd_fd_internal_lost(int fd)
 {
-	uintptr_t *slot = pd_fd_slot_find(fd);
+	uintptr_t *slot = pd_fd_place(fd);
 
 	pd_internal_fd_lock();
 	if (slot && (pd_load_relaxed(slot) & PD_FD_INTERNAL)) {
@@ -178,7 +167,7 @@ int pd_fd_install(int fd, struct pd_sock *sk)
 
 int pd_fd_remove(int fd)
 {
-	uintptr_t *slot = pd_fd_slot_find(fd);
+	uintptr_t *slot = pd_fd_place(fd);
 
 	pd_fd_drop_stale();
 	return slot && pd_fd_slot_clear(slot) ? 0 : -EBADF;
@@ -295,7 +284,7 @@ static int pd_fd_internal_place(int fd, int name)
 /* `fd`, one of our own, is closed next. */
 static void pd_fd_internal_remove(int fd)
 {
-	pd_store_release(pd_fd_slot_find(fd), (uintptr_t)0);
+	pd_store_release(pd_fd_place(fd), (uintptr_t)0);
 }
 
 void pd_fd_internal_start(void)
@@ -322,5 +311,5 @@ int pd_fd_internal_renumber(int fd, int name)
 
 void pd_fd_internal_mark(int fd, uintptr_t mark)
 {
-	pd_store_release(pd_fd_slot_find(fd), mark);
+	pd_store_release(pd_fd_place(fd), mark);
 }

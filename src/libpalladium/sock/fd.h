@@ -46,17 +46,25 @@ static inline int pd_fd_slot_name(uintptr_t slot)
 extern uint32_t pd_fd_top;                    /* above every number ever installed */
 extern uintptr_t *pd_fd_chunks[PD_FD_CHUNKS]; /* NULL where nothing was installed yet */
 
-/* What stands at `fd`: 0, a pd_sock, or a tagged word. */
-static inline uintptr_t pd_fd_slot(int fd)
+/* The slot of `fd`, or NULL where nothing was ever installed. It stays where it is. */
+static inline uintptr_t *pd_fd_place(int fd)
 {
 	uintptr_t *chunk;
 
 	if (pd_likely((uint32_t)fd >= pd_load_relaxed(&pd_fd_top)))
-		return 0;
+		return NULL;
 	/* Pairs with the release in pd_fd_chunk: the slots are zeroed. */
 	chunk = pd_load_acquire(&pd_fd_chunks[(uint32_t)fd >> PD_FD_CHUNK_SHIFT]);
+	return chunk ? &chunk[(uint32_t)fd & (PD_FD_CHUNK_SLOTS - 1)] : NULL;
+}
+
+/* What stands at `fd`: 0, a pd_sock, or a tagged word. */
+static inline uintptr_t pd_fd_slot(int fd)
+{
+	uintptr_t *place = pd_fd_place(fd);
+
 	/* Pairs with the exchange in pd_fd_install: the socket is complete. */
-	return chunk ? pd_load_acquire(&chunk[(uint32_t)fd & (PD_FD_CHUNK_SLOTS - 1)]) : 0;
+	return place ? pd_load_acquire(place) : 0;
 }
 
 /* True when `fd` is an offloaded socket or one of the library's own descriptors. Data path. */
@@ -74,20 +82,21 @@ static inline bool pd_fd_is_internal(int fd)
 /* The socket of `fd` with a reference (pd_fd_put gives it back), or NULL. Data path, no lock. */
 static inline struct pd_sock *pd_fd_get(int fd)
 {
-	uintptr_t slot = pd_fd_slot(fd), again;
+	uintptr_t *place = pd_fd_place(fd), slot, again;
 	struct pd_sock *sk;
+	bool held;
 
-	while (slot && !(slot & PD_FD_INTERNAL)) {
+	if (pd_unlikely(!place))
+		return NULL;
+	/* Pairs with the exchange in pd_fd_install, as in pd_fd_slot. */
+	for (slot = pd_load_acquire(place); slot && !(slot & PD_FD_INTERNAL); slot = again) {
 		sk = (struct pd_sock *)slot;
-		if (pd_likely(pd_sock_get(sk))) {
-			again = pd_fd_slot(fd);
-			if (pd_likely(again == slot))
-				return sk;
+		held = pd_sock_get(sk);
+		again = pd_load_acquire(place);
+		if (pd_likely(held && again == slot))
+			return sk;
+		if (held)
 			pd_sock_put(sk);
-			slot = again;
-		} else {
-			slot = pd_fd_slot(fd);
-		}
 	}
 	return NULL;
 }

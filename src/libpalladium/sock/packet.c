@@ -51,18 +51,14 @@ static int pd_packet_open_ports(struct pd_port *port)
 	return opened ? 0 : ret;
 }
 
-int pd_packet_attach(struct pd_packet *s)
+int pd_packet_attach_first(struct pd_packet *s)
 {
-	int ret;
+	int ret = pd_packet_open_ports(pd_load_acquire(&s->port));
 
-	/* Pairs with the release below. */
-	if (pd_likely(pd_load_acquire(&s->attached)))
-		return pd_unlikely(pd_load_relaxed(&s->released)) ? pd_packet_gone(s) : 0;
-	ret = pd_packet_open_ports(pd_load_acquire(&s->port));
 	if (!ret)
 		ret = pd_taps_attach(s);
 	if (!ret)
-		pd_store_release(&s->attached, true);
+		pd_store_release(&s->attached, true); /* pairs with pd_packet_attach */
 	return ret;
 }
 

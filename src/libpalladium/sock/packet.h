@@ -139,8 +139,8 @@ static inline struct pd_packet *pd_packet_of(struct pd_sock *sk)
  */
 int pd_packet_socket(int type, int protocol);
 
-/* Open the ports the socket uses and become a tap of them. Idempotent; no lock held. Returns 0 or -errno. */
-int pd_packet_attach(struct pd_packet *s);
+/* The slow half of pd_packet_attach. */
+int pd_packet_attach_first(struct pd_packet *s);
 
 /*
  * A socket for `fd`, a placeholder; -1 makes one. `type` and flags as in socket(2), `protocol` in host order. Returns 0 with a reference in
@@ -166,6 +166,15 @@ int pd_packet_leave(struct pd_packet *s);
 static inline int pd_packet_gone(const struct pd_packet *s)
 {
 	return pd_load_relaxed(&s->turned) ? (int)PD_HOOK_PASS : -EBADF;
+}
+
+/* Open the ports the socket uses and become a tap of them. Idempotent; no lock held. Returns 0 or -errno. */
+static inline int pd_packet_attach(struct pd_packet *s)
+{
+	/* Pairs with the release in pd_packet_attach_first. */
+	if (pd_unlikely(!pd_load_acquire(&s->attached)))
+		return pd_packet_attach_first(s);
+	return pd_unlikely(pd_load_relaxed(&s->released)) ? pd_packet_gone(s) : 0;
 }
 
 /* Bytes in front of each frame in the program's messages. */
@@ -343,7 +352,17 @@ static inline uint16_t pd_frame_protocol(const struct pd_buffer *b)
 }
 
 /* Whether `s` wants this frame (protocol, control frames, direction). */
-bool pd_packet_wants(const struct pd_packet *s, const struct pd_buffer *b);
+static inline bool pd_packet_wants(const struct pd_packet *s, const struct pd_buffer *b)
+{
+	uint16_t protocol = pd_load_relaxed(&s->protocol);
+
+	if (pd_unlikely(b->flags & PD_BUFFER_CONTROL))
+		return protocol && s->recv_control;
+	if (pd_likely(protocol == ETH_P_ALL))
+		return !(b->flags & PD_BUFFER_OUTGOING) || !s->ignore_outgoing;
+	/* A socket for one protocol sees what comes in, not what goes out. */
+	return protocol && !(b->flags & PD_BUFFER_OUTGOING) && pd_frame_protocol(b) == protocol;
+}
 
 /*
  * Take up to `max` frames off the ring into the queues of the taps that want them. `keep`: leave them in the ring rather

@@ -133,13 +133,12 @@ static unsigned pd_packet_input_dispatch(struct pd_engine *engine, struct pd_nod
 	return (unsigned)call->got;
 }
 
-/* Hand the frames back that the call has used up; one that it only peeked at stays. */
-static PD_ALWAYS_INLINE void pd_packet_take_end(struct pd_packet_call *call)
+/* Hand back `done` frames that a call has used up; one that it only peeked at (max is 1) stays. `filled`: messages. */
+static PD_ALWAYS_INLINE void pd_packet_consume(struct pd_lane *lane, unsigned done, unsigned filled,
+					       int flags)
 {
-	if (pd_unlikely(call->flags & MSG_PEEK && call->filled)) /* max is 1 */
-		call->done = 0;
-	if (pd_likely(call->done))
-		call->lane->ops->rx_done(call->lane, call->done);
+	if (pd_likely(done && !(flags & MSG_PEEK && filled)))
+		lane->ops->rx_done(lane, done);
 }
 
 /* The end of a round: what was consumed of the frames shown goes back to the lane. */
@@ -149,7 +148,7 @@ static void pd_packet_input_finish(struct pd_engine *engine, struct pd_node *nod
 
 	(void)node;
 	if (call && call->got > 0)
-		pd_packet_take_end(call);
+		pd_packet_consume(call->lane, call->done, call->filled, call->flags);
 }
 
 static const char *const pd_packet_input_errors[] = {
@@ -611,41 +610,55 @@ void pd_packet_count_refused(struct pd_packet_graph *graph, struct pd_lane *lane
 	pd_packet_count_lost(&call);
 }
 
-/* packet-input, packet-match and packet-deliver in one straight line. */
-static inline void pd_packet_take_fused(struct pd_packet_call *call)
+/* pd_packet_take with the dispatcher. */
+static PD_NOINLINE int pd_packet_take_graph(struct pd_packet *s, struct pd_port *port,
+					    struct pd_lane *lane, struct mmsghdr *msgs,
+					    unsigned max, int flags, unsigned *filled)
 {
-	const struct pd_packet_graph *graph = call->graph;
-	struct pd_buffer **bufs = graph->rx->scratch.bufs;
-	unsigned before = call->filled, filled, got;
+	struct pd_packet_call call = {.s = s,
+				      .port = port,
+				      .lane = lane,
+				      .graph = pd_packet_graph_of(port, lane),
+				      .alone = true,
+				      .max = max,
+				      .msgs = msgs,
+				      .flags = flags};
 
-	call->got = call->lane->ops->rx(call->lane, bufs, call->max);
-	if (pd_unlikely(call->got < 0))
-		pd_node_add(&graph->input->errors[PD_PACKET_INPUT_ERROR_BROKEN], 1);
-	got = call->got > 0 ? (unsigned)call->got : 0;
-	pd_node_count(graph->input, got);
-	if (!got)
-		return;
-	for (unsigned i = 0; i < got; i++)
-		if (pd_packet_match_alone(call->s, bufs[i]) == PD_PACKET_MATCH_NEXT_DELIVER)
-			pd_packet_deliver_one(call, bufs[i]);
-	call->done = got;
-	pd_packet_take_end(call);
-	pd_node_count(graph->match, got);
-	filled = call->filled - before;
-	if (pd_likely(filled))
-		pd_node_count(graph->deliver, filled);
-	if (pd_unlikely(filled < got))
-		pd_packet_count_refused(call->graph, call->lane, got - filled);
+	pd_packet_run_graph(&call, call.graph->rx, call.graph->input);
+	pd_packet_count_lost(&call);
+	*filled = call.filled;
+	return call.got;
 }
 
-void pd_packet_take(struct pd_packet_call *call)
+/* Without it: packet-input, packet-match and packet-deliver in one straight line, and no call to be written down. */
+int pd_packet_take(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
+		   struct mmsghdr *msgs, unsigned max, int flags, unsigned *filled)
 {
-	if (pd_likely(!pd_load_relaxed(&pd_graph_wanted))) {
-		pd_packet_take_fused(call);
-	} else {
-		pd_packet_run_graph(call, call->graph->rx, call->graph->input);
-		pd_packet_count_lost(call);
-	}
+	struct pd_packet_graph *graph = pd_packet_graph_of(port, lane);
+	struct pd_buffer **bufs = graph->rx->scratch.bufs;
+	unsigned n = 0;
+	int got;
+
+	if (pd_unlikely(pd_load_relaxed(&pd_graph_wanted)))
+		return pd_packet_take_graph(s, port, lane, msgs, max, flags, filled);
+	got = lane->ops->rx(lane, bufs, max);
+	if (pd_unlikely(got < 0))
+		pd_node_add(&graph->input->errors[PD_PACKET_INPUT_ERROR_BROKEN], 1);
+	pd_node_count(graph->input, got > 0 ? (unsigned)got : 0);
+	*filled = 0;
+	if (got <= 0)
+		return got;
+	for (int i = 0; i < got; i++)
+		if (pd_packet_match_alone(s, bufs[i]) == PD_PACKET_MATCH_NEXT_DELIVER)
+			pd_packet_deliver(s, bufs[i], NULL, &msgs[n++], flags);
+	pd_packet_consume(lane, (unsigned)got, n, flags);
+	pd_node_count(graph->match, (unsigned)got);
+	if (pd_likely(n))
+		pd_node_count(graph->deliver, n);
+	if (pd_unlikely(n < (unsigned)got))
+		pd_packet_count_refused(graph, lane, (unsigned)got - n);
+	*filled = n;
+	return got;
 }
 
 /* Count frames that went to error-drop in the fused way, all of one error. */
@@ -699,7 +712,7 @@ static void pd_packet_share_fused(struct pd_packet_call *call)
 	if (!got)
 		return;
 	queued = pd_packet_share(call, bufs, got);
-	pd_packet_take_end(call);
+	pd_packet_consume(call->lane, call->done, call->filled, call->flags);
 	pd_node_count(graph->match, call->done);
 	if (call->filled != before)
 		pd_node_count(graph->deliver, call->filled - before);

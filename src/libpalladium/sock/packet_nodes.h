@@ -221,8 +221,12 @@ static PD_ALWAYS_INLINE void pd_packet_deliver_one(struct pd_packet_call *call,
 	pd_packet_deliver(call->s, b, NULL, &call->msgs[call->filled++], call->flags);
 }
 
-/* Take frames off the ring into the messages of call->s, which is the one tap: one batch. Sets got, done, filled. */
-void pd_packet_take(struct pd_packet_call *call);
+/*
+ * Take up to `max` frames off the ring, one batch, into the messages of `s`, which is the one tap; *filled tells how many. Lock of the
+ * receive side held. Returns how many frames there were, or -ENETDOWN.
+ */
+int pd_packet_take(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
+		   struct mmsghdr *msgs, unsigned max, int flags, unsigned *filled);
 
 /*
  * One batch among several taps: frames for call->s (or NULL) into its messages, up to call->room, those that others want into their queues.

@@ -23,6 +23,10 @@
 #define PD_STATUS_GSO_TCP (1u << 8)
 /* Internal: leave out lanes that another thread is at. It will look again. */
 #define PD_RX_TRY (1 << 30)
+/* Internal: the caller spins, and has one port to look at. If that has one lane, look there for a while. */
+#define PD_RX_SPIN (1 << 29)
+/* How many looks that is: about half a microsecond. */
+#define PD_RX_SPIN_LOOKS 16
 
 /* --- one frame into one message ----------------------------------------------------------- */
 
@@ -256,16 +260,14 @@ void pd_packet_deliver(const struct pd_packet *s, const struct pd_buffer *b,
 
 /* --- one try ------------------------------------------------------------------------------ */
 
-/* Take up to `n` frames from the queue; returns how many messages were filled. */
-static unsigned pd_packet_receive_queue(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
-					int flags)
+/* The slow half of pd_packet_receive_queue: there are frames. */
+static PD_NOINLINE unsigned pd_packet_receive_queued(struct pd_packet *s, struct mmsghdr *msgs,
+						     unsigned n, int flags)
 {
 	uint32_t read[PD_VECTOR_MAX];
 	unsigned done = 0;
 	bool stops;
 
-	if (pd_likely(pd_frame_queue_empty(&s->queue)))
-		return 0;
 	n = pd_min(n, (unsigned)PD_VECTOR_MAX);
 	pd_lock(&s->lock);
 	while (done < n) {
@@ -297,6 +299,15 @@ static unsigned pd_packet_receive_queue(struct pd_packet *s, struct mmsghdr *msg
 	return done;
 }
 
+/* Take up to `n` frames from the queue; returns how many messages were filled. */
+static inline unsigned pd_packet_receive_queue(struct pd_packet *s, struct mmsghdr *msgs,
+					       unsigned n, int flags)
+{
+	if (pd_likely(pd_frame_queue_empty(&s->queue)))
+		return 0;
+	return pd_packet_receive_queued(s, msgs, n, flags);
+}
+
 /*
  * Straight from the ring to the caller; a frame that is only peeked at stays there. Lane lock held. Returns messages filled; with none,
  * *broken tells whether the ring is.
@@ -305,30 +316,26 @@ static unsigned pd_packet_receive_ring(struct pd_packet *s, struct pd_port *port
 				       struct pd_lane *lane, struct mmsghdr *msgs, unsigned n,
 				       int flags, bool *broken)
 {
-	struct pd_packet_call call = {.s = s,
-				      .port = port,
-				      .lane = lane,
-				      .graph = pd_packet_graph_of(port, lane),
-				      .alone = true,
-				      .msgs = msgs,
-				      .flags = flags};
+	unsigned filled = 0, max, more;
 
 	n = pd_min(n, (unsigned)PD_VECTOR_MAX);
-	for (unsigned seen = 0; seen < PD_RX_LOOK_MAX; seen += call.max) {
-		call.max = pd_packet_batch(n - call.filled);
-		pd_packet_take(&call);
-		if (call.got <= 0) {
-			*broken = call.got < 0;
+	for (unsigned seen = 0; seen < PD_RX_LOOK_MAX; seen += max) {
+		int got;
+
+		max = pd_packet_batch(n - filled);
+		got = pd_packet_take(s, port, lane, msgs + filled, max, flags, &more);
+		if (got <= 0) {
+			*broken = got < 0;
 			break;
 		}
+		filled += more;
 		/* A batch that is bounded is none that the peer has ended. */
-		if (call.filled == n ||
-		    (call.filled && (call.got < (int)call.max || call.max == n)))
+		if (filled == n || (filled && (got < (int)max || max == n)))
 			break;
 	}
-	if (call.filled && !(flags & MSG_PEEK))
-		__atomic_fetch_add(&s->stat_packets, call.filled, __ATOMIC_RELAXED);
-	return call.filled;
+	if (filled && !(flags & MSG_PEEK))
+		__atomic_fetch_add(&s->stat_packets, filled, __ATOMIC_RELAXED);
+	return filled;
 }
 
 unsigned pd_packet_receive_shared(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
@@ -378,6 +385,21 @@ void pd_packet_note_end(struct pd_wait_set *ws, struct pd_port *port, struct pd_
 }
 
 /*
+ * Look at a ring until there is something in it, for a bounded time. What is between two looks is what a frame finds the receiver late by,
+ * so it is the look alone. It ends when another thread waits for the lock. Lane lock held.
+ */
+static void pd_packet_watch(struct pd_lane *lane)
+{
+	struct pd_lane_side *side = &lane->side[PD_RX];
+
+	for (unsigned i = 0; i < PD_RX_SPIN_LOOKS && !pd_lock_is_wanted(&side->lock); i++) {
+		if (lane->ops->position(lane, PD_RX) != side->cursor)
+			break;
+		pd_cpu_relax();
+	}
+}
+
+/*
  * One lane's turn. Returns messages filled; with none, notes in `ws` (if given) what to wait for, and frames may have come into the
  * queue instead.
  */
@@ -398,6 +420,8 @@ static unsigned pd_packet_receive_lane(struct pd_packet *s, struct pd_port *port
 	pd_packet_end_begin(&end, port);
 	/* Frames that came into the queue since we looked there come first. */
 	if (pd_likely(side->up && pd_frame_queue_empty(&s->queue))) {
+		if (flags & PD_RX_SPIN)
+			pd_packet_watch(lane);
 		if (pd_packet_is_alone(s, port))
 			filled = pd_packet_receive_ring(s, port, lane, msgs, n, flags, &end.broken);
 		else if (flags & MSG_PEEK)
@@ -412,9 +436,9 @@ static unsigned pd_packet_receive_lane(struct pd_packet *s, struct pd_port *port
 }
 
 /* The lanes of a port of several, each once, in the order of steer.h. Returns messages filled. */
-static unsigned pd_packet_receive_lanes(struct pd_packet *s, struct pd_port *port,
-					struct mmsghdr *msgs, unsigned n, int flags,
-					struct pd_wait_set *ws)
+static PD_NOINLINE unsigned pd_packet_receive_lanes(struct pd_packet *s, struct pd_port *port,
+						    struct mmsghdr *msgs, unsigned n, int flags,
+						    struct pd_wait_set *ws)
 {
 	unsigned others, first = pd_steer_receive(s, port, &others), which = first, filled;
 
@@ -497,7 +521,7 @@ static unsigned pd_packet_try_receive(struct pd_packet *s, struct mmsghdr *msgs,
 			filled = pd_packet_receive_lane(s, port, port->lanes[0], msgs, n,
 							flags & ~PD_RX_TRY, ws);
 		else
-			filled = pd_packet_receive_lanes(s, port, msgs, n, flags, ws);
+			filled = pd_packet_receive_lanes(s, port, msgs, n, flags & ~PD_RX_SPIN, ws);
 		if (filled)
 			return filled;
 	}
@@ -529,17 +553,20 @@ static int64_t pd_packet_spin_setting(void)
  * Wait until a try finds something; *sleeps grows by one with every sleep. Returns messages filled, -EAGAIN at the deadline, -EINTR, -EBADF
  * when the socket was closed meanwhile, or the socket's error.
  */
-static int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags,
-				  uint64_t deadline_ns, unsigned *sleeps)
+static PD_NOINLINE int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
+					      int flags, uint64_t deadline_ns, unsigned *sleeps)
 {
-	struct pd_spin_loop spin = {.spin = &s->receive_spin};
+	/* Who yields at every look, or has several ports to look at, stays at none. */
+	const bool stay = pd_load_relaxed(&s->port) && !pd_wait_tuning.yield;
+	const int look = flags | PD_RX_TRY | (stay ? PD_RX_SPIN : 0);
+	struct pd_spin_loop spin = {.spin = &s->receive_spin, .long_rounds = stay};
 	int64_t setting = pd_packet_spin_setting();
 	struct pd_wait_set *ws;
 	unsigned filled;
 	int ret = 0;
 
 	while (pd_spin_more(&spin, setting, deadline_ns)) {
-		filled = pd_packet_try_receive(s, msgs, n, flags | PD_RX_TRY, NULL);
+		filled = pd_packet_try_receive(s, msgs, n, look, NULL);
 		if (filled) {
 			pd_spin_end(&s->receive_spin, true);
 			return (int)filled;

@@ -570,18 +570,6 @@ uint16_t pd_frame_protocol_odd(const struct pd_buffer *b)
 	return ETH_P_802_2;
 }
 
-bool pd_packet_wants(const struct pd_packet *s, const struct pd_buffer *b)
-{
-	uint16_t protocol = pd_load_relaxed(&s->protocol);
-
-	if (pd_unlikely(b->flags & PD_BUFFER_CONTROL))
-		return protocol && s->recv_control;
-	if (pd_likely(protocol == ETH_P_ALL))
-		return !(b->flags & PD_BUFFER_OUTGOING) || !s->ignore_outgoing;
-	/* A socket for one protocol sees what comes in, not what goes out. */
-	return protocol && !(b->flags & PD_BUFFER_OUTGOING) && pd_frame_protocol(b) == protocol;
-}
-
 void pd_packet_salvage(struct pd_port *port, struct pd_lane *lane)
 {
 	if (!port->sock) /* no packet socket yet */

@@ -42,6 +42,24 @@ struct pd_tx_run {
 	struct pd_buffer **bufs; /* PD_VECTOR_MAX */
 };
 
+/*
+ * A run of up to `n` messages of `s`. Member by member: what an initialiser leaves out is cleared by a string instruction, which takes as
+ * long as a good part of a send.
+ */
+static inline void pd_tx_run_begin(struct pd_tx_run *run, struct pd_packet *s, struct mmsghdr *msgs,
+				   unsigned n)
+{
+	run->s = s;
+	run->msgs = msgs;
+	run->limit = n;
+	run->n = 0;
+	run->used = 0;
+	run->key = 0;
+	run->err = 0;
+	run->sent = 0;
+	run->vnet = false;
+}
+
 /* Messages that packet-send refuses: told when the first of a run is one. */
 #define PD_PACKET_SEND_ERROR_TABLE(_)                                 \
 	_(TOO_LONG, "message longer than a frame of the port may be") \
@@ -56,27 +74,36 @@ enum pd_packet_send_error {
 
 /* --- one message ---------------------------------------------------------------------------- */
 
-/* The port a message goes to: by its address, else what the socket is bound to. */
-static struct pd_port *pd_packet_destination(const struct pd_packet *s, const struct msghdr *m,
-					     int *err)
+/* The port a message with an address goes to. */
+static PD_NOINLINE struct pd_port *pd_packet_addressed(const struct pd_packet *s,
+						       const struct msghdr *m, int *err)
 {
 	const struct sockaddr_ll *ll = m->msg_name;
 	struct pd_port *port;
 
-	if (ll) {
-		/* As the kernel: the family is not looked at, and index 0 is no interface. */
-		if (m->msg_namelen < sizeof(*ll) ||
-		    m->msg_namelen < offsetof(struct sockaddr_ll, sll_addr) + ll->sll_halen) {
-			*err = -EINVAL;
-			return NULL;
-		}
-		port = pd_port_by_ifindex((uint32_t)ll->sll_ifindex);
-		if (port && !pd_packet_serves(s, port->index))
-			port = NULL;
-	} else {
-		port = pd_load_acquire(&s->port); /* pairs with pd_taps_move */
+	/* As the kernel: the family is not looked at, and index 0 is no interface. */
+	if (m->msg_namelen < sizeof(*ll) ||
+	    m->msg_namelen < offsetof(struct sockaddr_ll, sll_addr) + ll->sll_halen) {
+		*err = -EINVAL;
+		return NULL;
 	}
-	if (!port)
+	port = pd_port_by_ifindex((uint32_t)ll->sll_ifindex);
+	if (port && pd_packet_serves(s, port->index))
+		return port;
+	*err = -ENXIO;
+	return NULL;
+}
+
+/* The port a message goes to: by its address, else what the socket is bound to. */
+static inline struct pd_port *pd_packet_destination(const struct pd_packet *s,
+						    const struct msghdr *m, int *err)
+{
+	struct pd_port *port;
+
+	if (m->msg_name)
+		return pd_packet_addressed(s, m, err);
+	port = pd_load_acquire(&s->port); /* pairs with pd_taps_move */
+	if (pd_unlikely(!port))
 		*err = -ENXIO;
 	return port;
 }
@@ -474,12 +501,13 @@ static inline bool pd_packet_is_watched(const struct pd_packet *s, struct pd_por
 static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
 			      struct pd_wait_set *ws)
 {
-	struct pd_tx_run run = {.s = s, .msgs = msgs, .limit = n};
 	struct pd_packet_graph *graph;
 	struct pd_lane_side *side;
+	struct pd_tx_run run;
 	unsigned front;
 	uint32_t seen;
 
+	pd_tx_run_begin(&run, s, msgs, n);
 	run.port = pd_packet_destination(s, &msgs[0].msg_hdr, &run.err);
 	if (run.err)
 		return run.err;
@@ -543,8 +571,8 @@ static void pd_packet_relieve(struct pd_port *port, struct pd_wait_set *ws)
 /*
  * Wait until a run can be sent. Returns messages sent or -errno (-EAGAIN at the deadline).
  */
-static int pd_packet_wait_send(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
-			       uint64_t deadline_ns)
+static PD_NOINLINE int pd_packet_wait_send(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
+					   uint64_t deadline_ns)
 {
 	struct pd_spin_loop spin = {.spin = &s->send_spin};
 	bool wait_down = pd_vars.send_when_down == PD_SEND_WHEN_DOWN_WAIT;

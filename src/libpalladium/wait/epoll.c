@@ -705,7 +705,7 @@ bool pd_spin_more(struct pd_spin_loop *loop, int64_t setting_us, uint64_t deadli
 	if (pd_unlikely(pd_wait_tuning.yield && loop->until_ns))
 		sched_yield();
 	/* Reading the clock costs as much as asking again: every eighth round is often enough. */
-	if (loop->until_ns && ++loop->rounds % 8) {
+	if (loop->until_ns && ++loop->rounds % 8 && !loop->long_rounds) {
 		pd_cpu_relax();
 		return true;
 	}

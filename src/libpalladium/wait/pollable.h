@@ -180,6 +180,7 @@ struct pd_spin_loop {
 	uint64_t until_ns; /* 0: not begun */
 	uint64_t yield_ns; /* when to give the core away, for once */
 	unsigned rounds;
+	bool long_rounds; /* each is long enough for a look at the clock */
 };
 bool pd_spin_more(struct pd_spin_loop *loop, int64_t setting_us, uint64_t deadline_ns);
 

@@ -3,7 +3,7 @@
  * A random driver under our device: chains of sensible descriptors mostly, in memory of three regions,
  * with indices, laps, tables, events and the ring's memory itself written over now and then.
  */
-#include "fuzz.h"
+#include "ring.h"
 
 #define REGIONS 3
 
@@ -180,7 +180,7 @@ static bool device_call(struct device *d)
 	bool notify;
 	int n;
 
-	d->lapped |= race_start(&d->s[0]);
+	d->lapped |= race_start(d->s, REGIONS);
 	if (d->receive) {
 		n = OF_FORMAT(pd_device_rx, d->avip, &fuzz_headers, 0, shown,
 			      1 + rnd(PD_VQ_FRAMES_MAX), &notify);

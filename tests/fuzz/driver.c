@@ -4,7 +4,7 @@
  * one now and then, which is told where to go on. Ids, lengths, laps, order and all shared memory are
  * wrong at times.
  */
-#include "fuzz.h"
+#include "ring.h"
 
 /* A chain that the device holds, as the packed ring said it. */
 struct held {
@@ -148,7 +148,7 @@ static bool driver_call(struct driver *d)
 	bool notify;
 	int n;
 
-	race_start(&d->s);
+	race_start(&d->s, 1);
 	if (d->layout.receive) {
 		n = OF_FORMAT(pd_driver_rx, d->avip, &fuzz_headers, 0, shown,
 			      1 + rnd(PD_VQ_FRAMES_MAX), &notify);

@@ -1,31 +1,44 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the ring fuzzer's peers share: chance, memory with nothing behind it, frames, a second writer.
+ * What every fuzzer shares: chance, what must hold, and the program (main.c).
  *
- *   rings.c       chance, memory, frames, and the program: seeds, a corpus, or guided by coverage
- *   device.c      a random driver under our device
- *   driver.c      a random device under our driver
+ *     PROGRAM [FIRST [COUNT [race]]]   TAP; the corpus, then COUNT seeds of each kind from FIRST on
+ *     PROGRAM FILE...                  inputs: of the corpus, or what the guided fuzzer found
  *
- * Each peer has both formats. What a peer writes is sensible mostly, else nothing behind the first
- * mistake would ever be reached.
+ * A fuzzer defines fuzz_target; what it fuzzes has one kind or several. What a run does is drawn with rnd(), from a seed or from an
+ * input: its first byte says which kind, its others what is drawn until they are used up; a seed made of them goes on. The corpus
+ * ($srcdir/tests/fuzz/corpus/NAME) holds inputs that together reach what a long guided run has reached. Built with PD_FUZZ_GUIDED
+ * and -fsanitize=fuzzer (local.mk) the same is libFuzzer's target instead. What failed is repeated by its seed or file: the last
+ * line on standard error names it.
  */
 #ifndef PD_TESTS_FUZZ_H
 #define PD_TESTS_FUZZ_H
 
 #include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <linux/virtio_config.h>
-#include <linux/virtio_net.h>
 
-#include "virtio/driver.h"
-#include "vlib/buffer.h"
-#include "vlib/lane.h"
+#include "base/compiler.h"
 
-#define FUZZ_HEADERS 512
-#define FUZZ_STEPS 24
 #define BIT(n) (1ull << (n))
+
+struct fuzz_target {
+	const char *name; /* of its folder of the corpus */
+	const char *const *kinds;
+	unsigned n_kinds;
+	unsigned long seeds;   /* of each kind, by default */
+	void (*prepare)(void); /* once; or NULL */
+	void (*run)(unsigned kind);
+	void (*summary)(
+		void); /* comments ("# ...") on what was reached, when all is over; or NULL */
+};
+
+/* The fuzzer's own. */
+extern const struct fuzz_target fuzz_target;
 
 /* A random number below `below`, which is not 0; from the input as long as there is some. */
 uint32_t rnd(uint32_t below);
@@ -35,10 +48,29 @@ static inline bool one_in(uint32_t n)
 	return !rnd(n);
 }
 
-/* Something is to go wrong: one in `n` times, or less often where this ring's peer is calm. */
+static inline uint64_t rnd64(void)
+{
+	uint64_t high = rnd(UINT32_MAX);
+
+	return high << 32 | rnd(UINT32_MAX);
+}
+
+/* Something is to go wrong: one in `n` times, or less often where this run is calm. */
 bool rarely(uint32_t n);
 /* How calm it is. */
 void any_calm(void);
+
+/*
+ * A text of less than `room` bytes to `to`, with a NUL behind that is not counted. An input's bytes stand for themselves below 128,
+ * and for one of `words` above. Returns its length.
+ */
+size_t any_text(char *to, size_t room, const char *const *words, unsigned n_words);
+
+/* What is drawn by nobody else: for a thread of its own, and the same for the same run. Never 0. */
+uint64_t fuzz_chance(void);
+
+/* `race` was asked for. */
+extern bool fuzz_racing;
 
 /* An invariant of ours: name the run, and end. */
 #define MUST(what)                                              \
@@ -47,87 +79,5 @@ void any_calm(void);
 			fuzz_not_so(#what, __FILE__, __LINE__); \
 	} while (0)
 void fuzz_not_so(const char *what, const char *file, int line) __attribute__((noreturn));
-
-/* Shared memory: whole pages, between two that are not there. */
-struct shared {
-	uint8_t *p;
-	size_t bytes;
-};
-
-void shared_map(struct shared *s, size_t bytes);
-void shared_unmap(struct shared *s);
-
-/* Buffer headers for a pd_*_rx. */
-extern const struct pd_vq_headers fuzz_headers;
-
-/* Frames that were shown: read them, and check that they stand in one of `n_shared`. */
-void read_frames(struct pd_buffer **shown, int n, const struct shared *s, unsigned n_shared,
-		 const struct pd_vq *vq);
-
-/* Up to 128 frames to send, some of them too long or in pieces. */
-#define FUZZ_FRAMES_MAX 128
-unsigned make_frames(struct pd_buffer **out);
-
-/* Add up what became of a ring. */
-void tally(bool receive, const struct pd_vq *vq);
-
-/* A second thread writes to `s` until race_stop, where that was asked for. Returns whether. */
-bool race_start(const struct shared *s);
-void race_stop(void);
-
-/* One ring each, from its making to its end. */
-void fuzz_device(bool packed);
-void fuzz_driver(bool packed);
-
-/* --- packed rings, as the specification has them (virtio 1.2, 2.8) ---------------------------- */
-
-#define PACKED_AVAIL 0x80u
-#define PACKED_USED 0x8000u
-
-/* A place that goes round: slots so far. */
-struct place {
-	uint32_t at, size;
-};
-
-static inline uint32_t place_slot(struct place p)
-{
-	return p.at % p.size;
-}
-
-/* The first lap's wrap counter is 1. */
-static inline bool place_wrap(struct place p)
-{
-	return !(p.at / p.size & 1);
-}
-
-/* The bits of a descriptor that is made available there, and of a used one. */
-static inline uint16_t place_avail(struct place p)
-{
-	return place_wrap(p) ? PACKED_AVAIL : PACKED_USED;
-}
-static inline uint16_t place_used(struct place p)
-{
-	return place_wrap(p) ? PACKED_AVAIL | PACKED_USED : 0;
-}
-
-/* As SET_VRING_BASE and event structures have it. */
-static inline uint16_t place_off_wrap(struct place p)
-{
-	return (uint16_t)(place_slot(p) | (uint32_t)place_wrap(p) << 15);
-}
-
-static inline struct place place_of(uint16_t off_wrap, uint32_t size)
-{
-	return (struct place){(off_wrap & 0x7fffu) + (off_wrap >> 15 ? 0 : size), size};
-}
-
-/* An event structure that means something, mostly. */
-static inline uint32_t any_event(struct place p)
-{
-	p.at += rnd(p.size);
-	if (one_in(50))
-		return rnd(UINT32_MAX);
-	return place_off_wrap(p) | rnd(3) << 16;
-}
 
 #endif /* PD_TESTS_FUZZ_H */

@@ -2,96 +2,26 @@
 /*
  * Rings with contents that a random peer made: both formats, both roles.
  *
- *     rings [FIRST [COUNT [race]]]     TAP; the corpus, then seeds: by default 0 to 1999
- *     rings FILE...                    inputs: of the corpus, or what the guided fuzzer found
- *
  * A run is one ring, with a peer that writes to it between calls of the data path (device.c, driver.c).
  * Shared memory stands between unmapped pages, so that a step outside ends the program, and every
  * frame that is shown is read to its last byte and must stand in that memory. With `race` a second
- * thread writes to the shared memory during the calls. What failed is repeated by its seed or file:
- * the last line on standard error names it.
- *
- * What the peer does is drawn from a seed, or from an input: its first byte says which of the four
- * kinds of ring, its others what is drawn until they are used up; a seed made of them goes on. The corpus
- * ($srcdir/tests/fuzz/corpus) holds inputs that together reach what a long guided run has reached. Built
- * with -fsanitize=fuzzer (tests/fuzz/local.mk) this is libFuzzer's target instead.
+ * thread writes to the shared memory during the calls: descriptors, indices, headers and indirect tables.
  */
-#include <dirent.h>
 #include <pthread.h>
-#include <signal.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#include "fuzz.h"
+#include "ring.h"
 
 static struct pd_buffer *bufs[2 * FUZZ_HEADERS];
 const struct pd_vq_headers fuzz_headers = {bufs, FUZZ_HEADERS};
 static uint8_t frame_bytes[2 * PD_FRAME_MAX_BYTES];
 
-/* --- chance, and what is done when an invariant is broken ------------------------------------ */
-
-static const char *const kind_names[] = {"split device", "packed device", "split driver",
-					 "packed driver"};
-#define KINDS PD_ARRAY_SIZE(kind_names)
-
+static const char *const kinds[] = {"split device", "packed device", "split driver",
+				    "packed driver"};
 static unsigned kind;
 static struct {
 	unsigned long rings, broken, received, sent;
-} tallies[KINDS];
-static char run_name[256];
-static uint64_t chance;
-static const uint8_t *input;
-static size_t input_left;
-
-uint32_t rnd(uint32_t below)
-{
-	unsigned bytes = below <= 256 ? 1 : below <= 65536 ? 2 : 4;
-	uint32_t value = 0;
-
-	if (input_left >= bytes) {
-		memcpy(&value, input, bytes);
-		input += bytes;
-		input_left -= bytes;
-		return value % below;
-	}
-	input_left = 0;
-	chance ^= chance << 13;
-	chance ^= chance >> 7;
-	chance ^= chance << 17;
-	return (uint32_t)(((chance >> 32) * below) >> 32);
-}
-
-static uint32_t calm = 1;
-
-void any_calm(void)
-{
-	calm = (uint32_t[]){1, 16, 256}[rnd(3)];
-}
-
-bool rarely(uint32_t n)
-{
-	return one_in(n * calm);
-}
-
-void fuzz_not_so(const char *what, const char *file, int line)
-{
-	fprintf(stderr, "# %s, %s: not so: %s (%s:%d)\n", run_name, kind_names[kind], what, file,
-		line);
-	abort();
-}
-
-/* Name the run, whatever ends the program. Async-signal-safe. */
-static void tell_run(int sig)
-{
-	char line[400];
-	int n = snprintf(line, sizeof(line), "# died of signal %d: %s, %s\n", sig, run_name,
-			 kind_names[kind]);
-
-	if (write(2, line, (size_t)n) < 0)
-		_exit(3);
-	signal(sig, SIG_DFL);
-	raise(sig);
-}
+} tallies[PD_ARRAY_SIZE(kinds)];
 
 /* --- shared memory --------------------------------------------------------------------------- */
 
@@ -181,8 +111,8 @@ void tally(bool receive, const struct pd_vq *vq)
 
 static struct {
 	pthread_t thread;
-	struct shared s;
-	bool on;
+	const struct shared *s;
+	unsigned n;
 	uint32_t end;
 	uint64_t chance;
 } racer;
@@ -193,54 +123,54 @@ static void *race(void *arg)
 
 	(void)arg;
 	while (!pd_load_relaxed(&racer.end)) {
+		const struct shared *s;
 		uint64_t *at;
 
 		x ^= x << 13;
 		x ^= x >> 7;
 		x ^= x << 17;
-		at = (uint64_t *)(void *)(racer.s.p + (x >> 20) % (racer.s.bytes / 8) * 8);
+		s = &racer.s[(x >> 12) % racer.n];
+		at = (uint64_t *)(void *)(s->p + (x >> 20) % (s->bytes / 8) * 8);
 		/* A few bits of a word: low ones, and those that are flags in either format. */
 		pd_store_relaxed(at, pd_load_relaxed(at) ^ (x & 0x8083000000000fff));
 	}
 	return NULL;
 }
 
-bool race_start(const struct shared *s)
+bool race_start(const struct shared *s, unsigned n)
 {
-	if (!racer.on)
+	if (!fuzz_racing)
 		return false;
-	racer.s = *s;
+	racer.s = s;
+	racer.n = n;
 	racer.end = 0;
-	racer.chance = chance | 1;
+	racer.chance = fuzz_chance();
 	MUST(!pthread_create(&racer.thread, NULL, race, NULL));
 	return true;
 }
 
 void race_stop(void)
 {
-	if (!racer.on)
+	if (!fuzz_racing)
 		return;
 	pd_store_relaxed(&racer.end, 1);
 	pthread_join(racer.thread, NULL);
 }
 
-/* --- the program ----------------------------------------------------------------------------- */
+/* --- the fuzzer ------------------------------------------------------------------------------ */
 
 /* One ring of a kind. */
-static void run_one(unsigned of_kind, uint64_t seed)
+static void run(unsigned of_kind)
 {
 	kind = of_kind;
-	chance = (seed + 1) * 0x9e3779b97f4a7c15;
-	chance += !chance;
 	tallies[kind].rings++;
-	alarm(60); /* a call that does not end */
 	if (kind < 2)
 		fuzz_device(kind & 1);
 	else
 		fuzz_driver(kind & 1);
 }
 
-/* What all runs use: once. */
+/* What all runs use. */
 static void prepare(void)
 {
 	static uint32_t index[2 * FUZZ_HEADERS];
@@ -253,94 +183,19 @@ static void prepare(void)
 		bufs[i] = pd_buffer_get(index[i]);
 }
 
-/* One input. */
-static void run_input(const uint8_t *data, size_t size)
+static void summary(void)
 {
-	uint64_t sum = size;
-
-	if (!size)
-		return;
-	for (size_t i = 0; i < size; i++)
-		sum = sum * 31 + data[i];
-	input = data + 1;
-	input_left = size - 1;
-	run_one(data[0] % KINDS, sum);
-	input_left = 0;
+	for (unsigned k = 0; k < PD_ARRAY_SIZE(kinds); k++)
+		printf("# %s: %lu frames received, %lu sent, %lu of %lu rings broken\n", kinds[k],
+		       tallies[k].received, tallies[k].sent, tallies[k].broken, tallies[k].rings);
 }
 
-#ifdef PD_FUZZ_GUIDED
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
-	if (!bufs[0])
-		prepare();
-	run_input(data, size);
-	return 0;
-}
-
-#else
-
-static void run_file(const char *path)
-{
-	static uint8_t data[65536];
-	FILE *f = fopen(path, "rb");
-	size_t size;
-
-	MUST(f);
-	size = fread(data, 1, sizeof(data), f);
-	fclose(f);
-	snprintf(run_name, sizeof(run_name), "file %s", path);
-	run_input(data, size);
-}
-
-/* Every input of the corpus; returns how many. */
-static unsigned run_corpus(void)
-{
-	const char *top = getenv("srcdir");
-	char path[4096];
-	struct dirent *e;
-	unsigned n = 0;
-	DIR *dir;
-
-	snprintf(path, sizeof(path), "%s/tests/fuzz/corpus", top ? top : "..");
-	dir = opendir(path);
-	MUST(dir);
-	while ((e = readdir(dir))) {
-		snprintf(path, sizeof(path), "%s/tests/fuzz/corpus/%s", top ? top : "..",
-			 e->d_name);
-		if (e->d_name[0] != '.')
-			run_file(path), n++;
-	}
-	closedir(dir);
-	MUST(n);
-	return n;
-}
-
-int main(int argc, char **argv)
-{
-	bool files = argc > 1 && (argv[1][0] < '0' || argv[1][0] > '9');
-	unsigned long first = argc > 1 && !files ? strtoul(argv[1], NULL, 0) : 0;
-	unsigned long count = argc > 2 && !files ? strtoul(argv[2], NULL, 0) : files ? 0 : 2000;
-
-	prepare();
-	racer.on = !files && argc > 3;
-	for (int i = 0; i < 5; i++)
-		signal((int[]){SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGALRM}[i], tell_run);
-	for (int i = 1; files && i < argc; i++)
-		run_file(argv[i]);
-	printf("1..2\nok 1 - %u inputs of the corpus\n", files ? 0 : run_corpus());
-	for (unsigned long seed = first; seed < first + count; seed++) {
-		snprintf(run_name, sizeof(run_name), "seed %lu", seed);
-		for (unsigned k = 0; k < KINDS; k++)
-			run_one(k, seed);
-	}
-	printf("ok 2 - seeds %lu to %lu, both formats in both roles\n", first, first + count - 1);
-	for (unsigned k = 0; k < KINDS; k++)
-		printf("# %s: %lu frames received, %lu sent, %lu of %lu rings broken\n",
-		       kind_names[k], tallies[k].received, tallies[k].sent, tallies[k].broken,
-		       tallies[k].rings);
-	return 0;
-}
-
-#endif
+const struct fuzz_target fuzz_target = {
+	.name = "rings",
+	.kinds = kinds,
+	.n_kinds = PD_ARRAY_SIZE(kinds),
+	.seeds = 2000,
+	.prepare = prepare,
+	.run = run,
+	.summary = summary,
+};

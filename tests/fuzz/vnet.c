@@ -2,45 +2,23 @@
 /*
  * Frames and virtio-net headers that a random peer made, through net/vnet.h.
  *
- *     vnet [FIRST [COUNT]]     TAP; default: seeds 0 to 199999
- *
- * A seed is one frame, which ends where memory does, and one header: sensible ones mostly, with a few bytes wrong. Whatever
+ * A run is one frame, which ends where memory does, and one header: sensible ones mostly, with a few bytes wrong. Whatever
  * comes of it, nothing outside is touched; a completed checksum is right by another way to compute it; and the segments of a frame have
- * together its payload, each with sums that are right and the length and sequence number that belong there. What failed is repeated by its seed.
+ * together its payload, each with sums that are right and the length and sequence number that belong there.
  */
 #include <arpa/inet.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
+#include "fuzz.h"
 #include "net/csum.h"
 #include "net/vnet.h"
 
 #define FRAME_MAX 65609
 #define PAGE 4096
 
-static uint64_t seed, state;
 static uint8_t *memory_end; /* what follows cannot be touched */
 static uint8_t copy[FRAME_MAX];
-
-#define MUST(x)                                                                                   \
-	do {                                                                                      \
-		if (!(x)) {                                                                       \
-			printf("not ok 1 - seed %llu: %s\n1..1\n", (unsigned long long)seed, #x); \
-			exit(1);                                                                  \
-		}                                                                                 \
-	} while (0)
-
-/* A number below `n`. */
-static uint32_t rnd(uint32_t n)
-{
-	state ^= state << 13;
-	state ^= state >> 7;
-	state ^= state << 17;
-	return (uint32_t)((state >> 16) % n);
-}
+static unsigned long found[4]; /* what there was to do: enum pd_vnet_task, and 3 for refused */
 
 static void put16(uint8_t *p, uint32_t v)
 {
@@ -81,10 +59,12 @@ static uint32_t make(struct virtio_net_hdr *h, uint8_t **out)
 {
 	static uint8_t frame[FRAME_MAX + 300];
 	bool ipv6 = rnd(2);
-	uint32_t at = 12, ip, tcp, len;
+	uint32_t at = 12, noise = rnd(65536), ip, tcp, len;
 
-	for (uint32_t i = 0; i < 300; i++)
-		frame[i] = (uint8_t)rnd(256);
+	for (uint32_t i = 0; i < 300; i++) {
+		noise = noise * 1664525 + 1013904223;
+		frame[i] = (uint8_t)(noise >> 24);
+	}
 	for (uint32_t tags = rnd(8) < 6 ? 0 : 1 + rnd(2); tags; tags--, at += 4)
 		put16(frame + at, rnd(2) ? 0x8100 : 0x88a8);
 	put16(frame + at, ipv6 ? 0x86dd : 0x0800);
@@ -108,7 +88,7 @@ static uint32_t make(struct virtio_net_hdr *h, uint8_t **out)
 	frame[tcp + 12] = (uint8_t)((5 + (rnd(3) ? 0 : rnd(11))) << 4);
 	len = tcp + 4 * (frame[tcp + 12] >> 4) + (rnd(20) ? rnd(6000) : rnd(65000));
 	for (uint32_t i = 300; i < len; i++)
-		frame[i] = (uint8_t)(state >> (i & 31));
+		frame[i] = (uint8_t)(frame[i - 300] + i);
 	*h = (struct virtio_net_hdr){.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
 				     .gso_type = ipv6 ? VIRTIO_NET_HDR_GSO_TCPV6
 						      : VIRTIO_NET_HDR_GSO_TCPV4,
@@ -162,8 +142,8 @@ static void check_cut(const struct pd_vnet_cut *cut, const uint8_t *frame, uint3
 	MUST(next == len);
 }
 
-/* One seed. Returns what was found to do. */
-static int run(void)
+/* One frame. */
+static void run(unsigned kind)
 {
 	struct virtio_net_hdr h;
 	struct pd_vnet_cut cut;
@@ -189,36 +169,38 @@ static int run(void)
 		MUST(get16(frame + h.csum_start + h.csum_offset) ==
 		     (sum == 0xffff ? 0xffff : 0xffff - sum));
 	}
-	return task;
+	found[task < 0 ? 3 : task]++;
 }
 
-int main(int argc, char **argv)
+static void prepare(void)
 {
-	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 0) : 0;
-	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 0) : 200000;
 	const size_t bytes = (FRAME_MAX / PAGE + 2) * PAGE;
 	uint8_t *p = mmap(NULL, bytes + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 			  -1, 0);
-	uint64_t of[4] = {0};
 
-	if (p == MAP_FAILED || mprotect(p + bytes, PAGE, PROT_NONE))
-		return 99;
+	MUST(p != MAP_FAILED && !mprotect(p + bytes, PAGE, PROT_NONE));
 	memory_end = p + bytes;
-	for (seed = first; seed < first + count; seed++) {
-		int task;
-
-		state = (seed + 1) * 0x9e3779b97f4a7c15u;
-		task = run();
-		of[task < 0 ? 3 : task]++;
-	}
-	printf("# nothing to do %llu, checksums %llu, cut %llu, refused %llu\n",
-	       (unsigned long long)of[0], (unsigned long long)of[1], (unsigned long long)of[2],
-	       (unsigned long long)of[3]);
-	/* Each kind has to come up, or nothing was tested. */
-	if (count >= 1000 && (!of[0] || !of[1] || !of[2] || !of[3])) {
-		printf("not ok 1 - every kind of frame\n1..1\n");
-		return 1;
-	}
-	printf("ok 1 - %llu frames\n1..1\n", (unsigned long long)count);
-	return 0;
 }
+
+static void summary(void)
+{
+	unsigned long all = 0;
+
+	printf("# nothing to do %lu, checksums %lu, cut %lu, refused %lu\n", found[0], found[1],
+	       found[2], found[3]);
+	for (unsigned i = 0; i < 4; i++)
+		all += found[i];
+	/* Each comes up, or nothing was tested. */
+	for (unsigned i = 0; all >= 1000 && i < 4; i++)
+		MUST(found[i]);
+}
+
+const struct fuzz_target fuzz_target = {
+	.name = "vnet",
+	.kinds = (const char *const[]){"frame"},
+	.n_kinds = 1,
+	.seeds = 200000,
+	.prepare = prepare,
+	.run = run,
+	.summary = summary,
+};

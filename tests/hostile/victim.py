@@ -74,14 +74,14 @@ def serves(fe, first=0, count=20):
     echoes(fe, first, count)
 
 
-def refuses_buffers(fe, program, post):
-    """Receive buffers that `post` makes available are no ring to send into, so the port is down, not stuck; what the program had to
-    send goes to the next peer."""
+def refuses_buffers(fe, program, post, reason="ring 0"):
+    """Receive buffers that `post` makes available on new rings are no ring to send into, so the port is down for this reason, not stuck; what
+    the program had to send goes to the next peer."""
     fe.start_like_qemu()
     post()
     fe.send(numbered(1, 60), avip.distinct(1))
     assert fe.channel.closed_by_peer()
-    program.refused("ring 0")
+    program.refused(reason)
     fe.drop()
     fe.reset_rings()
     fe.start_like_qemu()

@@ -4,10 +4,6 @@
  * each one a frame passes: no lock was left held. Prints a line per kind of call.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <linux/if_ether.h>
-#include <linux/if_packet.h>
-#include <net/if.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -17,19 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
-static int a, b, ep, began;
-static unsigned char frame[64] = {255, 255, 255, 255, 255, 255, [12] = 0x88, [13] = 0xb5};
+#include "pair.h"
 
-static int packet(const char *name)
-{
-	struct sockaddr_ll addr = {.sll_family = AF_PACKET, .sll_protocol = htons(0x88b5)};
-	int fd = socket(AF_PACKET, SOCK_RAW, 0);
-
-	addr.sll_ifindex = (int)if_nametoindex(name);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)))
-		exit(2);
-	return fd;
-}
+static int ep, began;
 
 static void move(void)
 {
@@ -67,18 +53,6 @@ static void *thread(void *arg)
 	return NULL;
 }
 
-/* One frame from a to b, with nothing in front of it. */
-static int passes(void)
-{
-	struct pollfd p = {b, POLLIN, 0};
-	unsigned char buf[64];
-
-	while (recv(b, buf, sizeof(buf), MSG_DONTWAIT) > 0)
-		;
-	return send(a, frame, sizeof(frame), 0) == sizeof(frame) && poll(&p, 1, 10000) == 1 &&
-	       recv(b, buf, sizeof(buf), 0) == sizeof(buf);
-}
-
 /* Cancel a thread in `call` soon after its start, at different moments; true when each one ended so and frames pass. */
 static int cancel(void (*call)(void), int rounds)
 {
@@ -113,8 +87,7 @@ int main(int argc, char **argv)
 
 	if (argc != 3)
 		return 2;
-	a = packet(argv[1]);
-	b = packet(argv[2]);
+	open_pair(argv[1], argv[2]);
 	ep = epoll_create1(0);
 	epoll_ctl(ep, EPOLL_CTL_ADD, b, &ev);
 	printf("move %d\n", cancel(move, 400));

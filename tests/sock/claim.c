@@ -12,12 +12,9 @@
  * The file is a socket: never readable, so that a wake-up which looks at it instead of what was there is lost, and a hang, which
  * the alarm reports; and what goes into it comes out at its other end.
  */
-#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/if_packet.h>
-#include <net/if.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -32,19 +29,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "raw.h"
+
 #define WAYS 4 /* recv, poll, select, epoll */
 #define PROTO_BASE 0x9000
 #define OVER UINT32_MAX
 #define NUMBERS 8192
-
-#define CHECK(cond)                                                                          \
-	do {                                                                                 \
-		if (!(cond)) {                                                               \
-			fprintf(stderr, "%s:%d: %s (errno %d)\n", __FILE__, __LINE__, #cond, \
-				errno);                                                      \
-			abort();                                                             \
-		}                                                                            \
-	} while (0)
 
 static bool mine[NUMBERS];   /* numbers that this program knows */
 static int file, witness;    /* what it puts at the others, and its other end */
@@ -128,17 +118,6 @@ struct peer {
 	int fd, ep, pipe[2];
 	uint32_t bytes; /* read from the pipe */
 };
-
-/* A packet socket on `port` for one protocol. */
-static int packet(const char *port, uint16_t proto)
-{
-	struct sockaddr_ll ll = {.sll_family = AF_PACKET, .sll_protocol = htons(proto)};
-	int fd = note(socket(AF_PACKET, SOCK_RAW, 0));
-
-	ll.sll_ifindex = (int)if_nametoindex(port);
-	CHECK(ll.sll_ifindex && !bind(fd, (struct sockaddr *)&ll, sizeof(ll)));
-	return fd;
-}
 
 static void put(const struct peer *p, uint32_t n)
 {
@@ -226,7 +205,7 @@ static void start(struct peer *peers, const char *port, bool asks)
 		struct epoll_event event = {.events = EPOLLIN};
 
 		*p = (struct peer){.way = way, .asks = asks};
-		p->fd = packet(port, (uint16_t)(PROTO_BASE + way));
+		p->fd = note(packet(port, (uint16_t)(PROTO_BASE + way)));
 		CHECK(!pipe(p->pipe));
 		note(p->pipe[0]);
 		note(p->pipe[1]);
@@ -296,8 +275,9 @@ static void takeover(const char *port, const char *other)
 	unsigned times = 0;
 
 	for (; rounds; rounds--) {
-		struct peer from = {.fd = packet(other, PROTO_BASE)},
-			    to = {.fd = packet(port, PROTO_BASE), .ep = note(epoll_create1(0))};
+		struct peer from = {.fd = note(packet(other, PROTO_BASE))},
+			    to = {.fd = note(packet(port, PROTO_BASE)),
+				  .ep = note(epoll_create1(0))};
 		struct epoll_event event = {.events = EPOLLIN, .data.fd = to.fd};
 
 		CHECK(!pthread_create(&to.thread, NULL, sleep_in, &to));

@@ -3,7 +3,7 @@ SOCK_TESTS = tests/sock/test_cancel.py tests/sock/test_ending.py tests/sock/test
 	tests/sock/test_packet.py tests/sock/test_rules.py tests/sock/test_counters.py tests/sock/test_interfaces.py \
 	tests/sock/test_moderation.py tests/sock/test_several.py tests/sock/test_sidecar.py tests/sock/test_tuning.py tests/sock/test_two.py tests/sock/test_vnet.py tests/sock/test_wait.py
 TESTS += $(SOCK_TESTS)
-EXTRA_DIST += $(SOCK_TESTS) tests/sock/async.c tests/sock/cancel.c tests/sock/exclusive.c tests/sock/exiting.c tests/sock/jump.c tests/sock/sleeps.h tests/sock/conftest.py tests/sock/sockutil.py tests/sock/prelude.py
+EXTRA_DIST += $(SOCK_TESTS) tests/sock/async.c tests/sock/cancel.c tests/sock/exclusive.c tests/sock/exiting.c tests/sock/jump.c tests/sock/pair.h tests/sock/sleeps.h tests/sock/conftest.py tests/sock/sockutil.py tests/sock/prelude.py
 
 # The muddle of threads: as a program for the preload, and linked to the library for the sanitizers.
 check_PROGRAMS += tests/sock/stress tests/sock/stress_direct
@@ -20,5 +20,5 @@ tests_sock_stress_direct_LDADD = libpd.la -lpthread
 TESTS += tests/sock/test_claim.py
 EXTRA_DIST += tests/sock/test_claim.py
 check_PROGRAMS += tests/sock/claim
-tests_sock_claim_SOURCES = tests/sock/claim.c
+tests_sock_claim_SOURCES = tests/sock/claim.c tests/sock/raw.h
 tests_sock_claim_LDADD = -lpthread

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the programs of many threads share: a check that ends them, and a packet socket. Include it behind direct.h, whose
+ * What the C programs for the preload share: a check that ends them, and a packet socket. Include it behind direct.h, whose
  * names for the calls it takes.
  */
 #ifndef TESTS_SOCK_RAW_H

@@ -59,6 +59,23 @@ static void close_socket(struct pd_packet *s)
 	pd_sys_close(fd);
 }
 
+/* A sender on pd0, which is returned, and on pd1 a reader of each kind. */
+static struct pd_packet *open_three(struct pd_packet **wanted, struct pd_packet **other)
+{
+	struct pd_packet *sender = open_socket("pd0", SOCK_RAW, 0);
+
+	*wanted = open_socket("pd1", SOCK_RAW, WANTED);
+	*other = open_socket("pd1", SOCK_RAW, OTHER);
+	return sender;
+}
+
+static void close_three(struct pd_packet *a, struct pd_packet *b, struct pd_packet *c)
+{
+	close_socket(a);
+	close_socket(b);
+	close_socket(c);
+}
+
 /* The engines of a port's lane. */
 static struct pd_packet_graph *graph_of(const char *port)
 {
@@ -374,9 +391,7 @@ static void test_a_frame_that_is_peeked_at_stays(void **state)
 
 static void test_several_taps_get_what_each_wants(void **state)
 {
-	struct pd_packet *a = open_socket("pd0", SOCK_RAW, 0);
-	struct pd_packet *b = open_socket("pd1", SOCK_RAW, WANTED);
-	struct pd_packet *c = open_socket("pd1", SOCK_RAW, OTHER);
+	struct pd_packet *b, *c, *a = open_three(&b, &c);
 	struct pd_packet *d = open_socket("pd1", SOCK_RAW, ETH_P_ALL);
 	struct pd_node *queue = pd_engine_node(graph_of("pd1")->rx, "packet-queue");
 	uint64_t calls = queue->calls, vectors = queue->vectors;
@@ -497,9 +512,7 @@ static void test_a_queue_that_is_full_drops(void **state)
 	assert_int_equal(c->stat_packets, 4);
 	assert_int_equal(c->stat_drops, 2);
 	assert_int_equal(pd_rx_pool->free_count, pd_rx_pool->count);
-	close_socket(a);
-	close_socket(b);
-	close_socket(c);
+	close_three(a, b, c);
 }
 
 /* Frames that `s` has in its queue. */
@@ -512,9 +525,7 @@ static unsigned queued(const struct pd_packet *s)
 static void test_the_ring_is_the_queue_of_each_who_reads(void **state)
 {
 	for (uint32_t wanted = 0; wanted < 2; wanted++) {
-		struct pd_packet *a = open_socket("pd0", SOCK_RAW, 0);
-		struct pd_packet *b = open_socket("pd1", SOCK_RAW, WANTED);
-		struct pd_packet *c = open_socket("pd1", SOCK_RAW, OTHER);
+		struct pd_packet *b, *c, *a = open_three(&b, &c);
 		struct pd_node *queue = graph_of("pd1")->queue;
 		uint64_t vectors = queue->vectors;
 
@@ -532,9 +543,7 @@ static void test_the_ring_is_the_queue_of_each_who_reads(void **state)
 		assert_int_equal(b->stat_packets, 5);
 		assert_int_equal(pd_rx_pool->free_count, pd_rx_pool->count);
 		pd_graph_wanted = 0;
-		close_socket(a);
-		close_socket(b);
-		close_socket(c);
+		close_three(a, b, c);
 	}
 }
 
@@ -542,9 +551,7 @@ static void test_the_ring_is_the_queue_of_each_who_reads(void **state)
 static void test_a_run_for_another_stays_in_the_ring(void **state)
 {
 	for (uint32_t wanted = 0; wanted < 2; wanted++) {
-		struct pd_packet *a = open_socket("pd0", SOCK_RAW, 0);
-		struct pd_packet *b = open_socket("pd1", SOCK_RAW, WANTED);
-		struct pd_packet *c = open_socket("pd1", SOCK_RAW, OTHER);
+		struct pd_packet *b, *c, *a = open_three(&b, &c);
 		struct pd_node *queue = graph_of("pd1")->queue;
 		uint64_t vectors = queue->vectors;
 
@@ -566,9 +573,7 @@ static void test_a_run_for_another_stays_in_the_ring(void **state)
 		EXPECT(c, 1, 2, 3, 5, 6);
 		assert_int_equal(queue->vectors - vectors, 4 + 5);
 		pd_graph_wanted = 0;
-		close_socket(a);
-		close_socket(b);
-		close_socket(c);
+		close_three(a, b, c);
 	}
 }
 
@@ -578,9 +583,7 @@ static void test_a_full_queue_stops_the_port(void **state)
 
 	pd_vars.rx_backpressure = PD_BACKPRESSURE_PORT;
 	for (uint32_t wanted = 0; wanted < 2; wanted++) {
-		struct pd_packet *a = open_socket("pd0", SOCK_RAW, 0);
-		struct pd_packet *b = open_socket("pd1", SOCK_RAW, WANTED);
-		struct pd_packet *c = open_socket("pd1", SOCK_RAW, OTHER);
+		struct pd_packet *b, *c, *a = open_three(&b, &c);
 		struct pd_bell *bell = &pd_packet_port_of(pd_port_by_name("pd1"))->room;
 
 		pd_graph_wanted = wanted;
@@ -708,9 +711,7 @@ static void test_runtime_tells_of_sockets(void **state)
 
 static void test_buffers_are_taken_as_the_mode_says(void **state)
 {
-	struct pd_packet *a = open_socket("pd0", SOCK_RAW, 0);
-	struct pd_packet *b = open_socket("pd1", SOCK_RAW, WANTED);
-	struct pd_packet *c = open_socket("pd1", SOCK_RAW, OTHER);
+	struct pd_packet *b, *c, *a = open_three(&b, &c);
 	struct pd_packet_graph *g = graph_of("pd1");
 	uint32_t all = pd_rx_pool->count;
 
@@ -732,9 +733,7 @@ static void test_buffers_are_taken_as_the_mode_says(void **state)
 	g->kept.n = 0;
 	assert_int_equal(pd_rx_pool->free_count, all);
 	pd_vars.buffer_batching_mode = PD_BATCHING_RECLAIM;
-	close_socket(a);
-	close_socket(b);
-	close_socket(c);
+	close_three(a, b, c);
 }
 
 int main(void)

@@ -254,7 +254,6 @@ ATTACKS = {
     "a status of nine bits": (SEND(Req.SET_STATUS, u64(0x100)), "status"),
     "an MTU of 0": (SEND(Req.NET_SET_MTU, u64(0)), "MTU"),
     # what we do not offer
-    "a log": (SEND(Req.SET_LOG_BASE, u64(0) * 2), "do not offer"),
     "postcopy": (SEND(Req.POSTCOPY_ADVISE), "do not offer"),
     "an IOTLB message": (SEND(Req.IOTLB_MSG, bytes(32)), "do not offer"),
     "an IOTLB message of another size": (SEND(Req.IOTLB_MSG, bytes(40)), "wrong size"),

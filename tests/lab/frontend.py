@@ -28,6 +28,7 @@ class FrontEnd(Peer):
         self.ring = ring
         self.memory = memory or Memory((96 << 20,))
         self.features = self.protocol = 0
+        self.log_rings = 0  # VHOST_VRING_F_LOG, see dirtylog.py
         self.offered = self.offered_protocol = 0
         self.backend = None
         self.pending = {}
@@ -114,7 +115,7 @@ class FrontEnd(Peer):
     def ring_message(self, req, i, **kw):
         """One of NUM, BASE, ADDR, KICK, CALL, ENABLE for ring i, with true values.
 
-        base= and on= override the number of BASE and ENABLE; addr_flags= those of ADDR.
+        base= and on= override the number of BASE and ENABLE; addr_flags= and log= those of ADDR.
         """
         q, ch = self.queues[i], self.channel
         if req == Req.SET_VRING_NUM:
@@ -123,7 +124,8 @@ class FrontEnd(Peer):
             ch.send(req, vring_state(i, kw.get("base", q.base())))
         elif req == Req.SET_VRING_ADDR:
             desc, avail, used = (self.memory.uva(g) for g in q.gpa)
-            ch.send(req, vring_addr(i, desc, used, avail, kw.get("addr_flags", 0)))
+            ch.send(req, vring_addr(i, desc, used, avail, kw.get("addr_flags", self.log_rings),
+                                   kw.get("log", q.gpa[2])))
         elif req == Req.SET_VRING_KICK:
             ch.send(req, u64(i), [q.kick_fd])
         elif req == Req.SET_VRING_CALL:

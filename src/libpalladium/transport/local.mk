@@ -9,6 +9,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/transport/vhost/backend_rings.c src/libpalladium/transport/vhost/backend_rings.h \
 	src/libpalladium/transport/vhost/conn.c src/libpalladium/transport/vhost/conn.h \
 	src/libpalladium/transport/vhost/dial.c src/libpalladium/transport/vhost/dial.h \
+	src/libpalladium/transport/vhost/dirty.c src/libpalladium/transport/vhost/dirty.h \
 	src/libpalladium/transport/vhost/eventfd.c src/libpalladium/transport/vhost/eventfd.h \
 	src/libpalladium/transport/vhost/frontend.c src/libpalladium/transport/vhost/frontend.h \
 	src/libpalladium/transport/vhost/frontend_channel.c src/libpalladium/transport/vhost/frontend_channel.h \

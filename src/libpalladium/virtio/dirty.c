@@ -93,5 +93,9 @@ void pd_dirty_set(struct pd_vq *vq, const struct pd_dirty *dirty)
 	else
 		vq->dirty.bits = NULL;
 	pd_watch_update(vq);
-	pd_dirty_asked(vq);
+	if (!vq->dirty.bits || vq->dirty.used == PD_DIRTY_NOWHERE)
+		return;
+	used_wrote(vq, 0, pd_vq_used_bytes(vq->size, vq->packed));
+	if (vq->packed)
+		pd_dirty_wrote(vq, vq->packed_desc, pd_vq_desc_bytes(vq->size));
 }

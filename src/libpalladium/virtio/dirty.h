@@ -48,8 +48,8 @@ struct pd_dirty {
 };
 
 /*
- * Log a queue's writes as `dirty` says, which is copied, or not at all (NULL). What was written at the ring's
- * start is noted. Control path; the lock of the lane's side held.
+ * Log a queue's writes as `dirty` says, which is copied, or not at all (NULL). All of the ring is noted, for
+ * what was written at its start. Control path; the lock of the lane's side held.
  */
 void pd_dirty_set(struct pd_vq *vq, const struct pd_dirty *dirty);
 

@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <linux/vhost_types.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 #include <linux/virtio_ring.h>
@@ -27,16 +28,17 @@
 #include "transport/vhost/backend_rings.h"
 #include "transport/vhost/eventfd.h"
 
-#define PROTOCOL_FEATURES                                                                   \
-	(PD_BIT(PD_VHOST_PF_MQ) | PD_BIT(PD_VHOST_PF_REPLY_ACK) | PD_BIT(PD_VHOST_PF_MTU) | \
-	 PD_BIT(PD_VHOST_PF_RESET_DEVICE) | PD_BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS) |       \
-	 PD_BIT(PD_VHOST_PF_STATUS))
+#define PROTOCOL_FEATURES                                                                         \
+	(PD_BIT(PD_VHOST_PF_MQ) | PD_BIT(PD_VHOST_PF_LOG_SHMFD) | PD_BIT(PD_VHOST_PF_REPLY_ACK) | \
+	 PD_BIT(PD_VHOST_PF_MTU) | PD_BIT(PD_VHOST_PF_RESET_DEVICE) |                             \
+	 PD_BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS) | PD_BIT(PD_VHOST_PF_STATUS))
 
 /* What every dialect and format has. */
 #define FEATURES                                                                 \
 	(PD_BIT(VIRTIO_NET_F_MTU) | PD_BIT(VIRTIO_F_ANY_LAYOUT) |                \
 	 PD_BIT(VIRTIO_RING_F_INDIRECT_DESC) | PD_BIT(VIRTIO_RING_F_EVENT_IDX) | \
-	 PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES) | PD_BIT(VIRTIO_F_VERSION_1))
+	 PD_BIT(VHOST_F_LOG_ALL) | PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES) |        \
+	 PD_BIT(VIRTIO_F_VERSION_1))
 
 static struct pd_vhost_backend *backend_of(struct pd_vhost_role_base *role)
 {
@@ -49,6 +51,7 @@ static void backend_reset(struct pd_vhost_backend *be)
 	pd_vhost_backend_reset_rings(be);
 	pd_vhost_map_free(be->map);
 	be->map = NULL;
+	pd_vhost_dirty_reset(be);
 	be->features = be->protocol_features = 0;
 	be->features_set = false;
 	be->moves = false;
@@ -98,8 +101,10 @@ static const char *on_set_features(struct pd_vhost_backend *be, struct pd_vhost_
 	if (features & ~be->offered)
 		return pd_vhost_reason(&be->role, "features that were not offered: 0x%llx",
 				       (unsigned long long)(features & ~be->offered));
-	if (be->features_set && features == be->features)
+	if (be->features_set && !((features ^ be->features) & ~PD_BIT(VHOST_F_LOG_ALL))) {
+		be->features = features; /* a migration begins or ends */
 		return NULL;
+	}
 	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
 		if (be->ring[i].up)
 			return "other features while a ring runs";
@@ -200,6 +205,21 @@ static const char *on_rem_mem_reg(struct pd_vhost_backend *be, struct pd_vhost_m
 	pd_vhost_map_forget(pd_vhost_backend_swap_map(be, map));
 	pd_vhost_mapping_unmap(&gone);
 	return NULL;
+}
+
+/* QEMU waits for the answer, with or without need_reply, and expects nothing in it. */
+static const char *on_set_log_base(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				   struct pd_vhost_ring *ring)
+{
+	const char *why = pd_vhost_dirty_set_base(be, msg);
+
+	return why ? why : reply(be, msg, 0);
+}
+
+static const char *on_set_log_fd(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				 struct pd_vhost_ring *ring)
+{
+	return pd_vhost_dirty_set_fd(be, msg);
 }
 
 static const char *on_set_vring_num(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
@@ -406,6 +426,8 @@ static const struct {
 	[PD_VHOST_SET_OWNER] = {on_set_owner, RING_NONE},
 	[PD_VHOST_RESET_OWNER] = {on_reset_owner, RING_NONE},
 	[PD_VHOST_SET_MEM_TABLE] = {on_set_mem_table, RING_NONE},
+	[PD_VHOST_SET_LOG_BASE] = {on_set_log_base, RING_NONE},
+	[PD_VHOST_SET_LOG_FD] = {on_set_log_fd, RING_NONE},
 	[PD_VHOST_SET_VRING_NUM] = {on_set_vring_num, RING_STATE},
 	[PD_VHOST_SET_VRING_ADDR] = {on_set_vring_addr, RING_ADDR},
 	[PD_VHOST_SET_VRING_BASE] = {on_set_vring_base, RING_STATE},
@@ -516,6 +538,7 @@ static int backend_init(struct pd_vhost_role_base *role)
 		      pd_vhost_offload_features(role->config);
 	if (role->n_lanes > 1)
 		be->offered |= PD_BIT(VIRTIO_NET_F_MQ);
+	be->dirty.fd = -1;
 	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++)
 		be->ring[i].kick_fd = be->ring[i].call_fd = -1;
 	return 0;
@@ -540,19 +563,20 @@ static bool backend_give_way(struct pd_vhost_role_base *role)
 	return true;
 }
 
-/* A ring is broken: the peer goes, and comes back with a fresh one if it can. */
+/* A lane wants something: the log's reader is to be told, or a ring is broken: the peer goes, and comes back
+ * with a fresh one if it can. */
 static void backend_broken(struct pd_vhost_role_base *role)
 {
 	struct pd_vhost_backend *be = backend_of(role);
 	const char *why;
 
-	if (be->map && pd_vhost_map_is_cut(be->map)) {
-		pd_vhost_conn_close(&be->conn);
-		backend_reset(be);
-		role->lost(role, "the peer's memory is gone: a file was truncated", true);
-		return;
-	}
-	why = pd_vhost_broken_ring(role);
+	pd_vhost_dirty_tell(be);
+	if (be->map && pd_vhost_map_is_cut(be->map))
+		why = "the peer's memory is gone: a file was truncated";
+	else if (pd_vhost_dirty_is_cut(be))
+		why = "the dirty log is gone: its file was truncated";
+	else
+		why = pd_vhost_broken_ring(role);
 	if (!why)
 		return;
 	pd_vhost_conn_close(&be->conn);

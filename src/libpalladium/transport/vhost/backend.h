@@ -8,6 +8,7 @@
 #define PD_TRANSPORT_VHOST_BACKEND_H
 
 #include "transport/vhost/conn.h"
+#include "transport/vhost/dirty.h"
 #include "transport/vhost/lane.h"
 #include "transport/vhost/map.h"
 #include "transport/vhost/role.h"
@@ -39,6 +40,7 @@ struct pd_vhost_backend {
 	uint64_t protocol_features;
 	uint8_t status;
 	struct pd_vhost_map *map; /* NULL: no memory yet */
+	struct pd_vhost_dirty dirty;
 	struct pd_vhost_ring ring[2 * PD_QUEUES_MAX];
 	bool heard; /* a message came on this connection */
 };

@@ -23,6 +23,8 @@
  * that is merely not enabled yet is left alone: DPDK kicks first and enables afterwards, and frames
  * that a front-end kept for us over a reconnect must not be lost in between.
  *
+ * A ring that is to be logged waits for the log (dirty.c).
+ *
  * Memory. A new table is mapped whole before the old one goes; each running side is moved over
  * under its lock, so no data-path call ever sees half of a change. The caller removes the old
  * mappings then.
@@ -99,6 +101,8 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 	pd_vhost_lane_lock(lane, dir);
 	err = pd_vhost_lane_up(lane, dir, &layout, &be->map->table, ring->kick_fd, ring->call_fd,
 			       false);
+	if (!err)
+		pd_vhost_dirty_queue(be, i, &lane->vq[dir], be->map);
 	misplaced = !err && pd_vq_is_misplaced(&lane->vq[dir]);
 	pd_vhost_lane_unlock(lane, dir);
 	if (err)
@@ -126,7 +130,10 @@ static const char *ring_discard(struct pd_vhost_backend *be, unsigned i)
 	if (why)
 		return why;
 	ring->sink = pd_vhost_sink_start(&layout, &be->map->table, ring->kick_fd, ring->call_fd);
-	return ring->sink ? NULL : "no memory";
+	if (!ring->sink)
+		return "no memory";
+	pd_vhost_dirty_ring(be, i);
+	return NULL;
 }
 
 /* True when everything that ring `i` needs to run has been said. */
@@ -134,7 +141,8 @@ static bool ring_started(const struct pd_vhost_backend *be, unsigned i)
 {
 	const struct pd_vhost_ring *ring = &be->ring[i];
 
-	return be->features_set && be->map && ring->num && ring->addr_set && ring->kick_set;
+	return be->features_set && be->map && ring->num && ring->addr_set && ring->kick_set &&
+	       pd_vhost_dirty_ready(be, i);
 }
 
 /* True when ring `i` is enabled. Without protocol features there is no message for it. */
@@ -164,8 +172,12 @@ const char *pd_vhost_backend_settle(struct pd_vhost_backend *be)
 		bool discard = ring_started(be, i) && !run && ring->disabled &&
 			       pd_vhost_ring_dir(&be->role, i) == PD_RX;
 
-		if (run ? ring->up : discard && ring->sink)
+		if ((run || discard) && !why)
+			why = pd_vhost_dirty_check(be, i);
+		if (run ? ring->up : discard && ring->sink) {
+			pd_vhost_dirty_ring(be, i);
 			continue;
+		}
 		pd_vhost_backend_ring_down(be, i);
 		if (run && !why)
 			why = ring_up(be, i);
@@ -214,6 +226,7 @@ struct pd_vhost_map *pd_vhost_backend_swap_map(struct pd_vhost_backend *be,
 		}
 		pd_vhost_lane_lock(lane, dir);
 		err = pd_vhost_lane_remap(lane, dir, &layout, &map->table);
+		pd_vhost_dirty_queue(be, i, &lane->vq[dir], map);
 		pd_vhost_lane_unlock(lane, dir);
 		if (err)
 			pd_vhost_backend_ring_down(be, i);

@@ -71,21 +71,18 @@ void pd_vhost_map_free(struct pd_vhost_map *map)
 }
 
 /*
- * The stretch of the file `fd` to map for `region`: *from and *len, in *unit. Returns NULL or why the file
- * cannot hold the region.
+ * The stretch of the file `fd` to map for `size` bytes at `offset`: *from and *len, in *unit. Returns NULL or why the file cannot
+ * hold them.
  */
-static const char *region_stretch(const struct pd_vhost_region *region, int fd, uint64_t *from,
-				  uint64_t *len, uint64_t *unit)
+static const char *file_stretch(int fd, uint64_t offset, uint64_t size, uint64_t *from,
+				uint64_t *len, uint64_t *unit)
 {
 	struct stat st;
 	uint64_t block, end, file_end;
 
-	if (!region->size)
+	if (!size)
 		return "a memory region of size 0";
-	if (region->gpa + region->size < region->size ||
-	    region->uaddr + region->size < region->size)
-		return "a memory region whose addresses wrap";
-	if (__builtin_add_overflow(region->mmap_offset, region->size, &end) || end > INT64_MAX / 2)
+	if (__builtin_add_overflow(offset, size, &end) || end > INT64_MAX / 2)
 		return "a memory region whose file offset wraps";
 	if (pd_sys_fstat(fd, &st) || !S_ISREG(st.st_mode))
 		return "a memory region that is no file";
@@ -95,10 +92,35 @@ static const char *region_stretch(const struct pd_vhost_region *region, int fd, 
 	if (block < 4096 || (block & (block - 1)))
 		block = 4096;
 	*unit = block;
-	*from = region->mmap_offset & ~(block - 1);
+	*from = offset & ~(block - 1);
 	file_end = (end + block - 1) & ~(block - 1);
 	*len = file_end - *from;
 	return NULL;
+}
+
+const char *pd_vhost_mapping_map(struct pd_vhost_mapping *mapping, int fd, uint64_t offset,
+				 uint64_t size, struct pd_progress_work *cut)
+{
+	uint64_t from, unit;
+	const char *wrong = file_stretch(fd, offset, size, &from, &mapping->len, &unit);
+
+	if (wrong)
+		return wrong;
+	mapping->base = pd_sys_mmap(NULL, mapping->len, PROT_READ | PROT_WRITE,
+				    MAP_SHARED | MAP_NORESERVE, fd, (off_t)from);
+	if (pd_sys_is_error(mapping->base)) {
+		pd_debug("vhost", "mmap of %llu bytes at %llu: %s",
+			 (unsigned long long)mapping->len, (unsigned long long)from,
+			 pd_strerror((int)(intptr_t)mapping->base));
+		return "a memory region that cannot be mapped";
+	}
+	pd_sys_madvise(mapping->base, mapping->len, MADV_DONTDUMP);
+	mapping->host = (uint8_t *)mapping->base + (offset - from);
+	mapping->guard = pd_vhost_guard_begin(mapping->base, mapping->len, unit, cut);
+	if (mapping->guard)
+		return NULL;
+	pd_sys_munmap(mapping->base, mapping->len);
+	return "too many memory regions of all peers together";
 }
 
 const char *pd_vhost_map_add(struct pd_vhost_map *map, const struct pd_vhost_region *region, int fd)
@@ -109,28 +131,17 @@ const char *pd_vhost_map_add(struct pd_vhost_map *map, const struct pd_vhost_reg
 		.user_addr = region->uaddr,
 	};
 	struct pd_vhost_mapping mapping;
-	uint64_t from, unit;
 	const char *wrong;
 
 	if (map->n == PD_VHOST_SLOTS_MAX)
 		return "too many memory regions";
-	wrong = region_stretch(region, fd, &from, &mapping.len, &unit);
+	if (region->gpa + region->size < region->size ||
+	    region->uaddr + region->size < region->size)
+		return "a memory region whose addresses wrap";
+	wrong = pd_vhost_mapping_map(&mapping, fd, region->mmap_offset, region->size, map->cut);
 	if (wrong)
 		return wrong;
-	mapping.base = pd_sys_mmap(NULL, mapping.len, PROT_READ | PROT_WRITE,
-				   MAP_SHARED | MAP_NORESERVE, fd, (off_t)from);
-	if (pd_sys_is_error(mapping.base)) {
-		pd_debug("vhost", "mmap of %llu bytes at %llu: %s", (unsigned long long)mapping.len,
-			 (unsigned long long)from, pd_strerror((int)(intptr_t)mapping.base));
-		return "a memory region that cannot be mapped";
-	}
-	pd_sys_madvise(mapping.base, mapping.len, MADV_DONTDUMP);
-	mapping.host = entry.host = (uint8_t *)mapping.base + (region->mmap_offset - from);
-	mapping.guard = pd_vhost_guard_begin(mapping.base, mapping.len, unit, map->cut);
-	if (!mapping.guard) {
-		pd_sys_munmap(mapping.base, mapping.len);
-		return "too many memory regions of all peers together";
-	}
+	entry.host = mapping.host;
 	if (pd_mem_add(&map->table, &entry)) {
 		pd_vhost_mapping_unmap(&mapping);
 		return "a memory region that overlaps another";

@@ -17,7 +17,7 @@
 #define PD_VHOST_SLOTS_MAX 509
 _Static_assert(PD_VHOST_SLOTS_MAX <= PD_MEM_REGIONS_MAX, "the table holds them all");
 
-/* One region's mapping; `base` and `len` as munmap wants them. */
+/* The mapping of a region, or of other memory that a peer shares; `base` and `len` as munmap wants them. */
 struct pd_vhost_mapping {
 	void *base;
 	uint64_t len;
@@ -54,6 +54,13 @@ const char *pd_vhost_map_del(struct pd_vhost_map *map, const struct pd_vhost_reg
 
 /* True when a file turned out to be shorter than it was when it was mapped. */
 bool pd_vhost_map_is_cut(const struct pd_vhost_map *map);
+
+/*
+ * Map `size` bytes at `offset` of the file `fd` (borrowed), which holds them now. `cut`, borrowed: see guard.h.
+ * Returns NULL, or a few words about why not; then there is no mapping.
+ */
+const char *pd_vhost_mapping_map(struct pd_vhost_mapping *mapping, int fd, uint64_t offset,
+				 uint64_t size, struct pd_progress_work *cut);
 
 /* Unmap one mapping. */
 void pd_vhost_mapping_unmap(const struct pd_vhost_mapping *mapping);

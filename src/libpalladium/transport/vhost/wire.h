@@ -176,6 +176,12 @@ struct pd_vhost_iotlb {
 };
 _Static_assert(sizeof(struct pd_vhost_iotlb) == 32, "layout");
 
+struct pd_vhost_log {
+	uint64_t size;   /* bytes */
+	uint64_t offset; /* where the log starts in its file */
+};
+_Static_assert(sizeof(struct pd_vhost_log) == 16, "layout");
+
 /* Payloads up to this size are read, so that what we refuse is refused with its name. */
 #define PD_VHOST_PAYLOAD_MAX 512
 
@@ -186,6 +192,7 @@ union pd_vhost_payload {
 	struct pd_vhost_memory memory;
 	struct pd_vhost_single_region region;
 	struct pd_vhost_iotlb iotlb;
+	struct pd_vhost_log log;
 	uint8_t bytes[PD_VHOST_PAYLOAD_MAX];
 };
 _Static_assert(sizeof(union pd_vhost_payload) == PD_VHOST_PAYLOAD_MAX, "nothing is larger");
@@ -228,7 +235,7 @@ enum pd_vhost_answer {
 	PD_VHOST_ANSWER_NONE, /* nothing, but an acknowledgement when need_reply asks for it */
 	PD_VHOST_ANSWER_U64,
 	PD_VHOST_ANSWER_STATE,
-	PD_VHOST_ANSWER_OWN, /* a reply of its own kind, of a message we never offer */
+	PD_VHOST_ANSWER_OWN, /* a reply of its own kind: the handler's, or of a message we never offer */
 	PD_VHOST_ANSWERS
 };
 

@@ -258,7 +258,6 @@ ATTACKS = {
     "an IOTLB message": (SEND(Req.IOTLB_MSG, bytes(32)), "do not offer"),
     "an IOTLB message of another size": (SEND(Req.IOTLB_MSG, bytes(40)), "wrong size"),
     "configuration space": (SEND(Req.GET_CONFIG, bytes(12 + 64)), "do not offer"),
-    "in-flight tracking": (SEND(Req.GET_INFLIGHT_FD, bytes(20)), "do not offer"),
     "a back-end channel": (lambda fe: many_fds(fe, 1, Req.SET_BACKEND_REQ_FD), "do not offer"),
     # answers
     "answers never read": (read_nothing, "does not read its replies"),

@@ -3,6 +3,7 @@
 afterwards the program lives, has leaked no descriptor, and serves a well-behaved peer."""
 import json
 import os
+import re
 import time
 
 from lab import avip
@@ -50,15 +51,15 @@ class Victim(Echo):
     def _fds(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
-    def refused(self, reason, errors=1):
-        """Wait until the port is down for this reason, counted as a fault."""
+    def refused(self, reason, errors=1, pattern=False):
+        """Wait until the port is down for this reason (pattern: a regular expression), counted as a fault."""
         def down():
             p = self.port()
             return p if p["counters"]["protocol_errors"] >= errors else None
         p = until(down, f"a protocol error ({reason})")
         assert p["state"] != "up"
         assert p["counters"]["link"] == 0
-        assert reason in p["reason"], p["reason"]
+        assert re.search(reason if pattern else re.escape(reason), p["reason"]), p["reason"]
 
     def settled(self, fds):
         """Wait until it has as many descriptors as before."""

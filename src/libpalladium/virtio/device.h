@@ -378,7 +378,8 @@ static PD_ALWAYS_INLINE int pd_device_tx(struct pd_vq *vq, bool packed, bool avi
 				break;
 			}
 			last = got < (int)want;
-			if (pd_unlikely(vq->watched)) /* the general way for all of them */
+			if (pd_unlikely(vq->watched) &&
+			    vq->dirty.frames) /* the general way for all of them */
 				memset(block.p, 0, sizeof(block.p));
 			if (total > PD_PREFETCH_LEAST)
 				pd_device_prepare(vq, &block, &bufs[taken], hdr);

@@ -4,6 +4,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/virtio/dirty.c src/libpalladium/virtio/dirty.h \
 	src/libpalladium/virtio/device.c src/libpalladium/virtio/device.h \
 	src/libpalladium/virtio/driver.c src/libpalladium/virtio/driver.h \
+	src/libpalladium/virtio/inflight.c src/libpalladium/virtio/inflight.h \
 	src/libpalladium/virtio/mem.c src/libpalladium/virtio/mem.h \
 	src/libpalladium/virtio/packed.h src/libpalladium/virtio/prefetch.h \
 	src/libpalladium/virtio/refuse.h src/libpalladium/virtio/ring.h \

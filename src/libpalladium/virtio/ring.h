@@ -11,6 +11,7 @@
 
 #include "virtio/packed.h"
 #include "virtio/split.h"
+#include "virtio/watch.h"
 
 /* --- publishing and notification, either end ------------------------------------------------- */
 
@@ -78,6 +79,8 @@ static PD_ALWAYS_INLINE int pd_ring_look(struct pd_vq *vq, bool packed)
 static PD_ALWAYS_INLINE int pd_ring_fetch(struct pd_vq *vq, bool packed, struct pd_ring_block *b,
 					  uint32_t ahead, unsigned n, bool write)
 {
+	if (pd_unlikely(vq->watched))
+		return pd_watch_fetch(vq, b, ahead, n, write);
 	return packed ? pd_packed_fetch(vq, b, ahead, n, write)
 		      : pd_split_fetch(vq, b, ahead, n, write);
 }

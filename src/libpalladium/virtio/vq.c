@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "virtio/driver.h"
+#include "virtio/inflight.h"
 #include "vlib/lane.h"
 
 int pd_vq_break(struct pd_vq *vq, const char *why)
@@ -160,13 +161,18 @@ int pd_vq_init_device(struct pd_vq *vq, const struct pd_vq_layout *layout,
 	pd_ring_ask_not(vq, vq->packed, true); /* as in pd_vq_init_driver */
 	if (vq->packed) {
 		start_packed(vq, layout->base);
-		return 0;
+	} else {
+		used = pd_load_relaxed(&vq->used->idx);
+		if ((uint16_t)(pd_load_acquire(&vq->avail->idx) - used) > layout->size)
+			used = (uint16_t)layout->base;
+		vq->next = vq->own_idx = vq->peer_idx = used;
+		vq->cursor = used;
 	}
-	used = pd_load_relaxed(&vq->used->idx);
-	if ((uint16_t)(pd_load_acquire(&vq->avail->idx) - used) > layout->size)
-		used = (uint16_t)layout->base;
-	vq->next = vq->own_idx = vq->peer_idx = used;
-	vq->cursor = used;
+	if (layout->inflight) {
+		vq->inflight = layout->inflight;
+		pd_inflight_start(vq);
+		pd_watch_update(vq);
+	}
 	return 0;
 }
 
@@ -343,6 +349,7 @@ int pd_vq_resume_driver(struct pd_vq *vq, uint32_t *base)
 
 void pd_vq_fini(struct pd_vq *vq)
 {
+	pd_inflight_stop(vq);
 	free(vq->shown);
 	free(vq->chains);
 	free(vq->bounce);

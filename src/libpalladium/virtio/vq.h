@@ -16,7 +16,8 @@
  *   ring.h    both behind one interface, chosen by a constant
  *   device.h  the device's data path over it                                   (virtio 1.2, 5.1.6)
  *   driver.h  the driver's data path over it
- *   watch.h   what a device does besides on queues that are watched: dirty.h notes what it writes
+ *   watch.h   what a device does besides on queues that are watched: dirty.h notes what it writes,
+ *             inflight.h what it holds
  *
  * Whoever holds the lock of the lane's side owns the queue. Everything that the peer can write is
  * read once into private memory, checked, then used; whatever must be right for our own safety is
@@ -45,6 +46,7 @@
 #include "virtio/mem.h"
 
 struct pd_buffer;
+struct pd_inflight;
 
 /* Descriptors of a split ring, a power of two; a packed one may have any number from 1 on. */
 #define PD_VQ_SIZE_MIN 2
@@ -77,6 +79,8 @@ struct pd_vq_layout {
 	 * available descriptor, in the upper half those of the next used one or 0.
 	 */
 	uint32_t base;
+	struct pd_inflight
+		*inflight; /* device: keeps what is in flight (inflight.h), or NULL; taken over */
 	/* Driver role only: */
 	uint8_t *buffers;     /* our pointer to the first buffer */
 	uint64_t buffers_gpa; /* its address in descriptors */
@@ -229,6 +233,7 @@ struct pd_vq {
 	struct pd_ring_chain *chains; /* device: of frames shown, or of one that is being sent */
 	uint8_t *bounce;              /* device: a frame in too many pieces is copied here */
 	struct pd_dirty dirty;        /* device */
+	struct pd_inflight *inflight; /* device, watched: see pd_vq_layout */
 	/* Driver role. */
 	struct pd_vq_slot *slots;
 	struct pd_ring_used *done; /* receive: fifo at `cursor` to `seen`: buffers that were used */

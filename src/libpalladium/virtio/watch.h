@@ -10,6 +10,12 @@
 
 #include "virtio/vq.h"
 
+struct pd_ring_block;
+
+/* pd_ring_fetch of a watched queue. */
+int pd_watch_fetch(struct pd_vq *vq, struct pd_ring_block *b, uint32_t ahead, unsigned n,
+		   bool write) PD_COLD;
+
 /* Publish what is staged, which is something, on a watched queue. */
 void pd_watch_publish(struct pd_vq *vq) PD_COLD;
 

@@ -76,6 +76,8 @@ static void sizes(void **state)
 			int want = kind->size == PD_VHOST_SIZE_ANY ? 1
 				   : kind->size == PD_VHOST_SIZE_LOG
 					   ? m.hdr.size == 8 || m.hdr.size == 16
+				   : kind->size == PD_VHOST_SIZE_KEPT
+					   ? m.hdr.size == 20 || m.hdr.size == 24
 				   : kind->size == PD_VHOST_SIZE_MEMORY
 					   ? m.hdr.size == 8 || m.hdr.size == 264
 					   : m.hdr.size == of[kind->size];

@@ -30,8 +30,9 @@
 
 #define PROTOCOL_FEATURES                                                                         \
 	(PD_BIT(PD_VHOST_PF_MQ) | PD_BIT(PD_VHOST_PF_LOG_SHMFD) | PD_BIT(PD_VHOST_PF_REPLY_ACK) | \
-	 PD_BIT(PD_VHOST_PF_MTU) | PD_BIT(PD_VHOST_PF_RESET_DEVICE) |                             \
-	 PD_BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS) | PD_BIT(PD_VHOST_PF_STATUS))
+	 PD_BIT(PD_VHOST_PF_MTU) | PD_BIT(PD_VHOST_PF_INFLIGHT_SHMFD) |                           \
+	 PD_BIT(PD_VHOST_PF_RESET_DEVICE) | PD_BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS) |             \
+	 PD_BIT(PD_VHOST_PF_STATUS))
 
 /* What every dialect and format has. */
 #define FEATURES                                                                 \
@@ -49,6 +50,7 @@ static struct pd_vhost_backend *backend_of(struct pd_vhost_role_base *role)
 static void backend_reset(struct pd_vhost_backend *be)
 {
 	pd_vhost_backend_reset_rings(be);
+	pd_vhost_inflight_free(&be->inflight);
 	pd_vhost_map_free(be->map);
 	be->map = NULL;
 	pd_vhost_dirty_reset(be);
@@ -67,8 +69,9 @@ static void backend_reset(struct pd_vhost_backend *be)
 typedef const char *handler_fn(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 			       struct pd_vhost_ring *ring);
 
-/* Answer `msg` with `size` bytes of its own payload. */
-static const char *reply(struct pd_vhost_backend *be, struct pd_vhost_msg *msg, uint32_t size)
+/* Answer `msg` with `size` bytes of its own payload, and the descriptor `fd` (borrowed) unless it is -1. */
+static const char *reply_fd(struct pd_vhost_backend *be, struct pd_vhost_msg *msg, uint32_t size,
+			    int fd)
 {
 	struct pd_vhost_header hdr = {
 		.request = msg->hdr.request,
@@ -76,7 +79,13 @@ static const char *reply(struct pd_vhost_backend *be, struct pd_vhost_msg *msg, 
 		.size = size,
 	};
 
-	return pd_vhost_conn_send(&be->conn, &hdr, &msg->payload, NULL, 0);
+	return pd_vhost_conn_send(&be->conn, &hdr, &msg->payload, &fd, fd >= 0);
+}
+
+/* The same without one. */
+static const char *reply(struct pd_vhost_backend *be, struct pd_vhost_msg *msg, uint32_t size)
+{
+	return reply_fd(be, msg, size, -1);
 }
 
 /* Answer `msg` with a number. */
@@ -136,6 +145,7 @@ static const char *on_reset_device(struct pd_vhost_backend *be, struct pd_vhost_
 				   struct pd_vhost_ring *ring)
 {
 	pd_vhost_backend_reset_rings(be);
+	pd_vhost_inflight_free(&be->inflight);
 	be->features_set = false;
 	be->features = 0;
 	be->status = 0;
@@ -413,6 +423,41 @@ static const char *on_get_status(struct pd_vhost_backend *be, struct pd_vhost_ms
 	return reply_u64(be, msg, be->status);
 }
 
+/* May the in-flight memory be replaced? No ring or sink may note anything there. */
+static const char *may_replace_inflight(struct pd_vhost_backend *be)
+{
+	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
+		if (be->ring[i].up || be->ring[i].sink)
+			return "another in-flight region while a ring runs";
+	}
+	return NULL;
+}
+
+static const char *on_get_inflight_fd(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				      struct pd_vhost_ring *ring)
+{
+	/* Room for packed rings, whose entries are larger, while it is open what they are. */
+	bool packed = !be->features_set || pd_vq_is_packed(be->features);
+	const char *why = may_replace_inflight(be);
+
+	if (!why)
+		why = pd_vhost_inflight_make(&be->inflight, &msg->payload.inflight,
+					     pd_vhost_n_rings(&be->role), packed,
+					     be->role.lanes[0].broken);
+	return why ? why : reply_fd(be, msg, msg->hdr.size, be->inflight.fd);
+}
+
+static const char *on_set_inflight_fd(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				      struct pd_vhost_ring *ring)
+{
+	const char *why = may_replace_inflight(be);
+
+	return why ? why
+		   : pd_vhost_inflight_take(&be->inflight, &msg->payload.inflight,
+					    pd_vhost_n_rings(&be->role), msg->fds[0],
+					    be->role.lanes[0].broken);
+}
+
 /* How a message names its ring. */
 enum ring_ref { RING_NONE, RING_STATE, RING_ADDR, RING_U64 };
 
@@ -440,6 +485,8 @@ static const struct {
 	[PD_VHOST_GET_QUEUE_NUM] = {on_get_queue_num, RING_NONE},
 	[PD_VHOST_SET_VRING_ENABLE] = {on_set_vring_enable, RING_STATE},
 	[PD_VHOST_NET_SET_MTU] = {on_net_set_mtu, RING_NONE},
+	[PD_VHOST_GET_INFLIGHT_FD] = {on_get_inflight_fd, RING_NONE},
+	[PD_VHOST_SET_INFLIGHT_FD] = {on_set_inflight_fd, RING_NONE},
 	[PD_VHOST_RESET_DEVICE] = {on_reset_device, RING_NONE},
 	[PD_VHOST_GET_MAX_MEM_SLOTS] = {on_get_max_mem_slots, RING_NONE},
 	[PD_VHOST_ADD_MEM_REG] = {on_add_mem_reg, RING_NONE},
@@ -534,6 +581,7 @@ static int backend_init(struct pd_vhost_role_base *role)
 	struct pd_vhost_backend *be = backend_of(role);
 
 	pd_vhost_conn_init(&be->conn, &backend_conn_ops, false);
+	pd_vhost_inflight_init(&be->inflight);
 	be->offered = FEATURES | pd_vhost_format_features(role->config) |
 		      pd_vhost_offload_features(role->config);
 	if (role->n_lanes > 1)
@@ -571,7 +619,7 @@ static void backend_broken(struct pd_vhost_role_base *role)
 	const char *why;
 
 	pd_vhost_dirty_tell(be);
-	if (be->map && pd_vhost_map_is_cut(be->map))
+	if ((be->map && pd_vhost_map_is_cut(be->map)) || pd_vhost_inflight_is_cut(&be->inflight))
 		why = "the peer's memory is gone: a file was truncated";
 	else if (pd_vhost_dirty_is_cut(be))
 		why = "the dirty log is gone: its file was truncated";

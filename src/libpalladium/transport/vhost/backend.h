@@ -9,6 +9,7 @@
 
 #include "transport/vhost/conn.h"
 #include "transport/vhost/dirty.h"
+#include "transport/vhost/inflight.h"
 #include "transport/vhost/lane.h"
 #include "transport/vhost/map.h"
 #include "transport/vhost/role.h"
@@ -41,6 +42,7 @@ struct pd_vhost_backend {
 	uint8_t status;
 	struct pd_vhost_map *map; /* NULL: no memory yet */
 	struct pd_vhost_dirty dirty;
+	struct pd_vhost_inflight inflight;
 	struct pd_vhost_ring ring[2 * PD_QUEUES_MAX];
 	bool heard; /* a message came on this connection */
 };

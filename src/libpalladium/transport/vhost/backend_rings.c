@@ -36,6 +36,7 @@
 #include "base/log.h"
 #include "transport/vhost/eventfd.h"
 #include "transport/vhost/sink.h"
+#include "virtio/inflight.h"
 
 /* Where ring `i` stands in `map`. Returns NULL with *layout filled, or why it cannot be run. */
 static const char *ring_layout(struct pd_vhost_backend *be, unsigned i,
@@ -63,6 +64,18 @@ static const char *ring_layout(struct pd_vhost_backend *be, unsigned i,
 	if (pd_vq_layout_check(layout, &why))
 		return pd_vhost_reason(&be->role, "ring %u: %s", i, why);
 	return NULL;
+}
+
+/* The same for the memory that there is, with what is to keep track of what is in flight. */
+static const char *ring_layout_tracked(struct pd_vhost_backend *be, unsigned i,
+				       struct pd_vq_layout *layout)
+{
+	const char *why = ring_layout(be, i, be->map, layout);
+
+	if (why)
+		return why;
+	why = pd_vhost_inflight_ring(&be->inflight, i, layout);
+	return why ? pd_vhost_reason(&be->role, "ring %u: %s", i, why) : NULL;
 }
 
 void pd_vhost_backend_ring_down(struct pd_vhost_backend *be, unsigned i)
@@ -95,7 +108,7 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 	const char *why;
 	int err;
 
-	why = ring_layout(be, i, be->map, &layout);
+	why = ring_layout_tracked(be, i, &layout);
 	if (why)
 		return why;
 	pd_vhost_lane_lock(lane, dir);
@@ -105,8 +118,10 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 		pd_vhost_dirty_queue(be, i, &lane->vq[dir], be->map);
 	misplaced = !err && pd_vq_is_misplaced(&lane->vq[dir]);
 	pd_vhost_lane_unlock(lane, dir);
-	if (err)
+	if (err) {
+		pd_inflight_free(layout.inflight);
 		return pd_vhost_reason(&be->role, "ring %u: %s", i, pd_strerror(err));
+	}
 	ring->up = true;
 	if (misplaced)
 		pd_warn("vhost",
@@ -126,7 +141,7 @@ static const char *ring_discard(struct pd_vhost_backend *be, unsigned i)
 	struct pd_vq_layout layout;
 	const char *why;
 
-	why = ring_layout(be, i, be->map, &layout);
+	why = ring_layout_tracked(be, i, &layout);
 	if (why)
 		return why;
 	ring->sink = pd_vhost_sink_start(&layout, &be->map->table, ring->kick_fd, ring->call_fd);

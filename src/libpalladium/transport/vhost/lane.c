@@ -17,6 +17,7 @@
 #include "transport/vhost/eventfd.h"
 #include "transport/vhost/lane.h"
 #include "virtio/driver.h"
+#include "virtio/inflight.h"
 #include "vlib/buffer.h"
 
 _Static_assert(PD_VQ_FRAMES_MAX == PD_VECTOR_MAX, "the rings take the engine's vector");
@@ -550,6 +551,7 @@ uint32_t pd_vhost_lane_down(struct pd_vhost_lane *lane, enum pd_dir dir)
 	if (dir == PD_RX && lane->lane.side[dir].up && !vq->broken && pd_port_on_receive_end)
 		pd_port_on_receive_end(&pd_ports[lane->lane.port], &lane->lane);
 	base = pd_vq_base(vq);
+	pd_inflight_stop(vq);
 	lane->signal_fd[dir] = -1;
 	if (!lane->lane.side[dir].up)
 		return base;

@@ -12,6 +12,7 @@
 
 #include "transport/vhost/eventfd.h"
 #include "virtio/device.h"
+#include "virtio/inflight.h"
 
 /* Chains that are thrown away at once, and how often before the next kick. */
 #define CHAINS 32u
@@ -63,8 +64,10 @@ struct pd_vhost_sink *pd_vhost_sink_start(const struct pd_vq_layout *layout,
 	sink->kick.fd = kick_fd;
 	sink->kick.fn = sink_kick;
 	sink->kick.events = EPOLLIN;
-	if (pd_vq_init_device(&sink->vq, layout, mem))
+	if (pd_vq_init_device(&sink->vq, layout, mem)) {
+		pd_inflight_free(layout->inflight);
 		goto err_free;
+	}
 	if (kick_fd >= 0 && pd_progress_add(&sink->kick))
 		goto err_vq;
 	sink_drain(sink); /* what was there before any kick */

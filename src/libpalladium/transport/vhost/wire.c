@@ -47,8 +47,8 @@ const struct pd_vhost_kind pd_vhost_kinds[PD_VHOST_REQUESTS] = {
 	KIND(POSTCOPY_ADVISE, NONE, NONE, OWN, PF(PAGEFAULT)),
 	KIND(POSTCOPY_LISTEN, NONE, NONE, NONE, PF(PAGEFAULT)),
 	KIND(POSTCOPY_END, NONE, NONE, U64, PF(PAGEFAULT)),
-	KIND(GET_INFLIGHT_FD, ANY, NONE, OWN, PF(INFLIGHT_SHMFD)),
-	KIND(SET_INFLIGHT_FD, ANY, ANY, NONE, PF(INFLIGHT_SHMFD)),
+	KIND(GET_INFLIGHT_FD, KEPT, NONE, OWN, PF(INFLIGHT_SHMFD)),
+	KIND(SET_INFLIGHT_FD, KEPT, ONE, NONE, PF(INFLIGHT_SHMFD)),
 	KIND(GPU_SET_SOCKET, ANY, ANY, NONE, -1),
 	KIND(RESET_DEVICE, NONE, NONE, NONE, PF(RESET_DEVICE)),
 	KIND(VRING_KICK, STATE, NONE, NONE, PF(INBAND_NOTIFICATIONS)),
@@ -121,6 +121,9 @@ static int size_ok(const struct pd_vhost_msg *msg, enum pd_vhost_size size)
 		return 1;
 	case PD_VHOST_SIZE_LOG:
 		return msg->hdr.size == 8 || msg->hdr.size == 16;
+	case PD_VHOST_SIZE_KEPT:
+		return msg->hdr.size == sizeof(struct pd_vhost_inflight_desc) ||
+		       msg->hdr.size == offsetof(struct pd_vhost_inflight_desc, padding);
 	case PD_VHOST_SIZE_MEMORY:
 		if (msg->hdr.size < head)
 			return 0;

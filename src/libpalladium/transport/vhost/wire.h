@@ -182,6 +182,16 @@ struct pd_vhost_log {
 };
 _Static_assert(sizeof(struct pd_vhost_log) == 16, "layout");
 
+/* In-flight memory: `num_queues` queue regions for up to `queue_size` descriptors each, in a file. */
+struct pd_vhost_inflight_desc {
+	uint64_t mmap_size;
+	uint64_t mmap_offset;
+	uint16_t num_queues;
+	uint16_t queue_size;
+	uint32_t padding; /* which some peers leave out */
+};
+_Static_assert(sizeof(struct pd_vhost_inflight_desc) == 24, "layout");
+
 /* Payloads up to this size are read, so that what we refuse is refused with its name. */
 #define PD_VHOST_PAYLOAD_MAX 512
 
@@ -193,6 +203,7 @@ union pd_vhost_payload {
 	struct pd_vhost_single_region region;
 	struct pd_vhost_iotlb iotlb;
 	struct pd_vhost_log log;
+	struct pd_vhost_inflight_desc inflight;
 	uint8_t bytes[PD_VHOST_PAYLOAD_MAX];
 };
 _Static_assert(sizeof(union pd_vhost_payload) == PD_VHOST_PAYLOAD_MAX, "nothing is larger");
@@ -215,6 +226,7 @@ enum pd_vhost_size {
 	PD_VHOST_SIZE_REGION, /* struct pd_vhost_single_region */
 	PD_VHOST_SIZE_LOG,    /* 16, or 8 without LOG_SHMFD */
 	PD_VHOST_SIZE_IOTLB,  /* struct pd_vhost_iotlb */
+	PD_VHOST_SIZE_KEPT,   /* struct pd_vhost_inflight_desc, with its padding or without */
 	PD_VHOST_SIZE_ANY,    /* of a message we never offer: whatever fits */
 	PD_VHOST_SIZES
 };

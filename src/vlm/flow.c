@@ -99,6 +99,13 @@ void vlm_flow_restarted(struct vlm_flow *flow, uint64_t now_ns)
 			flow->sent_ns[i & flow->mask] = now_ns;
 }
 
+void vlm_flow_skip(struct vlm_flow *flow, uint64_t ns)
+{
+	for (uint64_t i = flow->base; i < flow->next; i++)
+		if (flow->sent_ns[i & flow->mask])
+			flow->sent_ns[i & flow->mask] += ns;
+}
+
 void vlm_flow_expire(struct vlm_flow *flow, uint64_t before_ns)
 {
 	while (flow->base < flow->next && flow->sent_ns[flow->base & flow->mask] < before_ns)

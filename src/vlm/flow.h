@@ -77,6 +77,9 @@ enum vlm_flow_verdict vlm_flow_returned(struct vlm_flow *flow, uint64_t number, 
 /* The peer went away and another is there. */
 void vlm_flow_restarted(struct vlm_flow *flow, uint64_t now_ns);
 
+/* Let the last `ns`, in which nothing was sent, not have been: what is under way is that much younger. */
+void vlm_flow_skip(struct vlm_flow *flow, uint64_t ns);
+
 /* Give up what was sent before `before_ns`. */
 void vlm_flow_expire(struct vlm_flow *flow, uint64_t before_ns);
 

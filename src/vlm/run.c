@@ -24,6 +24,9 @@
 #define TICK_NS (20 * PD_NS_PER_MS) /* the longest sleep, and how often overdue frames are sought */
 #define LINGER_NS (20 * PD_NS_PER_MS) /* at the end, for what should not come any more */
 
+/* No turn takes so long, nor a sleep: between two looks at the clock that are further apart the worker did not run (SIGSTOP, a debugger). */
+#define STOPPED_NS (10 * TICK_NS)
+
 static volatile int stops;
 
 void vlm_stop(void)
@@ -335,10 +338,21 @@ static void linger(struct vlm *v)
 		}
 }
 
+/* The worker did not run for the last `ns`: what came meanwhile is not late, and nobody was away all that time. */
+static void skip(struct vlm *v, uint64_t ns)
+{
+	for (unsigned i = 0; i < v->n_ports; i++) {
+		if (v->ports[i].down_since_ns)
+			v->ports[i].down_since_ns += ns;
+		for (unsigned q = 0; q < v->ports[i].n_lanes; q++)
+			vlm_flow_skip(&v->ports[i].lanes[q].flow, ns);
+	}
+}
+
 void vlm_run(struct vlm *v)
 {
 	uint64_t spin_ns = (uint64_t)v->options->spin_us * 1000;
-	uint64_t now = pd_clock_ns(), moved_ns = now, tick_ns = now;
+	uint64_t now = pd_clock_ns(), moved_ns = now, tick_ns = now, before;
 
 	for (;;) {
 		if (turn(v, now)) {
@@ -355,7 +369,12 @@ void vlm_run(struct vlm *v)
 			if (now - moved_ns >= spin_ns)
 				vlm_sleep(v, next_look(v, tick_ns));
 		}
+		before = now;
 		now = pd_clock_ns();
+		if (now - before > STOPPED_NS) {
+			skip(v, now - before);
+			moved_ns += now - before;
+		}
 		if (now >= v->stop_ns)
 			v->sending = false;
 		if (now - tick_ns >= TICK_NS || !v->start_ns) {

@@ -5,6 +5,7 @@ one."""
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -161,6 +162,20 @@ def test_interrupted(sock):
         assert p.wait() == 0
         r = report(p.text)
     assert r["interrupted"] and r["sent"] == r["returned"]
+
+
+def test_stopped_and_continued(sock):
+    """Frames that wait in the ring while palladium_vlm is stopped, longer than one may be under way, are not lost."""
+    with peer(sock, "keep"), Proc([a for a in vlm(sock, "--duration", 1000, "--window", 256, "--expect", "echo", "--loss-after", 3)
+                                   if a != "--quiet"]) as p:
+        p.expect("sending")
+        p.signal(signal.SIGSTOP)
+        time.sleep(3.5)
+        p.signal(signal.SIGCONT)
+        p.signal(signal.SIGINT)
+        assert p.wait() == 0, p.tail()
+        r = report(p.text)
+    assert r["sent"] == r["returned"] and failures(r) == {}
 
 
 @pytest.mark.parametrize("mode", ["listen", "connect"])

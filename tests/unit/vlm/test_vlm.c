@@ -275,6 +275,24 @@ static void flow_accounts_for_restarts(void **state)
 	assert_int_equal(back(flow, 6), VLM_FLOW_DUPLICATED);
 }
 
+/* Time in which the worker did not run makes nothing late. */
+static void flow_leaves_time_out(void **state)
+{
+	struct vlm_flow *flow = *state;
+	uint64_t sent_ns;
+
+	vlm_flow_sent(flow, 3, 100);
+	back(flow, 1);
+	vlm_flow_skip(flow, 5000);
+	assert_int_equal(back(flow, 1), VLM_FLOW_DUPLICATED); /* what is settled stays so */
+	vlm_flow_expire(flow, 5100);
+	assert_int_equal(flow->counts.lost, 0);
+	assert_int_equal(vlm_flow_returned(flow, 0, &sent_ns), VLM_FLOW_REORDERED);
+	assert_int_equal(sent_ns, 5100);
+	vlm_flow_expire(flow, 5101);
+	assert_int_equal(flow->counts.lost, 1);
+}
+
 /* --- percentiles --------------------------------------------------------------------------- */
 
 /* Every value falls into a bucket whose top is at most 0.8 % above it. */
@@ -323,6 +341,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(flow_loses_what_is_overdue, make_flow, free_flow),
 		cmocka_unit_test_setup_teardown(flow_goes_on_behind_a_gap, make_flow, free_flow),
 		cmocka_unit_test_setup_teardown(flow_accounts_for_restarts, make_flow, free_flow),
+		cmocka_unit_test_setup_teardown(flow_leaves_time_out, make_flow, free_flow),
 		cmocka_unit_test(buckets_are_close),
 		cmocka_unit_test(quantiles_are_right),
 	};

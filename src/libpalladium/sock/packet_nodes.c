@@ -152,10 +152,7 @@ static void pd_packet_input_finish(struct pd_engine *engine, struct pd_node *nod
 }
 
 static const char *const pd_packet_input_errors[] = {
-#define PD_ROW(id, text) text,
-	PD_PACKET_INPUT_ERROR_TABLE(PD_ROW)
-#undef PD_ROW
-};
+	PD_PACKET_INPUT_ERROR_TABLE(PD_NODE_ERROR_TEXT)};
 
 PD_NODE_REGISTER(pd_packet_input) = {
 	.name = "packet-input",
@@ -349,10 +346,7 @@ static unsigned pd_packet_match_dispatch(struct pd_engine *engine, struct pd_nod
 }
 
 static const char *const pd_packet_match_errors[] = {
-#define PD_ROW(id, text) text,
-	PD_PACKET_MATCH_ERROR_TABLE(PD_ROW)
-#undef PD_ROW
-};
+	PD_PACKET_MATCH_ERROR_TABLE(PD_NODE_ERROR_TEXT)};
 
 PD_NODE_REGISTER(pd_packet_match) = {
 	.name = "packet-match",
@@ -558,10 +552,7 @@ static unsigned pd_packet_queue_dispatch(struct pd_engine *engine, struct pd_nod
 }
 
 static const char *const pd_packet_queue_errors[] = {
-#define PD_ROW(id, text) text,
-	PD_PACKET_QUEUE_ERROR_TABLE(PD_ROW)
-#undef PD_ROW
-};
+	PD_PACKET_QUEUE_ERROR_TABLE(PD_NODE_ERROR_TEXT)};
 
 PD_NODE_REGISTER(pd_packet_queue) = {
 	.name = "packet-queue",

@@ -725,11 +725,7 @@ static unsigned pd_packet_send_dispatch(struct pd_engine *engine, struct pd_node
 	return run->n;
 }
 
-static const char *const pd_packet_send_errors[] = {
-#define PD_ROW(id, text) text,
-	PD_PACKET_SEND_ERROR_TABLE(PD_ROW)
-#undef PD_ROW
-};
+static const char *const pd_packet_send_errors[] = {PD_PACKET_SEND_ERROR_TABLE(PD_NODE_ERROR_TEXT)};
 
 PD_NODE_REGISTER(pd_packet_send) = {
 	.name = "packet-send",

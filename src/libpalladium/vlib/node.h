@@ -93,6 +93,9 @@ struct pd_node_registration {
 
 extern struct pd_node_registration *pd_node_registrations;
 
+/* The row of a table of errors, (id, text), in a node's list of their texts. */
+#define PD_NODE_ERROR_TEXT(id, text) text,
+
 /* Register a node when its object is loaded; an initialiser follows. */
 #define PD_NODE_REGISTER(id)                                          \
 	static struct pd_node_registration pd_node_registration_##id; \

@@ -92,10 +92,7 @@ int pd_engine_attach(struct pd_engine *engine, struct pd_lane *lane, uint16_t ou
 PD_NODE_DISPATCH(pd_sidecar_input_dispatch, pd_sidecar_input_one);
 
 static const char *const pd_sidecar_input_errors[] = {
-#define PD_ROW(id, text) text,
-	PD_SIDECAR_INPUT_ERROR_TABLE(PD_ROW)
-#undef PD_ROW
-};
+	PD_SIDECAR_INPUT_ERROR_TABLE(PD_NODE_ERROR_TEXT)};
 
 PD_NODE_REGISTER(pd_sidecar_input) = {
 	.name = "sidecar-input",
@@ -174,11 +171,7 @@ static unsigned pd_port_output_dispatch(struct pd_engine *engine, struct pd_node
 	return vector->n;
 }
 
-const char *const pd_port_output_errors[] = {
-#define PD_ROW(id, text) text,
-	PD_PORT_OUTPUT_ERROR_TABLE(PD_ROW)
-#undef PD_ROW
-};
+const char *const pd_port_output_errors[] = {PD_PORT_OUTPUT_ERROR_TABLE(PD_NODE_ERROR_TEXT)};
 
 PD_NODE_REGISTER(pd_port_output) = {
 	.name = "port-output",

@@ -111,6 +111,8 @@ struct pd_forward_errors {
  * PD_VECTOR_MAX) from `in` go to `out`. Takes both sides' locks, receive
  * before transmit. What `out` has no room for stays in `in`. Returns how many frames were consumed, 0 when there is nothing or
  * no room, -ENETDOWN when a side is down.
+ *
+ * For programs that pass frames from port to port without sockets, as tests/bench/spike.c does; the library itself has none.
  */
 int pd_port_forward(struct pd_lane *in, struct pd_lane *out, unsigned n,
 		    struct pd_forward_errors *errors);

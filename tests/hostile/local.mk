@@ -6,6 +6,7 @@ HOSTILE_TESTS = tests/hostile/test_messages.py tests/hostile/test_rings.py tests
 	tests/hostile/test_iotlb.py tests/hostile/test_state.py
 HOSTILE_TESTS += tests/hostile/test_dirty.py
 HOSTILE_TESTS += tests/hostile/test_inflight.py
+HOSTILE_TESTS += tests/hostile/test_sigbus.py
 TESTS += $(HOSTILE_TESTS)
 EXTRA_DIST += $(HOSTILE_TESTS) tests/hostile/__init__.py tests/hostile/victim.py
 
@@ -15,3 +16,9 @@ PD_PYTEST = PD_BUILD=$(abs_builddir) PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 
 soak: all
 	PD_CYCLES=$(SOAK_CYCLES) $(PD_PYTEST) -s $(srcdir)/tests/hostile/test_kill.py
 .PHONY: soak
+
+# Meets memory that is gone in all the states that a thread can be in.
+check_PROGRAMS += tests/hostile/faults
+tests_hostile_faults_SOURCES = tests/hostile/faults.c
+tests_hostile_faults_CFLAGS = $(AM_CFLAGS) -Wno-unused-parameter
+tests_hostile_faults_LDADD = -lpthread

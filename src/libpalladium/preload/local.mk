@@ -11,6 +11,7 @@ libpalladium_la_SOURCES += \
 	src/libpalladium/preload/netif.c \
 	src/libpalladium/preload/preload.h \
 	src/libpalladium/preload/real.c src/libpalladium/preload/real.h \
+	src/libpalladium/preload/sigmask.c \
 	src/libpalladium/preload/signal.c \
 	src/libpalladium/preload/stdio.c \
 	src/libpalladium/preload/syscall.c \

@@ -13,6 +13,9 @@ void pd_fork_start(void);
 /* Wrap the program's signal handlers from here on. */
 void pd_signal_start(void);
 
+/* Keep SIGBUS open in the program's threads from here on. */
+void pd_sigmask_start(void);
+
 /* Show where a SIGSEGV happened, from here on (PALLADIUM_HANDLE_SIGSEGV). */
 void pd_crash_start(void);
 

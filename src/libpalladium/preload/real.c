@@ -11,7 +11,9 @@
  */
 #include <dlfcn.h>
 #include <stdarg.h>
+#include <signal.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/sys.h"
 #include "preload/asm.h"
@@ -124,6 +126,30 @@ static long pd_early_syscall(long number, ...)
 		a[i] = va_arg(ap, long);
 	va_end(ap);
 	return pd_early_result(pd_sys(number, a[0], a[1], a[2], a[3], a[4], a[5]));
+}
+
+/* Without libc's own two signals, as libc has it: cancellation, and set-uid in all threads. */
+static int pd_early_pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
+{
+	uint64_t mask = 0, was = 0;
+	long ret;
+
+	if (set)
+		memcpy(&mask, set, sizeof(mask));
+	mask &= ~(3ull << 31);
+	ret = PD_SYS_4(SYS_rt_sigprocmask, how, set ? &mask : NULL, &was, PD_KERNEL_SIGSET_BYTES);
+	if (ret)
+		return (int)-ret;
+	if (old) {
+		sigemptyset(old);
+		memcpy(old, &was, sizeof(was));
+	}
+	return 0;
+}
+
+static int pd_early_sigprocmask(int how, const sigset_t *set, sigset_t *old)
+{
+	return (int)pd_result(-pd_early_pthread_sigmask(how, set, old));
 }
 
 #define PD_INIT_A(name) __##name

@@ -113,14 +113,15 @@ static void pd_handler_write(int sig, uintptr_t fn, uint32_t flags, uint64_t mas
 	pd_store_release(&h->seq, h->seq + 1);
 }
 
-/* The mask under which the kernel would run the handler, for a thread whose mask was `mask`. */
+/* The mask under which the kernel would run the handler, for a thread whose mask was `mask`; SIGBUS stays open (base/fault.c). */
 static uint64_t pd_handler_mask(const struct pd_handler *h, int sig, uint64_t mask)
 {
-	return mask | h->mask | (h->flags & SA_NODEFER ? 0 : PD_SIGBIT(sig));
+	return (mask | (h->mask & ~PD_SIGBIT(SIGBUS))) |
+	       (h->flags & SA_NODEFER ? 0 : PD_SIGBIT(sig));
 }
 
 /* Call the program's handler. */
-static void pd_handler_call(const struct pd_handler *h, int sig, siginfo_t *info, void *uc)
+static void pd_handler_run(const struct pd_handler *h, int sig, siginfo_t *info, void *uc)
 {
 	if (pd_unlikely(sig == SIGINT && pd_vars.handle_sigintr))
 		pd_interrupted(h->fn == (uintptr_t)SIG_DFL);
@@ -130,6 +131,16 @@ static void pd_handler_call(const struct pd_handler *h, int sig, siginfo_t *info
 		((void (*)(int, siginfo_t *, void *))h->fn)(sig, info, uc);
 	else
 		((pd_sighandler)h->fn)(sig);
+}
+
+/* The same, with what it blocks of SIGBUS noted. */
+static void pd_handler_call(const struct pd_handler *h, int sig, siginfo_t *info, void *uc)
+{
+	bool was = pd_fault_blocked;
+
+	pd_fault_blocked = was || (h->mask & PD_SIGBIT(SIGBUS));
+	pd_handler_run(h, sig, info, uc);
+	pd_fault_blocked = was;
 }
 
 /* What the kernel calls for every handler of the program. All signals are blocked. */
@@ -218,7 +229,7 @@ static int pd_sigaction_locked(int sig, const struct sigaction *act, struct siga
 {
 	struct pd_handler before = {0};
 	struct sigaction wrapped, was;
-	bool wrap = act && pd_signal_wraps(sig, act->sa_handler);
+	bool wrap = act && pd_signal_wraps(sig, act->sa_handler), in_front;
 	int ret;
 
 	if (sig > 0 && sig < PD_SIGNALS)
@@ -236,13 +247,16 @@ static int pd_sigaction_locked(int sig, const struct sigaction *act, struct siga
 		wrapped.sa_flags |= SA_SIGINFO;
 		pd_sigset_store(&wrapped.sa_mask, PD_SIGNALS_BLOCK);
 	}
-	ret = pd_signal_is_fault(sig) ? pd_fault_sigaction(sig, act, &was)
-				      : pd_real.sigaction(sig, wrap ? &wrapped : act, &was);
+	in_front = pd_signal_is_fault(sig);
+	ret = in_front ? pd_fault_sigaction(sig, act, &was)
+		       : pd_real.sigaction(sig, wrap ? &wrapped : act, &was);
 	if (ret < 0) {
 		if (wrap)
 			pd_handler_write(sig, before.fn, before.flags, before.mask);
 		return ret;
 	}
+	if (act && !in_front && pd_signal_is_fault(sig)) /* ours was put there meanwhile */
+		pd_fault_sigaction(sig, act, NULL);
 	if (old) {
 		*old = was;
 		if (pd_signal_is_ours(&was)) {
@@ -275,6 +289,7 @@ pd_sighandler PD_WRAP(signal)(int sig, pd_sighandler handler)
 	struct sigaction was, now;
 	pd_sighandler ret;
 	uint64_t mask;
+	bool in_front;
 
 	if (pd_likely(!pd_load_acquire(&pd_signal_started)))
 		return pd_real.signal(sig, handler);
@@ -284,7 +299,8 @@ pd_sighandler PD_WRAP(signal)(int sig, pd_sighandler handler)
 	if (pd_sigaction_locked(sig, NULL, &was) < 0) {
 		ret = SIG_ERR;
 	} else {
-		if (pd_signal_is_fault(sig)) {
+		in_front = pd_signal_is_fault(sig);
+		if (in_front) {
 			now = (struct sigaction){.sa_handler = handler, .sa_flags = SA_RESTART};
 			ret = pd_fault_sigaction(sig, &now, NULL) ? SIG_ERR : was.sa_handler;
 		} else {
@@ -294,6 +310,11 @@ pd_sighandler PD_WRAP(signal)(int sig, pd_sighandler handler)
 			ret = was.sa_handler;
 			if (pd_signal_wraps(sig, handler) && !pd_real.sigaction(sig, NULL, &now))
 				pd_sigaction_locked(sig, &now, NULL);
+			else if (pd_fault_keeps_open(sig) && !in_front && pd_signal_is_fault(sig)) {
+				now = (struct sigaction){.sa_handler = handler,
+							 .sa_flags = SA_RESTART};
+				pd_fault_sigaction(sig, &now, NULL);
+			}
 		}
 	}
 	pd_unlock(&pd_signal_lock);
@@ -356,6 +377,7 @@ void pd_signal_start(void)
 	pd_fork_register(&hook);
 	pd_lib_run_pending = pd_signal_run_deferred;
 	pd_store_release(&pd_signal_started, true);
+	pd_sigmask_start();
 	if (pd_vars.handle_sigintr && !pd_real.sigaction(SIGINT, NULL, &interrupt) &&
 	    !(interrupt.sa_flags & SA_SIGINFO) && interrupt.sa_handler == SIG_DFL)
 		PD_WRAP(sigaction)(SIGINT, &interrupt, NULL);

@@ -25,6 +25,7 @@
 #include <sys/prctl.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/quiet.h"
@@ -512,6 +513,7 @@ static void *pd_progress_main(void *arg)
 
 	(void)arg;
 	pd_progress_self = true;
+	pd_fault_blocked = true; /* as sent by a process; see pd_progress_start */
 	prctl(PR_SET_NAME, "palladium", 0, 0, 0);
 	pd_progress_place();
 	while (!pd_load_acquire(&pd_progress.stopping)) {
@@ -531,7 +533,7 @@ void pd_progress_set_manual(bool manual)
 
 int pd_progress_start(void)
 {
-	sigset_t all, before;
+	uint64_t all, before = 0;
 	pthread_attr_t attr;
 	static bool told;
 	int ret;
@@ -547,11 +549,14 @@ int pd_progress_start(void)
 	if (ret)
 		return -ret;
 	pthread_attr_setstacksize(&attr, PD_PROGRESS_STACK_BYTES);
-	/* The thread inherits the mask: no signal of the program ever runs on it. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
+	/*
+	 * The thread inherits the mask: no signal of the program ever runs on it. But it touches memory of peers, which may be gone
+	 * (base/fault.h).
+	 */
+	all = ~(1ull << (SIGBUS - 1));
+	PD_SYS_4(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, PD_KERNEL_SIGSET_BYTES);
 	ret = pthread_create(&pd_progress.thread, &attr, pd_progress_main, NULL);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	PD_SYS_4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, PD_KERNEL_SIGSET_BYTES);
 	pthread_attr_destroy(&attr);
 	pd_progress.running = !ret;
 	if (ret && !told)

@@ -109,8 +109,7 @@ int main(int argc, char **argv)
 	if (argc != 3)
 		return 2;
 	sigaction(SIGUSR1, &action, NULL);
-	a = packet(argv[1]);
-	b = packet(argv[2]);
+	open_pair(argv[1], argv[2]);
 	for (int how = 0; how < HOWS; how++) {
 		int ok = 1;
 

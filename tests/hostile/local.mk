@@ -7,6 +7,7 @@ HOSTILE_TESTS = tests/hostile/test_messages.py tests/hostile/test_rings.py tests
 HOSTILE_TESTS += tests/hostile/test_dirty.py
 HOSTILE_TESTS += tests/hostile/test_inflight.py
 HOSTILE_TESTS += tests/hostile/test_sigbus.py
+HOSTILE_TESTS += tests/hostile/test_translations.py
 TESTS += $(HOSTILE_TESTS)
 EXTRA_DIST += $(HOSTILE_TESTS) tests/hostile/__init__.py tests/hostile/victim.py
 

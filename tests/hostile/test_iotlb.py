@@ -9,22 +9,15 @@ import struct
 
 import pytest
 
+from lab.iommu import FAIL, INVALIDATE, IOTLB, MISS, RW, UPDATE, iotlb
 from lab.peer import BASIC
 from lab.vhostpeer import BackEnd, Channel, F, P, PeerTimeout, Req
 from lab.wire import HEADER, NEED_REPLY, REPLY, VERSION, close_fds
 from hostile.victim import Victim, returns
 
-IOTLB = struct.Struct("<QQQBB6x")
-MISS, UPDATE, INVALIDATE, FAIL = 1, 2, 3, 4
-RO, WO, RW = 1, 2, 3
 OURS = 1 << 32  # where our front-end says that its memory is
 # What a back-end asks.
 ASK_IOTLB, CONFIG_CHANGE, HOST_NOTIFIER, ASK_CALL, ASK_ERR = 1, 2, 3, 4, 5
-
-
-def iotlb(kind, iova=OURS, size=0, uaddr=0, perm=RW):
-    """The payload of an IOTLB message."""
-    return IOTLB.pack(iova, size, uaddr, perm, kind)
 
 
 def asking(sock, **kw):
@@ -111,9 +104,9 @@ NONSENSE = {
     "request 2^32-1": (0xffffffff, b"", "unknown request"),
     "a short one": (ASK_IOTLB, bytes(26), "wrong size"),
     "a long one": (ASK_IOTLB, bytes(40), "wrong size"),
-    "an update": (ASK_IOTLB, iotlb(UPDATE), "neither a miss"),
-    "an invalidation": (ASK_IOTLB, iotlb(INVALIDATE), "neither a miss"),
-    "type 0": (ASK_IOTLB, iotlb(0), "neither a miss"),
+    "an update": (ASK_IOTLB, iotlb(UPDATE, OURS), "neither a miss"),
+    "an invalidation": (ASK_IOTLB, iotlb(INVALIDATE, OURS), "neither a miss"),
+    "type 0": (ASK_IOTLB, iotlb(0, OURS), "neither a miss"),
     "another configuration": (CONFIG_CHANGE, b"", "not agreed"),
     "a call": (ASK_CALL, bytes(8), "not agreed"),
     "an error": (ASK_ERR, bytes(8), "not agreed"),
@@ -132,7 +125,7 @@ def test_nonsense(sock, name):
 @pytest.mark.parametrize("flags", [0, 2, VERSION | REPLY])
 def test_bad_headers(sock, flags):
     with asks(sock) as (be, program, ask):
-        ask.send(ASK_IOTLB, iotlb(MISS), flags=flags)
+        ask.send(ASK_IOTLB, iotlb(MISS, OURS), flags=flags)
         assert be.channel.closed_by_peer()
         program.refused("")
 
@@ -141,7 +134,7 @@ def test_bad_headers(sock, flags):
 def test_descriptors(sock, count):
     with asks(sock) as (be, program, ask):
         fds = [os.dup(0) for _ in range(count)]
-        ask.send(ASK_IOTLB, iotlb(MISS), fds)
+        ask.send(ASK_IOTLB, iotlb(MISS, OURS), fds)
         close_fds(fds)
         assert be.channel.closed_by_peer()
         program.refused("file descriptors")
@@ -169,7 +162,7 @@ def test_the_channel_ends(sock, end):
 @pytest.mark.parametrize("code", [1, (1 << 64) - 1])
 def test_a_translation_refused(sock, code):
     with asks(sock) as (be, program, ask):
-        ask.send(ASK_IOTLB, iotlb(MISS))
+        ask.send(ASK_IOTLB, iotlb(MISS, OURS))
         update(be)
         be.channel.send(Req.IOTLB_MSG, struct.pack("<Q", code), flags=VERSION | REPLY)
         assert be.channel.closed_by_peer()
@@ -180,7 +173,7 @@ def test_a_flood_of_misses(sock):
     """Nobody reads the answers: what waits is bounded, and then the peer goes."""
     with asks(sock) as (be, program, ask):
         be.channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        one = HEADER.pack(ASK_IOTLB, VERSION | NEED_REPLY, 32) + iotlb(MISS)
+        one = HEADER.pack(ASK_IOTLB, VERSION | NEED_REPLY, 32) + iotlb(MISS, OURS)
         with contextlib.suppress(OSError, PeerTimeout):
             ask.sock.settimeout(30)
             for _ in range(2000):

@@ -255,7 +255,7 @@ ATTACKS = {
     "an MTU of 0": (SEND(Req.NET_SET_MTU, u64(0)), "MTU"),
     # what we do not offer
     "postcopy": (SEND(Req.POSTCOPY_ADVISE), "do not offer"),
-    "an IOTLB message": (SEND(Req.IOTLB_MSG, bytes(32)), "do not offer"),
+    "an IOTLB message": (SEND(Req.IOTLB_MSG, bytes(32)), "not agreed"),
     "an IOTLB message of another size": (SEND(Req.IOTLB_MSG, bytes(40)), "wrong size"),
     "configuration space": (SEND(Req.GET_CONFIG, bytes(12 + 64)), "do not offer"),
     "a back-end channel": (lambda fe: many_fds(fe, 1, Req.SET_BACKEND_REQ_FD), "do not offer"),

@@ -123,9 +123,10 @@ class FrontEnd(Peer):
         elif req == Req.SET_VRING_BASE:
             ch.send(req, vring_state(i, kw.get("base", q.base())))
         elif req == Req.SET_VRING_ADDR:
-            desc, avail, used = (self.memory.uva(g) for g in q.gpa)
+            desc, avail, used = q.gpa if self.features & F.ACCESS_PLATFORM else \
+                (self.memory.uva(g) for g in q.gpa)
             ch.send(req, vring_addr(i, desc, used, avail, kw.get("addr_flags", self.log_rings),
-                                   kw.get("log", q.gpa[2])))
+                                    kw.get("log", q.gpa[2])))
         elif req == Req.SET_VRING_KICK:
             ch.send(req, u64(i), [q.kick_fd])
         elif req == Req.SET_VRING_CALL:

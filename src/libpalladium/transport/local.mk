@@ -6,6 +6,8 @@ libpd_la_SOURCES += src/libpalladium/transport/vhost/lane.c src/libpalladium/tra
 libpd_la_SOURCES += \
 	src/libpalladium/transport/vhost/area.c src/libpalladium/transport/vhost/area.h \
 	src/libpalladium/transport/vhost/backend.c src/libpalladium/transport/vhost/backend.h \
+	src/libpalladium/transport/vhost/backend_channel.c src/libpalladium/transport/vhost/backend_channel.h \
+	src/libpalladium/transport/vhost/iotlb.c src/libpalladium/transport/vhost/iotlb.h \
 	src/libpalladium/transport/vhost/backend_rings.c src/libpalladium/transport/vhost/backend_rings.h \
 	src/libpalladium/transport/vhost/conn.c src/libpalladium/transport/vhost/conn.h \
 	src/libpalladium/transport/vhost/dial.c src/libpalladium/transport/vhost/dial.h \

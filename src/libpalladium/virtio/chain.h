@@ -95,8 +95,8 @@ struct pd_ring_run {
 
 /*
  * The next run of at least one byte. Returns 1 with *run set; 0 at the end of the chain; -EFAULT
- * when a descriptor has the wrong direction or points outside the table (the chain is bad);
- * -ENETDOWN when the chain itself is broken.
+ * when a descriptor has the wrong direction or points outside the table (the chain is bad); -EAGAIN when
+ * what it points to waits for a translation; -ENETDOWN when the chain itself is broken.
  */
 int pd_ring_walk_next(struct pd_vq *vq, struct pd_ring_walk *w, struct pd_ring_run *run);
 

@@ -42,7 +42,7 @@ static void bounce(struct pd_vq *vq, struct pd_ring_run *runs, unsigned *n)
 
 /*
  * Collect what follows the header: runs[0..*n), one already there when *n is 1. Returns 0 with
- * *total, or an error of the walk, -EMSGSIZE, -EAGAIN when the bounce buffer is needed and taken.
+ * *total, or an error of the walk, -EMSGSIZE, -EAGAIN also when the bounce buffer is needed and taken.
  */
 static int collect(struct pd_vq *vq, struct pd_ring_walk *walk, struct pd_device_burst *burst,
 		   struct pd_ring_run *runs, unsigned *n, uint32_t *total)
@@ -121,6 +121,8 @@ static PD_ALWAYS_INLINE enum pd_device_chain show(struct pd_vq *vq, bool packed,
 	case -ENETDOWN:
 		return PD_CHAIN_BROKEN;
 	case -EAGAIN:
+		if (!ahead)
+			pd_vq_stall(vq);
 		return PD_CHAIN_LATER;
 	case -EMSGSIZE:
 		return PD_CHAIN_LONG;
@@ -241,7 +243,7 @@ static uint32_t fill_run(struct filling *f, uint8_t *p, uint32_t room)
 /*
  * Write into the chain of block entry `i`, which is `ahead` of the first that is not consumed, until
  * it or the frame ends. *chain: the chain, with the bytes written. Returns the number of descriptors
- * walked or -ENETDOWN: a receive ring that holds anything but room to write is broken.
+ * walked; -EAGAIN when it waits for a translation; -ENETDOWN: a receive ring that holds anything but room to write is broken.
  */
 static PD_ALWAYS_INLINE int fill_chain(struct pd_vq *vq, bool packed, struct filling *f,
 				       const struct pd_ring_block *block, unsigned i,
@@ -264,6 +266,8 @@ static PD_ALWAYS_INLINE int fill_chain(struct pd_vq *vq, bool packed, struct fil
 		vq->counts.desc_errors++;
 		return pd_vq_break(vq, "a receive descriptor is not writable memory");
 	}
+	if (more == -EAGAIN)
+		return more;
 	if (more < 0 || pd_ring_walk_end(vq, packed, &walk))
 		return -ENETDOWN;
 	if (!filled)
@@ -316,7 +320,7 @@ static PD_ALWAYS_INLINE int fill(struct pd_vq *vq, bool packed, struct pd_ring_b
 			}
 			ret = fill_chain(vq, packed, &f, in, i, entries, chain);
 			if (ret < 0)
-				return ret;
+				return ret == -EAGAIN ? pd_vq_stall(vq) : ret;
 			descs += (uint32_t)ret;
 			entries += packed ? chain->slots : 1;
 			chains++;

@@ -141,10 +141,10 @@ static PD_ALWAYS_INLINE void pd_vq_frame_set(struct pd_vq *vq, struct pd_buffer 
 /* What became of a chain that was not the common case. */
 enum pd_device_chain {
 	PD_CHAIN_SHOWN,
-	PD_CHAIN_SHORT,  /* not even a header, or nothing behind one that says nothing */
-	PD_CHAIN_LONG,   /* longer than the largest frame */
-	PD_CHAIN_BAD,    /* a descriptor's address or direction */
-	PD_CHAIN_LATER,  /* no headers left for it, or the bounce buffer is taken */
+	PD_CHAIN_SHORT, /* not even a header, or nothing behind one that says nothing */
+	PD_CHAIN_LONG,  /* longer than the largest frame */
+	PD_CHAIN_BAD,   /* a descriptor's address or direction */
+	PD_CHAIN_LATER, /* no headers left for it, the bounce buffer is taken, or it waits for a translation */
 	PD_CHAIN_BROKEN, /* the ring is */
 };
 

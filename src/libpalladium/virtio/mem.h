@@ -15,8 +15,9 @@
 #include <stdint.h>
 #include "virtio/refuse.h"
 
-/* As many as the vhost-user specification lets a slot number name. */
-#define PD_MEM_REGIONS_MAX 509
+/* More than the 509 slots of the vhost-user specification: a table of translations (transport/vhost/iotlb.c) may hold each page of a large
+ * ring's buffers. */
+#define PD_MEM_REGIONS_MAX 2048
 
 struct pd_mem_region {
 	uint64_t guest_addr; /* guest-physical address of its first byte */

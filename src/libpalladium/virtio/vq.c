@@ -8,12 +8,35 @@
 #include "virtio/driver.h"
 #include "virtio/inflight.h"
 #include "vlib/lane.h"
+#include "vlib/progress.h"
 
 int pd_vq_break(struct pd_vq *vq, const char *why)
 {
 	if (!vq->broken)
 		vq->broken = why;
 	return -ENETDOWN;
+}
+
+int pd_vq_missed(struct pd_vq *vq, uint64_t addr, uint8_t access)
+{
+	struct pd_vq_miss *miss = &vq->miss;
+	bool same = miss->addr == addr && miss->access == access;
+
+	if (!miss->work || (same && miss->denied))
+		return -EFAULT;
+	if (same && miss->noted)
+		return -EAGAIN;
+	*miss = (struct pd_vq_miss){
+		.work = miss->work, .addr = addr, .access = access, .noted = true};
+	pd_progress_post(miss->work);
+	return -EAGAIN;
+}
+
+/* More than the peer can make available, so that the side is not ready whatever it does. */
+int pd_vq_stall(struct pd_vq *vq)
+{
+	vq->need = vq->size + 1;
+	return 0;
 }
 
 int pd_vq_layout_check(const struct pd_vq_layout *layout, const char **why)
@@ -157,7 +180,7 @@ int pd_vq_init_device(struct pd_vq *vq, const struct pd_vq_layout *layout,
 		pd_vq_fini(vq);
 		return -ENOMEM;
 	}
-	vq->mem = mem;
+	vq->mem = vq->mem_tables = mem;
 	pd_ring_ask_not(vq, vq->packed, true); /* as in pd_vq_init_driver */
 	if (vq->packed) {
 		start_packed(vq, layout->base);

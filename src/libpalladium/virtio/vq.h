@@ -47,6 +47,7 @@
 
 struct pd_buffer;
 struct pd_inflight;
+struct pd_progress_work;
 
 /* Descriptors of a split ring, a power of two; a packed one may have any number from 1 on. */
 #define PD_VQ_SIZE_MIN 2
@@ -163,6 +164,25 @@ struct pd_vq_slot {
 	uint64_t tail; /* len, flags and next of its descriptor */
 };
 
+/* Access to a peer's memory, as its translations allow it. */
+#define PD_VQ_READ 1
+#define PD_VQ_WRITE 2
+
+/*
+ * Device role, where addresses are translated (VIRTIO_F_ACCESS_PLATFORM): an address that has no translation may
+ * get one. A chain that holds such an address stays in the ring, and when it stands first, the side is not ready
+ * until the control side has changed that.
+ */
+struct pd_vq_miss {
+	struct pd_progress_work
+		*work; /* posted when an address is noted; NULL: nothing is translated */
+	uint64_t addr;
+	uint8_t access; /* PD_VQ_READ, PD_VQ_WRITE or both */
+	bool noted;     /* `addr` is to be asked for */
+	bool asked;     /* and was */
+	bool denied;    /* it has a translation that does not allow this: the chain is bad */
+};
+
 struct pd_vq {
 	/* Peer-visible memory, split and packed. */
 	union {
@@ -177,7 +197,9 @@ struct pd_vq {
 		struct vring_used *used;
 		struct vring_packed_desc_event *device_event;
 	};
-	const struct pd_mem_table *mem; /* device role; borrowed, swapped by the control side */
+	/* Device role; borrowed, swapped by the control side. Buffers, and indirect tables: the same but where a
+	 * translation may allow to read and not to write. */
+	const struct pd_mem_table *mem, *mem_tables;
 	uint32_t size;
 	uint32_t
 		mask; /* the power of two that holds size, - 1: for split rings and private fifos */
@@ -234,6 +256,7 @@ struct pd_vq {
 	uint8_t *bounce;              /* device: a frame in too many pieces is copied here */
 	struct pd_dirty dirty;        /* device */
 	struct pd_inflight *inflight; /* device, watched: see pd_vq_layout */
+	struct pd_vq_miss miss;       /* device */
 	/* Driver role. */
 	struct pd_vq_slot *slots;
 	struct pd_ring_used *done; /* receive: fifo at `cursor` to `seen`: buffers that were used */
@@ -306,6 +329,21 @@ uint64_t pd_vq_driver_area_bytes(uint32_t size, uint32_t buf_bytes);
  * whose size and buf_bytes are set.
  */
 void pd_vq_driver_place(struct pd_vq_layout *layout, uint8_t *area, uint64_t gpa);
+
+/*
+ * The address `addr`, which was to be read or written (PD_VQ_*), is in no region. Returns -EFAULT, or -EAGAIN when
+ * it was noted, since it may get a translation.
+ */
+int pd_vq_missed(struct pd_vq *vq, uint64_t addr, uint8_t access) PD_COLD;
+
+/* The chain that stands first waits for a translation: until pd_vq_answered nothing moves. Returns 0. */
+int pd_vq_stall(struct pd_vq *vq) PD_COLD;
+
+/* The translations changed: what waited is tried again. */
+static inline void pd_vq_answered(struct pd_vq *vq)
+{
+	vq->need = 1;
+}
 
 /* Note why a ring is broken; the first reason stays. Always returns -ENETDOWN. */
 int pd_vq_break(struct pd_vq *vq, const char *why) PD_COLD;

@@ -9,14 +9,14 @@ typedef volatile uint64_t __attribute__((aligned(1), may_alias)) unaligned_u64;
 
 /*
  * Read the 16 bytes of entry `i` of the indirect table that `w` is in, as a split ring has them. The
- * table stands where the peer says: at any alignment, across regions. Returns 0, or -EFAULT when the
+ * table stands where the peer says: at any alignment, across regions. Returns 0, or as pd_vq_missed when the
  * entry is in no memory.
  */
 static int read_entry(struct pd_vq *vq, const struct pd_ring_walk *w, uint32_t i,
 		      struct pd_ring_desc *out)
 {
 	uint64_t addr = w->table + 16 * (uint64_t)i;
-	const uint8_t *p = pd_mem_translate(vq->mem, &vq->mem_hint, addr, 16);
+	const uint8_t *p = pd_mem_translate(vq->mem_tables, &vq->mem_hint, addr, 16);
 	uint8_t copy[16];
 	uint64_t run;
 
@@ -32,9 +32,11 @@ static int read_entry(struct pd_vq *vq, const struct pd_ring_walk *w, uint32_t i
 		return 0;
 	}
 	for (unsigned b = 0; b < 16; b++) {
-		p = pd_mem_at(vq->mem, &vq->mem_hint, addr + b, &run);
-		if (!p || addr + b < addr)
+		p = pd_mem_at(vq->mem_tables, &vq->mem_hint, addr + b, &run);
+		if (addr + b < addr)
 			return -EFAULT;
+		if (!p)
+			return pd_vq_missed(vq, addr + b, PD_VQ_READ);
 		copy[b] = *(const volatile uint8_t *)p;
 	}
 	memcpy(out, copy, 16);
@@ -42,7 +44,7 @@ static int read_entry(struct pd_vq *vq, const struct pd_ring_walk *w, uint32_t i
 }
 
 /*
- * Read the descriptor at entry `i` of the indirect table that `w` is in. Returns 0 or -EFAULT.
+ * Read the descriptor at entry `i` of the indirect table that `w` is in. Returns as read_entry.
  *
  * In a packed ring's table the id stands where split descriptors have their flags, and the flags at
  * the end; WRITE is the only one that counts (virtio 1.2 section 2.8.7). DPDK 22.11 sets NEXT and
@@ -86,7 +88,7 @@ static int enter_indirect(struct pd_vq *vq, struct pd_ring_walk *w)
 }
 
 /*
- * Go to the descriptor that follows in the indirect table: 1, 0 at the end, -EFAULT, -ENETDOWN. In a
+ * Go to the descriptor that follows in the indirect table: 1, 0 at the end, or an error of pd_ring_walk_next. In a
  * packed ring's tables they stand one after the other (2.8.7), in a split ring's they are linked.
  */
 static int table_step(struct pd_vq *vq, struct pd_ring_walk *w)
@@ -103,7 +105,7 @@ static int table_step(struct pd_vq *vq, struct pd_ring_walk *w)
 	return read_indirect(vq, w, next, &w->desc) ?: 1;
 }
 
-/* Go to the descriptor that follows: 1, 0 at the end, -EFAULT, -ENETDOWN. */
+/* Go to the descriptor that follows: 1, 0 at the end, or an error of pd_ring_walk_next. */
 static int step(struct pd_vq *vq, struct pd_ring_walk *w)
 {
 	int more = w->table_n   ? table_step(vq, w)
@@ -139,7 +141,8 @@ int pd_ring_walk_next(struct pd_vq *vq, struct pd_ring_walk *w, struct pd_ring_r
 		if (w->len) {
 			run->p = pd_mem_at(vq->mem, &vq->mem_hint, w->addr, &room);
 			if (!run->p)
-				return -EFAULT;
+				return pd_vq_missed(vq, w->addr,
+						    w->write ? PD_VQ_WRITE : PD_VQ_READ);
 			run->len = (uint32_t)pd_min((uint64_t)w->len, room);
 			w->addr += run->len;
 			w->len -= run->len;

@@ -25,8 +25,10 @@
 
 #include "base/log.h"
 #include "base/sys.h"
+#include "transport/vhost/backend_channel.h"
 #include "transport/vhost/backend_rings.h"
 #include "transport/vhost/eventfd.h"
+#include "transport/vhost/iotlb.h"
 
 #define PROTOCOL_FEATURES                                                                         \
 	(PD_BIT(PD_VHOST_PF_MQ) | PD_BIT(PD_VHOST_PF_LOG_SHMFD) | PD_BIT(PD_VHOST_PF_REPLY_ACK) | \
@@ -49,8 +51,10 @@ static struct pd_vhost_backend *backend_of(struct pd_vhost_role_base *role)
 /* As before the first message. */
 static void backend_reset(struct pd_vhost_backend *be)
 {
+	pd_vhost_backend_channel_close(be);
 	pd_vhost_backend_reset_rings(be);
 	pd_vhost_inflight_free(&be->inflight);
+	pd_vhost_iotlb_end(be);
 	pd_vhost_map_free(be->map);
 	be->map = NULL;
 	pd_vhost_dirty_reset(be);
@@ -121,6 +125,10 @@ static const char *on_set_features(struct pd_vhost_backend *be, struct pd_vhost_
 	why = pd_vhost_format_check(be->role.config, features);
 	if (why)
 		return why;
+	if (!(features & PD_BIT(VIRTIO_F_ACCESS_PLATFORM)))
+		pd_vhost_iotlb_end(be);
+	else if (pd_vhost_iotlb_begin(be))
+		return "no memory";
 	be->features = features;
 	be->features_set = true;
 	return NULL;
@@ -146,6 +154,7 @@ static const char *on_reset_device(struct pd_vhost_backend *be, struct pd_vhost_
 {
 	pd_vhost_backend_reset_rings(be);
 	pd_vhost_inflight_free(&be->inflight);
+	pd_vhost_iotlb_end(be);
 	be->features_set = false;
 	be->features = 0;
 	be->status = 0;
@@ -352,13 +361,17 @@ static const char *on_set_vring_err(struct pd_vhost_backend *be, struct pd_vhost
 
 /*
  * What is offered. QEMU (5.1 to 8) gives each pair of queues every memory region anew when regions are added one by one, but the table
- * of all once: with several pairs there is only the table.
+ * of all once: with several pairs there is only the table. There is nothing to ask of a front-end but translations.
  */
 static uint64_t protocol_features(const struct pd_vhost_backend *be)
 {
+	uint64_t features = PROTOCOL_FEATURES;
+
 	if (be->role.n_lanes > 1)
-		return PROTOCOL_FEATURES & ~PD_BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS);
-	return PROTOCOL_FEATURES;
+		features &= ~PD_BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS);
+	if (be->role.config->iommu)
+		features |= PD_BIT(PD_VHOST_PF_BACKEND_REQ);
+	return features;
 }
 
 static const char *on_get_protocol_features(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
@@ -406,6 +419,18 @@ static const char *on_net_set_mtu(struct pd_vhost_backend *be, struct pd_vhost_m
 		pd_info("vhost", "%s: the peer's MTU is %u, this port's is %u", be->role.name,
 			(unsigned)msg->payload.u64, be->role.config->mtu);
 	return NULL;
+}
+
+static const char *on_set_backend_req_fd(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+					 struct pd_vhost_ring *ring)
+{
+	return pd_vhost_backend_channel_open(be, msg);
+}
+
+static const char *on_iotlb_msg(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				struct pd_vhost_ring *ring)
+{
+	return pd_vhost_iotlb_message(be, &msg->payload.iotlb);
 }
 
 static const char *on_set_status(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
@@ -487,6 +512,8 @@ static const struct {
 	[PD_VHOST_NET_SET_MTU] = {on_net_set_mtu, RING_NONE},
 	[PD_VHOST_GET_INFLIGHT_FD] = {on_get_inflight_fd, RING_NONE},
 	[PD_VHOST_SET_INFLIGHT_FD] = {on_set_inflight_fd, RING_NONE},
+	[PD_VHOST_SET_BACKEND_REQ_FD] = {on_set_backend_req_fd, RING_NONE},
+	[PD_VHOST_IOTLB_MSG] = {on_iotlb_msg, RING_NONE},
 	[PD_VHOST_RESET_DEVICE] = {on_reset_device, RING_NONE},
 	[PD_VHOST_GET_MAX_MEM_SLOTS] = {on_get_max_mem_slots, RING_NONE},
 	[PD_VHOST_ADD_MEM_REG] = {on_add_mem_reg, RING_NONE},
@@ -582,6 +609,7 @@ static int backend_init(struct pd_vhost_role_base *role)
 
 	pd_vhost_conn_init(&be->conn, &backend_conn_ops, false);
 	pd_vhost_inflight_init(&be->inflight);
+	pd_vhost_backend_channel_init(be);
 	be->offered = FEATURES | pd_vhost_format_features(role->config) |
 		      pd_vhost_offload_features(role->config);
 	if (role->n_lanes > 1)
@@ -598,6 +626,13 @@ static int backend_connected(struct pd_vhost_role_base *role, int fd)
 	return pd_vhost_conn_open(&backend_of(role)->conn, fd);
 }
 
+void pd_vhost_backend_fail(struct pd_vhost_backend *be, const char *reason)
+{
+	pd_vhost_conn_close(&be->conn);
+	backend_reset(be);
+	be->role.lost(&be->role, reason, true);
+}
+
 /* A peer that never speaks may be kept waiting, but must not keep others out. */
 static bool backend_give_way(struct pd_vhost_role_base *role)
 {
@@ -605,14 +640,12 @@ static bool backend_give_way(struct pd_vhost_role_base *role)
 
 	if (!pd_vhost_conn_is_open(&be->conn) || be->heard)
 		return false;
-	pd_vhost_conn_close(&be->conn);
-	backend_reset(be);
-	role->lost(role, "the peer said nothing, and another one came", true);
+	pd_vhost_backend_fail(be, "the peer said nothing, and another one came");
 	return true;
 }
 
-/* A lane wants something: the log's reader is to be told, or a ring is broken: the peer goes, and comes back
- * with a fresh one if it can. */
+/* A lane wants something: the log's reader is to be told, a translation asked for, or a ring is broken: the peer
+ * goes, and comes back with a fresh one if it can. */
 static void backend_broken(struct pd_vhost_role_base *role)
 {
 	struct pd_vhost_backend *be = backend_of(role);
@@ -626,10 +659,9 @@ static void backend_broken(struct pd_vhost_role_base *role)
 	else
 		why = pd_vhost_broken_ring(role);
 	if (!why)
-		return;
-	pd_vhost_conn_close(&be->conn);
-	backend_reset(be);
-	role->lost(role, why, true);
+		why = pd_vhost_iotlb_ask(be);
+	if (why)
+		pd_vhost_backend_fail(be, why);
 }
 
 static void backend_fini(struct pd_vhost_role_base *role, bool abandon)

@@ -14,6 +14,7 @@
 #include "transport/vhost/map.h"
 #include "transport/vhost/role.h"
 
+struct pd_vhost_iotlb_cache;
 struct pd_vhost_sink;
 
 /* One virtqueue as the peer describes it. */
@@ -28,19 +29,22 @@ struct pd_vhost_ring {
 	bool up;                    /* the lane's side runs on it */
 	struct pd_vhost_sink *sink; /* or this does: started, but disabled */
 	struct pd_vhost_vring_addr addr;
-	int kick_fd, call_fd; /* -1: none */
+	struct pd_vq_layout layout; /* as it was last started */
+	int kick_fd, call_fd;       /* -1: none */
 };
 
 struct pd_vhost_backend {
 	struct pd_vhost_role_base role;
 	struct pd_vhost_conn conn;
-	uint64_t offered; /* features */
+	struct pd_vhost_conn channel; /* for our own requests; may be closed */
+	uint64_t offered;             /* features */
 	uint64_t features;
 	bool features_set;
 	bool moves; /* as the port was told: frames can move */
 	uint64_t protocol_features;
 	uint8_t status;
-	struct pd_vhost_map *map; /* NULL: no memory yet */
+	struct pd_vhost_map *map;           /* NULL: no memory yet */
+	struct pd_vhost_iotlb_cache *iotlb; /* NULL: addresses are not translated */
 	struct pd_vhost_dirty dirty;
 	struct pd_vhost_inflight inflight;
 	struct pd_vhost_ring ring[2 * PD_QUEUES_MAX];
@@ -48,5 +52,8 @@ struct pd_vhost_backend {
 };
 
 extern const struct pd_vhost_role_ops pd_vhost_backend_ops;
+
+/* The peer did wrong, for a reason that may stand in role.reason: end with it. */
+void pd_vhost_backend_fail(struct pd_vhost_backend *be, const char *reason);
 
 #endif /* PD_TRANSPORT_VHOST_BACKEND_H */

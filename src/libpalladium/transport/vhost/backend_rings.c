@@ -35,17 +35,42 @@
 
 #include "base/log.h"
 #include "transport/vhost/eventfd.h"
+#include "transport/vhost/iotlb.h"
 #include "transport/vhost/sink.h"
 #include "virtio/inflight.h"
 
-/* Where ring `i` stands in `map`. Returns NULL with *layout filled, or why it cannot be run. */
+/* What is said of a ring that waits for a translation of its addresses. */
+static const char waits[] = "waits for a translation";
+
+/* Our pointer to a part of ring `i`, or NULL with *why said (or not yet). With translations: access to it as PD_VQ_*. */
+static void *ring_part(struct pd_vhost_backend *be, unsigned i, const struct pd_vhost_map *map,
+		       uint64_t addr, uint64_t bytes, uint8_t access, const char **why)
+{
+	void *p;
+
+	if (*why)
+		return NULL;
+	if (!be->iotlb) {
+		p = pd_mem_translate_user(&map->table, addr, bytes);
+		if (!p)
+			*why = pd_vhost_reason(&be->role,
+					       "ring %u does not stand in one memory region", i);
+		return p;
+	}
+	p = pd_vhost_iotlb_part(be, i, addr, bytes, access, why);
+	if (!p && !*why)
+		*why = waits;
+	return p;
+}
+
+/* Where ring `i` stands in `map`. Returns NULL with *layout filled, or why it cannot be run; `waits` when it cannot yet. */
 static const char *ring_layout(struct pd_vhost_backend *be, unsigned i,
 			       const struct pd_vhost_map *map, struct pd_vq_layout *layout)
 {
 	const struct pd_vhost_ring *ring = &be->ring[i];
 	const bool packed = pd_vq_is_packed(be->features);
-	const struct pd_mem_table *table = &map->table;
-	const char *why;
+	const uint8_t rw = PD_VQ_READ | PD_VQ_WRITE;
+	const char *why = NULL;
 
 	memset(layout, 0, sizeof(*layout));
 	layout->size = ring->num;
@@ -54,13 +79,14 @@ static const char *ring_layout(struct pd_vhost_backend *be, unsigned i,
 		pd_vhost_offloads(PD_VHOST_DEVICE, pd_vhost_ring_dir(&be->role, i), be->features);
 	layout->base = ring->base_set ? ring->base : pd_vq_first_base(packed);
 	layout->hdr_bytes = pd_vhost_hdr_bytes(be->role.config, be->features);
-	layout->desc = pd_mem_translate_user(table, ring->addr.desc, pd_vq_desc_bytes(ring->num));
-	layout->avail = pd_mem_translate_user(table, ring->addr.avail,
-					      pd_vq_avail_bytes(ring->num, packed));
-	layout->used =
-		pd_mem_translate_user(table, ring->addr.used, pd_vq_used_bytes(ring->num, packed));
-	if (!layout->desc || !layout->avail || !layout->used)
-		return pd_vhost_reason(&be->role, "ring %u does not stand in one memory region", i);
+	layout->desc = ring_part(be, i, map, ring->addr.desc, pd_vq_desc_bytes(ring->num),
+				 packed ? rw : PD_VQ_READ, &why);
+	layout->avail = ring_part(be, i, map, ring->addr.avail,
+				  pd_vq_avail_bytes(ring->num, packed), PD_VQ_READ, &why);
+	layout->used = ring_part(be, i, map, ring->addr.used, pd_vq_used_bytes(ring->num, packed),
+				 rw, &why);
+	if (why)
+		return why;
 	if (pd_vq_layout_check(layout, &why))
 		return pd_vhost_reason(&be->role, "ring %u: %s", i, why);
 	return NULL;
@@ -116,6 +142,8 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 			       false);
 	if (!err)
 		pd_vhost_dirty_queue(be, i, &lane->vq[dir], be->map);
+	if (!err && be->iotlb)
+		pd_vhost_iotlb_attach(be, lane, dir);
 	misplaced = !err && pd_vq_is_misplaced(&lane->vq[dir]);
 	pd_vhost_lane_unlock(lane, dir);
 	if (err) {
@@ -123,6 +151,7 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 		return pd_vhost_reason(&be->role, "ring %u: %s", i, pd_strerror(err));
 	}
 	ring->up = true;
+	ring->layout = layout;
 	if (misplaced)
 		pd_warn("vhost",
 			"%s: ring %u is not where the peer says: no frame may move until the "
@@ -144,6 +173,7 @@ static const char *ring_discard(struct pd_vhost_backend *be, unsigned i)
 	why = ring_layout_tracked(be, i, &layout);
 	if (why)
 		return why;
+	ring->layout = layout;
 	ring->sink = pd_vhost_sink_start(&layout, &be->map->table, ring->kick_fd, ring->call_fd);
 	if (!ring->sink)
 		return "no memory";
@@ -198,7 +228,11 @@ const char *pd_vhost_backend_settle(struct pd_vhost_backend *be)
 			why = ring_up(be, i);
 		else if (discard && !why)
 			why = ring_discard(be, i);
+		if (why == waits)
+			why = NULL;
 	}
+	if (!why)
+		why = pd_vhost_iotlb_ask(be);
 	moves = backend_moves(be);
 	if (!why && moves != be->moves) {
 		be->moves = moves;
@@ -208,6 +242,15 @@ const char *pd_vhost_backend_settle(struct pd_vhost_backend *be)
 			be->role.stopped(&be->role, "the peer stopped its rings");
 	}
 	return why;
+}
+
+bool pd_vhost_backend_ring_stays(struct pd_vhost_backend *be, unsigned i)
+{
+	const struct pd_vq_layout *old = &be->ring[i].layout;
+	struct pd_vq_layout layout;
+
+	return !ring_layout(be, i, be->map, &layout) && layout.desc == old->desc &&
+	       layout.avail == old->avail && layout.used == old->used;
 }
 
 void pd_vhost_backend_reset_rings(struct pd_vhost_backend *be)
@@ -223,11 +266,27 @@ void pd_vhost_backend_reset_rings(struct pd_vhost_backend *be)
 	}
 }
 
+/* The same where addresses are translated: rings stay where nothing of theirs has moved. */
+static void swap_translated(struct pd_vhost_backend *be, struct pd_vhost_map *map)
+{
+	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++)
+		if (be->ring[i].sink)
+			pd_vhost_backend_ring_down(be, i);
+	pd_vhost_iotlb_prune(be, map);
+	be->map = map;
+	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++)
+		pd_vhost_dirty_ring(be, i);
+}
+
 struct pd_vhost_map *pd_vhost_backend_swap_map(struct pd_vhost_backend *be,
 					       struct pd_vhost_map *map)
 {
 	struct pd_vhost_map *old = be->map;
 
+	if (be->iotlb) {
+		swap_translated(be, map);
+		return old;
+	}
 	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
 		struct pd_vhost_lane *lane = pd_vhost_ring_lane(&be->role, i);
 		enum pd_dir dir = pd_vhost_ring_dir(&be->role, i);

@@ -18,6 +18,9 @@ const char *pd_vhost_backend_settle(struct pd_vhost_backend *be);
 /* Take the lane's side of ring `i` down, if it is up, or its sink. */
 void pd_vhost_backend_ring_down(struct pd_vhost_backend *be, unsigned i);
 
+/* True when ring `i` would be started at the place where it is. */
+bool pd_vhost_backend_ring_stays(struct pd_vhost_backend *be, unsigned i);
+
 /* Every ring down and as at the beginning. */
 void pd_vhost_backend_reset_rings(struct pd_vhost_backend *be);
 

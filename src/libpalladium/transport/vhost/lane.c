@@ -579,9 +579,28 @@ int pd_vhost_lane_remap(struct pd_vhost_lane *lane, enum pd_dir dir,
 	vq->desc = layout->desc;
 	vq->avail = layout->avail;
 	vq->used = layout->used;
-	vq->mem = mem;
+	vq->mem = vq->mem_tables = mem;
 	vq->n_shown = 0; /* a large frame that is being cut stays at the head */
 	return 0;
+}
+
+void pd_vhost_lane_retranslate(struct pd_vhost_lane *lane, enum pd_dir dir,
+			       const struct pd_mem_table *buffers,
+			       const struct pd_mem_table *tables)
+{
+	struct pd_lane_side *side = &lane->lane.side[dir];
+	struct pd_vq *vq = &lane->vq[dir];
+	bool waited = vq->need > vq->size;
+
+	vq->mem = buffers;
+	vq->mem_tables = tables;
+	vq->miss.work = lane->broken;
+	vq->n_shown = 0;
+	if (!waited)
+		return;
+	pd_vq_answered(vq);
+	/* As a link that changed: who saw this position before it had to wait is told of it once more. */
+	pd_lane_set_link(&lane->lane, dir, true, side->event_fd, vq->cursor);
 }
 
 void pd_vhost_lane_set_signal(struct pd_vhost_lane *lane, enum pd_dir dir, int signal_fd)

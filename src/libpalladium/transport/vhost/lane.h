@@ -91,6 +91,14 @@ int pd_vhost_lane_resume_base(struct pd_vhost_lane *lane, enum pd_dir dir, uint3
 int pd_vhost_lane_remap(struct pd_vhost_lane *lane, enum pd_dir dir,
 			const struct pd_vq_layout *layout, const struct pd_mem_table *mem);
 
+/*
+ * Device role, side up on a ring whose addresses are translated: buffers are to be found in `buffers` and indirect
+ * tables in `tables` from now on. What waited for a translation is tried again.
+ */
+void pd_vhost_lane_retranslate(struct pd_vhost_lane *lane, enum pd_dir dir,
+			       const struct pd_mem_table *buffers,
+			       const struct pd_mem_table *tables);
+
 /* Another eventfd to ring the peer; rings it once. Harmless when the side is down. */
 void pd_vhost_lane_set_signal(struct pd_vhost_lane *lane, enum pd_dir dir, int signal_fd);
 

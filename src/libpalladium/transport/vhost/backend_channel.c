@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The back-end's own requests.
+ *
+ * The front-end gives the socket. Only a connected Unix stream socket is taken, and what comes back on it
+ * must be answers, which we did not ask for: anything ends the connection. When the front-end closes the
+ * channel, nothing can be asked any more, which matters when something has to be.
+ */
+#include "transport/vhost/backend_channel.h"
+
+#include <sys/socket.h>
+
+#include "base/sys.h"
+
+static struct pd_vhost_backend *backend_of(struct pd_vhost_conn *channel)
+{
+	return pd_container_of(channel, struct pd_vhost_backend, channel);
+}
+
+/* An answer came. */
+static const char *channel_message(struct pd_vhost_conn *channel, struct pd_vhost_msg *msg)
+{
+	return pd_vhost_reason(&backend_of(channel)->role,
+			       "an answer to the back-end's %s, which asked for none",
+			       pd_vhost_backend_request_name(msg->hdr.request));
+}
+
+/* The channel ended. */
+static void channel_ended(struct pd_vhost_conn *channel, const char *reason)
+{
+	struct pd_vhost_backend *be = backend_of(channel);
+
+	if (pd_vhost_conn_closed_by_peer(reason))
+		return;
+	pd_vhost_backend_fail(
+		be, reason == be->role.reason
+			    ? reason
+			    : pd_vhost_reason(&be->role, "the back-end's channel: %s", reason));
+}
+
+static const struct pd_vhost_conn_ops channel_ops = {
+	.message = channel_message,
+	.ended = channel_ended,
+};
+
+void pd_vhost_backend_channel_init(struct pd_vhost_backend *be)
+{
+	pd_vhost_conn_init(&be->channel, &channel_ops, true);
+}
+
+/* True when `fd` is a Unix stream socket. */
+static bool is_stream(int fd)
+{
+	int domain = 0, type = 0;
+	socklen_t bytes = sizeof(int);
+
+	return !pd_sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &bytes) &&
+	       !pd_sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) && domain == AF_UNIX &&
+	       type == SOCK_STREAM;
+}
+
+const char *pd_vhost_backend_channel_open(struct pd_vhost_backend *be, struct pd_vhost_msg *msg)
+{
+	if (!is_stream(msg->fds[0]))
+		return "a channel that is no Unix stream socket";
+	pd_vhost_backend_channel_close(be);
+	if (pd_vhost_conn_open(&be->channel, pd_vhost_msg_take_fd(msg)))
+		return "no memory";
+	return NULL;
+}
+
+void pd_vhost_backend_channel_close(struct pd_vhost_backend *be)
+{
+	pd_vhost_conn_close(&be->channel);
+}
+
+const char *pd_vhost_backend_channel_iotlb(struct pd_vhost_backend *be, uint8_t type, uint64_t iova,
+					   uint8_t perm)
+{
+	struct pd_vhost_header hdr = {
+		.request = PD_VHOST_BACKEND_IOTLB_MSG,
+		.flags = PD_VHOST_VERSION,
+		.size = sizeof(struct pd_vhost_iotlb),
+	};
+	struct pd_vhost_iotlb iotlb = {.iova = iova, .perm = perm, .type = type};
+
+	if (!pd_vhost_conn_is_open(&be->channel))
+		return "a translation is needed, and there is no channel to ask for it";
+	return pd_vhost_conn_send(&be->channel, &hdr, &iotlb, NULL, 0);
+}

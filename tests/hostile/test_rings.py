@@ -108,6 +108,16 @@ DROPPED = {
 }
 
 
+def dropped(fe, name):
+    """Have a chain dropped, and handed back unused."""
+    q, n = fe.tx, fe.tx.last_used
+    DROPPED[name](fe)
+    until(lambda: q.ring.used_idx == (n + 1) & 0xffff, "the chain's return")
+    at = 2 * (n % q.size)
+    assert q.ring.used_elem[at + 1] == 0
+    q.last_used = (n + 1) & 0xffff
+
+
 @contextlib.contextmanager
 def up(sock, **kw):
     """A program and a peer that are up; on leaving, the next peer must be served."""
@@ -135,12 +145,7 @@ def test_bad_chain(sock, name):
     """Dropped, handed back unused, and counted by its kind."""
     with up(sock) as (fe, program):
         before = program.lane()
-        q, n = fe.tx, fe.tx.last_used
-        DROPPED[name](fe)
-        until(lambda: q.ring.used_idx == (n + 1) & 0xffff, "the chain's return")
-        at = 2 * (n % q.size)
-        assert q.ring.used_elem[at + 1] == 0
-        q.last_used = (n + 1) & 0xffff
+        dropped(fe, name)
         echoes(fe, 50)
         after, kinds = program.lane(), ("rx_drop_malformed", "rx_drop_too_long", "rx_desc_errors")
         assert sum(after[k] - before[k] for k in kinds) >= 1

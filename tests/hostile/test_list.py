@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a hostile or broken peer sends, item by item, and the test of each. Every name here is a test that there is.
+
+Each drives a program under the preload over a real socket and real shared memory from another process, and ends with a peer that
+behaves, on the same path. test_again.py does the wrong messages, answers and rings over and over; test_fuzz.py does anything.
+"""
+import ast
+import importlib
+import pathlib
+
+import pytest
+
+MESSAGE, REPLY, RING = "test_messages.ATTACKS", "test_replies.WRONG", "test_rings"
+
+# An item: tests as module.function, and rows of their tables as (table, row).
+ITEMS = {
+    "short, split and coalesced reads": [
+        "test_messages.test_messages_in_pieces", "test_messages.test_end_inside_a_header", "test_any.test_message_cut_behind_each_byte",
+        "test_replies.test_answers_in_pieces", "test_replies.test_end_inside_an_answer"],
+    "a sidecar over descriptors, cut behind each of its 48 bytes": ["test_any.test_sidecar_cut_behind_each_byte"],
+    "size over the maximum": [(MESSAGE, "payload over the maximum"), (MESSAGE, "payload of 2^32-1"), (REPLY, "payload over the maximum")],
+    "size not the message's own": [(MESSAGE, "payload too short"), (MESSAGE, "payload too long"), (MESSAGE, "payload where none is"),
+                                   (REPLY, "half a number"), (REPLY, "two numbers")],
+    "unknown request": [(MESSAGE, "request 0"), (MESSAGE, "request 41"), (MESSAGE, "request 2^32-1"), (REPLY, "request 0")],
+    "wrong version": [(MESSAGE, "version 0"), (MESSAGE, "version 2"), (REPLY, "version 0"), (REPLY, "version 3")],
+    "REPLY bit set, or not": [(MESSAGE, "a reply"), (REPLY, "no reply flag")],
+    "wrong answers to a front-end": ["test_replies.test_wrong_answer", "test_replies.test_unasked", "test_replies.test_strange_answer"],
+    "0, 1, 9, 253 fds on any message": ["test_any.test_descriptors_on_any_message", (REPLY, "253 descriptors")],
+    "the no-fd bit with an fd": [(MESSAGE, "no-fd bit with one")],
+    "a kick fd that is not an eventfd": [(MESSAGE, "a kick that is a pipe"), (MESSAGE, "a call that is a memfd")],
+    "a blocking or full call fd": ["test_holes.test_call_that_waits", "test_holes.test_call_that_waits_at_start",
+                                   "test_holes.test_kick_that_waits", "test_holes.test_front_end_kick_that_waits"],
+    "0, 9, 2^32-1 regions": [(MESSAGE, "0 regions"), (MESSAGE, "9 regions"), (MESSAGE, "2^32-1 regions")],
+    "zero size": [(MESSAGE, "a region of size 0")],
+    "gpa, uva or offset + size that wraps": [(MESSAGE, "gpa that wraps"), (MESSAGE, "uva that wraps"), (MESSAGE, "offset that wraps")],
+    "overlap of regions": [(MESSAGE, "gpa that overlaps"), (MESSAGE, "uva that overlaps")],
+    "a file shorter than its region": [(MESSAGE, "a file too short")],
+    "a file truncated later": ["test_holes.test_memory_truncated", "test_holes.test_programs_own_sigbus"],
+    "duplicate ADD, duplicate REM": [(MESSAGE, "a slot added twice"), (MESSAGE, "a slot removed twice")],
+    "a new memory table in the middle of a burst": ["test_rings.test_new_memory_table_in_a_burst", "test_changes.test_rings_move_in_a_burst"],
+    "ring size 0, 65536, not a power of two": [(MESSAGE, "a ring of 0"), (MESSAGE, "a ring of 65536"), (MESSAGE, "a ring of 255")],
+    "ring size changed later": [(MESSAGE, "size changed while running")],
+    "a ring across regions": [(MESSAGE, "a ring across regions")],
+    "a ring misaligned": [(MESSAGE, "a misaligned table"), (MESSAGE, "a misaligned available ring"), (MESSAGE, "a misaligned used ring")],
+    "a ring whose parts overlap": ["test_any.test_parts_that_overlap"],
+    "a base beyond the size": [(MESSAGE, "a base of 65536"), "test_packed.test_base_outside_the_ring"],
+    "a base changed while running": ["test_changes.test_base_of_a_running_ring", "test_changes.test_bad_base_for_a_running_ring"],
+    "messages before owner or features": ["test_messages.test_wrong_order_is_harmless"],
+    "features never offered": [(MESSAGE, "features never offered"), (MESSAGE, "every feature"), (MESSAGE, "protocol features never offered")],
+    "features changed while running": [(MESSAGE, "features changed while running"), "test_replies.test_features_that_change_later"],
+    "ENABLE before all": ["test_messages.test_wrong_order_is_harmless"],
+    "available index that jumps": [(RING + ".BROKEN", "index jumps past the ring"), (RING + ".BROKEN", "index goes back"),
+                                   "test_completions.test_used_index_jumps", "test_packed.test_driver_overruns_its_ring"],
+    "heads out of range": [(RING + ".BROKEN", "head out of range"), (RING + ".BROKEN", "next out of range")],
+    "loops, zero-length loops": [(RING + ".BROKEN", "a loop of single bytes"), (RING + ".BROKEN", "a loop of empty descriptors"),
+                                 (RING + ".DROPPED", "a loop of two"), "test_packed.test_broken_ring"],
+    "chain sums over 2^32": [(RING + ".DROPPED", "a frame of a gigabyte in pieces"), (RING + ".DROPPED", "length of 2^32-1")],
+    "indirect abuse": [(RING + ".BROKEN", "a table in a table"), (RING + ".BROKEN", "a table of 17 bytes"),
+                       (RING + ".BROKEN", "a table with a loop"), "test_packed.test_flags_in_a_table"],
+    "wrong direction": [(RING + ".DROPPED", "a descriptor that is ours to write"), "test_rings.test_broken_receive_buffers"],
+    "header-only chains, and less": [(RING + ".DROPPED", "half a header"), (RING + ".DROPPED", "an empty chain")],
+    "descriptors rewritten while they are read": [
+        "test_rings.test_descriptors_rewritten_while_read", "test_packed.test_descriptors_rewritten_while_read",
+        "test_completions.test_completions_rewritten_while_read"],
+    "disconnect in mid-burst": ["test_kill.test_front_end_killed_while_it_sends", "test_kill.test_back_end_killed_while_it_sends",
+                                "test_messages.test_peer_goes_after_each_message"],
+    "interrupt storms": ["test_rings.test_storm_of_kicks", "test_holes.test_kick_that_waits"],
+    "a peer that never reads its replies": [(MESSAGE, "answers never read")],
+    "fd exhaustion": ["test_holes.test_out_of_descriptors"],
+    "races on the socket path": ["test_paths.test_path_that_is_something_else", "test_paths.test_path_of_a_listener_that_lives",
+                                 "test_paths.test_file_of_a_listener_that_died"],
+    "several peers on one listening path": ["test_peers.test_a_crowd_that_comes_and_goes", "test_peers.test_one_too_many",
+                                            "test_holes.test_silent_newcomer_gives_way"],
+}
+
+
+def functions(module):
+    """The tests of a module."""
+    tree = ast.parse((pathlib.Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("item", ITEMS)
+def test_item(item):
+    assert ITEMS[item]
+    for test in ITEMS[item]:
+        if isinstance(test, tuple):
+            module, table = test[0].split(".")
+            assert test[1] in getattr(importlib.import_module(f"hostile.{module}"), table), test
+        else:
+            module, function = test.split(".")
+            assert function in functions(module), test

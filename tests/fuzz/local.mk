@@ -40,5 +40,11 @@ fuzz: all tests/fuzz/rings
 	PD_FIRST_SEED=$(FUZZ_FIRST) PD_SEEDS=$(FUZZ_SEEDS) PD_TIMEOUT_SCALE=4 $(PD_PYTEST) $(srcdir)/tests/hostile/test_fuzz.py
 .PHONY: fuzz fuzz-smoke fuzz-corpus
 
+# How many lines of the vhost-user code the corpora, the unit tests and the contract run.
+EXTRA_DIST += tests/coverage.sh
+coverage:
+	srcdir=$(abs_top_srcdir) $(srcdir)/tests/coverage.sh
+.PHONY: coverage
+
 clean-local:
-	rm -rf guided
+	rm -rf guided coverage

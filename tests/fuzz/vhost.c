@@ -82,7 +82,8 @@ static struct {
 	uint32_t offset[RINGS_MAX]; /* in each ring: descriptors so far */
 	uint32_t num[RINGS_MAX];
 	bool packed;
-	/* As back-end: the rings' memory as it was told, mapped. */
+	int channel; /* as back-end: where it may ask, -1: nowhere */
+	/* The rings' memory as it was told, mapped. */
 	uint8_t *area;
 	uint64_t area_bytes;
 	uint64_t features;
@@ -182,51 +183,58 @@ static void turn(void)
 /* Where what was read goes, so that it is read. */
 static volatile uint8_t sink;
 
+/* Take frames, and read them to their last byte. */
+static void receive(struct pd_lane *lane)
+{
+	struct pd_buffer *bufs[32];
+	int n = lane->ops->rx(lane, bufs, PD_ARRAY_SIZE(bufs));
+
+	MUST(n >= 0 || n == -ENETDOWN);
+	for (int i = 0; i < n; i++) {
+		for (const struct pd_buffer *b = bufs[i];; b = pd_buffer_get(b->next)) {
+			for (uint32_t at = 0; at < b->len; at++)
+				sink ^= b->data[at];
+			if (b->next == PD_BUFFER_NONE)
+				break;
+		}
+	}
+	if (n > 0)
+		lane->ops->rx_done(lane, rnd((uint32_t)n + 1));
+}
+
+/* Send one frame. */
+static void transmit(struct pd_lane *lane)
+{
+	static uint8_t frame[2048];
+	struct pd_buffer *b = pd_container_of(lane, struct pd_vhost_lane, lane)->headers[0];
+	int n;
+
+	b->data = frame;
+	b->len = b->total_len = 14 + rnd(1500);
+	b->flags = PD_BUFFER_EXTERNAL;
+	b->next = PD_BUFFER_NONE;
+	n = lane->ops->tx(lane, &b, 1);
+	MUST(n == 0 || n == 1 || n == -EMSGSIZE || n == -ENETDOWN);
+	lane->ops->tx_flush(lane);
+}
+
 /* The data path, on each side that is up. */
 static void call_lanes(void)
 {
-	static uint8_t frame[2048];
-	struct pd_buffer *bufs[32];
-
-	for (unsigned i = 0; side->role && i < 2 * side->role->n_lanes; i++) {
+	for (unsigned i = 0; i < 2 * side->role->n_lanes; i++) {
 		struct pd_vhost_lane *lane = &side->role->lanes[i / 2];
 		enum pd_dir dir = i & 1 ? PD_TX : PD_RX;
-		const struct pd_lane_ops *ops = lane->lane.ops;
-		uint32_t position;
-		int n = 0;
 
 		pd_vhost_lane_lock(lane, dir);
 		if (lane->lane.side[dir].up) {
-			position = ops->position(&lane->lane, dir);
-			if (dir == PD_RX)
-				n = ops->rx(&lane->lane, bufs, PD_ARRAY_SIZE(bufs));
-			for (int k = 0; dir == PD_RX && k < n; k++)
-				for (const struct pd_buffer *b = bufs[k];;
-				     b = pd_buffer_get(b->next)) {
-					for (uint32_t at = 0; at < b->len; at++)
-						sink ^= b->data[at];
-					if (b->next == PD_BUFFER_NONE)
-						break;
-				}
-			if (dir == PD_RX && n > 0)
-				ops->rx_done(&lane->lane, rnd((uint32_t)n + 1));
-			if (dir == PD_TX) {
-				struct pd_buffer *b = lane->headers[0];
+			uint32_t position = lane->lane.ops->position(&lane->lane, dir);
 
-				b->data = frame;
-				b->len = b->total_len = 14 + rnd(1500);
-				b->flags = PD_BUFFER_EXTERNAL;
-				b->next = PD_BUFFER_NONE;
-				bufs[0] = b;
-				n = ops->tx(&lane->lane, bufs, 1);
-				MUST(n >= 0 || n == -EMSGSIZE || n == -ENETDOWN);
-				ops->tx_flush(&lane->lane);
-			}
+			(dir == PD_RX ? receive : transmit)(&lane->lane);
 			if (one_in(2))
-				ops->arm(&lane->lane, dir, position, 1);
+				lane->lane.ops->arm(&lane->lane, dir, position, 1);
 			else
-				ops->disarm(&lane->lane, dir);
-			ops->drain(&lane->lane, dir);
+				lane->lane.ops->disarm(&lane->lane, dir);
+			lane->lane.ops->drain(&lane->lane, dir);
 		}
 		pd_vhost_lane_unlock(lane, dir);
 	}
@@ -240,9 +248,11 @@ static void peer_gone(void)
 	if (peer.area)
 		munmap(peer.area, peer.area_bytes);
 	peer.area = NULL;
+	if (peer.channel >= 0)
+		close(peer.channel);
 	if (peer.sock >= 0)
 		close(peer.sock);
-	peer.sock = -1;
+	peer.sock = peer.channel = -1;
 }
 
 static void peer_comes(void)
@@ -264,7 +274,7 @@ static void peer_comes(void)
 }
 
 /* Send bytes with descriptors; in two pieces at times. The end of the connection is no matter. */
-static void send_bytes(const void *bytes, size_t n, const int *fds, unsigned n_fds)
+static void send_bytes(int sock, const void *bytes, size_t n, const int *fds, unsigned n_fds)
 {
 	union {
 		struct cmsghdr c;
@@ -282,12 +292,12 @@ static void send_bytes(const void *bytes, size_t n, const int *fds, unsigned n_f
 		mh.msg_control = &control;
 		mh.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
 	}
-	if (sendmsg(peer.sock, &mh, MSG_NOSIGNAL) != (ssize_t)first || first == n)
+	if (sendmsg(sock, &mh, MSG_NOSIGNAL) != (ssize_t)first || first == n)
 		return;
 	turn();
 	if (rarely(4)) /* the rest never comes, or belongs to something else */
 		return;
-	if (send(peer.sock, (const char *)bytes + first, n - first, MSG_NOSIGNAL) < 0)
+	if (send(sock, (const char *)bytes + first, n - first, MSG_NOSIGNAL) < 0)
 		peer_gone();
 }
 
@@ -373,6 +383,8 @@ static uint64_t any_features(void)
 		features |= BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_RING_F_EVENT_IDX);
 	if (one_in(4))
 		features |= BIT(VIRTIO_RING_F_INDIRECT_DESC) | BIT(VIRTIO_F_IN_ORDER);
+	if (one_in(4))
+		features |= BIT(VIRTIO_F_ACCESS_PLATFORM);
 	if (one_in(2))
 		features |= rnd64();
 	if (one_in(8))
@@ -466,6 +478,15 @@ static uint32_t any_payload(uint32_t request, enum pd_vhost_size size, union pd_
 		i = 1 + rnd(4);
 		p->region.region = any_region(rnd(i), i);
 		return sizeof(p->region);
+	case PD_VHOST_SIZE_IOTLB:
+		p->iotlb = (struct pd_vhost_iotlb){
+			.iova = one_in(2) ? any_address(GPA) : PD_VHOST_AREA_ADDR + any_number(),
+			.size = any_number(),
+			.uaddr = any_address(UVA),
+			.perm = (uint8_t)rnd(4),
+			.type = (uint8_t)rnd(6),
+		};
+		return sizeof(p->iotlb);
 	default: /* numbers of 2, 4 or 8 bytes, as many as there may be */
 		for (uint32_t n = 1 + rnd(6); n; n--) {
 			uint64_t number = any_number();
@@ -474,20 +495,21 @@ static uint32_t any_payload(uint32_t request, enum pd_vhost_size size, union pd_
 			memcpy(p->bytes + bytes, &number, i);
 			bytes += i;
 		}
-		return size == PD_VHOST_SIZE_LOG ? 16 : bytes;
+		return size == PD_VHOST_SIZE_LOG ? 16 : one_in(2) ? 8u << rnd(3) : bytes;
 	}
 }
 
 /* One message, as it should be mostly. */
-static void send_message(uint32_t request, uint32_t flags, const union pd_vhost_payload *p,
-			 uint32_t size, const int *fds, unsigned n_fds)
+static void send_message(int sock, uint32_t request, uint32_t flags,
+			 const union pd_vhost_payload *p, uint32_t size, const int *fds,
+			 unsigned n_fds)
 {
 	struct {
 		struct pd_vhost_header hdr;
 		union pd_vhost_payload payload;
 	} PD_PACKED msg;
 
-	if (peer.sock < 0)
+	if (sock < 0)
 		return;
 	side->messages++;
 	if (rarely(100))
@@ -500,7 +522,7 @@ static void send_message(uint32_t request, uint32_t flags, const union pd_vhost_
 		msg.hdr.size = rnd(one_in(2) ? 600 : UINT32_MAX);
 	if (rarely(60))
 		size = rnd(sizeof(msg.payload));
-	send_bytes(&msg, sizeof(msg.hdr) + size, fds, n_fds);
+	send_bytes(sock, &msg, sizeof(msg.hdr) + size, fds, n_fds);
 	if (!one_in(4))
 		turn();
 }
@@ -518,7 +540,8 @@ static void send_request(uint32_t request)
 		peer.num[p.state.index % RINGS_MAX] = p.state.num;
 	if (request == PD_VHOST_SET_FEATURES)
 		peer.packed = p.u64 >> VIRTIO_F_RING_PACKED & 1;
-	send_message(request, one_in(3) ? PD_VHOST_NEED_REPLY : 0, &p, bytes, fds, n_fds);
+	send_message(peer.sock, request, one_in(3) ? PD_VHOST_NEED_REPLY : 0, &p, bytes, fds,
+		     n_fds);
 }
 
 /* --- as a front-end -------------------------------------------------------------------------- */
@@ -575,11 +598,11 @@ static void send_start(void)
 		int event = any_file(EVENT);
 
 		peer.num[i] = num.state.num;
-		send_message(PD_VHOST_SET_VRING_NUM, 0, &num, 8, NULL, 0);
-		send_message(PD_VHOST_SET_VRING_ADDR, 0, &addr, 40, NULL, 0);
-		send_message(PD_VHOST_SET_VRING_CALL, 0, &fd, 8, &event, 1);
-		send_message(PD_VHOST_SET_VRING_KICK, 0, &fd, 8, &event, 1);
-		send_message(PD_VHOST_SET_VRING_ENABLE, 0, &on, 8, NULL, 0);
+		send_message(peer.sock, PD_VHOST_SET_VRING_NUM, 0, &num, 8, NULL, 0);
+		send_message(peer.sock, PD_VHOST_SET_VRING_ADDR, 0, &addr, 40, NULL, 0);
+		send_message(peer.sock, PD_VHOST_SET_VRING_CALL, 0, &fd, 8, &event, 1);
+		send_message(peer.sock, PD_VHOST_SET_VRING_KICK, 0, &fd, 8, &event, 1);
+		send_message(peer.sock, PD_VHOST_SET_VRING_ENABLE, 0, &on, 8, NULL, 0);
 	}
 }
 
@@ -614,9 +637,11 @@ static void fill_ring(uint32_t i)
 	}
 	if (rarely(10))
 		ring[rnd(RING_BYTES)] = (uint8_t)rnd(256);
+	if (one_in(2))
+		MUST(!eventfd_write(pool[EVENT], 1));
 }
 
-/* A second file of the same inode is not needed: whoever maps it sees it shrink. */
+/* The end of the memory goes, under whoever has it mapped. */
 static void cut_memory(void)
 {
 	peer.cut = true;
@@ -693,7 +718,7 @@ static void answer(const struct pd_vhost_header *hdr, const union pd_vhost_paylo
 	}
 	if (rarely(60))
 		fd = any_file(EVENT);
-	send_message(hdr->request, PD_VHOST_REPLY, &p, bytes, &fd, fd >= 0);
+	send_message(peer.sock, hdr->request, PD_VHOST_REPLY, &p, bytes, &fd, fd >= 0);
 }
 
 /* Read one message and answer it. Returns false when none was there. */
@@ -726,7 +751,9 @@ static bool serve_one(void)
 		memcpy(&fd, CMSG_DATA(c), sizeof(fd));
 	if (hdr.request == PD_VHOST_SET_MEM_TABLE)
 		map_area(&p.memory, fd);
-	if (fd >= 0)
+	if (hdr.request == PD_VHOST_SET_BACKEND_REQ_FD && peer.channel < 0)
+		peer.channel = fd;
+	else if (fd >= 0)
 		close(fd);
 	answer(&hdr, &p);
 	return true;
@@ -760,9 +787,31 @@ static void use_ring(void)
 	}
 }
 
+/* Ask for something on the channel, and take what was answered to an earlier question. */
+static void ask(void)
+{
+	union pd_vhost_payload p = {0};
+	uint32_t request =
+		rarely(8) ? rnd(PD_VHOST_BACKEND_REQUESTS + 1) : PD_VHOST_BACKEND_IOTLB_MSG;
+	uint32_t bytes = any_payload(0, PD_VHOST_SIZE_IOTLB, &p);
+	int fd = any_file(EVENT);
+	char answers[600];
+
+	if (request != PD_VHOST_BACKEND_IOTLB_MSG)
+		bytes = any_payload(0, PD_VHOST_SIZE_ANY, &p);
+	send_message(peer.channel, request, one_in(2) ? PD_VHOST_NEED_REPLY : 0, &p, bytes, &fd,
+		     rarely(8));
+	if (!one_in(8) && peer.channel >= 0 &&
+	    recv(peer.channel, answers, sizeof(answers), MSG_DONTWAIT) < 0)
+		MUST(errno == EAGAIN || errno == ECONNRESET);
+}
+
 static void back_end_step(void)
 {
 	switch (rnd(16)) {
+	case 5:
+		ask();
+		break;
 	case 0:
 		if (one_in(3))
 			peer_comes();
@@ -821,10 +870,11 @@ static void run(unsigned kind)
 	any_calm();
 	memset(memory, 0, MEM_BYTES);
 	memset(&peer, 0, sizeof(peer));
-	peer.sock = -1;
+	peer.sock = peer.channel = -1;
 	peer.features = any_features() | BIT(PD_VHOST_F_PROTOCOL_FEATURES);
 	side->config.format = (enum pd_conf_format)rnd(3);
 	side->config.mergeable = one_in(2);
+	side->config.iommu = one_in(2);
 	side->config.offloads = (enum pd_conf_offloads)rnd(3);
 	role_make();
 	peer_comes();
@@ -899,7 +949,7 @@ static void prepare(void)
 	for (unsigned k = 0; k < KINDS; k++)
 		side_make(k);
 	side = &sides[0];
-	peer.sock = -1;
+	peer.sock = peer.channel = -1;
 	role_make();
 	peer_comes();
 	side->role->ops->fini(side->role, false);

@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 
-from lab.proc import build, preload_order
+from lab.proc import library, preload_order
 from lab.vhostpeer import BackEnd, FrontEnd, PeerClosed, PeerTimeout
 from hostile.test_messages import ATTACKS
 from hostile.test_replies import WRONG, until_closed
@@ -20,7 +20,7 @@ WARM = 3  # rounds until what is made once is there
 ENDED = (PeerClosed, PeerTimeout, BrokenPipeError, ConnectionResetError)
 # What a thousand rounds may add to the memory of a program that loses nothing: pages that its allocator had not touched yet.
 SLACK_BYTES = 256 << 10
-SANITIZED = len(preload_order(PRELOAD)) > 1  # a sanitizer keeps what was freed
+SANITIZED = len(preload_order(library())) > 1  # a sanitizer keeps what was freed
 
 # Takes half a second each: once every ten rounds.
 SLOW = {"answers never read", "more slots than there are", "noise"}

@@ -192,6 +192,15 @@ def cut(fe):
     fe.send(numbered(1, 60))
 
 
+def cut_early(fe):
+    """The file is cut off before the rings are told to use it, which their control side does."""
+    log = DirtyLog(fe.memory)
+    log.tell(fe)
+    os.ftruncate(log.fd, 0)
+    log.close()
+    log_all(fe)
+
+
 def ring_beyond(fe, where):
     """A used ring that is to be logged where there is no log."""
     log = DirtyLog(fe.memory)
@@ -240,6 +249,7 @@ BAD = {
     "that is sealed": (sealed, "cannot be mapped"),
     "that may only be read": (read_only, "cannot be mapped"),
     "that is cut off": (cut, "the dirty log is gone"),
+    "that is cut off before it is used": (cut_early, "the dirty log is gone"),
     "without the ring's bits": (lambda fe: ring_beyond(fe, 1 << 40), "beyond the dirty log"),
     "that the ring's address wraps": (lambda fe: ring_beyond(fe, (1 << 64) - 8), "beyond the dirty log"),
     "without new memory's bits": (memory_beyond, "no bit for"),

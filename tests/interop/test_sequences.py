@@ -53,7 +53,7 @@ class Player:
         elif req == Req.GET_PROTOCOL_FEATURES:
             before, fe.offered_protocol = fe.offered_protocol, fe.get_u64(req)
             assert before in (0, fe.offered_protocol)
-            assert not fe.offered_protocol & (P.CONFIG | P.BACKEND_REQ | P.INFLIGHT)
+            assert not fe.offered_protocol & (P.CONFIG | P.BACKEND_REQ)
         elif req == Req.SET_PROTOCOL_FEATURES:
             fe.protocol = self.sequence.protocol & fe.offered_protocol
             self._tell(req, u64(fe.protocol), ack)

@@ -124,14 +124,15 @@ class Guest:
     sock: the socket's path. listen: QEMU listens (server=on,wait=off), else it connects
     and tries again every second. ip: ADDRESS/LENGTH for eth0. device: more properties
     of the card. memory in MiB. args: more arguments for QEMU. monitor: a path, for hmp(). sock None: no card.
+    incoming: does not boot, but waits at this socket for a guest that migrates.
     """
 
     def __init__(self, sock=None, listen=True, mac="00:60:2f:00:00:02", ip=None, device="",
-                 memory=256, args=(), queues=1, monitor=None):
+                 memory=256, args=(), queues=1, monitor=None, incoming=None):
         self.kernel, self.initrd = image()
         self.sock, self.listen, self.mac, self.ip = sock, listen, mac, ip
         self.device, self.memory, self.args, self.queues = device, memory, args, queues
-        self.monitor = monitor
+        self.monitor, self.incoming = monitor, incoming
         self.proc = None
         self.start()
 
@@ -151,18 +152,22 @@ class Guest:
                                 f"rx_queue_size=1024,vectors=0{self.device}"]
         if self.monitor:
             argv += ["-monitor", f"unix:{self.monitor},server=on,wait=off"]
+        if self.incoming:
+            argv += ["-incoming", f"unix:{self.incoming}"]
         return argv + list(self.args)
 
     def start(self, timeout=120.0):
         """Boot, and configure eth0. QEMU does not go on before its first back-end has come, wait=off
         or not; start that first, or in a thread."""
         self.proc = Proc(self.argv())
+        self.serial = 0
+        if self.incoming:
+            return
         try:
             self.proc.expect("lab-guest-ready", timeout)
         except AssertionError:
             self.kill()
             raise
-        self.serial = 0
         if self.sock and self.ip:
             self.check(f"ifconfig eth0 {self.ip.split('/')[0]} netmask {self._netmask()} up")
 
@@ -195,7 +200,7 @@ class Guest:
         return int(m[1]) if m else 0
 
     def hmp(self, command, timeout=20.0):
-        """Give a command to QEMU's monitor, and wait until it has carried it out."""
+        """Give a command to QEMU's monitor, and wait until it has carried it out; what it said."""
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(timeout)
             sock.connect(self.monitor)
@@ -208,6 +213,7 @@ class Guest:
                     data = sock.recv(4096)
                     assert data, f"the monitor is gone after {said}"
                     said += data
+            return said.decode()
 
     def kill(self):
         """kill -9, as a crash."""

@@ -173,7 +173,8 @@ extern void (*pd_port_on_state)(struct pd_port *port, enum pd_port_state state);
 
 /*
  * The socket layer's last chance to take what the peer has left in a ring: its frames count as sent. Transports call it, if set,
- * with the lock of the receive side held, when that side is about to go down while the ring is sound. One listener.
+ * with the lock of the receive side held, when that side is about to go down while the ring is sound; or with a lane that stands in
+ * for it and holds a frame that is in no ring. One listener.
  */
 extern void (*pd_port_on_receive_end)(struct pd_port *port, struct pd_lane *lane);
 

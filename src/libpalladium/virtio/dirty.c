@@ -88,10 +88,7 @@ void pd_dirty_asked(struct pd_vq *vq)
 
 void pd_dirty_set(struct pd_vq *vq, const struct pd_dirty *dirty)
 {
-	if (dirty)
-		vq->dirty = *dirty;
-	else
-		vq->dirty.bits = NULL;
+	vq->dirty = dirty ? *dirty : (struct pd_dirty){.bits = NULL};
 	pd_watch_update(vq);
 	if (!vq->dirty.bits || vq->dirty.used == PD_DIRTY_NOWHERE)
 		return;

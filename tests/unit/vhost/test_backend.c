@@ -501,7 +501,8 @@ static const struct bad_message bad_messages[] = {
 	{"call of ring 255", PD_VHOST_SET_VRING_CALL, 8, {.u64 = 0x1ff}},
 	{"status of nine bits", PD_VHOST_SET_STATUS, 8, {.u64 = 256}},
 	{"MTU 0", PD_VHOST_NET_SET_MTU, 8, {.u64 = 0}},
-	{"RARP, not offered", PD_VHOST_SEND_RARP, 8, {.u64 = 0}},
+	{"RARP of nobody", PD_VHOST_SEND_RARP, 8, {.u64 = 0}},
+	{"RARP of a group", PD_VHOST_SEND_RARP, 8, {.u64 = 1}},
 	{"endianness, not offered", PD_VHOST_SET_VRING_ENDIAN, 8, {.state = {0, 1}}},
 	{"a kick in band, not offered", PD_VHOST_VRING_KICK, 8, {.state = {0, 0}}},
 };

@@ -29,12 +29,13 @@
 #include "transport/vhost/backend_rings.h"
 #include "transport/vhost/eventfd.h"
 #include "transport/vhost/iotlb.h"
+#include "transport/vhost/rarp.h"
 
-#define PROTOCOL_FEATURES                                                                         \
-	(PD_BIT(PD_VHOST_PF_MQ) | PD_BIT(PD_VHOST_PF_LOG_SHMFD) | PD_BIT(PD_VHOST_PF_REPLY_ACK) | \
-	 PD_BIT(PD_VHOST_PF_MTU) | PD_BIT(PD_VHOST_PF_INFLIGHT_SHMFD) |                           \
-	 PD_BIT(PD_VHOST_PF_RESET_DEVICE) | PD_BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS) |             \
-	 PD_BIT(PD_VHOST_PF_STATUS))
+#define PROTOCOL_FEATURES                                                                    \
+	(PD_BIT(PD_VHOST_PF_MQ) | PD_BIT(PD_VHOST_PF_LOG_SHMFD) | PD_BIT(PD_VHOST_PF_RARP) | \
+	 PD_BIT(PD_VHOST_PF_REPLY_ACK) | PD_BIT(PD_VHOST_PF_MTU) |                           \
+	 PD_BIT(PD_VHOST_PF_INFLIGHT_SHMFD) | PD_BIT(PD_VHOST_PF_RESET_DEVICE) |             \
+	 PD_BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS) | PD_BIT(PD_VHOST_PF_STATUS))
 
 /* What every dialect and format has. */
 #define FEATURES                                                                 \
@@ -239,6 +240,12 @@ static const char *on_set_log_fd(struct pd_vhost_backend *be, struct pd_vhost_ms
 				 struct pd_vhost_ring *ring)
 {
 	return pd_vhost_dirty_set_fd(be, msg);
+}
+
+static const char *on_send_rarp(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				struct pd_vhost_ring *ring)
+{
+	return pd_vhost_rarp(&be->role, msg->payload.bytes);
 }
 
 static const char *on_set_vring_num(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
@@ -509,6 +516,7 @@ static const struct {
 	[PD_VHOST_SET_PROTOCOL_FEATURES] = {on_set_protocol_features, RING_NONE},
 	[PD_VHOST_GET_QUEUE_NUM] = {on_get_queue_num, RING_NONE},
 	[PD_VHOST_SET_VRING_ENABLE] = {on_set_vring_enable, RING_STATE},
+	[PD_VHOST_SEND_RARP] = {on_send_rarp, RING_NONE},
 	[PD_VHOST_NET_SET_MTU] = {on_net_set_mtu, RING_NONE},
 	[PD_VHOST_GET_INFLIGHT_FD] = {on_get_inflight_fd, RING_NONE},
 	[PD_VHOST_SET_INFLIGHT_FD] = {on_set_inflight_fd, RING_NONE},

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A QEMU guest that migrates to another QEMU while a program asks it without pause: every question that a ring took is answered, once
+and byte for byte, by whichever of the two the guest is in. And what else QEMU does to a device while frames move."""
+import json
+import pathlib
+import struct
+
+import pytest
+
+from lab.frames import BROADCAST, eth, mac
+from lab.guest import Guest
+from lab.proc import Proc, preload_env
+from lab.vhostpeer import FrontEnd, Req
+from hostile.victim import Victim, echoes, serves, until
+from interop.test_guest import GUEST_IP, PROGRAM_IP, Responder, rings_of
+
+TESTS = pathlib.Path(__file__).resolve().parents[1]
+OUR_MAC, GUEST_MAC = "02:00:00:00:00:42", "00:60:2f:00:00:02"
+
+
+class Asker(Proc):
+    """asker.py over two ports, both of which listen."""
+
+    def __init__(self, *socks):
+        ports = ";".join(f"pd{i}=vhost-user:{s},mode=listen,dialect=virtio,mac={OUR_MAC}" for i, s in enumerate(socks))
+        super().__init__(["/usr/bin/python3", TESTS / "interop/asker.py", GUEST_IP.split("/")[0], PROGRAM_IP, OUR_MAC, GUEST_MAC,
+                          *(f"pd{i}" for i in range(len(socks)))],
+                         env=preload_env(ports) | {"PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1"})
+
+    def end(self):
+        """What it saw."""
+        self.close_stdin()
+        return json.loads(self.expect(r"^\{.*\}$", 60)[0])
+
+
+def rarp(station):
+    """RFC 903: who asks for its own address."""
+    return eth(BROADCAST, station, 0x8035, struct.pack("!HHBBH6s4s6s4s", 1, 0x800, 6, 4, 3, station, bytes(4), station, bytes(4)))
+
+
+def migrated(vm):
+    """Has this QEMU given its guest away?"""
+    said = vm.hmp("info migrate")
+    assert "failed" not in said, said
+    return "Migration status: completed" in said
+
+
+@pytest.mark.parametrize("rings", ["split", "packed"])
+def test_under_traffic(sockdir, rings):
+    a, b, way = (str(sockdir / x) for x in "abw")
+    kind = {"listen": False, "mac": GUEST_MAC, "device": ",packed=on" if rings == "packed" else "", "memory": 192}
+    with Asker(a, b) as program, \
+            Guest(a, ip=GUEST_IP, monitor=str(sockdir / "ma"), **kind) as vm, \
+            Guest(b, ip=GUEST_IP, monitor=str(sockdir / "mb"), incoming=way, **kind) as other:
+        assert rings_of(vm) == rings
+        vm.check(f"arp -s {PROGRAM_IP} {OUR_MAC}")
+        program.write("b")
+        program.expect("pd0 answers", 60)
+        until(pathlib.Path(way).exists, "the other QEMU")
+        other.hmp("info status")  # it answers when it listens
+        vm.hmp(f"migrate -d unix:{way}")
+        until(lambda: migrated(vm), "the migration", 90)
+        program.expect("pd1 answers", 60)
+        vm.kill()
+        other.check("arp -n")
+        assert program.running
+        saw = program.end()
+        assert saw["missing"] == saw["twice"] == [] and saw["wrong"] == 0, saw
+        assert saw["rarp"] and all(r == ["pd1", rarp(mac(GUEST_MAC)).hex()] for r in saw["rarp"]), saw["rarp"]
+        assert min(saw["took"]) > 20 and min(saw["answered"]) > 20, saw
+
+
+@pytest.mark.parametrize("wants_reply", [False, True])
+def test_announcement(sock, wants_reply):
+    """SEND_RARP, told by a scripted front-end: the program receives the frame between those of the ring, and echoes it."""
+    station = mac("02:00:00:00:12:34")
+    with FrontEnd(sock) as fe, Victim(sock) as program:
+        serves(fe)
+        for n in range(3):
+            fe.channel.send(Req.SEND_RARP, station + bytes(2), need_reply=wants_reply)
+            assert not wants_reply or fe.channel.recv().u64 == 0
+            pkt = fe.recv()
+            assert pkt.frame == rarp(station) and pkt.header[2:] == bytes(46)
+            echoes(fe, 100 * n)
+        assert program.errors() == 0

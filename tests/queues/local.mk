@@ -11,8 +11,8 @@ tests_unit_transport_test_lanes_SOURCES = tests/unit/transport/test_lanes.c
 tests_unit_transport_test_lanes_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_transport_test_lanes_LDADD = $(PD_UNIT_LIBS)
 
-TESTS += tests/queues/test_queues.py tests/interop/test_queues.py
-EXTRA_DIST += tests/queues/test_queues.py tests/queues/remote.py tests/queues/__init__.py tests/interop/test_queues.py
+TESTS += tests/queues/test_queues.py tests/queues/test_stop.py tests/interop/test_queues.py
+EXTRA_DIST += tests/queues/test_queues.py tests/queues/test_stop.py tests/queues/remote.py tests/queues/__init__.py tests/interop/test_queues.py
 
 # Threads on several queues, linked to the library for the sanitizers.
 check_PROGRAMS += tests/queues/threads

@@ -83,3 +83,35 @@ def test_announcement(sock, wants_reply):
             assert pkt.frame == rarp(station) and pkt.header[2:] == bytes(46)
             echoes(fe, 100 * n)
         assert program.errors() == 0
+
+
+def test_what_else_qemu_does(sockdir):
+    """The guest stops and goes on, and memory is plugged in, while it is asked: nothing is lost. Its link goes down and comes up, and it
+    is asked on."""
+    sock, monitor = str(sockdir / "a"), str(sockdir / "m")
+    with Asker(sock) as program, \
+            Guest(sock, listen=False, mac=GUEST_MAC, ip=GUEST_IP, monitor=monitor, memory=192, args=["-m", "slots=4,maxmem=1G"]) as vm:
+        vm.check(f"arp -s {PROGRAM_IP} {OUR_MAC}")
+        program.write("b")
+        program.expect("pd0 answers", 60)
+        for n in range(2):
+            vm.hmp("stop")
+            vm.hmp("cont")
+            vm.hmp(f"object_add memory-backend-memfd,id=m{n},size=32M,share=on")
+            said = vm.hmp(f"device_add pc-dimm,id=d{n},memdev=m{n}")
+            assert "Error" not in said, said
+            assert f"d{n}" in vm.hmp("info memory-devices")
+            vm.check("arp -n")
+        vm.hmp("stop")
+        vm.hmp("cont")
+        saw = program.end()
+        assert saw["missing"] == saw["twice"] == [] and saw["wrong"] == 0 and saw["took"][0] > 20, saw
+    with Responder(sock, mode="listen") as program, \
+            Guest(sock, listen=False, mac=GUEST_MAC, ip=GUEST_IP, monitor=monitor) as vm:
+        for _ in range(2):
+            assert vm.ping(PROGRAM_IP) == 3
+            vm.hmp("set_link n0 off")
+            assert vm.ping(PROGRAM_IP, 1) == 0
+            vm.hmp("set_link n0 on")
+            until(lambda: vm.ping(PROGRAM_IP) == 3, "answers after the link came up")
+        assert program.running

@@ -4,7 +4,7 @@
  *
  * A run is one frame, which ends where memory does, and one header: sensible ones mostly, with a few bytes wrong. Whatever
  * comes of it, nothing outside is touched; a completed checksum is right by another way to compute it; and the segments of a frame have
- * together its payload, each with sums that are right and the length and sequence number that belong there.
+ * together its payload, each with sums that are right and the length and, of TCP, the sequence number that belong there.
  */
 #include <arpa/inet.h>
 #include <sys/mman.h>
@@ -41,16 +41,17 @@ static uint32_t slow_sum(uint32_t sum, const uint8_t *p, uint32_t n)
 	return sum;
 }
 
-/* The sum over a TCP segment with its pseudo header: all ones when the checksum is right. */
-static uint32_t tcp_sum(const uint8_t *ip, bool ipv6, const uint8_t *tcp, uint32_t headers,
-			const uint8_t *payload, uint32_t len)
+/* The sum over a segment with its pseudo header: all ones when the checksum is right. */
+static uint32_t l4_sum(const uint8_t *ip, const struct pd_vnet_cut *cut, const uint8_t *l4,
+		       const uint8_t *payload, uint32_t len)
 {
-	uint8_t tail[4] = {0, 6, 0, 0};
-	uint32_t sum = slow_sum(0, ip + (ipv6 ? 8 : 12), ipv6 ? 32 : 8);
+	uint8_t tail[4] = {0, cut->udp ? 17 : 6, 0, 0};
+	uint32_t headers = cut->headers - cut->l4;
+	uint32_t sum = slow_sum(0, ip + (cut->ipv6 ? 8 : 12), cut->ipv6 ? 32 : 8);
 
 	put16(tail + 2, headers + len);
 	sum = slow_sum(sum, tail, 4);
-	sum = slow_sum(sum, tcp, headers);
+	sum = slow_sum(sum, l4, headers);
 	return slow_sum(sum, payload, len);
 }
 
@@ -60,6 +61,9 @@ static uint32_t make(struct virtio_net_hdr *h, uint8_t **out)
 	static uint8_t frame[FRAME_MAX + 300];
 	bool ipv6 = rnd(2);
 	uint32_t at = 12, noise = rnd(65536), ip, tcp, len;
+	bool udp = noise % 8 ==
+		   0; /* of no number of its own, so that a corpus goes on meaning what it did */
+	uint8_t proto = udp ? 17 : 6;
 
 	for (uint32_t i = 0; i < 300; i++) {
 		noise = noise * 1664525 + 1013904223;
@@ -71,22 +75,22 @@ static uint32_t make(struct virtio_net_hdr *h, uint8_t **out)
 	ip = at + 2;
 	if (ipv6) {
 		frame[ip] = 0x60;
-		frame[ip + 6] = 6;
+		frame[ip + 6] = proto;
 		tcp = ip + 40;
 		if (!rnd(4)) {
 			frame[ip + 6] = rnd(2) ? 0 : 60;
-			frame[tcp] = 6;
+			frame[tcp] = proto;
 			frame[tcp + 1] = (uint8_t)rnd(3);
 			tcp += 8 + 8u * frame[tcp + 1];
 		}
 	} else {
 		frame[ip] = (uint8_t)(0x45 + (rnd(4) ? 0 : rnd(11)));
 		put16(frame + ip + 6, rnd(2) ? 0x4000 : 0);
-		frame[ip + 9] = 6;
+		frame[ip + 9] = proto;
 		tcp = ip + 4 * (frame[ip] & 15u);
 	}
 	frame[tcp + 12] = (uint8_t)((5 + (rnd(3) ? 0 : rnd(11))) << 4);
-	len = tcp + 4 * (frame[tcp + 12] >> 4) + (rnd(20) ? rnd(6000) : rnd(65000));
+	len = tcp + (udp ? 8 : 4 * (frame[tcp + 12] >> 4)) + (rnd(20) ? rnd(6000) : rnd(65000));
 	for (uint32_t i = 300; i < len; i++)
 		frame[i] = (uint8_t)(frame[i - 300] + i);
 	*h = (struct virtio_net_hdr){.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -95,7 +99,9 @@ static uint32_t make(struct virtio_net_hdr *h, uint8_t **out)
 				     .hdr_len = (uint16_t)rnd(100),
 				     .gso_size = (uint16_t)(1 + rnd(1500)),
 				     .csum_start = (uint16_t)tcp,
-				     .csum_offset = 16};
+				     .csum_offset = udp ? 6 : 16};
+	if (udp)
+		h->gso_type = VIRTIO_NET_HDR_GSO_UDP_L4;
 	if (!rnd(4))
 		h->gso_type = VIRTIO_NET_HDR_GSO_NONE;
 	if (!rnd(8))
@@ -116,28 +122,33 @@ static uint32_t make(struct virtio_net_hdr *h, uint8_t **out)
 static void check_cut(const struct pd_vnet_cut *cut, const uint8_t *frame, uint32_t len)
 {
 	uint8_t *out = memory_end - cut->headers;
-	uint32_t next = cut->headers, seq, first_seq;
+	uint32_t next = cut->headers, seq, first_seq = 0;
 
 	MUST(cut->headers <= PD_VNET_FRONT && cut->headers + cut->payload == len && cut->segments);
 	memcpy(copy, frame, len); /* `out` stands where the frame ends */
 	frame = copy;
-	memcpy(&first_seq, frame + cut->tcp + 4, 4);
+	if (!cut->udp)
+		memcpy(&first_seq, frame + cut->l4 + 4, 4);
 	for (uint32_t i = 0; i < cut->segments; i++) {
 		uint32_t at, n;
-		const uint8_t *ip = out + cut->ip, *tcp = out + cut->tcp;
+		const uint8_t *ip = out + cut->ip, *l4 = out + cut->l4;
 
 		pd_vnet_segment(cut, frame, i, out, &at, &n);
 		MUST(at == next && n && n <= cut->mss && at + n <= len);
 		next += n;
-		memcpy(&seq, tcp + 4, 4);
-		MUST(ntohl(seq) == ntohl(first_seq) + at - cut->headers);
+		if (cut->udp) {
+			MUST(get16(l4 + 4) == 8 + n && get16(l4 + 6));
+		} else {
+			memcpy(&seq, l4 + 4, 4);
+			MUST(ntohl(seq) == ntohl(first_seq) + at - cut->headers);
+		}
 		if (cut->ipv6) {
 			MUST(get16(ip + 4) == cut->headers - cut->ip - 40 + n);
 		} else {
 			MUST(get16(ip + 2) == cut->headers - cut->ip + n);
-			MUST(slow_sum(0, ip, cut->tcp - cut->ip) == 0xffff);
+			MUST(slow_sum(0, ip, cut->l4 - cut->ip) == 0xffff);
 		}
-		MUST(tcp_sum(ip, cut->ipv6, tcp, cut->headers - cut->tcp, frame + at, n) == 0xffff);
+		MUST(l4_sum(ip, cut, l4, frame + at, n) == 0xffff);
 	}
 	MUST(next == len);
 }
@@ -153,12 +164,13 @@ static void run(unsigned kind)
 
 	MUST(task == PD_VNET_NOTHING || task == PD_VNET_CSUM || task == PD_VNET_CUT || task < 0);
 	if (task == PD_VNET_CUT) {
-		MUST(cut.segments > 1 && h.hdr_len == cut.headers);
+		MUST(cut.segments > 1 && h.hdr_len == cut.headers &&
+		     (!cut.udp || cut.segments <= 128));
 		limit = 1 + rnd(2000);
 		if (!pd_vnet_cut_limit(&cut, limit))
 			MUST(cut.headers - cut.ip + cut.mss <= limit);
 		else
-			MUST(limit <= cut.headers - cut.ip);
+			MUST(limit < cut.headers - cut.ip + (cut.udp ? cut.mss : 1u));
 		check_cut(&cut, frame, len);
 	} else if (task == PD_VNET_CSUM) {
 		uint32_t n = len - h.csum_start, sum = slow_sum(0, frame + h.csum_start, n);

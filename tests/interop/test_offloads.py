@@ -10,7 +10,7 @@ import pytest
 
 from hostile.victim import Victim, stats, until
 from interop.tcp_end import content as lines
-from lab.frames import check, checksum, numbered, tcp4
+from lab.frames import check, checksum, ipv4, numbered, tcp4
 from lab.guest import Guest
 from lab.proc import Proc, preload_env, require
 from lab.testpmd import Testpmd
@@ -207,11 +207,14 @@ def test_the_front_end_finishes_what_the_device_does_not_take(sock, basic):
 BIG = tcp4(content(4000), complete=False)
 SMALL = tcp4(content(100), complete=False)
 FRAGMENT = BIG[:20] + b"\x20\0" + BIG[22:]
+UDP = BIG[:14] + ipv4("10.7.0.1", "10.7.0.2", 17, struct.pack("!HHHH", 1, 2, 3008, 0) + content(3000))
 BAD = {
     "no size": (header(1, TCP4, 54, 0, 34, 16), BIG),
     "a size that is none": (header(1, TCP4, 54, 0xffff, 34, 16), BIG),
     "another type": (header(1, 7, 54, 1000, 34, 16), BIG),
     "UDP": (header(1, 3, 54, 1000, 34, 16), BIG),
+    "UDP that is cut": (header(1, 5, 42, 1000, 34, 6), UDP),
+    "UDP of one piece": (header(1, 5, 42, 5000, 34, 6), UDP),
     "IPv6": (header(1, 4, 54, 1000, 34, 16), BIG),
     "checksum past the frame": (header(1, start=34, offset=len(SMALL) - 35), SMALL),
     "start past the frame": (header(1, start=60000, offset=6), SMALL),

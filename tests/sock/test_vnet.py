@@ -155,6 +155,50 @@ large(*tcp4_frame(payload(4000)), 1400, TCP4)
 """
 
 
+DATAGRAMS = VNET + """
+finish_here(A)
+a, b = vnet(A), packet(B)
+UDP_L4 = 5
+def udp6_frame(p):
+    n = 8 + len(p)
+    return eth(ip6(struct.pack(">HHHH", 53, 54, n, pseudo(SRC6, DST6, 17, n)) + p, 17), 0x86dd), 54
+def large(f, at, size, flags=CSUM, kind=UDP_L4, offset=6, start=0, hdr_len=None):
+    ret = attempt(a.send, header(flags, kind, at + 8 if hdr_len is None else hdr_len, size, at + start, offset) + f)
+    got = list(drain(b))
+    say(kind, size, len(f), ret, len(got), max(map(len, got), default=0))
+    for g in got:
+        say(g.hex())
+for n, size in ((2001, 1000), (2000, 1000), (3000, 1452), (500, 1000), (1000, 1000), (9000, 536), (65000, 1400), (1280, 10)):
+    large(*udp4_frame(payload(n, 3)), size)
+    large(*udp6_frame(payload(n, 3)), min(size, 1432))
+large(*udp4_frame(bytes(3000)), 1000, hdr_len=0)
+large(*udp4_frame(payload(3000)), 1000, flags=0, offset=0, start=-34)
+large(*udp4_frame(payload(3000)), 1000, offset=16)
+large(*udp4_frame(payload(3000)), 1000, start=-20)
+large(*udp4_frame(payload(3000)), 1000, kind=UDP_L4 | ECN)
+large(*udp4_frame(payload(3000)), 0)
+large(*udp4_frame(payload(1290)), 10)
+# The sum that is nothing: what is stored is all ones.
+pieces = b""
+for seed in (1, 2):
+    four = payload(4, seed)
+    pieces += four + struct.pack(">H", csum(four, pseudo(SRC, DST, 17, 14) + 53 + 54 + 14) ^ 0xffff)
+f, at = udp4_frame(pieces)
+large(f, at, 6)
+"""
+
+
+def test_datagrams_are_cut_as_by_the_kernel(kernel):
+    same(kernel, DATAGRAMS)
+    same(kernel, DATAGRAMS, ports=STANDARD)
+
+
+def test_datagrams_longer_than_the_mtu_are_refused():
+    """The kernel takes them and sends none of the pieces that are too long."""
+    out = on_ports(DATAGRAMS.split("for n, size")[0] + "large(*udp4_frame(payload(3000)), 2000)\n", STANDARD)
+    assert out.split() == ["5", "2000", "3042", "EMSGSIZE", "0", "0"]
+
+
 def test_checksums_are_completed_as_by_the_kernel(kernel):
     same(kernel, CHECKSUMS)
     same(kernel, CHECKSUMS, ports=STANDARD)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Reading the header of an unfinished frame, completing checksums, cutting TCP segments.
+ * Reading the header of an unfinished frame, completing checksums, cutting TCP segments and UDP datagrams.
  *
  * Of a segment's headers the IP lengths, IPv4's identification (one more each) and header checksum, TCP's sequence number and
  * checksum are its own; FIN and PSH stand in the last one only, CWR in the first (RFC 3168, section 6.1.2); everything else is copied.
- * The TCP checksum is computed from the addresses: senders do not agree on whether the sum of the pseudo header in a large frame
- * counts its length.
+ * The checksum is computed from the addresses: senders do not agree on whether the sum of the pseudo header in a large frame
+ * counts its length. UDP's own are its length and checksum.
  */
 #include "net/vnet.h"
 
@@ -22,6 +22,11 @@
 #define IPV6_BYTES 40
 #define TCP_BYTES 20
 #define TCP_CSUM_AT 16
+#define UDP_BYTES 8
+#define UDP_LENGTH_AT 4
+#define UDP_CSUM_AT 6
+/* The most datagrams that the kernel makes of one. */
+#define UDP_SEGMENTS_MAX 128
 #define TCP_FLAGS_AT 13
 #define TCP_FIN 0x01
 #define TCP_PSH 0x08
@@ -76,8 +81,8 @@ static uint16_t find_ip(const uint8_t *front, uint32_t n, struct pd_vnet_cut *cu
 	return 0;
 }
 
-/* The TCP header behind an IPv4 header, in cut->tcp. Returns 0 or -EINVAL. */
-static int find_tcp4(const uint8_t *front, uint32_t n, struct pd_vnet_cut *cut)
+/* The header of `proto` behind an IPv4 header, in cut->l4. Returns 0 or -EINVAL. */
+static int find_l4_v4(const uint8_t *front, uint32_t n, uint8_t proto, struct pd_vnet_cut *cut)
 {
 	const uint8_t *ip = front + cut->ip;
 	uint32_t bytes;
@@ -86,17 +91,17 @@ static int find_tcp4(const uint8_t *front, uint32_t n, struct pd_vnet_cut *cut)
 		return -EINVAL;
 	bytes = 4 * (ip[0] & 15u);
 	/* No fragment: neither an offset nor more to come. */
-	if (bytes < IPV4_BYTES || ip[9] != IPPROTO_TCP || load16(ip + 6) & 0x3fff)
+	if (bytes < IPV4_BYTES || ip[9] != proto || load16(ip + 6) & 0x3fff)
 		return -EINVAL;
-	cut->tcp = cut->ip + bytes;
+	cut->l4 = cut->ip + bytes;
 	return 0;
 }
 
 /*
- * The TCP header behind an IPv6 header and those options that each segment repeats. Returns 0 or -EINVAL: also with a routing header, which hides the
+ * The header of `proto` behind an IPv6 header and those options that each segment repeats. Returns 0 or -EINVAL: also with a routing header, which hides the
  * address that the checksum is about.
  */
-static int find_tcp6(const uint8_t *front, uint32_t n, struct pd_vnet_cut *cut)
+static int find_l4_v6(const uint8_t *front, uint32_t n, uint8_t proto, struct pd_vnet_cut *cut)
 {
 	const uint8_t *ip = front + cut->ip;
 	uint32_t at = cut->ip + IPV6_BYTES;
@@ -104,14 +109,20 @@ static int find_tcp6(const uint8_t *front, uint32_t n, struct pd_vnet_cut *cut)
 
 	if (at > n || ip[0] >> 4 != 6)
 		return -EINVAL;
-	for (next = ip[6]; next != IPPROTO_TCP; at += 8 + 8u * front[at + 1]) {
+	for (next = ip[6]; next != proto; at += 8 + 8u * front[at + 1]) {
 		if ((next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS) || at + 8 > n)
 			return -EINVAL;
 		next = front[at];
 	}
-	cut->tcp = at;
+	cut->l4 = at;
 	cut->ipv6 = true;
 	return 0;
+}
+
+/* Where in the transport's header its checksum stands. */
+static uint32_t csum_at(const struct pd_vnet_cut *cut)
+{
+	return cut->udp ? UDP_CSUM_AT : TCP_CSUM_AT;
 }
 
 /* Find out how to cut a frame of `total` bytes, `n` of which stand at `front`. Returns 0 or -EINVAL. */
@@ -119,27 +130,32 @@ static int find_cut(const struct virtio_net_hdr *h, const uint8_t *front, uint32
 		    uint32_t total, struct pd_vnet_cut *cut)
 {
 	unsigned type = h->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
+	bool udp = h->gso_type == VIRTIO_NET_HDR_GSO_UDP_L4;
+	uint8_t proto = udp ? IPPROTO_UDP : IPPROTO_TCP;
+	uint32_t least = udp ? UDP_BYTES : TCP_BYTES;
 	uint16_t ether_type = find_ip(front, n, cut);
 	int err = -EINVAL;
 
 	cut->ipv6 = false;
-	if (type == VIRTIO_NET_HDR_GSO_TCPV4 && ether_type == ETH_P_IP)
-		err = find_tcp4(front, n, cut);
-	else if (type == VIRTIO_NET_HDR_GSO_TCPV6 && ether_type == ETH_P_IPV6)
-		err = find_tcp6(front, n, cut);
-	if (err || cut->tcp + TCP_BYTES > n)
+	cut->udp = udp;
+	if ((udp || type == VIRTIO_NET_HDR_GSO_TCPV4) && ether_type == ETH_P_IP)
+		err = find_l4_v4(front, n, proto, cut);
+	else if ((udp || type == VIRTIO_NET_HDR_GSO_TCPV6) && ether_type == ETH_P_IPV6)
+		err = find_l4_v6(front, n, proto, cut);
+	if (err || cut->l4 + least > n)
 		return -EINVAL;
-	cut->headers = cut->tcp + 4 * (front[cut->tcp + 12] >> 4);
-	if (cut->headers < cut->tcp + TCP_BYTES || cut->headers > n || !h->gso_size ||
+	cut->headers = cut->l4 + (udp ? UDP_BYTES : 4u * (front[cut->l4 + 12] >> 4));
+	if (cut->headers < cut->l4 + least || cut->headers > n || !h->gso_size ||
 	    h->gso_size == GSO_BY_FRAGS)
 		return -EINVAL;
-	if (h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM &&
-	    (h->csum_start != cut->tcp || h->csum_offset != TCP_CSUM_AT))
+	if (h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM
+		    ? h->csum_start != cut->l4 || h->csum_offset != csum_at(cut)
+		    : udp) /* the kernel wants it open */
 		return -EINVAL;
 	cut->payload = total - cut->headers;
 	cut->mss = h->gso_size;
 	cut->segments = (cut->payload + cut->mss - 1) / cut->mss;
-	return 0;
+	return udp && cut->segments > UDP_SEGMENTS_MAX ? -EINVAL : 0;
 }
 
 int pd_vnet_read(struct virtio_net_hdr *h, const uint8_t *front, uint32_t total,
@@ -170,7 +186,7 @@ int pd_vnet_cut_limit(struct pd_vnet_cut *cut, uint32_t octets)
 {
 	uint32_t own = cut->headers - cut->ip;
 
-	if (octets <= own)
+	if (octets <= own || (cut->udp && cut->mss > octets - own))
 		return -EINVAL;
 	cut->mss = pd_min(cut->mss, octets - own);
 	cut->segments = (cut->payload + cut->mss - 1) / cut->mss;
@@ -193,13 +209,13 @@ void pd_vnet_complete(uint8_t *frame, uint32_t len, const struct virtio_net_hdr 
 	store_sum(frame + at, finish(pd_csum_add(0, frame + start, len - start)));
 }
 
-/* The sum of a pseudo header (RFC 9293, section 3.1; RFC 8200, section 8.1) for `len` octets of TCP. */
+/* The sum of a pseudo header (RFC 9293, section 3.1; RFC 8200, section 8.1) for `len` octets of TCP or UDP. */
 static uint64_t pseudo_sum(const struct pd_vnet_cut *cut, const uint8_t *ip, uint32_t len)
 {
 	uint8_t rest[8] = {0};
 
 	store32(rest, len);
-	rest[7] = IPPROTO_TCP;
+	rest[7] = cut->udp ? IPPROTO_UDP : IPPROTO_TCP;
 	return pd_csum_add(cut->ipv6 ? pd_csum_add(0, ip + 8, 32) : pd_csum_add(0, ip + 12, 8),
 			   rest, sizeof(rest));
 }
@@ -207,29 +223,34 @@ static uint64_t pseudo_sum(const struct pd_vnet_cut *cut, const uint8_t *ip, uin
 void pd_vnet_segment(const struct pd_vnet_cut *cut, const uint8_t *frame, uint32_t i, uint8_t *out,
 		     uint32_t *at, uint32_t *len)
 {
-	uint8_t *ip = out + cut->ip, *tcp = out + cut->tcp;
-	uint32_t skip = i * cut->mss, tcp_bytes;
+	uint8_t *ip = out + cut->ip, *l4 = out + cut->l4;
+	uint32_t skip = i * cut->mss, l4_bytes;
 	uint64_t sum;
 
 	pd_assert(i < cut->segments);
 	*at = cut->headers + skip;
 	*len = pd_min(cut->mss, cut->payload - skip);
 	memcpy(out, frame, cut->headers);
-	tcp_bytes = cut->headers - cut->tcp + *len;
+	l4_bytes = cut->headers - cut->l4 + *len;
 	if (cut->ipv6) {
-		store16(ip + 4, cut->tcp - cut->ip - IPV6_BYTES + tcp_bytes);
+		store16(ip + 4, cut->l4 - cut->ip - IPV6_BYTES + l4_bytes);
 	} else {
-		store16(ip + 2, cut->tcp - cut->ip + tcp_bytes);
+		store16(ip + 2, cut->l4 - cut->ip + l4_bytes);
 		store16(ip + 4, load16(ip + 4) + i);
 		store16(ip + 10, 0);
-		store_sum(ip + 10, (uint16_t)~pd_csum_fold(pd_csum_add(0, ip, cut->tcp - cut->ip)));
+		store_sum(ip + 10, (uint16_t)~pd_csum_fold(pd_csum_add(0, ip, cut->l4 - cut->ip)));
 	}
-	store32(tcp + 4, load32(tcp + 4) + skip);
-	if (i)
-		tcp[TCP_FLAGS_AT] &= (uint8_t)~TCP_CWR;
-	if (i + 1 < cut->segments)
-		tcp[TCP_FLAGS_AT] &= (uint8_t) ~(TCP_FIN | TCP_PSH);
-	store16(tcp + TCP_CSUM_AT, 0);
-	sum = pd_csum_add(pseudo_sum(cut, ip, tcp_bytes), tcp, cut->headers - cut->tcp);
-	store_sum(tcp + TCP_CSUM_AT, (uint16_t)~pd_csum_fold(pd_csum_add(sum, frame + *at, *len)));
+	if (cut->udp) {
+		store16(l4 + UDP_LENGTH_AT, l4_bytes);
+	} else {
+		store32(l4 + 4, load32(l4 + 4) + skip);
+		if (i)
+			l4[TCP_FLAGS_AT] &= (uint8_t)~TCP_CWR;
+		if (i + 1 < cut->segments)
+			l4[TCP_FLAGS_AT] &= (uint8_t) ~(TCP_FIN | TCP_PSH);
+	}
+	store16(l4 + csum_at(cut), 0);
+	sum = pd_csum_add(pseudo_sum(cut, ip, l4_bytes), l4, cut->headers - cut->l4);
+	sum = pd_csum_add(sum, frame + *at, *len);
+	store_sum(l4 + csum_at(cut), cut->udp ? finish(sum) : (uint16_t)~pd_csum_fold(sum));
 }

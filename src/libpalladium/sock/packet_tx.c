@@ -259,7 +259,7 @@ static PD_NOINLINE int pd_tx_head_front(struct pd_tx_run *run, const struct msgh
 
 /*
  * What the virtio-net header of a message, which stands in b->vnet, asks for the frame at `b`. Returns 0, or -EINVAL where the kernel's
- * packet sockets say so: a header that points past the frame, a type that is not known (or is none of TCP, here), a size of 0.
+ * packet sockets say so: a header that points past the frame, a type that is not known (or is UDP fragmentation, here), a size of 0.
  */
 static int pd_tx_vnet(struct pd_tx_run *run, struct pd_buffer *b)
 {

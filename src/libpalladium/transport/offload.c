@@ -178,14 +178,14 @@ unsigned pd_offload_want(const struct pd_offload *o, unsigned n)
 	return o->cutting ? 1 : n;
 }
 
-/* What pd_offload_read says of the frame, but that a long one has to be one that is cut. */
+/* What pd_offload_read says of the frame, but that a long one has to be one that is cut, and no ring has agreed to UDP that is. */
 static int examine(struct pd_buffer *b)
 {
 	struct pd_vnet_cut cut;
 	int task = PD_VNET_NOTHING;
 
 	if (b->flags & PD_BUFFER_VNET)
-		task = pd_offload_read(b, &cut);
+		task = b->vnet[1] == VIRTIO_NET_HDR_GSO_UDP_L4 ? -EINVAL : pd_offload_read(b, &cut);
 	return task != PD_VNET_CUT && b->total_len > PD_FRAME_MAX_BYTES ? -EINVAL : task;
 }
 
@@ -291,7 +291,8 @@ static unsigned asks(const struct pd_buffer *b)
 
 	if (type == VIRTIO_NET_HDR_GSO_NONE)
 		return asked;
-	if (!asked) /* large frames have open checksums on a ring */
+	if (!asked ||
+	    type == VIRTIO_NET_HDR_GSO_UDP_L4) /* large frames have open checksums on a ring, and are TCP */
 		return UINT8_MAX;
 	asked |= (type & ~VIRTIO_NET_HDR_GSO_ECN) == VIRTIO_NET_HDR_GSO_TCPV4 ? PD_OFFLOAD_TSO4
 									      : PD_OFFLOAD_TSO6;

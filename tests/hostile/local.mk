@@ -5,7 +5,7 @@ HOSTILE_TESTS = tests/hostile/test_messages.py tests/hostile/test_rings.py tests
 	tests/hostile/test_fuzz.py tests/hostile/test_packed.py tests/hostile/test_stale.py tests/hostile/test_access.py \
 	tests/hostile/test_iotlb.py tests/hostile/test_state.py
 HOSTILE_TESTS += tests/hostile/test_dirty.py
-HOSTILE_TESTS += tests/hostile/test_inflight.py
+HOSTILE_TESTS += tests/hostile/test_inflight.py tests/hostile/test_kept.py
 HOSTILE_TESTS += tests/hostile/test_sigbus.py
 HOSTILE_TESTS += tests/hostile/test_translations.py
 TESTS += $(HOSTILE_TESTS)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The memory in which a back-end keeps what it has in flight, read and written by hand from the text of
-the vhost-user specification ("Inflight I/O tracking"), and a front-end that keeps it.
+the vhost-user specification ("Inflight I/O tracking"), and a front-end
+and a back-end that use it.
 
 A Kept is the whole of it, Kept.queue(i) the region of one ring: split or packed. in_flight() does what the
 text tells the next back-end to do and gives what that would take first.
@@ -9,10 +10,11 @@ import mmap
 import os
 import struct
 
+from .backend import BackEnd
 from .frontend import FrontEnd
 from .packedring import AVAIL, USED
 from .peer import QEMU_PROTOCOL
-from .wire import P, Req
+from .wire import REPLY, VERSION, F, P, Req
 
 DESCRIPTION = struct.Struct("<QQHHI")  # memory size, offset, rings, descriptors, padding
 
@@ -174,6 +176,48 @@ class Keeper(FrontEnd):
         if not self.kept:
             self.kept = self.ask(len(self.queues), self.ring)
         self.give()
+
+    def close(self):
+        """Everything is closed."""
+        super().close()
+        if self.kept:
+            self.kept.close()
+            self.kept = None
+
+
+class Noter(BackEnd):
+    """A back-end that takes part: it makes the memory when it is asked, and goes by what is given to it. asked, given: how often that was;
+    note(head) and strike(head) keep it up on split ring 1."""
+
+    def __init__(self, path, protocol=P.MQ | P.REPLY_ACK | P.STATUS | P.INFLIGHT, **how):
+        super().__init__(path, protocol=protocol, **how)
+        self.kept, self.asked, self.given, self.counter = None, [], [], 0
+
+    def _on_get_inflight_fd(self, msg):
+        _, _, queues, size, _ = DESCRIPTION.unpack(msg.payload)
+        self.asked.append((queues, size))
+        made = Kept.make(queues, size, bool(self.features & F.RING_PACKED))
+        self.channel.send(Req.GET_INFLIGHT_FD, made.description(), [made.fd], flags=VERSION | REPLY)
+        made.close()
+
+    def _on_set_inflight_fd(self, msg):
+        if self.kept:
+            self.kept.close()
+        self.kept = Kept(msg.fds[0], *DESCRIPTION.unpack(msg.payload)[:4])
+        self.given.append((os.fstat(self.kept.fd).st_ino, *DESCRIPTION.unpack(msg.payload)[2:4]))
+
+    def note(self, head):
+        """It is in flight from now on."""
+        region = self.kept.queue(1)
+        region.version, region.desc_num = 1, self.kept.queue_size
+        region.set(head, 1, 0, self.counter)
+        self.counter += 1
+
+    def strike(self, head):
+        """It was given back."""
+        region = self.kept.queue(1)
+        region.set(head, 0, 0, 0)
+        region.used_idx = self.queue(1).ring.used_idx
 
     def close(self):
         """Everything is closed."""

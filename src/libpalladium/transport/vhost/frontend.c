@@ -14,6 +14,10 @@
  * and one that was used is never shown twice. Only if the peer left a ring broken, or negotiated
  * features say otherwise, everything begins anew in a new file, which the old peer does not have.
  *
+ * Memory in which back-ends note what they have taken (INFLIGHT_SHMFD) is asked of the first that offers it and given to each after
+ * it, as long as the rings stay. What is made available again begins with what a dead back-end had in flight, in the
+ * same order, so a next one that goes by the notes takes the same frames as one that knows of none.
+ *
  * A peer that takes the connection and does not answer, or does not read, is given up after ten
  * seconds, so that one that works is tried (connecting) or let in (listening).
  */
@@ -33,8 +37,9 @@
 #include "transport/vhost/frontend_channel.h"
 
 /* What we make use of; the rest of what a peer offers is left alone. */
-#define PROTOCOL_FEATURES \
-	(PD_BIT(PD_VHOST_PF_MQ) | PD_BIT(PD_VHOST_PF_REPLY_ACK) | PD_BIT(PD_VHOST_PF_STATUS))
+#define PROTOCOL_FEATURES                                         \
+	(PD_BIT(PD_VHOST_PF_MQ) | PD_BIT(PD_VHOST_PF_REPLY_ACK) | \
+	 PD_BIT(PD_VHOST_PF_INFLIGHT_SHMFD) | PD_BIT(PD_VHOST_PF_STATUS))
 #define FEATURES                                                         \
 	(PD_BIT(VIRTIO_F_ANY_LAYOUT) | PD_BIT(VIRTIO_RING_F_EVENT_IDX) | \
 	 PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES) | PD_BIT(VIRTIO_F_VERSION_1))
@@ -68,6 +73,14 @@ static uint32_t buffer_bytes(const struct pd_port_config *config)
 	return ((pd_max(bytes, 2048u) + PD_CACHE_LINE - 1) | PD_CACHE_LINE) & ~(PD_CACHE_LINE - 1u);
 }
 
+/* Give up the notes that back-ends kept: they are of rings that are no more, or were not kept up. */
+static void kept_forget(struct pd_vhost_frontend *fe)
+{
+	if (fe->kept_fd >= 0)
+		pd_sys_close(fe->kept_fd);
+	fe->kept_fd = -1;
+}
+
 /* New memory for all rings; none of them is up. Returns 0 or -errno (then the old one is gone). */
 static int area_renew(struct pd_vhost_frontend *fe)
 {
@@ -76,6 +89,7 @@ static int area_renew(struct pd_vhost_frontend *fe)
 	uint64_t each = (pd_vq_driver_area_bytes(config->ring, buf_bytes) + 4095) & ~4095ull;
 	int err;
 
+	kept_forget(fe);
 	pd_vhost_area_free(&fe->area);
 	err = pd_vhost_area_make(&fe->area, 2 * fe->role.n_lanes * each);
 	if (err)
@@ -172,6 +186,8 @@ static const char *rings_up(struct pd_vhost_frontend *fe)
 		return why;
 	pd_progress_timer_cancel(&fe->handshake);
 	pd_vhost_frontend_channel_sent(fe);
+	if (!fe->kept_given)
+		kept_forget(fe);
 	fe->role.up(&fe->role);
 	return NULL;
 }
@@ -188,7 +204,7 @@ struct outgoing {
 /* Fill in the payload of a row for ring `i` (0 for rows without one). */
 typedef void fill_fn(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out);
 /* Take in the answer to a row. Returns NULL or why the connection must end. */
-typedef const char *answer_fn(struct pd_vhost_frontend *fe, uint64_t value);
+typedef const char *answer_fn(struct pd_vhost_frontend *fe, struct pd_vhost_msg *msg);
 
 static void fill_features(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
 {
@@ -224,6 +240,19 @@ static void fill_memory(struct pd_vhost_frontend *fe, unsigned i, struct outgoin
 		.uaddr = PD_VHOST_AREA_ADDR,
 	};
 	out->fds[out->n_fds++] = fe->area.fd;
+}
+
+static void fill_kept_size(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->payload->inflight.num_queues = (uint16_t)(2 * fe->n_lanes);
+	out->payload->inflight.queue_size = (uint16_t)fe->ring[0].layout.size;
+}
+
+static void fill_kept(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->payload->inflight = fe->kept;
+	out->fds[out->n_fds++] = fe->kept_fd;
+	fe->kept_given = true;
 }
 
 static void fill_num(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
@@ -310,9 +339,9 @@ static uint64_t choose_features(const struct pd_port_config *config, uint64_t of
 }
 
 /* The peer's features: choose from them. */
-static const char *answer_features(struct pd_vhost_frontend *fe, uint64_t value)
+static const char *answer_features(struct pd_vhost_frontend *fe, struct pd_vhost_msg *msg)
 {
-	uint64_t features = choose_features(fe->role.config, value);
+	uint64_t value = msg->payload.u64, features = choose_features(fe->role.config, value);
 	const char *why = pd_vhost_format_check(fe->role.config, features);
 
 	fe->offered = value;
@@ -338,15 +367,15 @@ static const char *answer_features(struct pd_vhost_frontend *fe, uint64_t value)
 	return NULL;
 }
 
-static const char *answer_protocol_features(struct pd_vhost_frontend *fe, uint64_t value)
+static const char *answer_protocol_features(struct pd_vhost_frontend *fe, struct pd_vhost_msg *msg)
 {
 	const uint64_t iommu = PD_BIT(VIRTIO_F_ACCESS_PLATFORM);
 	int err = 0;
 
-	fe->protocol_features = value & PROTOCOL_FEATURES;
+	fe->protocol_features = msg->payload.u64 & PROTOCOL_FEATURES;
 	if (!(fe->features & iommu))
 		return NULL;
-	if (value & PD_BIT(PD_VHOST_PF_BACKEND_REQ))
+	if (msg->payload.u64 & PD_BIT(PD_VHOST_PF_BACKEND_REQ))
 		err = pd_vhost_frontend_channel_open(fe);
 	if (err)
 		return pd_vhost_reason(&fe->role, "no channel for the back-end's requests: %s",
@@ -361,8 +390,10 @@ static const char *answer_protocol_features(struct pd_vhost_frontend *fe, uint64
 	return NULL;
 }
 
-static const char *answer_queue_num(struct pd_vhost_frontend *fe, uint64_t value)
+static const char *answer_queue_num(struct pd_vhost_frontend *fe, struct pd_vhost_msg *msg)
 {
+	uint64_t value = msg->payload.u64;
+
 	if (!value)
 		return "the peer has no queues";
 	if (value < fe->role.n_lanes)
@@ -372,14 +403,36 @@ static const char *answer_queue_num(struct pd_vhost_frontend *fe, uint64_t value
 	return NULL;
 }
 
+/* The peer's memory for its notes, which are between back-ends; one that has none after all is served without. */
+static const char *answer_kept(struct pd_vhost_frontend *fe, struct pd_vhost_msg *msg)
+{
+	const struct pd_vhost_inflight_desc *kept = &msg->payload.inflight;
+
+	if (!msg->n_fds || !kept->mmap_size)
+		return NULL;
+	if (kept->num_queues < 2 * fe->n_lanes || kept->queue_size < fe->ring[0].layout.size)
+		return "the peer's in-flight region is for other rings than ours";
+	fe->kept = *kept;
+	fe->kept_fd = pd_vhost_msg_take_fd(msg);
+	return NULL;
+}
+
 /* The peer answers, so it has taken in everything: go. */
-static const char *answer_ready(struct pd_vhost_frontend *fe, uint64_t value)
+static const char *answer_ready(struct pd_vhost_frontend *fe, struct pd_vhost_msg *msg)
 {
 	return rings_up(fe);
 }
 
 /* What a row needs of the peer. */
-enum need { NEED_NONE, NEED_PROTOCOL, NEED_MQ, NEED_BACKEND_REQ, NEED_STATUS };
+enum need {
+	NEED_NONE,
+	NEED_PROTOCOL,
+	NEED_MQ,
+	NEED_BACKEND_REQ,
+	NEED_INFLIGHT, /* and that we keep nothing yet */
+	NEED_KEPT,     /* and that we do */
+	NEED_STATUS,
+};
 
 /*
  * The order is that of QEMU and DPDK, but kicks come last: a kick starts the ring, and a ring that is
@@ -401,6 +454,8 @@ static const struct {
 	{PD_VHOST_SET_FEATURES, NEED_NONE, false, fill_features, NULL},
 	{PD_VHOST_SET_STATUS, NEED_STATUS, false, fill_features_ok, NULL},
 	{PD_VHOST_SET_MEM_TABLE, NEED_NONE, false, fill_memory, NULL},
+	{PD_VHOST_GET_INFLIGHT_FD, NEED_INFLIGHT, false, fill_kept_size, answer_kept},
+	{PD_VHOST_SET_INFLIGHT_FD, NEED_KEPT, false, fill_kept, NULL},
 	{PD_VHOST_SET_VRING_NUM, NEED_NONE, true, fill_num, NULL},
 	{PD_VHOST_SET_VRING_BASE, NEED_NONE, true, fill_base, NULL},
 	{PD_VHOST_SET_VRING_ADDR, NEED_NONE, true, fill_addr, NULL},
@@ -421,6 +476,10 @@ static bool step_wanted(const struct pd_vhost_frontend *fe, unsigned step)
 		return fe->protocol_features & PD_BIT(PD_VHOST_PF_MQ);
 	case NEED_BACKEND_REQ:
 		return fe->protocol_features & PD_BIT(PD_VHOST_PF_BACKEND_REQ);
+	case NEED_INFLIGHT:
+	case NEED_KEPT:
+		return fe->protocol_features & PD_BIT(PD_VHOST_PF_INFLIGHT_SHMFD) &&
+		       (fe->kept_fd >= 0) == (steps[step].need == NEED_KEPT);
 	case NEED_STATUS:
 		return fe->protocol_features & PD_BIT(PD_VHOST_PF_STATUS);
 	default:
@@ -435,6 +494,7 @@ static const char *step_send(struct pd_vhost_frontend *fe, unsigned step, unsign
 		[PD_VHOST_SIZE_U64] = sizeof(uint64_t),
 		[PD_VHOST_SIZE_STATE] = sizeof(struct pd_vhost_vring_state),
 		[PD_VHOST_SIZE_ADDR] = sizeof(struct pd_vhost_vring_addr),
+		[PD_VHOST_SIZE_KEPT] = sizeof(struct pd_vhost_inflight_desc),
 		[PD_VHOST_SIZE_MEMORY] = offsetof(struct pd_vhost_memory, regions[1]),
 	};
 	const struct pd_vhost_kind *kind = &pd_vhost_kinds[steps[step].request];
@@ -519,7 +579,7 @@ static const char *frontend_message(struct pd_vhost_conn *conn, struct pd_vhost_
 	if (ack && msg->payload.u64)
 		return pd_vhost_reason(&fe->role, "%s: the peer refused it", name);
 	if (!ack)
-		why = steps[fe->step++].answer(fe, msg->payload.u64);
+		why = steps[fe->step++].answer(fe, msg);
 	return why ? why : steps_run(fe);
 }
 
@@ -533,6 +593,9 @@ static void frontend_lost(struct pd_vhost_frontend *fe, const char *reason, bool
 {
 	pd_progress_timer_cancel(&fe->handshake);
 	pd_vhost_frontend_channel_close(fe);
+	/* Perhaps it went because of what is in it; our rings say enough without. */
+	if (fe->kept_given && !fe->ring[0].up)
+		kept_forget(fe);
 	rings_down(fe);
 	fe->role.lost(&fe->role, reason, fault);
 }
@@ -608,7 +671,7 @@ static int frontend_init(struct pd_vhost_role_base *role)
 	pd_vhost_frontend_channel_init(fe);
 	pd_list_init(&fe->handshake.node);
 	fe->handshake.fn = frontend_late;
-	fe->area.fd = -1;
+	fe->area.fd = fe->kept_fd = -1;
 	for (unsigned i = 0; i < PD_ARRAY_SIZE(fe->ring); i++)
 		fe->ring[i].kick_fd = fe->ring[i].call_fd = -1;
 	return area_renew(fe);
@@ -621,6 +684,7 @@ static int frontend_connected(struct pd_vhost_role_base *role, int fd)
 	int err;
 
 	fe->protocol_features = 0;
+	fe->kept_given = false;
 	fe->offered = 0;
 	fe->n_lanes = role->n_lanes;
 	fe->step = fe->at_ring = fe->awaited = 0;
@@ -694,6 +758,7 @@ static void frontend_fini(struct pd_vhost_role_base *role, bool abandon)
 	pd_vhost_frontend_channel_close(fe);
 	rings_down(fe);
 	eventfds_close(fe);
+	kept_forget(fe);
 	pd_vhost_area_free(&fe->area);
 }
 

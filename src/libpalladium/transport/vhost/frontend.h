@@ -27,6 +27,10 @@ struct pd_vhost_frontend {
 	struct pd_vhost_conn channel; /* for the peer's own requests; may be closed */
 	int channel_fd;               /* its other end until the peer has it, or -1 */
 	struct pd_vhost_area area;
+	/* What back-ends keep of their work, from the first to the last on these rings; -1: nothing. */
+	int kept_fd;
+	struct pd_vhost_inflight_desc kept;
+	bool kept_given; /* on this connection */
 	struct pd_vhost_own_ring ring[2 * PD_QUEUES_MAX];
 	/* What the peer said. */
 	uint64_t offered, features, protocol_features;

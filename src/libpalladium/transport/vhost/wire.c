@@ -191,9 +191,11 @@ const char *pd_vhost_check_reply(const struct pd_vhost_msg *msg, uint32_t reques
 
 	if (msg->hdr.request != request)
 		return "reply to another request";
-	if (msg->n_fds)
+	/* Of a kind of its own is that of GET_INFLIGHT_FD alone, of those requests that we send. */
+	if (msg->n_fds > (kind->answer == PD_VHOST_ANSWER_OWN))
 		return "file descriptors on a reply";
-	/* A reply of a kind of its own never comes: we do not send such requests. */
+	if (kind->answer == PD_VHOST_ANSWER_OWN)
+		return size_ok(msg, kind->size) ? NULL : "reply of a wrong size";
 	if (msg->hdr.size != size_fixed(kind->answer == PD_VHOST_ANSWER_STATE ? PD_VHOST_SIZE_STATE
 									      : PD_VHOST_SIZE_U64))
 		return "reply of a wrong size";

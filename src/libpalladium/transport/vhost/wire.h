@@ -281,7 +281,7 @@ const char *pd_vhost_backend_request_name(uint32_t request);
 /* Look at a whole request of the back-end's. Returns NULL, or a few words about what is wrong with it. */
 const char *pd_vhost_check_backend_request(const struct pd_vhost_msg *msg);
 
-/* Look at a whole reply to `request`. `ack`: need_reply was set. Returns NULL or what is wrong. */
+/* Look at a whole reply to `request`, one that we send. `ack`: need_reply was set. Returns NULL or what is wrong. */
 const char *pd_vhost_check_reply(const struct pd_vhost_msg *msg, uint32_t request);
 
 /* Close the descriptors that `msg` still holds. */

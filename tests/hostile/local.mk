@@ -5,17 +5,18 @@ HOSTILE_TESTS = tests/hostile/test_messages.py tests/hostile/test_rings.py tests
 	tests/hostile/test_fuzz.py tests/hostile/test_packed.py tests/hostile/test_stale.py tests/hostile/test_access.py \
 	tests/hostile/test_iotlb.py tests/hostile/test_state.py
 HOSTILE_TESTS += tests/hostile/test_dirty.py
-HOSTILE_TESTS += tests/hostile/test_inflight.py tests/hostile/test_kept.py
+HOSTILE_TESTS += tests/hostile/test_inflight.py tests/hostile/test_kept.py tests/hostile/test_killed.py
 HOSTILE_TESTS += tests/hostile/test_sigbus.py
 HOSTILE_TESTS += tests/hostile/test_translations.py
 TESTS += $(HOSTILE_TESTS)
 EXTRA_DIST += $(HOSTILE_TESTS) tests/hostile/__init__.py tests/hostile/victim.py
 
-# Peers killed a thousand times in each of five ways, and every attack a thousand times: about seven minutes. SOAK_CYCLES: how often.
+# Peers killed a thousand times in each of six ways, our own programs in each of ten, and every attack a thousand times: more than half
+# an hour. SOAK_CYCLES: how often.
 SOAK_CYCLES = 1000
 PD_PYTEST = PD_BUILD=$(abs_builddir) PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -p no:cacheprovider -v -x
 soak: all
-	PD_CYCLES=$(SOAK_CYCLES) $(PD_PYTEST) -s $(srcdir)/tests/hostile/test_kill.py $(srcdir)/tests/hostile/test_again.py
+	PD_CYCLES=$(SOAK_CYCLES) $(PD_PYTEST) -s $(srcdir)/tests/hostile/test_kill.py $(srcdir)/tests/hostile/test_killed.py $(srcdir)/tests/hostile/test_again.py
 .PHONY: soak
 
 # Meets memory that is gone in all the states that a thread can be in.

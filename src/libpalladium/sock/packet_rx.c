@@ -23,10 +23,10 @@
 #define PD_STATUS_GSO_TCP (1u << 8)
 /* Internal: leave out lanes that another thread is at. It will look again. */
 #define PD_RX_TRY (1 << 30)
-/* Internal: the caller waits. With one lane to look at, look there for a while. */
+/* Internal: the caller spins, and has one port to look at. If that has one lane, look there for a while. */
 #define PD_RX_SPIN (1 << 29)
-/* How many looks that is: well under a microsecond, and so within the shortest of spins. */
-#define PD_RX_SPIN_LOOKS 48
+/* How many looks that is: about half a microsecond. */
+#define PD_RX_SPIN_LOOKS 16
 
 /* --- one frame into one message ----------------------------------------------------------- */
 
@@ -384,38 +384,19 @@ void pd_packet_note_end(struct pd_wait_set *ws, struct pd_port *port, struct pd_
 	ws->recheck |= end->starved;
 }
 
-/* Whether a receiver that waits may stay at one ring for a while: it has just one port, and spins without giving the core away. */
-static bool pd_packet_stays(const struct pd_packet *s)
-{
-	return pd_load_relaxed(&s->port) && pd_vars.rx_poll && !pd_wait_tuning.yield;
-}
-
 /*
  * Look at a ring until there is something in it, for a bounded time. What is between two looks is what a frame finds the receiver late by,
- * so it is the look alone, without a pause. It ends when another thread waits for the lock. Lane lock held.
+ * so it is the look alone. It ends when another thread waits for the lock. Lane lock held.
  */
-static PD_NOINLINE bool pd_packet_watch(const struct pd_packet *s, struct pd_lane *lane)
+static void pd_packet_watch(struct pd_lane *lane)
 {
 	struct pd_lane_side *side = &lane->side[PD_RX];
 
-	if (!pd_packet_stays(s))
-		return false;
-	for (unsigned i = 0; i < PD_RX_SPIN_LOOKS && !pd_lock_is_wanted(&side->lock); i++)
+	for (unsigned i = 0; i < PD_RX_SPIN_LOOKS && !pd_lock_is_wanted(&side->lock); i++) {
 		if (lane->ops->position(lane, PD_RX) != side->cursor)
-			return true;
-	return false;
-}
-
-/* What is at the head of a ring now, for `s`. Lane lock held, its side up. Returns messages filled; *end tells why no more. */
-static inline unsigned pd_packet_receive_here(struct pd_packet *s, struct pd_port *port,
-					      struct pd_lane *lane, struct mmsghdr *msgs,
-					      unsigned n, int flags, struct pd_packet_end *end)
-{
-	if (pd_packet_is_alone(s, port))
-		return pd_packet_receive_ring(s, port, lane, msgs, n, flags, &end->broken);
-	if (flags & MSG_PEEK)
-		return pd_packet_receive_shared(NULL, port, lane, NULL, 0, 0, end);
-	return pd_packet_receive_shared(s, port, lane, msgs, n, flags, end);
+			break;
+		pd_cpu_relax();
+	}
 }
 
 /*
@@ -439,10 +420,14 @@ static unsigned pd_packet_receive_lane(struct pd_packet *s, struct pd_port *port
 	pd_packet_end_begin(&end, port);
 	/* Frames that came into the queue since we looked there come first. */
 	if (pd_likely(side->up && pd_frame_queue_empty(&s->queue))) {
-		filled = pd_packet_receive_here(s, port, lane, msgs, n, flags, &end);
-		if (!filled && flags & PD_RX_SPIN && pd_frame_queue_empty(&s->queue) &&
-		    pd_packet_watch(s, lane))
-			filled = pd_packet_receive_here(s, port, lane, msgs, n, flags, &end);
+		if (flags & PD_RX_SPIN)
+			pd_packet_watch(lane);
+		if (pd_packet_is_alone(s, port))
+			filled = pd_packet_receive_ring(s, port, lane, msgs, n, flags, &end.broken);
+		else if (flags & MSG_PEEK)
+			pd_packet_receive_shared(NULL, port, lane, NULL, 0, 0, &end);
+		else
+			filled = pd_packet_receive_shared(s, port, lane, msgs, n, flags, &end);
 	}
 	if (!filled && ws)
 		pd_packet_note_end(ws, port, lane, &end);
@@ -571,14 +556,17 @@ static int64_t pd_packet_spin_setting(void)
 static PD_NOINLINE int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
 					      int flags, uint64_t deadline_ns, unsigned *sleeps)
 {
-	struct pd_spin_loop spin = {.spin = &s->receive_spin, .long_rounds = pd_packet_stays(s)};
+	/* Who yields at every look, or has several ports to look at, stays at none. */
+	const bool stay = pd_load_relaxed(&s->port) && !pd_wait_tuning.yield;
+	const int look = flags | PD_RX_TRY | (stay ? PD_RX_SPIN : 0);
+	struct pd_spin_loop spin = {.spin = &s->receive_spin, .long_rounds = stay};
 	int64_t setting = pd_packet_spin_setting();
 	struct pd_wait_set *ws;
 	unsigned filled;
 	int ret = 0;
 
 	while (pd_spin_more(&spin, setting, deadline_ns)) {
-		filled = pd_packet_try_receive(s, msgs, n, flags | PD_RX_TRY | PD_RX_SPIN, NULL);
+		filled = pd_packet_try_receive(s, msgs, n, look, NULL);
 		if (filled) {
 			pd_spin_end(&s->receive_spin, true);
 			return (int)filled;
@@ -698,9 +686,8 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
 	do {
 		/* Peeking shows the same frame every time, and a timeout of nothing ends with the first. */
 		unsigned most = flags & MSG_PEEK || end_ns == PD_WAIT_NOT ? 1 : n - done;
-		int spin = wait_ns && !done ? PD_RX_SPIN : 0;
 
-		ret = (int)pd_packet_try_receive(s, msgs + done, most, flags | spin, NULL);
+		ret = (int)pd_packet_try_receive(s, msgs + done, most, flags, NULL);
 		if (!ret)
 			ret = pd_packet_take_error(s);
 		if (!ret && wait_ns && !(done && flags & MSG_WAITFORONE))

@@ -63,7 +63,7 @@ class Victim(Echo):
 
     def settled(self, fds):
         """Wait until it has as many descriptors as before."""
-        until(lambda: self._fds() == fds, f"{fds} descriptors (there are {self._fds()})")
+        until(lambda: self._fds() == fds, f"{fds} descriptors (there were {self._fds()})")
 
 
 def serves(fe, first=0, count=20):

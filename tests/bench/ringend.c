@@ -6,9 +6,11 @@
  *   ringend PORT tx SIZE BATCH           send frames of SIZE bytes until SIGTERM
  *   ringend PORT rx SIZE BATCH SECONDS   receive for SECONDS from the first frame on, print the rate
  *   ringend PORT any SIZE BATCH SECONDS  the same where the sender is somebody else's
+ *   ringend PORT look SIZE BATCH SECONDS the same without the copy
  *
  * PORT is what PALLADIUM_PORTS would say of pd0. Each frame is copied out of the ring, as a program's receive would, and then checked: with rx every
- * byte of it and its place in the sequence; with any its length, and its first 42 bytes against those of the frame before it.
+ * byte of it and its place in the sequence; with any its length, and its first 42 bytes against those of the first frame.
+ * With look that is checked where the frame stands, which is what a driver does that has its buffers in the ring, as DPDK's.
  * The result is one line of JSON on standard output. Both ends poll.
  */
 #include <signal.h>
@@ -129,6 +131,7 @@ static void check_own(struct tally *t, const uint8_t *f, uint32_t len, uint32_t 
 	t->next = number + 1;
 	t->bad += len != size || memcmp(f, expected, HEADER_BYTES) ||
 		  memcmp(f + behind, expected + behind, size - behind);
+	t->frames++;
 }
 
 /* The same of somebody else's: the first frame says what the others look like. */
@@ -137,13 +140,20 @@ static void check_strangers(struct tally *t, const uint8_t *f, uint32_t len, uin
 	if (!t->frames)
 		memcpy(expected, f, STRANGER_BYTES);
 	t->bad += len != size || memcmp(f, expected, STRANGER_BYTES);
+	t->frames++;
 }
 
-/* One burst out of the ring into frames[]; the lengths go to `lens`. */
-static unsigned receive_burst(struct pd_lane *lane, uint32_t *lens, unsigned batch)
+/* How frames are received: the words of the command line. */
+enum how { HOW_RX, HOW_ANY, HOW_LOOK, HOWS };
+static const char *const how_names[HOWS] = {"rx", "any", "look"};
+
+/* One burst out of the ring, checked. Returns how many frames there were. */
+static unsigned receive_burst(struct pd_lane *lane, uint32_t size, unsigned batch, enum how how,
+			      struct tally *t)
 {
 	struct pd_lane_side *side = &lane->side[PD_RX];
 	struct pd_buffer *bufs[BATCH_MAX];
+	uint32_t lens[BATCH_MAX];
 	int n = 0;
 
 	pd_lock(&side->lock);
@@ -151,7 +161,9 @@ static unsigned receive_burst(struct pd_lane *lane, uint32_t *lens, unsigned bat
 		n = lane->ops->rx(lane, bufs, batch);
 	for (int i = 0; i < n; i++) {
 		lens[i] = bufs[i]->total_len;
-		if (pd_likely(bufs[i]->next == PD_BUFFER_NONE && lens[i] <= FRAME_MAX))
+		if (how == HOW_LOOK)
+			check_strangers(t, bufs[i]->data, lens[i], size);
+		else if (pd_likely(bufs[i]->next == PD_BUFFER_NONE && lens[i] <= FRAME_MAX))
 			memcpy(frames[i], bufs[i]->data, lens[i]);
 		else
 			pd_buffer_copy_out(bufs[i], 0, frames[i], FRAME_MAX);
@@ -159,28 +171,26 @@ static unsigned receive_burst(struct pd_lane *lane, uint32_t *lens, unsigned bat
 	if (n > 0)
 		lane->ops->rx_done(lane, (unsigned)n);
 	pd_unlock(&side->lock);
+	for (int i = 0; i < n && how != HOW_LOOK; i++) {
+		if (how == HOW_RX)
+			check_own(t, frames[i], lens[i], size);
+		else
+			check_strangers(t, frames[i], lens[i], size);
+	}
 	return n > 0 ? (unsigned)n : 0;
 }
 
 static int receive_frames(struct pd_lane *lane, uint32_t size, unsigned batch, double seconds,
-			  bool own)
+			  enum how how)
 {
 	const uint64_t most = (uint64_t)(seconds * 1e9);
 	uint64_t start = 0, now = 0, polls = 0;
-	uint32_t lens[BATCH_MAX];
 	struct tally t = {0};
 
 	make_frame(expected);
 	do {
-		unsigned n = receive_burst(lane, lens, batch);
+		unsigned n = receive_burst(lane, size, batch, how, &t);
 
-		for (unsigned i = 0; i < n; i++) {
-			if (own)
-				check_own(&t, frames[i], lens[i], size);
-			else
-				check_strangers(&t, frames[i], lens[i], size);
-			t.frames++;
-		}
 		if (!n)
 			pd_cpu_relax();
 		if (n && !start) {
@@ -204,10 +214,14 @@ int main(int argc, char **argv)
 	struct pd_lane *lane;
 	unsigned size, batch;
 	bool tx = argc == 5 && !strcmp(argv[2], "tx");
+	enum how how = HOW_RX;
 	int ret;
 
-	if (!tx && (argc != 6 || (strcmp(argv[2], "rx") && strcmp(argv[2], "any")))) {
-		fprintf(stderr, "usage: ringend PORT tx SIZE BATCH | rx|any SIZE BATCH SECONDS\n");
+	while (!tx && argc == 6 && how < HOWS && strcmp(argv[2], how_names[how]))
+		how++;
+	if (!tx && (argc != 6 || how == HOWS)) {
+		fprintf(stderr,
+			"usage: ringend PORT tx SIZE BATCH | rx|any|look SIZE BATCH SECONDS\n");
 		return 2;
 	}
 	size = (unsigned)strtoul(argv[3], NULL, 0);
@@ -223,7 +237,7 @@ int main(int argc, char **argv)
 	if (tx)
 		ret = send_frames(lane, size, batch);
 	else
-		ret = receive_frames(lane, size, batch, strtod(argv[5], NULL), argv[2][0] == 'r');
+		ret = receive_frames(lane, size, batch, strtod(argv[5], NULL), how);
 	pd_ports_close_all();
 	return ret;
 }

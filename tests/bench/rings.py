@@ -5,8 +5,9 @@
 Each row is a ring format, mergeable buffers or not, a frame size, a batch and a direction. In it compete, in turns: testpmd at
 both ends in the best of its settings, our back-end with testpmd's virtio-user, testpmd's vhost with our front-end, and our own
 two ends (tests/bench/ringend). The header is virtio-net's, since testpmd knows no other; sidecar rows have our own ends alone.
-Our ends copy each frame out of the ring; what comes from our own end is checked byte for byte, of testpmd's frames the
-length and the headers. testpmd checks nothing.
+Our ends copy each frame out of the ring, and into it; what comes from our own end is checked byte for byte, of testpmd's frames the
+length and the headers. testpmd checks nothing, and its driver has its buffers in the ring: it copies nothing in either direction. So
+where ours receives from testpmd there is a column more, in which the frames are checked where they stand.
 
     PD_BUILD=build tests/bench/rings.py [--rounds N] [--seconds S] [--format split|packed] [--size 64|1500]
                                         [--batch N] [--mergeable on|off] [--quick] [--json]
@@ -52,14 +53,14 @@ class Row:
         return {"mrg_rxbuf": self.mergeable, "packed": self.format == "packed"}
 
 
-def our_end(row, role, path, listen, seconds):
-    """Start one of our ends: a sender, or a receiver whose JSON is awaited."""
+def our_end(row, role, path, listen, seconds, how="any"):
+    """Start one of our ends: a sender, or a receiver (ringend says how) whose JSON is awaited."""
     sends = (role == "frontend") != row.to_driver
     text = (f"pd0=vhost-user:{path},mode={'listen' if listen else 'connect'},role={role},dialect={row.dialect},"
             f"ring={RING},format={row.format},mergeable={'on' if row.mergeable else 'off'}")
     argv = [build("tests/bench/ringend"), text, "tx", row.size, row.batch]
     if not sends:
-        argv[2:] = ["rx" if seconds[1] else "any", row.size, row.batch, seconds[0]]
+        argv[2:] = [how, row.size, row.batch, seconds]
     core = CORES[0] if role == "frontend" else CORES[1]
     p = Proc(argv, env={"PALLADIUM_TRACELEVEL": "error"}, wrap=["taskset", "-c", str(core)])
     p.expect("ready", 20)
@@ -105,7 +106,7 @@ def both_pmd(row, path, seconds, settings):
 
 def our_device(row, path, seconds):
     """Our back-end, testpmd's virtio-user."""
-    with our_end(row, "backend", path, True, (seconds, False)) as ours, \
+    with our_end(row, "backend", path, True, seconds) as ours, \
             pmd_driver(row, path) as driver:
         driver.wait_link()
         if row.to_driver:
@@ -115,9 +116,9 @@ def our_device(row, path, seconds):
         return our_rate(ours, seconds)
 
 
-def our_driver(row, path, seconds):
+def our_driver(row, path, seconds, how="any"):
     """testpmd's vhost, our front-end."""
-    with our_end(row, "frontend", path, True, (seconds, False)) as ours, \
+    with our_end(row, "frontend", path, True, seconds, how) as ours, \
             pmd_device(row, path, client=True) as device:
         device.wait_link()
         if row.to_driver:
@@ -129,8 +130,8 @@ def our_driver(row, path, seconds):
 
 def both_ours(row, path, seconds):
     """Our two ends."""
-    with our_end(row, "frontend", path, True, (seconds, True)) as front, \
-            our_end(row, "backend", path, False, (seconds, True)) as back:
+    with our_end(row, "frontend", path, True, seconds, "rx") as front, \
+            our_end(row, "backend", path, False, seconds, "rx") as back:
         return our_rate(front if row.to_driver else back, seconds)
 
 
@@ -161,12 +162,15 @@ class Candidates:
         """Every candidate's rate, by name."""
         if row.dialect == "avip":
             return {"ours": both_ours(row, self.path(), self.seconds)}
-        return {
+        rates = {
             "testpmd": self.testpmd(row),
             "our device": our_device(row, self.path(), self.seconds),
             "our driver": our_driver(row, self.path(), self.seconds),
             "ours": both_ours(row, self.path(), self.seconds),
         }
+        if row.to_driver:
+            rates["our driver in place"] = our_driver(row, self.path(), self.seconds, "look")
+        return rates
 
 
 def rows(o):
@@ -194,7 +198,7 @@ def main():
     o = args.parse_args()
     if o.quick:
         o.batch, o.mergeable = o.batch or [32], o.mergeable or ["on"]
-    names = ["testpmd", "our device", "our driver", "ours"]
+    names = ["testpmd", "our device", "our driver", "ours", "our driver in place"]
     found = []
     with tempfile.TemporaryDirectory(prefix="pdrings.") as folder:
         candidates = Candidates(folder, o.seconds)

@@ -55,6 +55,12 @@ for n in itertools.count(1):
 FRAME = bytes(12) + b"\x88\xb5" + bytes(50)
 
 
+def sleeps(pid):
+    """Whether a process's first thread is in ppoll (of x86-64 or aarch64), and nothing has woken it."""
+    with open(f"/proc/{pid}/syscall", encoding="ascii") as f:
+        return f.read().split()[0] in ("271", "73")
+
+
 class Side:
     """The peer in either role; `queue` is the ring that the test moves: ours to receive by, or to send by."""
 
@@ -65,9 +71,11 @@ class Side:
             self.peer = FrontEnd(sock, ring=128, features=features)
         else:
             self.peer = BackEnd(sock, listen=True, features=features)
+        self.pid = None  # of our side
 
     def start(self, p):
         """Bring the link up."""
+        self.pid = p.pid
         if isinstance(self.peer, FrontEnd):
             self.peer.start_like_qemu()
         else:
@@ -96,8 +104,9 @@ class Side:
         return next((n for n in range(1, 65) if told(n)), None)
 
     def asleep(self, queue):
-        """Wait until our side asks; for how many."""
-        return until(lambda: self.ahead(queue), "our side's sleep")
+        """Wait until our side asks, and its first thread sleeps: who has asked but not slept may take it back, for a notification
+        that it outran. For how many it asks."""
+        return until(lambda: self.ahead(queue) if sleeps(self.pid) else None, "our side's sleep")
 
     def notified(self, queue):
         """How often the peer was asked to tell, and did."""

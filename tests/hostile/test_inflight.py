@@ -20,7 +20,7 @@ SIZE = 64
 FEATURES = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
 formats = pytest.mark.parametrize("fmt", FEATURES)
 PEEKER = START + """
-print(f"sees {struct.unpack_from('!I', s.recv(4096, socket.MSG_PEEK), 14)[0]}\\n", end="", flush=True)
+print("sees", struct.unpack_from("!I", s.recv(4096, socket.MSG_PEEK), 14)[0], flush=True)
 time.sleep(600)
 """
 

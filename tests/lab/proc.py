@@ -53,6 +53,7 @@ class Proc:
         self.text, self.mark, self.eof = "", 0, False
         self.changed = threading.Condition()
         full = {**os.environ, **(env or {})}
+        full.pop("PYTHONUNBUFFERED", None)  # else a program's lines come in pieces, and the library's between them
         if on_pty:
             master, slave = pty.openpty()
             self._in = self._out = master

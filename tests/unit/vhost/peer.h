@@ -93,7 +93,8 @@ static inline void peer_send(int sock, uint32_t request, uint32_t flags, const v
 		uint8_t payload[1024];
 	} PD_PACKED msg = {.hdr = {request, flags | PD_VHOST_VERSION, size}};
 
-	memcpy(msg.payload, payload, size);
+	if (size)
+		memcpy(msg.payload, payload, size);
 	peer_send_bytes(sock, &msg, sizeof(msg.hdr) + size, fds, n_fds);
 }
 

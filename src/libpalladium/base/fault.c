@@ -10,7 +10,8 @@
  * Blocked faults. A fault in a thread that has its signal blocked ends the process, whatever handler there is. Threads that block all
  * signals are common, and so are handlers that run with all blocked. So SIGBUS is never blocked in the kernel: what the program
  * wants is noted per thread (pd_fault_blocked) and the signal left open. A fault that we do not mend ends the process there, as it would
- * have. A SIGBUS that somebody sent to such a thread is given back to the kernel, and from then on the thread really has it blocked.
+ * have. A SIGBUS that somebody sent to such a thread is given back to the kernel, and from then on the thread really has it blocked. One
+ * sent to the process goes from thread to thread so, and in between sigpending does not show it.
  *
  * For that our handler for SIGBUS runs with SIGBUS open and all else blocked, so that nothing comes between it and what it mends; the
  * program's runs with what it asked for.

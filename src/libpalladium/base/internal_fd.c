@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -21,6 +22,8 @@
 #define CHUNK_SHIFT 8
 #define CHUNK_RECORDS (1u << CHUNK_SHIFT)
 #define CHUNKS 4096u
+/* How long pd_internal_fd_settle waits for one that does not end, since it is the caller's own thread that was interrupted. */
+#define SETTLE_YIELDS 1000u
 
 struct record {
 	int number;        /* -1: none */
@@ -47,6 +50,17 @@ void pd_internal_fd_lock(void)
 void pd_internal_fd_unlock(void)
 {
 	pd_unlock(&names_lock);
+}
+
+bool pd_internal_fd_busy(void)
+{
+	return pd_load_acquire(&names_lock.word);
+}
+
+void pd_internal_fd_settle(void)
+{
+	for (unsigned i = 0; i < SETTLE_YIELDS && pd_internal_fd_busy(); i++)
+		sched_yield();
 }
 
 static struct record *record_of(int name)

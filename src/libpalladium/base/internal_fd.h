@@ -67,6 +67,12 @@ static inline bool pd_internal_fd_is_name(int fd)
 void pd_internal_fd_lock(void);
 void pd_internal_fd_unlock(void);
 
+/* Whether a descriptor is being made, so that one may be open whose number nobody knows yet. Any context. */
+bool pd_internal_fd_busy(void);
+
+/* Wait for that to be over; for a moment only, since the caller may be a signal handler in the thread that does it. Any context. */
+void pd_internal_fd_settle(void);
+
 /* Take the new descriptor `fd` (or -errno, which is given back). The name; where that fails, fd is closed: -errno. Lock held. */
 int pd_internal_fd_take(int fd);
 

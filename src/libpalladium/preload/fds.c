@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 
+#include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
 #include "preload/real.h"
@@ -19,10 +20,11 @@
 
 /* --- close --------------------------------------------------------------------------------- */
 
-/* close of a number in the table. */
+/* close of a number in the table, or while one is being made that may be this one. */
 static PD_NOINLINE int pd_close_ours(int fd)
 {
 	if (!pd_fd_foreign_process()) {
+		pd_internal_fd_settle();
 		if (pd_fd_is_internal(fd))
 			return (int)pd_result(-EBADF);
 		pd_lib_enter();
@@ -34,7 +36,7 @@ static PD_NOINLINE int pd_close_ours(int fd)
 
 int PD_WRAP(close)(int fd)
 {
-	if (pd_likely(!pd_fd_ours(fd)))
+	if (pd_likely(!pd_fd_ours(fd) && !pd_internal_fd_busy()))
 		return pd_real.close(fd);
 	return pd_close_ours(fd);
 }

@@ -228,6 +228,8 @@ def test_overlapping_translations(sock):
                 iommu.invalidate(at, size, wait=False)
             if n % 40 == 39:
                 iommu.update_all()
+                fe.get_features()  # it is taken in
+                until(lambda: program.port()["state"] == "up", "the rings, which were translated away")
                 echoes(fe, n)
         assert program.errors() == 0
 

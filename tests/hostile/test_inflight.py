@@ -392,26 +392,18 @@ def test_contents_refused(sock, fmt, name):
         afterwards(fe, p, fds)
 
 
-def test_ring_larger_than_its_memory(sock):
-    with keeper(sock, "split") as fe, Victim(sock) as p:
+@pytest.mark.parametrize("fmt,memory,reason", [
+    ("split", {"size": SIZE // 2}, "larger than its in-flight region"),
+    # When the message comes nobody need have said yet what the rings are.
+    ("packed", {}, "too small for packed rings")])
+def test_memory_for_other_rings(sock, fmt, memory, reason):
+    with keeper(sock, fmt) as fe, Victim(sock) as p:
         fds = before(fe, p)
-        fe.kept = kept(size=SIZE // 2)
+        fe.kept = kept(**memory)
         with contextlib.suppress(PeerClosed, ConnectionError):
             fe.start_like_qemu()
         assert fe.channel.closed_by_peer()
-        p.refused("larger than its in-flight region", pattern=True)
-        afterwards(fe, p, fds)
-
-
-def test_memory_for_split_rings_under_packed_ones(sock):
-    """When the message comes nobody need have said yet what the rings are."""
-    with keeper(sock, "packed") as fe, Victim(sock) as p:
-        fds = before(fe, p)
-        fe.kept = kept()
-        with contextlib.suppress(PeerClosed, ConnectionError):
-            fe.start_like_qemu()
-        assert fe.channel.closed_by_peer()
-        p.refused("too small for packed rings", pattern=True)
+        p.refused(reason, pattern=True)
         afterwards(fe, p, fds)
 
 

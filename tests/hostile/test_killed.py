@@ -83,6 +83,19 @@ def test_back_end_killed_while_it_receives(sock, fmt):
     print(f"  {CYCLES} deaths, {used} frames used, {unsaid} of them in the program's hands")
 
 
+def sends_and_dies(p, cycle, receive, left):
+    """A sender is killed after some frames. receive() gives the next one, left() one that it left behind, or None: together they are all
+    that send has returned for, each once and in order, and at most one more."""
+    n = random.Random(cycle).randrange(1, 800)
+    for i in range(n):
+        assert number(receive()) == i
+    said = kill(p)
+    while (data := left()) is not None:
+        assert number(data) == n
+        n += 1
+    assert said == list(range(len(said))) and len(said) <= n <= len(said) + 1
+
+
 @formats
 def test_back_end_killed_while_it_sends(sock, fmt):
     """What send has returned for is in the ring; the successor goes on in it, behind that."""
@@ -91,16 +104,9 @@ def test_back_end_killed_while_it_sends(sock, fmt):
         for cycle in cycles():
             with program(SENDER, sock, "backend", fmt) as p:
                 fe.start_like_qemu()
-                goal = random.Random(cycle).randrange(1, 800)
-                for n in range(goal):
-                    assert number(fe.recv().frame) == n
-                said = kill(p)
-            n = goal
-            while fe.rx.completed() or fe.pending.get(0):
-                assert number(fe.recv().frame) == n
-                n += 1
+                sends_and_dies(p, cycle, lambda: fe.recv().frame,
+                               lambda: fe.recv().frame if fe.rx.completed() or fe.pending.get(0) else None)
             fe.drop()
-            assert said == list(range(len(said))) and len(said) <= n <= len(said) + 1
 
 
 @formats
@@ -110,16 +116,10 @@ def test_front_end_killed_while_it_sends(sock, fmt):
         for cycle in cycles():
             with program(SENDER, sock, "frontend", fmt) as p:
                 be.wait_started()
-                goal = random.Random(cycle).randrange(1, 800)
-                for n in range(goal):
-                    assert number(be.recv().frame) == n
-                said = kill(p)
-            n, q = goal, be.queue(1)
-            while popped := q.pop():
-                assert number(q.read(popped)[48:]) == n
-                n += 1
+                q = be.queue(1)
+                sends_and_dies(p, cycle, lambda: be.recv().frame,
+                               lambda: q.read(popped)[48:] if (popped := q.pop()) else None)
             be.drop()
-            assert said == list(range(len(said))) and len(said) <= n <= len(said) + 1
 
 
 @formats

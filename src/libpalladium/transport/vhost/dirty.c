@@ -35,15 +35,19 @@ static void on_news(void *arg)
 		pd_progress_post(be->role.lanes[0].broken);
 }
 
-/* What is to be logged of ring `i`: what is written into buffers, and into the ring. */
+/* Is what is written into buffers to be logged? */
 static bool logs_frames(const struct pd_vhost_backend *be)
 {
 	return be->features & PD_BIT(VHOST_F_LOG_ALL);
 }
+
+/* Is what is written into ring `i` itself to be logged? */
 static bool logs_ring(const struct pd_vhost_backend *be, unsigned i)
 {
 	return be->ring[i].addr.flags & PD_BIT(VHOST_VRING_F_LOG);
 }
+
+/* Is anything of ring `i` to be logged? */
 static bool is_logged(const struct pd_vhost_backend *be, unsigned i)
 {
 	return logs_frames(be) || logs_ring(be, i);

@@ -15,25 +15,12 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
-#include <linux/virtio_config.h>
-#include <linux/virtio_net.h>
-#include <linux/virtio_ring.h>
 
 #include "base/log.h"
-#include "fuzz.h"
-#include "transport/vhost/backend.h"
-#include "transport/vhost/frontend.h"
+#include "vhost.h"
 #include "vlib/buffer.h"
 
-#define GPA 0x100000ull
-#define UVA 0x7f0000000000ull
-#define MEM_BYTES (64u << 10)
-#define RING_BYTES \
-	0x2000u /* between two rings: descriptors, available ring at 0x800, used ring at 0x1000 */
-#define RINGS_MAX 4u
-#define BUFFERS_AT (RINGS_MAX * RING_BYTES)
 #define STEPS_MAX 40
 #define FDS_LOOKED_AT 256
 #define MEMORY_NAME "fuzz-memory"
@@ -59,37 +46,15 @@ static uint32_t kind_queues(unsigned kind)
 	return kind % 3 == 2 ? 2 : 1;
 }
 
-/* The role of each kind; the structure is new for each run, the lanes stay. */
-static struct side {
-	struct pd_port_config config;
-	struct pd_vhost_role_base *role;
-	struct pd_vhost_lane *lanes;
-	struct pd_progress_work broken;
-	bool is_up;
-	unsigned long runs, ups, messages;
-} sides[KINDS];
-static struct side *side;
+static struct side sides[KINDS];
+struct side *side;
 
-/* Files that the peer may send. */
-enum pool { MEMORY, SHORT_MEMORY, EVENT, BLOCKING_EVENT, PIPE, SOCKET, FOLDER, NOTHING, POOL };
-static int pool[POOL], pipe_end, socket_end;
-static int statm;       /* /proc/self/statm */
-static uint8_t *memory; /* MEMORY, mapped */
+int pool[POOL];
+static int pipe_end, socket_end;
+static int statm; /* /proc/self/statm */
+uint8_t *memory;
 
-static struct {
-	int sock;                   /* -1: the peer is gone */
-	bool cut;                   /* MEMORY is shorter than it was */
-	uint32_t offset[RINGS_MAX]; /* in each ring: descriptors so far */
-	uint32_t num[RINGS_MAX];
-	bool packed;
-	int channel; /* as back-end: where it may ask, -1: nowhere */
-	/* The rings' memory as it was told, mapped. */
-	uint8_t *area;
-	uint64_t area_bytes;
-	uint64_t features;
-	/* As front-end: what it was offered, once it has asked. */
-	uint64_t offered, offered_protocol;
-} peer;
+struct peer peer;
 
 /* --- descriptors and mappings that are left -------------------------------------------------- */
 
@@ -174,7 +139,7 @@ static void role_broken(struct pd_progress_work *work)
 		s->role->ops->broken(s->role);
 }
 
-static void turn(void)
+void turn(void)
 {
 	for (int i = 0; i < 8 && pd_progress_run_once(0) > 0; i++)
 		;
@@ -219,7 +184,7 @@ static void transmit(struct pd_lane *lane)
 }
 
 /* The data path, on each side that is up. */
-static void call_lanes(void)
+void call_lanes(void)
 {
 	for (unsigned i = 0; i < 2 * side->role->n_lanes; i++) {
 		struct pd_vhost_lane *lane = &side->role->lanes[i / 2];
@@ -241,9 +206,9 @@ static void call_lanes(void)
 	turn();
 }
 
-/* --- what the peer sends --------------------------------------------------------------------- */
+/* --- the peer's connection -------------------------------------------------------------------- */
 
-static void peer_gone(void)
+void peer_gone(void)
 {
 	if (peer.area)
 		munmap(peer.area, peer.area_bytes);
@@ -255,7 +220,7 @@ static void peer_gone(void)
 	peer.sock = peer.channel = -1;
 }
 
-static void peer_comes(void)
+void peer_comes(void)
 {
 	int pair[2];
 
@@ -270,569 +235,6 @@ static void peer_comes(void)
 		close(pair[1]); /* it has not noticed yet that the last one went */
 	else
 		MUST(!side->role->ops->connected(side->role, pair[1]));
-	turn();
-}
-
-/* Send bytes with descriptors; in two pieces at times. The end of the connection is no matter. */
-static void send_bytes(int sock, const void *bytes, size_t n, const int *fds, unsigned n_fds)
-{
-	union {
-		struct cmsghdr c;
-		char bytes[CMSG_SPACE(256 * sizeof(int))];
-	} control;
-	size_t first = rarely(16) && n > 1 ? 1 + rnd((uint32_t)n - 1) : n;
-	struct iovec iov = {(void *)(uintptr_t)bytes, first};
-	struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
-
-	if (n_fds) {
-		control.c.cmsg_level = SOL_SOCKET;
-		control.c.cmsg_type = SCM_RIGHTS;
-		control.c.cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-		memcpy(CMSG_DATA(&control.c), fds, n_fds * sizeof(int));
-		mh.msg_control = &control;
-		mh.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-	}
-	if (sendmsg(sock, &mh, MSG_NOSIGNAL) != (ssize_t)first || first == n)
-		return;
-	turn();
-	if (rarely(4)) /* the rest never comes, or belongs to something else */
-		return;
-	if (send(sock, (const char *)bytes + first, n - first, MSG_NOSIGNAL) < 0)
-		peer_gone();
-}
-
-/* A file of the pool; `usual` mostly. */
-static int any_file(enum pool usual)
-{
-	return pool[rarely(12) ? rnd(POOL) : usual];
-}
-
-/* The descriptors of a message whose payload is there; *n of them. */
-static void any_fds(const struct pd_vhost_kind *kind, const union pd_vhost_payload *p, int *fds,
-		    unsigned *n)
-{
-	enum pool usual = MEMORY;
-
-	*n = 0;
-	switch (kind->fds) {
-	case PD_VHOST_FDS_NONE:
-		break;
-	case PD_VHOST_FDS_VRING:
-		usual = EVENT;
-		*n = !(p->u64 & PD_VHOST_VRING_NOFD);
-		break;
-	case PD_VHOST_FDS_REGIONS:
-		*n = pd_min(p->memory.n_regions, 8u);
-		break;
-	case PD_VHOST_FDS_OPTIONAL:
-	case PD_VHOST_FDS_ANY:
-		*n = rnd(2);
-		break;
-	default:
-		usual = kind->size == PD_VHOST_SIZE_NONE ? SOCKET : MEMORY;
-		*n = 1;
-	}
-	if (rarely(30))
-		*n = (unsigned[]){0, 1, 2, 8, 9, 253}[rnd(6)];
-	for (unsigned i = 0; i < *n; i++)
-		fds[i] = any_file(usual);
-}
-
-/* A place in the peer's memory, or somewhere. */
-static uint64_t any_address(uint64_t base)
-{
-	if (rarely(30))
-		return one_in(2) ? UINT64_MAX - rnd(5000) : rnd64();
-	return base + (rarely(8) ? rnd(MEM_BYTES + 16) : rnd(16) * 0x1000);
-}
-
-/* A number that means something to somebody. */
-static uint64_t any_number(void)
-{
-	switch (rnd(8)) {
-	case 0:
-		return rnd(4);
-	case 1:
-		return any_address(GPA);
-	case 2:
-		return any_address(UVA);
-	case 3:
-		return MEM_BYTES >> rnd(6);
-	case 4:
-		return 1ull << rnd(64);
-	case 5:
-		return rnd(65536);
-	default:
-		return rnd(256);
-	}
-}
-
-/* What it may ask for where `offered` was, mostly. */
-static uint64_t any_of(uint64_t features, uint64_t offered)
-{
-	return offered && !rarely(20) ? features & offered : features;
-}
-
-static uint64_t any_features(void)
-{
-	uint64_t features = BIT(VIRTIO_F_VERSION_1) | BIT(PD_VHOST_F_PROTOCOL_FEATURES);
-
-	if (one_in(2))
-		features |= BIT(VIRTIO_F_RING_PACKED);
-	if (one_in(3))
-		features |= BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_RING_F_EVENT_IDX);
-	if (one_in(4))
-		features |= BIT(VIRTIO_RING_F_INDIRECT_DESC) | BIT(VIRTIO_F_IN_ORDER);
-	if (one_in(4))
-		features |= BIT(VIRTIO_F_ACCESS_PLATFORM);
-	if (one_in(2))
-		features |= rnd64();
-	if (one_in(8))
-		features &= ~BIT(VIRTIO_F_VERSION_1);
-	if (one_in(8))
-		features &= ~BIT(PD_VHOST_F_PROTOCOL_FEATURES);
-	return any_of(features, peer.offered);
-}
-
-static uint32_t any_ring(void)
-{
-	return rarely(20) ? rnd(one_in(2) ? 256 : UINT32_MAX) : rnd(2 * side->config.queues);
-}
-
-static uint32_t any_size(void)
-{
-	return rarely(12) ? rnd(one_in(2) ? 70000 : UINT32_MAX) : 1u << (1 + rnd(7));
-}
-
-static uint64_t any_u64(uint32_t request)
-{
-	switch (request) {
-	case PD_VHOST_GET_FEATURES:
-	case PD_VHOST_SET_FEATURES:
-		return any_features();
-	case PD_VHOST_GET_PROTOCOL_FEATURES:
-	case PD_VHOST_SET_PROTOCOL_FEATURES:
-		return any_of(one_in(2) ? BIT(PD_VHOST_PF_REPLY_ACK) | BIT(rnd(17)) : rnd(1 << 20),
-			      peer.offered_protocol);
-	case PD_VHOST_SET_VRING_KICK:
-	case PD_VHOST_SET_VRING_CALL:
-	case PD_VHOST_SET_VRING_ERR:
-		return any_ring() | (one_in(6) ? PD_VHOST_VRING_NOFD : 0);
-	case PD_VHOST_GET_QUEUE_NUM:
-		return rnd(4);
-	default:
-		return any_number();
-	}
-}
-
-static struct pd_vhost_region any_region(unsigned i, unsigned of)
-{
-	uint64_t bytes = MEM_BYTES / of & ~4095u, at = i * bytes;
-
-	if (rarely(12))
-		return (struct pd_vhost_region){any_number(), any_number(), any_number(),
-						any_number()};
-	return (struct pd_vhost_region){GPA + at, bytes, UVA + at, at};
-}
-
-/* The payload of a message of this size. Returns its bytes. */
-static uint32_t any_payload(uint32_t request, enum pd_vhost_size size, union pd_vhost_payload *p)
-{
-	uint32_t i, bytes = 0;
-
-	switch (size) {
-	case PD_VHOST_SIZE_NONE:
-		return 0;
-	case PD_VHOST_SIZE_U64:
-		p->u64 = any_u64(request);
-		return sizeof(p->u64);
-	case PD_VHOST_SIZE_STATE:
-		p->state = (struct pd_vhost_vring_state){any_ring(), rnd(3)};
-		if (request == PD_VHOST_SET_VRING_NUM)
-			p->state.num = any_size();
-		if (request == PD_VHOST_SET_VRING_BASE && one_in(3))
-			p->state.num = rnd(one_in(2) ? 65536 : UINT32_MAX);
-		return sizeof(p->state);
-	case PD_VHOST_SIZE_ADDR:
-		i = any_ring();
-		p->addr = (struct pd_vhost_vring_addr){
-			.index = i,
-			.flags = rnd(2),
-			.desc = UVA + i % RINGS_MAX * RING_BYTES,
-			.avail = UVA + i % RINGS_MAX * RING_BYTES + 0x800,
-			.used = UVA + i % RINGS_MAX * RING_BYTES + 0x1000,
-			.log = GPA + rnd(MEM_BYTES),
-		};
-		if (rarely(10))
-			(&p->addr.desc)[rnd(4)] = any_address(UVA) + rnd(17);
-		return sizeof(p->addr);
-	case PD_VHOST_SIZE_MEMORY:
-		p->memory.n_regions = rarely(12) ? rnd(10) : 1 + rnd(3);
-		for (i = 0; i < p->memory.n_regions && i < PD_VHOST_REGIONS_MAX; i++)
-			p->memory.regions[i] = any_region(i, p->memory.n_regions);
-		if (rarely(30))
-			p->memory.n_regions = rnd(UINT32_MAX);
-		return one_in(4) ? sizeof(p->memory)
-				 : (uint32_t)offsetof(struct pd_vhost_memory, regions[i]);
-	case PD_VHOST_SIZE_REGION:
-		i = 1 + rnd(4);
-		p->region.region = any_region(rnd(i), i);
-		return sizeof(p->region);
-	case PD_VHOST_SIZE_IOTLB:
-		p->iotlb = (struct pd_vhost_iotlb){
-			.iova = one_in(2) ? any_address(GPA) : PD_VHOST_AREA_ADDR + any_number(),
-			.size = any_number(),
-			.uaddr = any_address(UVA),
-			.perm = (uint8_t)rnd(4),
-			.type = (uint8_t)rnd(6),
-		};
-		return sizeof(p->iotlb);
-	default: /* numbers of 2, 4 or 8 bytes, as many as there may be */
-		for (uint32_t n = 1 + rnd(6); n; n--) {
-			uint64_t number = any_number();
-
-			i = one_in(3) ? 2 << rnd(2) : 8;
-			memcpy(p->bytes + bytes, &number, i);
-			bytes += i;
-		}
-		return size == PD_VHOST_SIZE_LOG ? 16 : one_in(2) ? 8u << rnd(3) : bytes;
-	}
-}
-
-/* One message, as it should be mostly. */
-static void send_message(int sock, uint32_t request, uint32_t flags,
-			 const union pd_vhost_payload *p, uint32_t size, const int *fds,
-			 unsigned n_fds)
-{
-	struct {
-		struct pd_vhost_header hdr;
-		union pd_vhost_payload payload;
-	} PD_PACKED msg;
-
-	if (sock < 0)
-		return;
-	side->messages++;
-	if (rarely(100))
-		request = rnd(one_in(2) ? 64 : UINT32_MAX);
-	if (rarely(100))
-		flags ^= BIT(rnd(32));
-	msg.hdr = (struct pd_vhost_header){request, flags | PD_VHOST_VERSION, size};
-	msg.payload = *p;
-	if (rarely(60))
-		msg.hdr.size = rnd(one_in(2) ? 600 : UINT32_MAX);
-	if (rarely(60))
-		size = rnd(sizeof(msg.payload));
-	send_bytes(sock, &msg, sizeof(msg.hdr) + size, fds, n_fds);
-	if (!one_in(4))
-		turn();
-}
-
-static void send_request(uint32_t request)
-{
-	const struct pd_vhost_kind *kind = &pd_vhost_kinds[request];
-	union pd_vhost_payload p = {0};
-	uint32_t bytes = any_payload(request, kind->size, &p);
-	int fds[256];
-	unsigned n_fds;
-
-	any_fds(kind, &p, fds, &n_fds);
-	if (request == PD_VHOST_SET_VRING_NUM)
-		peer.num[p.state.index % RINGS_MAX] = p.state.num;
-	if (request == PD_VHOST_SET_FEATURES)
-		peer.packed = p.u64 >> VIRTIO_F_RING_PACKED & 1;
-	send_message(peer.sock, request, one_in(3) ? PD_VHOST_NEED_REPLY : 0, &p, bytes, fds,
-		     n_fds);
-}
-
-/* --- as a front-end -------------------------------------------------------------------------- */
-
-/* Take what was answered, with its descriptors. */
-static void read_answers(void)
-{
-	union {
-		struct cmsghdr c;
-		char bytes[CMSG_SPACE(8 * sizeof(int))];
-	} control;
-	struct {
-		struct pd_vhost_header hdr;
-		uint64_t value;
-	} PD_PACKED msg;
-	struct iovec iov = {&msg, sizeof(msg.hdr) + sizeof(msg.value)};
-
-	for (;;) {
-		struct msghdr mh = {.msg_iov = &iov,
-				    .msg_iovlen = 1,
-				    .msg_control = &control,
-				    .msg_controllen = sizeof(control)};
-		struct cmsghdr *c;
-
-		if (peer.sock < 0 || recvmsg(peer.sock, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) <= 0)
-			return;
-		if (msg.hdr.request == PD_VHOST_GET_FEATURES)
-			peer.offered = msg.value;
-		if (msg.hdr.request == PD_VHOST_GET_PROTOCOL_FEATURES)
-			peer.offered_protocol = msg.value;
-		for (c = CMSG_FIRSTHDR(&mh); c; c = CMSG_NXTHDR(&mh, c))
-			for (size_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= c->cmsg_len; i++)
-				close(((int *)(void *)CMSG_DATA(c))[i]);
-	}
-}
-
-/* Everything that rings need, once for each, as QEMU and DPDK do; each message may go wrong. */
-static void send_start(void)
-{
-	static const uint32_t once[] = {
-		PD_VHOST_GET_FEATURES,          PD_VHOST_GET_PROTOCOL_FEATURES,
-		PD_VHOST_SET_PROTOCOL_FEATURES, PD_VHOST_SET_OWNER,
-		PD_VHOST_SET_FEATURES,          PD_VHOST_SET_MEM_TABLE};
-
-	for (unsigned i = 0; i < PD_ARRAY_SIZE(once); i++)
-		send_request(once[i]), read_answers();
-	for (uint32_t i = 0; i < 2 * side->config.queues; i++) {
-		union pd_vhost_payload num = {.state = {i, peer.packed ? 64 : 32}};
-		union pd_vhost_payload on = {.state = {i, 1}}, fd = {.u64 = i};
-		union pd_vhost_payload addr = {.addr = {.index = i,
-							.desc = UVA + i * RING_BYTES,
-							.avail = UVA + i * RING_BYTES + 0x800,
-							.used = UVA + i * RING_BYTES + 0x1000}};
-		int event = any_file(EVENT);
-
-		peer.num[i] = num.state.num;
-		send_message(peer.sock, PD_VHOST_SET_VRING_NUM, 0, &num, 8, NULL, 0);
-		send_message(peer.sock, PD_VHOST_SET_VRING_ADDR, 0, &addr, 40, NULL, 0);
-		send_message(peer.sock, PD_VHOST_SET_VRING_CALL, 0, &fd, 8, &event, 1);
-		send_message(peer.sock, PD_VHOST_SET_VRING_KICK, 0, &fd, 8, &event, 1);
-		send_message(peer.sock, PD_VHOST_SET_VRING_ENABLE, 0, &on, 8, NULL, 0);
-	}
-}
-
-/* Make some descriptors of a ring available, in its format. */
-static void fill_ring(uint32_t i)
-{
-	uint8_t *ring = memory + i * RING_BYTES;
-	struct vring_avail *avail = (struct vring_avail *)(void *)(ring + 0x800);
-	uint32_t num = peer.num[i] && peer.num[i] <= 128 ? peer.num[i] : 64;
-
-	for (uint32_t n = 1 + rnd(8); n; n--) {
-		uint32_t at = peer.offset[i]++, slot = at % num;
-		uint16_t flags = (uint16_t)(i & 1 ? 0 : VRING_DESC_F_WRITE);
-		uint64_t addr = GPA + BUFFERS_AT + rnd(MEM_BYTES - BUFFERS_AT);
-
-		if (rarely(20))
-			addr = any_address(GPA);
-		if (rarely(20))
-			flags ^= (uint16_t)rnd(8);
-		if (peer.packed) {
-			struct vring_packed_desc *d =
-				&((struct vring_packed_desc *)(void *)ring)[slot];
-
-			*d = (struct vring_packed_desc){addr, rnd(2000), (uint16_t)slot, flags};
-			d->flags |= at / num & 1 ? 1 << 15 : 1 << 7;
-		} else {
-			((struct vring_desc *)(void *)ring)[slot] = (struct vring_desc){
-				addr, rnd(2000), flags, (uint16_t)((slot + 1) % num)};
-			avail->ring[slot] = (uint16_t)slot;
-			avail->idx = (uint16_t)(at + 1);
-		}
-	}
-	if (rarely(10))
-		ring[rnd(RING_BYTES)] = (uint8_t)rnd(256);
-	if (one_in(2))
-		MUST(!eventfd_write(pool[EVENT], 1));
-}
-
-/* The end of the memory goes, under whoever has it mapped. */
-static void cut_memory(void)
-{
-	peer.cut = true;
-	MUST(!ftruncate(pool[MEMORY], rnd(16) * 4096));
-}
-
-static void front_end_step(void)
-{
-	switch (rnd(16)) {
-	case 0:
-	case 1:
-		send_start();
-		break;
-	case 2:
-	case 3:
-	case 4:
-		if (!peer.cut)
-			fill_ring(rnd(RINGS_MAX));
-		call_lanes();
-		break;
-	case 5:
-		read_answers();
-		break;
-	case 6:
-		if (one_in(4))
-			cut_memory();
-		call_lanes();
-		break;
-	case 7:
-		if (one_in(4))
-			peer_comes();
-		break;
-	default:
-		send_request(1 + rnd(PD_VHOST_REQUESTS - 1));
-	}
-}
-
-/* --- as a back-end --------------------------------------------------------------------------- */
-
-/* Map the memory that a table speaks of. */
-static void map_area(const struct pd_vhost_memory *m, int fd)
-{
-	struct stat st;
-
-	if (peer.area || fstat(fd, &st))
-		return;
-	peer.area_bytes = (uint64_t)st.st_size;
-	peer.area = mmap(NULL, peer.area_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	MUST(peer.area != MAP_FAILED && m->n_regions == 1);
-}
-
-/* Answer one request: rightly mostly. */
-static void answer(const struct pd_vhost_header *hdr, const union pd_vhost_payload *asked)
-{
-	const struct pd_vhost_kind *kind = &pd_vhost_kinds[hdr->request];
-	union pd_vhost_payload p = {0};
-	uint32_t bytes = sizeof(p.u64);
-	int fd = -1;
-
-	if (kind->answer == PD_VHOST_ANSWER_NONE && !(hdr->flags & PD_VHOST_NEED_REPLY))
-		return;
-	if (rarely(30)) /* not now, or never */
-		return;
-	if (kind->answer == PD_VHOST_ANSWER_NONE) {
-		p.u64 = rarely(20) ? rnd(3) : 0;
-	} else if (kind->answer == PD_VHOST_ANSWER_U64) {
-		/* The features are what they were, or the rings would begin anew each time. */
-		p.u64 = hdr->request == PD_VHOST_GET_FEATURES && !rarely(8) ? peer.features
-									    : any_u64(hdr->request);
-	} else {
-		p = *asked;
-		bytes = rarely(4) ? any_payload(hdr->request, PD_VHOST_SIZE_ANY, &p) : hdr->size;
-		fd = kind->answer == PD_VHOST_ANSWER_OWN ? any_file(MEMORY) : -1;
-	}
-	if (rarely(60))
-		fd = any_file(EVENT);
-	send_message(peer.sock, hdr->request, PD_VHOST_REPLY, &p, bytes, &fd, fd >= 0);
-}
-
-/* Read one message and answer it. Returns false when none was there. */
-static bool serve_one(void)
-{
-	union {
-		struct cmsghdr c;
-		char bytes[CMSG_SPACE(8 * sizeof(int))];
-	} control;
-	struct pd_vhost_header hdr;
-	union pd_vhost_payload p = {0};
-	struct iovec iov = {&hdr, sizeof(hdr)};
-	struct msghdr mh = {.msg_iov = &iov,
-			    .msg_iovlen = 1,
-			    .msg_control = &control,
-			    .msg_controllen = sizeof(control)};
-	struct cmsghdr *c;
-	int fd = -1;
-
-	if (peer.sock < 0 ||
-	    recvmsg(peer.sock, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != sizeof(hdr))
-		return false;
-	/* What the library sends is as it should be. */
-	MUST(hdr.request && hdr.request < PD_VHOST_REQUESTS && hdr.size <= sizeof(p));
-	MUST((hdr.flags & 7) == PD_VHOST_VERSION);
-	if (hdr.size)
-		MUST(recv(peer.sock, &p, hdr.size, MSG_DONTWAIT) == (ssize_t)hdr.size);
-	c = CMSG_FIRSTHDR(&mh);
-	if (c)
-		memcpy(&fd, CMSG_DATA(c), sizeof(fd));
-	if (hdr.request == PD_VHOST_SET_MEM_TABLE)
-		map_area(&p.memory, fd);
-	if (hdr.request == PD_VHOST_SET_BACKEND_REQ_FD && peer.channel < 0)
-		peer.channel = fd;
-	else if (fd >= 0)
-		close(fd);
-	answer(&hdr, &p);
-	return true;
-}
-
-/* Write to the front-end's rings. */
-static void scribble(void)
-{
-	uint32_t room = (uint32_t)pd_min(peer.area_bytes, 0x40000ull);
-
-	for (uint32_t n = 1 + rnd(8); peer.area && n; n--)
-		peer.area[rnd(room)] = (uint8_t)rnd(one_in(2) ? 4 : 256);
-}
-
-/* Use everything that the front-end has made available on a split ring, rightly. */
-static void use_ring(void)
-{
-	struct pd_vhost_frontend *fe = (struct pd_vhost_frontend *)side->role;
-	const struct pd_vq_layout *layout = &fe->ring[rnd(2 * side->config.queues)].layout;
-	struct vring_used *used = layout->used;
-	struct vring_avail *avail = layout->avail;
-
-	if (pd_vq_is_packed(fe->features) || !layout->size)
-		return;
-	for (uint32_t n = rnd(8); n && used->idx != avail->idx; n--) {
-		uint32_t at = used->idx & (layout->size - 1);
-
-		used->ring[at].id = avail->ring[at];
-		used->ring[at].len = layout->receive ? layout->hdr_bytes + rnd(200) : 0;
-		used->idx++;
-	}
-}
-
-/* Ask for something on the channel, and take what was answered to an earlier question. */
-static void ask(void)
-{
-	union pd_vhost_payload p = {0};
-	uint32_t request =
-		rarely(8) ? rnd(PD_VHOST_BACKEND_REQUESTS + 1) : PD_VHOST_BACKEND_IOTLB_MSG;
-	uint32_t bytes = any_payload(0, PD_VHOST_SIZE_IOTLB, &p);
-	int fd = any_file(EVENT);
-	char answers[600];
-
-	if (request != PD_VHOST_BACKEND_IOTLB_MSG)
-		bytes = any_payload(0, PD_VHOST_SIZE_ANY, &p);
-	send_message(peer.channel, request, one_in(2) ? PD_VHOST_NEED_REPLY : 0, &p, bytes, &fd,
-		     rarely(8));
-	if (!one_in(8) && peer.channel >= 0 &&
-	    recv(peer.channel, answers, sizeof(answers), MSG_DONTWAIT) < 0)
-		MUST(errno == EAGAIN || errno == ECONNRESET);
-}
-
-static void back_end_step(void)
-{
-	switch (rnd(16)) {
-	case 5:
-		ask();
-		break;
-	case 0:
-		if (one_in(3))
-			peer_comes();
-		break;
-	case 1:
-		scribble();
-		call_lanes();
-		break;
-	case 2:
-	case 3:
-		use_ring();
-		call_lanes();
-		break;
-	case 4: /* nobody asked */
-		if (rarely(2))
-			send_request(1 + rnd(PD_VHOST_REQUESTS - 1));
-		break;
-	default:
-		for (int i = 0; i < 40 && serve_one(); i++)
-			;
-	}
 	turn();
 }
 

@@ -12,7 +12,6 @@
 enum { THE_FILE, PORTS, VARIABLES };
 
 static const char *const kinds[] = {"file", "ports", "variables"};
-static unsigned long good[PD_ARRAY_SIZE(kinds)], runs[PD_ARRAY_SIZE(kinds)];
 
 static const char *const words[] = {"port ",
 				    "pd0 ",
@@ -155,12 +154,13 @@ static void ask(const struct pd_config *cfg)
 	}
 }
 
-/* Read a text, in a copy that ends where its memory does. */
-static void read_text(unsigned kind, const char *text, size_t len)
+/* Read a text, in a copy that ends where its memory does. Returns whether there is no mistake in it. */
+static bool read_text(unsigned kind, const char *text, size_t len)
 {
 	struct pd_config *cfg = pd_config_new();
 	char *copy = malloc(len + !len);
 	uint32_t before;
+	bool good;
 
 	MUST(cfg && copy);
 	memcpy(copy, text, len);
@@ -175,8 +175,9 @@ static void read_text(unsigned kind, const char *text, size_t len)
 	MUST(cfg->error_count == said[PD_CONF_ERROR]);
 	check_ports(cfg);
 	ask(cfg);
-	good[kind] += before && !cfg->error_count;
+	good = before && !cfg->error_count;
 	pd_config_free(cfg);
+	return good;
 }
 
 /* --- the variables ----------------------------------------------------------------------------- */
@@ -212,16 +213,18 @@ static void check_number(const struct pd_var_desc *desc, int64_t number)
 	     pd_text_word_of(desc->words, number, &len));
 }
 
-static void variables(const char *text)
+/* The same of variables. */
+static bool variables(const char *text)
 {
 	static struct pd_vars vars;
 	char *env[9] = {NULL}, shown[256];
 	unsigned n = 1 + rnd(8);
+	bool good;
 
 	for (unsigned i = 0; i < n; i++)
 		env[i] = any_variable(text);
 	pd_vars_reset(&vars);
-	good[VARIABLES] += !pd_vars_parse(&vars, env, var_message, said);
+	good = !pd_vars_parse(&vars, env, var_message, said);
 	for (unsigned i = 0; i < pd_var_count; i++) {
 		const struct pd_var_desc *desc = &pd_var_descs[i];
 		const void *field = (const char *)&vars + desc->offset;
@@ -235,36 +238,28 @@ static void variables(const char *text)
 	pd_vars_reset(&vars);
 	for (unsigned i = 0; i < n; i++)
 		free(env[i]);
+	return good;
 }
 
 /* --- the fuzzer ---------------------------------------------------------------------------------- */
 
-static void run(unsigned kind)
+static bool run(unsigned kind)
 {
 	char text[2048];
 	size_t len;
 
-	runs[kind]++;
 	if (kind == VARIABLES) {
 		any_text(text, 1 + rnd(64), words, PD_ARRAY_SIZE(words));
-		variables(text);
-		return;
+		return variables(text);
 	}
 	len = any_text(text, sizeof(text), words, PD_ARRAY_SIZE(words));
-	read_text(kind, text, len);
-}
-
-static void summary(void)
-{
-	for (unsigned k = 0; k < PD_ARRAY_SIZE(kinds); k++)
-		printf("# %s: %lu of %lu without a mistake\n", kinds[k], good[k], runs[k]);
+	return read_text(kind, text, len);
 }
 
 const struct fuzz_target fuzz_target = {
 	.name = "config",
-	.kinds = kinds,
-	.n_kinds = PD_ARRAY_SIZE(kinds),
+	FUZZ_KINDS(kinds),
+	.good = "without a mistake",
 	.seeds = 5000,
 	.run = run,
-	.summary = summary,
 };

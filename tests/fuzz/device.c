@@ -5,19 +5,19 @@
  */
 #include "ring.h"
 
-#define REGIONS 3
-
 struct device {
-	struct shared s[REGIONS];
+	struct ring r;
 	struct pd_mem_table mem;
-	struct pd_vq_layout layout;
-	struct pd_vq vq;
-	bool packed, avip, receive;
 	uint16_t avail_idx; /* split: the peer's index */
 	struct place avail; /* packed: where the peer writes next */
 	uint32_t offered;   /* packed: slots that it has made available */
 	bool lapped;        /* packed: there may be others that look so */
 };
+
+static struct device *device_of(struct ring *r)
+{
+	return pd_container_of(r, struct device, r);
+}
 
 static uint32_t any_length(uint32_t left)
 {
@@ -58,7 +58,7 @@ static void put_desc(const struct device *d, void *to, const struct vring_desc *
 {
 	struct vring_packed_desc packed = {from->addr, from->len, from->next, from->flags};
 
-	if (d->packed)
+	if (d->r.packed)
 		memcpy(to, &packed, sizeof(packed));
 	else
 		memcpy(to, from, sizeof(*from));
@@ -68,23 +68,23 @@ static void put_desc(const struct device *d, void *to, const struct vring_desc *
  * in its chain. One of the ring may refer to a table. */
 static struct vring_desc any_desc(struct device *d, uint32_t next, bool first, bool table)
 {
-	bool indirect = d->layout.features & BIT(VIRTIO_RING_F_INDIRECT_DESC);
+	bool indirect = d->r.layout.features & BIT(VIRTIO_RING_F_INDIRECT_DESC);
 	struct vring_desc desc;
 	uint32_t left, n;
 
 	desc.addr = any_place(d, &left);
 	desc.len = any_length(left);
-	desc.flags = (d->receive ? 0 : VRING_DESC_F_WRITE) * !rarely(30);
+	desc.flags = (d->r.receive ? 0 : VRING_DESC_F_WRITE) * !rarely(30);
 	if (one_in(3))
 		desc.flags |= VRING_DESC_F_NEXT;
 	if (rarely(60))
-		desc.flags ^= (uint16_t)(d->packed ? rnd(65536) & 0x7f7f : rnd(8));
+		desc.flags ^= (uint16_t)(d->r.packed ? rnd(65536) & 0x7f7f : rnd(8));
 	desc.next = (uint16_t)(rarely(60) ? rnd(65536) : next);
 	if (table || !((indirect && first && one_in(8)) || rarely(50)))
 		return desc;
 	/* A table of them, at any place. */
 	n = 1 + rnd(40);
-	left = rnd((uint32_t)d->s[2].bytes - 16 * n);
+	left = rnd((uint32_t)d->r.s[2].bytes - 16 * n);
 	if (!one_in(4))
 		left &= ~15u;
 	desc.addr = d->mem.region[d->mem.n - 1].guest_addr + left;
@@ -95,18 +95,19 @@ static struct vring_desc any_desc(struct device *d, uint32_t next, bool first, b
 
 		if (i + 1 == n && !rarely(8))
 			in.flags &= (uint16_t)~VRING_DESC_F_NEXT;
-		put_desc(d, d->s[2].p + left + 16 * i, &in);
+		put_desc(d, d->r.s[2].p + left + 16 * i, &in);
 	}
 	return desc;
 }
 
 /* The driver writes descriptors, one behind the other, and makes chains of them available. */
-static void split_peer(struct device *d)
+static void split_peer(struct ring *r)
 {
-	struct vring_avail *avail = d->layout.avail;
-	struct vring_desc *desc = d->layout.desc;
-	uint32_t size = d->layout.size, n = rnd(pd_min(size, 64u) + 1), at = rnd(size);
-	uint16_t room = (uint16_t)(size - (uint16_t)(d->avail_idx - d->vq.next));
+	struct device *d = device_of(r);
+	struct vring_avail *avail = d->r.layout.avail;
+	struct vring_desc *desc = d->r.layout.desc;
+	uint32_t size = d->r.layout.size, n = rnd(pd_min(size, 64u) + 1), at = rnd(size);
+	uint16_t room = (uint16_t)(size - (uint16_t)(d->avail_idx - d->r.vq.next));
 	bool first = true;
 
 	for (uint32_t i = 0; i < n; i++, at = (at + 1) % size) {
@@ -124,14 +125,15 @@ static void split_peer(struct device *d)
 	}
 	avail->idx = rarely(100) ? (uint16_t)rnd(65536) : d->avail_idx;
 	avail->flags = (uint16_t)rnd(2);
-	avail->ring[size] = (uint16_t)(d->vq.own_idx + rnd(8));
+	avail->ring[size] = (uint16_t)(d->r.vq.own_idx + rnd(8));
 }
 
 /* The same; a chain that no descriptor ends is rare, since nothing behind it would be looked at. */
-static void packed_peer(struct device *d)
+static void packed_peer(struct ring *r)
 {
-	uint8_t *ring = d->layout.desc;
-	uint32_t size = d->layout.size, room = size - (d->offered - d->vq.cursor);
+	struct device *d = device_of(r);
+	uint8_t *ring = d->r.layout.desc;
+	uint32_t size = d->r.layout.size, room = size - (d->offered - d->r.vq.cursor);
 	uint32_t more = rnd(pd_min(room + 1, 64u)), event;
 	bool first = true, endless;
 
@@ -147,7 +149,7 @@ static void packed_peer(struct device *d)
 			one.flags &= (uint16_t)~VRING_DESC_F_NEXT;
 		if (endless)
 			one.flags =
-				(uint16_t)(VRING_DESC_F_NEXT | !d->receive * VRING_DESC_F_WRITE);
+				(uint16_t)(VRING_DESC_F_NEXT | !d->r.receive * VRING_DESC_F_WRITE);
 		first = !(one.flags & VRING_DESC_F_NEXT);
 		one.flags ^= place_avail(d->avail);
 		if (rarely(400)) { /* of another lap, or of none */
@@ -163,65 +165,37 @@ static void packed_peer(struct device *d)
 		d->lapped = true;
 	}
 	event = any_event(d->avail);
-	memcpy(d->layout.avail, &event, sizeof(event));
+	memcpy(d->r.layout.avail, &event, sizeof(event));
 	if (one_in(10)) /* ours, but in memory that it can write */
-		memcpy(d->layout.used, &event, sizeof(event));
+		memcpy(d->r.layout.used, &event, sizeof(event));
 }
 
-/* One of the data path's functions, as it is made for the ring's format. */
-#define OF_FORMAT(fn, ...) \
-	(d->packed ? fn(&d->vq, true, ##__VA_ARGS__) : fn(&d->vq, false, ##__VA_ARGS__))
+RING_END(device_split, device, false)
+RING_END(device_packed, device, true)
 
-/* One call, or two, of the data path. Returns false when the ring is broken. */
-static bool device_call(struct device *d)
+/* Nothing is consumed that was not made available. Returns whether to go on. */
+static bool device_after(struct ring *r)
 {
-	struct pd_buffer *shown[PD_VQ_FRAMES_MAX], *out[FUZZ_FRAMES_MAX];
-	uint32_t position;
-	bool notify;
-	int n;
+	struct device *d = device_of(r);
 
-	d->lapped |= race_start(d->s, REGIONS);
-	if (d->receive) {
-		n = OF_FORMAT(pd_device_rx, d->avip, &fuzz_headers, 0, shown,
-			      1 + rnd(PD_VQ_FRAMES_MAX), &notify);
-		MUST(n >= 0 ? n == d->vq.n_shown : n == -ENETDOWN && d->vq.broken);
-		read_frames(shown, n, d->s, REGIONS, &d->vq);
-		if (n > 0)
-			OF_FORMAT(pd_device_rx_done, rnd((uint32_t)n + 1));
-	} else {
-		unsigned want = make_frames(out);
-
-		n = OF_FORMAT(pd_device_tx, d->avip, out, want);
-		MUST(n <= (int)want &&
-		     (n >= 0 || n == -EMSGSIZE || (n == -ENETDOWN && d->vq.broken)));
-		if (!one_in(10))
-			OF_FORMAT(pd_device_flush);
-	}
-	position = OF_FORMAT(pd_device_position);
-	if (one_in(3))
-		OF_FORMAT(pd_device_arm, one_in(2) ? d->vq.cursor : position);
-	else
-		OF_FORMAT(pd_device_disarm);
-	race_stop();
-	MUST(!d->vq.broken || OF_FORMAT(pd_device_position) == d->vq.cursor);
-	/* Nothing is consumed that was not made available. */
-	MUST(!d->packed || d->lapped || (int32_t)(d->offered - d->vq.cursor) >= 0);
-	return !d->vq.broken;
+	d->lapped |= fuzz_racing;
+	MUST(!r->packed || d->lapped || (int32_t)(d->offered - r->vq.cursor) >= 0);
+	return !r->vq.broken;
 }
 
 /* Memory in three regions; the second follows the first in the guest's addresses. */
 static void device_memory(struct device *d)
 {
-	uint64_t gpa = 0x10000, sizes[REGIONS] = {24576, 4096 * (1 + rnd(3)), 20480};
+	uint64_t gpa = 0x10000, sizes[RING_SHARED_MAX] = {24576, 4096 * (1 + rnd(3)), 20480};
 
-	for (unsigned i = 0; i < REGIONS; i++) {
+	for (unsigned i = 0; i < RING_SHARED_MAX; i++) {
 		struct pd_mem_region r = {gpa, sizes[i], 0x7f0000000000 + gpa, NULL};
 		bool noise = one_in(4);
 
-		shared_map(&d->s[i], sizes[i]);
-		for (size_t k = 0; noise && k < d->s[i].bytes; k += 4)
-			memcpy(d->s[i].p + k, &(uint32_t){(uint32_t)k * 2654435761u}, 4);
-		r.host = d->s[i].p;
+		shared_map(&d->r.s[i], sizes[i]);
+		for (size_t k = 0; noise && k < d->r.s[i].bytes; k += 4)
+			memcpy(d->r.s[i].p + k, &(uint32_t){(uint32_t)k * 2654435761u}, 4);
+		r.host = d->r.s[i].p;
 		MUST(!pd_mem_add(&d->mem, &r));
 		gpa += sizes[i] + (i ? 1 << 20 : 0);
 	}
@@ -230,26 +204,27 @@ static void device_memory(struct device *d)
 /* The parts of a ring, one behind the other from `at`. */
 static void split_place(struct device *d, uint8_t *at)
 {
-	uint32_t size = d->layout.size;
+	uint32_t size = d->r.layout.size;
 
-	d->layout.desc = at;
-	d->layout.avail = at + pd_vq_desc_bytes(size);
-	d->layout.used = at + ((pd_vq_desc_bytes(size) + pd_vq_avail_bytes(size, false) + 3) & ~3u);
+	d->r.layout.desc = at;
+	d->r.layout.avail = at + pd_vq_desc_bytes(size);
+	d->r.layout.used =
+		at + ((pd_vq_desc_bytes(size) + pd_vq_avail_bytes(size, false) + 3) & ~3u);
 	d->avail_idx = (uint16_t)(one_in(2) ? 0 : 65536 - rnd(64));
-	((struct vring_used *)d->layout.used)->idx = d->avail_idx;
-	((struct vring_avail *)d->layout.avail)->idx = d->avail_idx;
+	((struct vring_used *)d->r.layout.used)->idx = d->avail_idx;
+	((struct vring_avail *)d->r.layout.avail)->idx = d->avail_idx;
 }
 
 /* Events first, so that the ring ends where the memory does, mostly; as after some laps. */
 static void packed_place(struct device *d, uint8_t *at)
 {
-	uint32_t size = d->layout.size;
-	uint8_t *ring = one_in(3) ? at + 16 : d->s[0].p + d->s[0].bytes - 16 * size;
+	uint32_t size = d->r.layout.size;
+	uint8_t *ring = one_in(3) ? at + 16 : d->r.s[0].p + d->r.s[0].bytes - 16 * size;
 	uint16_t flags;
 
-	d->layout.desc = ring;
-	d->layout.avail = at;
-	d->layout.used = at + 4;
+	d->r.layout.desc = ring;
+	d->r.layout.avail = at;
+	d->r.layout.used = at + 4;
 	d->avail = (struct place){rnd(2 * size), size};
 	for (uint32_t i = 0; i < size; i++) {
 		bool lap = place_wrap(d->avail) == (i < place_slot(d->avail));
@@ -257,10 +232,10 @@ static void packed_place(struct device *d, uint8_t *at)
 		flags = lap ? PACKED_AVAIL | PACKED_USED : 0;
 		memcpy(ring + 16 * i + 14, &flags, sizeof(flags));
 	}
-	d->layout.base = place_off_wrap(d->avail) * (one_in(2) ? 1u : 0x10001u);
+	d->r.layout.base = place_off_wrap(d->avail) * (one_in(2) ? 1u : 0x10001u);
 	d->lapped = one_in(50);
 	if (d->lapped) /* it may be refused */
-		d->layout.base = rnd(one_in(2) ? UINT32_MAX : 2 * size);
+		d->r.layout.base = rnd(one_in(2) ? UINT32_MAX : 2 * size);
 }
 
 /* Returns whether the ring was accepted. */
@@ -273,49 +248,46 @@ static bool device_make(struct device *d, bool packed)
 	memset(d, 0, sizeof(*d));
 	any_calm();
 	device_memory(d);
-	d->packed = packed;
-	d->receive = one_in(2);
-	d->avip = one_in(2);
-	d->layout = (struct pd_vq_layout){
+	d->r.packed = packed;
+	d->r.n_shared = RING_SHARED_MAX;
+	d->r.end = packed ? &device_packed : &device_split;
+	d->r.peer = packed ? packed_peer : split_peer;
+	d->r.after = device_after;
+	d->r.receive = one_in(2);
+	d->r.avip = one_in(2);
+	d->r.layout = (struct pd_vq_layout){
 		.size = packed ? 1 + rnd(512) : 2u << rnd(9),
-		.hdr_bytes = d->avip ? PD_VQ_HDR_SIDECAR : PD_VQ_HDR_NET,
+		.hdr_bytes = d->r.avip ? PD_VQ_HDR_SIDECAR : PD_VQ_HDR_NET,
 		.features = BIT(VIRTIO_F_VERSION_1) | packed * BIT(VIRTIO_F_RING_PACKED) |
 			    rnd(2) * BIT(VIRTIO_RING_F_EVENT_IDX) |
 			    rnd(2) * BIT(VIRTIO_NET_F_MRG_RXBUF) | rnd(2) * BIT(VIRTIO_F_IN_ORDER) |
 			    !one_in(8) * BIT(VIRTIO_RING_F_INDIRECT_DESC),
 	};
-	if (!d->avip && one_in(3)) {
-		d->layout.hdr_bytes = PD_VQ_HDR_LEGACY;
-		d->layout.features &= ~(BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_NET_F_MRG_RXBUF));
+	if (!d->r.avip && one_in(3)) {
+		d->r.layout.hdr_bytes = PD_VQ_HDR_LEGACY;
+		d->r.layout.features &= ~(BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_NET_F_MRG_RXBUF));
 	}
 	/* By a feature that it has nothing to do with, so that a corpus goes on meaning what it did. */
-	if (!d->avip && d->layout.features & BIT(VIRTIO_RING_F_EVENT_IDX))
-		d->layout.offloads = PD_OFFLOAD_CSUM | PD_OFFLOAD_TSO;
-	at = d->s[0].p + 16 * rnd(64);
+	if (!d->r.avip && d->r.layout.features & BIT(VIRTIO_RING_F_EVENT_IDX))
+		d->r.layout.offloads = PD_OFFLOAD_CSUM | PD_OFFLOAD_TSO;
+	at = d->r.s[0].p + 16 * rnd(64);
 	(packed ? packed_place : split_place)(d, at);
-	good = !pd_vq_layout_check(&d->layout, &why);
-	MUST(good == !pd_vq_init_device(&d->vq, &d->layout, &d->mem));
+	good = !pd_vq_layout_check(&d->r.layout, &why);
+	MUST(good == !pd_vq_init_device(&d->r.vq, &d->r.layout, &d->mem));
 	MUST(good || packed);
 	if (good)
-		pd_vq_is_misplaced(&d->vq);
+		pd_vq_is_misplaced(&d->r.vq);
 	return good;
 }
 
-void fuzz_device(bool packed)
+bool fuzz_device(bool packed)
 {
 	static struct device d;
+	bool good = device_make(&d, packed);
 
-	if (device_make(&d, packed)) {
-		for (int i = 0; i < FUZZ_STEPS; i++) {
-			(packed ? packed_peer : split_peer)(&d);
-			if (!device_call(&d))
-				break;
-		}
-		if (d.vq.broken)
-			device_call(&d);
-		tally(d.receive, &d.vq);
-		pd_vq_fini(&d.vq);
-	}
-	for (unsigned i = 0; i < REGIONS; i++)
-		shared_unmap(&d.s[i]);
+	if (good)
+		good = ring_run(&d.r);
+	for (unsigned i = 0; i < d.r.n_shared; i++)
+		shared_unmap(&d.r.s[i]);
+	return good;
 }

@@ -30,12 +30,15 @@ struct fuzz_target {
 	const char *name; /* of its folder of the corpus */
 	const char *const *kinds;
 	unsigned n_kinds;
-	unsigned long seeds;   /* of each kind, by default */
-	void (*prepare)(void); /* once; or NULL */
-	void (*run)(unsigned kind);
-	void (*summary)(
-		void); /* comments ("# ...") on what was reached, when all is over; or NULL */
+	const char *good;           /* what is said of runs that were */
+	unsigned long seeds;        /* of each kind, by default */
+	void (*prepare)(void);      /* once; or NULL */
+	bool (*run)(unsigned kind); /* returns whether it was a good one */
+	/* More about a kind when all is over, on the same line; or NULL. */
+	void (*summary)(unsigned kind);
 };
+#define FUZZ_KINDS_MAX 8
+#define FUZZ_KINDS(array) .kinds = (array), .n_kinds = PD_ARRAY_SIZE(array)
 
 /* The fuzzer's own. */
 extern const struct fuzz_target fuzz_target;

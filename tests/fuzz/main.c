@@ -9,6 +9,7 @@
 #include "fuzz.h"
 
 static unsigned kind;
+static unsigned long runs[FUZZ_KINDS_MAX], good[FUZZ_KINDS_MAX];
 static char run_name[256];
 static uint64_t chance;
 static const uint8_t *input;
@@ -94,7 +95,9 @@ static void run_one(unsigned of_kind, uint64_t seed)
 	chance = (seed + 1) * 0x9e3779b97f4a7c15;
 	chance += !chance;
 	calm = 1;
-	fuzz_target.run(kind);
+	MUST(kind < FUZZ_KINDS_MAX);
+	runs[kind]++;
+	good[kind] += fuzz_target.run(kind);
 }
 
 static void run_input(const uint8_t *data, size_t size)
@@ -179,6 +182,18 @@ static unsigned run_corpus(void)
 	return n;
 }
 
+/* What came of each kind. */
+static void summary(void)
+{
+	for (unsigned k = 0; k < fuzz_target.n_kinds; k++) {
+		printf("# %s: %lu of %lu runs %s", fuzz_target.kinds[k], good[k], runs[k],
+		       fuzz_target.good);
+		if (fuzz_target.summary)
+			fuzz_target.summary(k);
+		printf("\n");
+	}
+}
+
 int main(int argc, char **argv)
 {
 	bool files = argc > 1 && (argv[1][0] < '0' || argv[1][0] > '9');
@@ -201,8 +216,7 @@ int main(int argc, char **argv)
 			run_one(k, seed);
 	}
 	printf("ok 2 - %lu seeds from %lu on, of each kind\n", count, first);
-	if (fuzz_target.summary)
-		fuzz_target.summary();
+	summary();
 	return 0;
 }
 

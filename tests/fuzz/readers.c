@@ -16,10 +16,7 @@ int decode_main(int argc, char **argv);
 #include "../../src/decode/palladium_decode.c"
 #undef main
 
-enum { STATISTICS, HEADERS };
-
 static const char *const kinds[] = {"statistics", "headers"};
-static unsigned long accepted[PD_ARRAY_SIZE(kinds)], runs[PD_ARRAY_SIZE(kinds)];
 static int file; /* of the run */
 
 /* Make the file hold these bytes and nothing else. */
@@ -95,7 +92,8 @@ static void image_make(struct image *m)
 	}
 }
 
-static void statistics(void)
+/* Returns whether the file was taken for one. */
+static bool statistics(void)
 {
 	static struct image image;
 	struct pd_stats_file f;
@@ -109,9 +107,8 @@ static void statistics(void)
 	if (ret) {
 		MUST(ret == -EAGAIN || ret == -EPROTO || ret == -EBADMSG);
 		close(fd);
-		return;
+		return false;
 	}
-	accepted[STATISTICS]++;
 	MUST(!pd_stats_snap_take(&f, NULL, &one) && !pd_stats_snap_take(&f, &one, &two));
 	for (size_t b = 0; b < two.count; b++) {
 		uint32_t group = two.blocks[b].head.group;
@@ -129,6 +126,7 @@ static void statistics(void)
 	pd_stats_snap_free(&two);
 	pd_stats_snap_free(&one);
 	pd_stats_file_close(&f);
+	return true;
 }
 
 /* --- headers ------------------------------------------------------------------------------------- */
@@ -162,7 +160,8 @@ static size_t capture(uint8_t *to, size_t room)
 	return n;
 }
 
-static void headers(void)
+/* Returns whether they were read to their end. */
+static bool headers(void)
 {
 	static const char *const words[] = {"00",
 					    "ff",
@@ -188,7 +187,7 @@ static void headers(void)
 		argv[argc++] = "--";
 		argv[argc++] = *text ? text : "00";
 		if (!strcmp(argv[argc - 1], "-")) /* standard input */
-			return;
+			return false;
 		break;
 	case 1:
 		for (n = rnd(200); n; n--)
@@ -208,28 +207,27 @@ static void headers(void)
 	optind = 0;
 	status = decode_main(argc, argv);
 	MUST(status == 0 || status == DEC_EXIT_INPUT);
-	accepted[HEADERS] += !status;
+	return !status;
 }
 
 /* --- the fuzzer ---------------------------------------------------------------------------------- */
 
-static void run(unsigned kind)
+static bool run(unsigned kind)
 {
 	static FILE *nowhere;
 	FILE *out = stdout, *err = stderr;
+	bool good;
 
-	runs[kind]++;
-	if (kind == STATISTICS) {
-		statistics();
-		return;
-	}
+	if (!kind)
+		return statistics();
 	if (!nowhere)
 		nowhere = fopen("/dev/null", "we");
 	MUST(nowhere);
 	stdout = stderr = nowhere;
-	headers();
+	good = headers();
 	stdout = out;
 	stderr = err;
+	return good;
 }
 
 static void prepare(void)
@@ -238,18 +236,11 @@ static void prepare(void)
 	MUST(file >= 0);
 }
 
-static void summary(void)
-{
-	for (unsigned k = 0; k < PD_ARRAY_SIZE(kinds); k++)
-		printf("# %s: %lu of %lu read to the end\n", kinds[k], accepted[k], runs[k]);
-}
-
 const struct fuzz_target fuzz_target = {
 	.name = "readers",
-	.kinds = kinds,
-	.n_kinds = PD_ARRAY_SIZE(kinds),
+	FUZZ_KINDS(kinds),
+	.good = "read to the end",
 	.seeds = 5000,
 	.prepare = prepare,
 	.run = run,
-	.summary = summary,
 };

@@ -35,24 +35,73 @@ void shared_unmap(struct shared *s);
 /* Buffer headers for a pd_*_rx. */
 extern const struct pd_vq_headers fuzz_headers;
 
-/* Frames that were shown: read them, and check that they stand in one of `n_shared`. */
-void read_frames(struct pd_buffer **shown, int n, const struct shared *s, unsigned n_shared,
-		 const struct pd_vq *vq);
+/* Our end of a ring, as it is made for its role and format. */
+struct ring_end {
+	int (*rx)(struct pd_vq *vq, bool avip, struct pd_buffer **shown, unsigned n);
+	bool (*rx_done)(struct pd_vq *vq, unsigned n);
+	int (*tx)(struct pd_vq *vq, bool avip, struct pd_buffer **out, unsigned n);
+	bool (*flush)(struct pd_vq *vq);
+	uint32_t (*position)(struct pd_vq *vq);
+	bool (*arm)(struct pd_vq *vq, uint32_t seen, uint32_t hold);
+	void (*disarm)(struct pd_vq *vq);
+};
 
-/* Up to 128 frames to send, some of them too long or in pieces. */
-#define FUZZ_FRAMES_MAX 128
-unsigned make_frames(struct pd_buffer **out);
+/* One under the name `name`; `role`: device or driver. */
+#define RING_END(name, role, packed)                                                            \
+	static int name##_rx(struct pd_vq *vq, bool avip, struct pd_buffer **shown, unsigned n) \
+	{                                                                                       \
+		bool notify;                                                                    \
+                                                                                                \
+		return pd_##role##_rx(vq, packed, avip, &fuzz_headers, 0, shown, n, &notify);   \
+	}                                                                                       \
+	static bool name##_rx_done(struct pd_vq *vq, unsigned n)                                \
+	{                                                                                       \
+		return pd_##role##_rx_done(vq, packed, n);                                      \
+	}                                                                                       \
+	static int name##_tx(struct pd_vq *vq, bool avip, struct pd_buffer **out, unsigned n)   \
+	{                                                                                       \
+		return pd_##role##_tx(vq, packed, avip, out, n);                                \
+	}                                                                                       \
+	static bool name##_flush(struct pd_vq *vq)                                              \
+	{                                                                                       \
+		return pd_##role##_flush(vq, packed);                                           \
+	}                                                                                       \
+	static uint32_t name##_position(struct pd_vq *vq)                                       \
+	{                                                                                       \
+		return pd_##role##_position(vq, packed);                                        \
+	}                                                                                       \
+	static bool name##_arm(struct pd_vq *vq, uint32_t seen, uint32_t hold)                  \
+	{                                                                                       \
+		return pd_##role##_arm_held(vq, packed, seen, hold);                            \
+	}                                                                                       \
+	static void name##_disarm(struct pd_vq *vq)                                             \
+	{                                                                                       \
+		pd_##role##_disarm(vq, packed);                                                 \
+	}                                                                                       \
+	static const struct ring_end name = {name##_rx,    name##_rx_done,  name##_tx,          \
+					     name##_flush, name##_position, name##_arm,         \
+					     name##_disarm};
 
-/* Add up what became of a ring. */
-void tally(bool receive, const struct pd_vq *vq);
+/* A ring that is fuzzed. */
+#define RING_SHARED_MAX 3
+struct ring {
+	struct shared s[RING_SHARED_MAX];
+	unsigned n_shared;
+	struct pd_vq_layout layout;
+	struct pd_vq vq;
+	bool packed, avip, receive;
+	bool held; /* `hold` is drawn */
+	const struct ring_end *end;
+	void (*peer)(struct ring *r);  /* the other end's turn */
+	bool (*after)(struct ring *r); /* after each of ours; false: there is no going on */
+};
 
-/* A second thread writes to the `n` pieces at `s` until race_stop, where that was asked for. Returns whether. */
-bool race_start(const struct shared *s, unsigned n);
-void race_stop(void);
+/* The ring's life: the ends take turns, until it is broken or that was enough. Returns whether it is sound. */
+bool ring_run(struct ring *r);
 
-/* One ring each, from its making to its end. */
-void fuzz_device(bool packed);
-void fuzz_driver(bool packed);
+/* One ring each, from its making to its end. Returns whether it is sound. */
+bool fuzz_device(bool packed);
+bool fuzz_driver(bool packed);
 
 /* --- packed rings, as the specification has them (virtio 1.2, 2.8) ---------------------------- */
 

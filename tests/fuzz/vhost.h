@@ -33,7 +33,7 @@ struct side {
 	struct pd_vhost_lane *lanes;
 	struct pd_progress_work broken;
 	bool is_up;
-	unsigned long runs, ups, messages;
+	unsigned long ups, messages;
 };
 /* That of the run. */
 extern struct side *side;

@@ -140,6 +140,7 @@ def test_program_comes_back(sock, mode):
                 fe.start_like_qemu()
                 if not life:
                     fe.post_rx([2048] * 128)
+                fe.sent()  # what the killed program took and returned, an echo or not
                 for _ in range(128 - len(fe.tx.chains)):
                     fe.send(numbered(n, 100), publish=False)
                     n += 1

@@ -3,6 +3,7 @@
 import struct
 from typing import NamedTuple
 
+from .proc import scale
 from .wire import F, Listener, P, dial
 
 RX, TX = 0, 1
@@ -38,11 +39,11 @@ def put_num_buffers(header, offset, count):
 
 
 class Peer:
-    """Either role: getting and losing a connection."""
+    """Either role: getting and losing a connection. timeout: seconds that each wait of it may last, of a machine that is not busy."""
 
     def __init__(self, path, listen, hdr, timeout):
-        self.path, self.hdr, self.timeout = str(path), hdr, timeout
-        self.listener = Listener(path, timeout) if listen else None
+        self.path, self.hdr, self.timeout = str(path), hdr, scale(timeout)
+        self.listener = Listener(path, self.timeout) if listen else None
         self.channel = None
 
     def connect(self, timeout=None):

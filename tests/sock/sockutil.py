@@ -12,14 +12,14 @@ import subprocess
 import pytest
 
 from lab import ns
-from lab.proc import preload_order
+from lab.proc import preload_order, scale
 
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = pathlib.Path(os.environ.get("PD_BUILD", HERE.parent.parent / "build"))
 PRELOAD = BUILD / ".libs" / "libpalladium.so"
 PYTHON = "/usr/bin/python3"
 LOOP = "pd0=loop:pd1"
-LIMIT = 20
+LIMIT = scale(20)  # seconds that a program may take
 
 
 def environment(ports=LOOP, **extra):

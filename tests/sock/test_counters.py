@@ -6,13 +6,13 @@ import subprocess
 import pytest
 
 from lab.proc import Proc, build
-from sockutil import environment, program
+from sockutil import LIMIT, environment, program
 
 
 def counters_of(pid, folder):
     """All that palladium_stats shows of the program."""
     out = subprocess.run([build("palladium_stats"), "-p", str(pid), "-k", str(folder), "-c", "1", "-v", "3", "--json"],
-                         capture_output=True, text=True, timeout=20, check=True).stdout
+                         capture_output=True, text=True, timeout=LIMIT, check=True).stdout
     return json.loads(out)
 
 

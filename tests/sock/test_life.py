@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from sockutil import environment, on_ports, program, same
+from sockutil import LIMIT, environment, on_ports, program, same
 
 
 def test_copies_share_one_socket(kernel):
@@ -185,7 +185,7 @@ say(d.getsockname()[0] in ("ka", ""))
 """
     env = environment()
     done = subprocess.run([*kernel.space.wrap, *program(body)], env=env, capture_output=True,
-                          text=True, timeout=20, check=False)
+                          text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == kernel.run(body)
 
@@ -193,7 +193,7 @@ say(d.getsockname()[0] in ("ka", ""))
 def both_ways(kernel, body):
     """The body prints the same with and without the preload, beside a port that it does not use."""
     done = subprocess.run([*kernel.space.wrap, *program(body, "ka", "kb")], env=environment(), capture_output=True,
-                          text=True, timeout=20, check=False)
+                          text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == kernel.run(body)
     assert done.stdout
@@ -261,7 +261,7 @@ say(attempt(everywhere.sendto, frame(3), ("pd2", OTHER)))
 def run_in(kernel, body, **extra):
     """Run a body under the preload where the kernel's pair is; its output."""
     done = subprocess.run([*kernel.space.wrap, *program(body)], env=environment(**extra), capture_output=True,
-                          text=True, timeout=20, check=False)
+                          text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

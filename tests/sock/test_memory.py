@@ -6,7 +6,7 @@ import pytest
 
 from lab.hugepages import hugepages
 from lab.proc import preload_order
-from sockutil import PRELOAD, environment, finish, on_ports, program
+from sockutil import LIMIT, PRELOAD, environment, finish, on_ports, program
 
 PORTS = "pd0=loop:pd1,ring=64;pd1=loop:pd0,ring=64"
 
@@ -39,7 +39,7 @@ TWO_READERS = "a, b, c = packet(A), packet(B), packet(B)\n"
 
 def run(body, ports=PORTS, **extra):
     """Output and log."""
-    done = subprocess.run(program(MEMORY + body), env=environment(ports, **extra), timeout=60,
+    done = subprocess.run(program(MEMORY + body), env=environment(ports, **extra), timeout=3 * LIMIT,
                           capture_output=True, text=True, check=False)
     return finish(done), done.stderr
 

@@ -2,7 +2,7 @@
 """Options, requests and ancillary data of packet sockets, beside the kernel's."""
 import subprocess
 
-from sockutil import environment, on_ports, same
+from sockutil import LIMIT, environment, on_ports, same
 
 OPTIONS = """
 def setopt(s, level, name, value):
@@ -158,7 +158,7 @@ for request in (0x8922, 0x8924, 0x8916, 0x891c, 0x8923, 0x8943, 0x8931):
 
 def test_a_port_that_hides_an_interface_is_said():
     done = subprocess.run(["/bin/true"], env=environment("lo=loop:pd1", PALLADIUM_TRACELEVEL="warn"),
-                          capture_output=True, text=True, timeout=20, check=True)
+                          capture_output=True, text=True, timeout=LIMIT, check=True)
     assert "port lo hides the kernel's interface lo" in done.stderr
     assert "pd1 hides" not in done.stderr
 

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from lab.proc import preload_order
-from sockutil import BUILD, PRELOAD, environment, on_ports, same
+from sockutil import BUILD, LIMIT, PRELOAD, environment, on_ports, same
 
 DRAIN = """
 def drain(s):
@@ -414,7 +414,7 @@ def test_threads_in_a_muddle(mode, rounds):
     if mode != "wake" and any("libtsan" in str(lib) for lib in preload_order(PRELOAD)):
         pytest.skip("a build for ThreadSanitizer")
     done = subprocess.run([BUILD / "tests/sock/stress", mode, str(rounds)], env=environment(),
-                          capture_output=True, text=True, timeout=60, check=False)
+                          capture_output=True, text=True, timeout=3 * LIMIT, check=False)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 

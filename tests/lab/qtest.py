@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""QEMU without a guest: a test is the driver of its virtio-net card, by the qtest protocol.
+
+    with Echo(sock) as program, Qemu(sock, listen=True) as vm, VirtioNet(vm) as nic:
+        nic.start()                             # status, features, rings, DRIVER_OK
+        nic.post_rx([2048] * 64)                # and all else that a Driver does
+        vm.qmp("set_link", name="n0", up=False)
+
+The machine's firmware is three instructions that halt its processor for good, since Debian's QEMU has no
+qtest accelerator. Registers are read and written by qtest: PCI configuration space, the card's common
+configuration, its queues' doorbells. The guest's memory is a memfd that the test has mapped, too. An
+interrupt (INTx) comes as a line of the protocol; a thread reads the card's interrupt status, as a driver's handler
+does, and tells the queues' call_fd, so that waiting is what it is for a scripted front-end: an interrupt
+that QEMU owes and does not give is a PeerTimeout. vectors=0 as in guest.py.
+"""
+import contextlib
+import json
+import os
+import queue
+import socket
+import threading
+from functools import partial
+
+import pytest
+
+from .driver import Driver
+from .packedring import PackedDriverQueue
+from .peer import BASIC
+from .proc import Proc, require, scale
+from .ring import PAGE, DriverQueue, Memory, Region, signal_eventfd
+from .wire import F, PeerClosed
+
+MIB = 1 << 20
+LOW = MIB  # below are firmware and what else a PC has there
+BAR = 0xe0000000  # where the card's registers are put, in the hole for PCI
+SLOT = 4
+# cli; hlt; jmp to the hlt: at the address at which an x86 starts, 16 bytes below the end.
+FIRMWARE = bytes(0xfff0) + b"\xfa\xf4\xeb\xfd" + bytes(12)
+
+
+class Ram(Memory):
+    """The guest's memory: of each region a memfd that QEMU has, too. New allocations come from the
+    region that was plugged last."""
+
+    def __init__(self):
+        super().__init__(sizes=())
+
+    @staticmethod
+    def make(size):
+        """A memfd for QEMU's memory-backend-file, which the caller owns until it is plugged."""
+        fd = os.memfd_create("guest", os.MFD_CLOEXEC)
+        os.ftruncate(fd, size)
+        return fd
+
+    def plug(self, gpa, size, fd, offset=0):
+        """The guest sees size bytes at offset of the memfd from address gpa on."""
+        self.regions.append(Region(gpa, size, None, fd, offset))
+        self.fds.append(fd)
+        self.used.append(0)
+        self.bins.clear()
+
+    def unplug(self):
+        """The region that was plugged last is gone."""
+        self.regions.pop()
+        self.used.pop()
+        os.close(self.fds.pop())
+        self.bins.clear()
+
+    def alloc(self, size, align=16, region=None):
+        """See Memory.alloc()."""
+        if region is None and self.bins.get((size, align)):
+            return self.bins[size, align].pop()
+        return super().alloc(size, align, len(self.regions) - 1 if region is None else region)
+
+    def free(self, gpa, size, align=16):
+        """What is not of the last region is not handed out again."""
+        last = self.regions[-1]
+        if last.gpa <= gpa < last.gpa + last.size:
+            super().free(gpa, size, align)
+
+
+class Wire:
+    """The qtest protocol: a line is asked and one is answered; interrupts come in between."""
+
+    def __init__(self, sock, interrupt):
+        self.sock, self.file = sock, sock.makefile("rb")
+        self.interrupt, self.lock = interrupt, threading.Lock()
+        self.answers, self.raised = queue.SimpleQueue(), queue.SimpleQueue()
+        self.threads = [threading.Thread(target=f, daemon=True) for f in (self._read, self._handle)]
+        for t in self.threads:
+            t.start()
+
+    def _read(self):
+        for line in self.file:
+            if line.startswith(b"IRQ raise"):
+                self.raised.put(True)
+            elif not line.startswith(b"IRQ"):
+                self.answers.put(line.decode().split())
+        self.answers.put(["gone"])
+        self.raised.put(False)
+
+    def _handle(self):
+        with contextlib.suppress(PeerClosed, BrokenPipeError):
+            while self.raised.get():
+                self.interrupt()
+
+    def ask(self, *words):
+        """One command; the number that is answered, or None."""
+        line = " ".join(w if isinstance(w, str) else hex(w) for w in words)
+        with self.lock:
+            self.sock.sendall(line.encode() + b"\n")
+            answer = self.answers.get(timeout=scale(20))
+        if answer[0] == "gone":
+            self.answers.put(answer)
+            raise PeerClosed("QEMU is gone")
+        assert answer[0] == "OK", f"{words}: {answer}"
+        return int(answer[1], 0) if len(answer) > 1 else None
+
+    def close(self):
+        """The threads end, that which may ask first."""
+        reader, handler = self.threads
+        self.raised.put(False)
+        handler.join(scale(20))
+        self.sock.shutdown(socket.SHUT_RDWR)
+        reader.join(5)
+        self.file.close()
+        self.sock.close()
+
+
+class Qemu:
+    """A machine with one vhost-user network card in PCI slot 4, netdev n0.
+
+    sock, listen: as guest.Guest has them. queues: pairs that the netdev has. device: more properties of the
+    card. accel: tcg, or kvm, which skips where that is not to be had. memory in MiB. interrupt: is called in a
+    thread for each interrupt.
+    """
+
+    def __init__(self, sock, listen=False, queues=1, device="", accel="tcg", memory=64):
+        require("qemu-system-x86_64")
+        if accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            pytest.skip("no access to /dev/kvm")
+        self.queues, self.interrupt = queues, lambda: None
+        self.memory = Ram()
+        self.memory.plug(LOW, (memory - 1) * MIB, self.memory.make(memory * MIB), LOW)
+        how = ",server=on,wait=off" if listen else ",reconnect=1"
+        card = f"virtio-net-pci,netdev=n0,id=card,addr={SLOT},mrg_rxbuf=on,vectors=0{device}"
+        argv = ["-M", "q35,memory-backend=mem", "-accel", accel, "-m", f"{memory},slots=4,maxmem=1G", "-object",
+                f"memory-backend-file,id=mem,size={memory}M,share=on,mem-path={self.pass_fd(self.memory.fds[0])}",
+                "-nodefaults", "-no-user-config", "-display", "none", "-chardev", f"socket,id=c0,path={sock}{how}",
+                "-netdev", f"vhost-user,id=n0,chardev=c0,vhostforce=on,queues={queues}", "-device", card]
+        self._launch(argv)
+
+    @staticmethod
+    def pass_fd(fd):
+        """A path at which QEMU, whose number is not known yet, opens a file of ours."""
+        return f"/proc/{os.getpid()}/fd/{fd}"
+
+    def _launch(self, argv):
+        """Start it with the two connections, and wait until it answers by both."""
+        ours, theirs = zip(socket.socketpair(), socket.socketpair())
+        firmware = os.memfd_create("firmware", os.MFD_CLOEXEC)
+        os.write(firmware, FIRMWARE)
+        self.proc = Proc(["qemu-system-x86_64", *argv, "-bios", self.pass_fd(firmware),
+                          "-chardev", f"socket,id=qt,fd={theirs[0].fileno()}", "-object", "qtest,id=q0,chardev=qt",
+                          "-chardev", f"socket,id=mon,fd={theirs[1].fileno()}", "-mon", "chardev=mon,mode=control"],
+                         pass_fds=[s.fileno() for s in theirs])
+        for s in theirs:
+            s.close()
+        ours[1].settimeout(scale(20))
+        self.monitor = ours[1]
+        self.replies = self.monitor.makefile("rb")
+        self.wire = Wire(ours[0], lambda: self.interrupt())  # pylint: disable=unnecessary-lambda
+        self.ask, self.events = self.wire.ask, []
+        self.replies.readline()  # its greeting
+        self.qmp("qmp_capabilities")
+        os.close(firmware)
+        self.ask("irq_intercept_in", "ioapic")
+
+    def qmp(self, command, **arguments):
+        """Give a command to QEMU's monitor and wait until it has carried it out; what it returns."""
+        words = {"execute": command, "arguments": {k.replace("_", "-"): v for k, v in arguments.items()}}
+        self.monitor.sendall(json.dumps(words).encode() + b"\n")
+        while True:
+            said = json.loads(self.replies.readline())
+            if "event" not in said:
+                break
+            self.events.append(said["event"])
+        assert "return" in said, f"{words}: {said}"
+        return said["return"]
+
+    def reset(self):
+        """The machine starts anew: no register is where it was."""
+        self.events.clear()
+        self.qmp("system_reset")
+        while "RESET" not in self.events:
+            self.qmp("query-status")
+
+    def plug_memory(self, name, mib):
+        """A DIMM, from which the test's allocations come from now on."""
+        fd = self.memory.make(mib * MIB)
+        self.qmp("object-add", qom_type="memory-backend-file", id=name, size=mib * MIB, share=True,
+                 mem_path=self.pass_fd(fd))
+        self.qmp("device_add", driver="pc-dimm", id="dimm" + name, memdev=name)
+        dimm = next(d["data"] for d in self.qmp("query-memory-devices") if d["data"]["id"] == "dimm" + name)
+        self.memory.plug(dimm["addr"], dimm["size"], fd)
+
+    def pci(self, offset, size="l", value=None):
+        """Read, or write, a register of the card's PCI configuration space."""
+        self.ask("outl", 0xcf8, 0x80000000 | SLOT << 11 | offset & ~3)
+        port = 0xcfc + (offset & 3)
+        return self.ask("in" + size, port) if value is None else self.ask("out" + size, port, value)
+
+    def close(self):
+        """End it."""
+        self.wire.close()
+        self.replies.close()
+        self.monitor.close()
+        self.proc.close()
+        self.memory.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
+def _register(width, offset):
+    """A field of the common configuration (virtio 1.2, section 4.1.4.3), as an attribute; width as qtest has it."""
+    def get(self):
+        return self.vm.ask("read" + width, self.at[1] + offset)
+
+    def put(self, value):
+        self.vm.ask("write" + width, self.at[1] + offset, value)
+    return property(get, put)
+
+
+class VirtioNet(Driver):
+    """The driver of a Qemu's card. hdr: the header's length on the rings, which is the back-end's affair. ring:
+    entries of each. timeout in seconds, of every wait."""
+
+    feature_select, feature = _register("l", 0), _register("l", 4)
+    driver_feature_select, driver_feature = _register("l", 8), _register("l", 12)
+    status, queue_select = _register("b", 20), _register("w", 22)
+    queue_size, queue_enable, notify_off = _register("w", 24), _register("w", 28), _register("w", 30)
+
+    def __init__(self, vm, hdr=48, ring=256, timeout=20.0):
+        self.vm, self.hdr, self.ring, self.timeout = vm, hdr, ring, scale(timeout)
+        self.memory, self.pairs = vm.memory, vm.queues
+        self.queues, self.control, self.features = [], [], 0  # the driver has one control queue or none
+        self.at, self.multiplier = {}, 0
+        self.lock, self.configured = threading.Lock(), threading.Event()  # lock: queues and control, from the handler
+        self.find_registers()
+        vm.interrupt = self._interrupted
+
+    def find_registers(self):
+        """Where the structures of virtio 1.2, section 4.1.4, are, after giving the card's BARs addresses, as
+        firmware does; again after a reset of the machine."""
+        bars, cap = {}, self.vm.pci(0x34, "b")
+        while cap:
+            if self.vm.pci(cap, "b") == 9:
+                kind, bar = self.vm.pci(cap + 3, "b"), self.vm.pci(cap + 4, "b")
+                if kind in (1, 2, 3, 4):
+                    self.at[kind] = bars.setdefault(bar, BAR + len(bars) * MIB) + self.vm.pci(cap + 8)
+                if kind == 2:
+                    self.multiplier = self.vm.pci(cap + 16)
+            cap = self.vm.pci(cap + 1, "b")
+        for bar, address in bars.items():
+            self.vm.pci(0x10 + 4 * bar, value=address)
+        self.vm.pci(4, "w", 0x6)  # it answers at them, and may reach memory
+
+    def _interrupted(self):
+        """The handler: reading the status lowers the line."""
+        with self.lock:
+            isr = self.vm.ask("readb", self.at[3]) if self.queues else 0
+            if isr & 1:
+                for q in self.queues + self.control:
+                    signal_eventfd(q.call_fd)
+            if isr & 2:
+                self.configured.set()
+
+    def _negotiate(self, want):
+        offered = 0
+        for half in range(2):
+            self.feature_select = half
+            offered |= self.feature << 32 * half
+        self.features = want & offered
+        for half in range(2):
+            self.driver_feature_select = half
+            self.driver_feature = self.features >> 32 * half & 0xffffffff
+        self.status = 0xb
+        assert self.status == 0xb, "the features are refused"
+
+    def _make_queue(self, index):
+        kind = PackedDriverQueue if self.features & F.RING_PACKED else DriverQueue
+        q = kind(self.memory, self.ring if index < 2 * self.pairs else 64)
+        q.event_idx = bool(self.features & F.EVENT_IDX)
+        self.queue_select = index
+        self.queue_size = q.size
+        for offset, gpa in zip((32, 40, 48), q.gpa):
+            self.vm.ask("writel", self.at[1] + offset, gpa & 0xffffffff)
+            self.vm.ask("writel", self.at[1] + offset + 4, gpa >> 32)
+        q.kick = partial(self.vm.ask, "writew", self.at[2] + self.notify_off * self.multiplier, index)
+        self.queue_enable = 1
+        return q
+
+    def start(self, features=BASIC | F.STATUS):
+        """A driver starts anew: reset, features as far as they are offered, new rings, DRIVER_OK. With F.MQ
+        one pair of queues is in use until set_pairs()."""
+        self.stop()
+        self._negotiate(features)
+        pairs = self.pairs if self.features & F.MQ else 1
+        with self.lock:
+            self.queues = [self._make_queue(i) for i in range(2 * pairs)]
+            self.control = [self._make_queue(2 * pairs)] if self.features & F.CTRL_VQ else []
+        self.reset_rings()
+        self.status = 0xf
+
+    def stop(self):
+        """Reset of the device: the rings are the driver's again."""
+        self.status = 0
+        assert self.status == 0
+        self._close_queues()
+
+    def _close_queues(self):
+        with self.lock:
+            queues, self.queues, self.control = self.queues + self.control, [], []
+            for q in queues:
+                q.close()
+
+    def set_pairs(self, count):
+        """Let the device use this many pairs of queues (virtio 1.2, section 5.1.6.5.5)."""
+        assert self.command(4, 0, count.to_bytes(2, "little")) == 0
+
+    def command(self, cls, cmd, data):
+        """Ask by the control queue; the device's answer, 0 when it has done so."""
+        at, ack = self.memory.alloc(PAGE), self.memory.alloc(16)
+        self.memory.view(at, 2 + len(data))[:] = bytes((cls, cmd)) + data
+        self.memory.view(ack, 1)[:] = b"\xff"
+        control = self.control[0]
+        control.add([(at, 2 + len(data), False), (ack, 1, True)], owned=[(at, PAGE), (ack, 16)])
+        control.publish()
+        done = control.wait_used(self.timeout)
+        answer = self.memory.view(ack, 1)[0]
+        control.recycle(done)
+        return answer
+
+    def link(self):
+        """Is the link up, as the card's configuration has it?"""
+        return bool(self.vm.ask("readw", self.at[4] + 6) & 1)
+
+    def wait_link(self, up):
+        """The card tells that its link went up or down."""
+        assert self.configured.wait(self.timeout), "no interrupt for the link"
+        self.configured.clear()
+        assert self.link() == up
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.vm.interrupt = lambda: None
+        self._close_queues()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 VIRTIO_TESTS = tests/unit/virtio/test_mem tests/unit/virtio/test_device_ring tests/unit/virtio/test_device_rx \
 	tests/unit/virtio/test_device_tx tests/unit/virtio/test_device_hostile tests/unit/virtio/test_driver \
-	tests/unit/virtio/test_packed_device tests/unit/virtio/test_packed_driver \
+	tests/unit/virtio/test_packed_device tests/unit/virtio/test_packed_driver tests/unit/virtio/test_inflight \
 	tests/unit/virtio/test_dirty tests/unit/virtio/test_lane tests/unit/virtio/test_prefetch tests/unit/virtio/test_rings
 VIRTIO_UTIL = tests/unit/virtio/ring_util.c tests/unit/virtio/ring_util.h
 VIRTIO_DRIVER = $(VIRTIO_UTIL) tests/unit/virtio/driver_rig.h
@@ -46,3 +46,6 @@ tests_unit_virtio_test_rings_LDADD = $(PD_UNIT_LIBS)
 tests_unit_virtio_test_dirty_SOURCES = tests/unit/virtio/test_dirty.c $(VIRTIO_RIG)
 tests_unit_virtio_test_dirty_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_virtio_test_dirty_LDADD = $(PD_UNIT_LIBS)
+tests_unit_virtio_test_inflight_SOURCES = tests/unit/virtio/test_inflight.c $(VIRTIO_RIG)
+tests_unit_virtio_test_inflight_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_virtio_test_inflight_LDADD = $(PD_UNIT_LIBS)

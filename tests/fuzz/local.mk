@@ -12,8 +12,8 @@ tests_fuzz_rings_SOURCES = tests/fuzz/rings.c tests/fuzz/device.c tests/fuzz/dri
 tests_fuzz_rings_LDADD = $(FUZZ_LIBS)
 tests_fuzz_vnet_SOURCES = tests/fuzz/vnet.c $(FUZZ_SHARED)
 tests_fuzz_vnet_LDADD = $(FUZZ_LIBS)
-tests_fuzz_vhost_SOURCES = tests/fuzz/vhost.c tests/fuzz/vhost_message.c tests/fuzz/vhost_frontend.c tests/fuzz/vhost_backend.c tests/fuzz/vhost.h \
-	$(FUZZ_SHARED)
+tests_fuzz_vhost_SOURCES = tests/fuzz/vhost.c tests/fuzz/vhost_message.c tests/fuzz/vhost_frontend.c tests/fuzz/vhost_backend.c tests/fuzz/vhost_kept.c \
+	tests/fuzz/vhost.h $(FUZZ_SHARED)
 tests_fuzz_vhost_LDADD = $(FUZZ_LIBS)
 tests_fuzz_sidecar_SOURCES = tests/fuzz/sidecar.c $(FUZZ_SHARED)
 tests_fuzz_sidecar_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)

@@ -24,7 +24,8 @@
 #define STEPS_MAX 40
 #define FDS_LOOKED_AT 256
 #define MEMORY_NAME "fuzz-memory"
-#define AREA_NAME "palladium-rings" /* vhost/area.c */
+#define AREA_NAME "palladium-rings"    /* vhost/area.c */
+#define KEPT_NAME "palladium-inflight" /* vhost/inflight.c */
 
 static const char *const kinds[] = {
 	"back-end, sidecars",  "back-end, virtio",  "back-end, two pairs",
@@ -101,7 +102,7 @@ static void nothing_is_left(void)
 		return;
 	memcpy(size_before, size, sizeof(size));
 	MUST(mappings_of(MEMORY_NAME) == 1); /* our own */
-	MUST(!mappings_of(AREA_NAME));
+	MUST(!mappings_of(AREA_NAME) && !mappings_of(KEPT_NAME));
 }
 
 /* --- the library's side ---------------------------------------------------------------------- */
@@ -167,6 +168,12 @@ static void receive(struct pd_lane *lane)
 		lane->ops->rx_done(lane, rnd((uint32_t)n + 1));
 }
 
+/* The last chance to take what is in a ring; or an announcement. */
+static void take_last(struct pd_port *port, struct pd_lane *lane)
+{
+	receive(lane);
+}
+
 /* Send one frame. */
 static void transmit(struct pd_lane *lane)
 {
@@ -228,7 +235,10 @@ void peer_comes(void)
 	turn();
 	MUST(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair));
 	peer.sock = pair[0];
+	if (one_in(16)) /* it takes two messages or three, and no more before they are read */
+		MUST(!setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &(int){1}, sizeof(int)));
 	memset(peer.offset, 0, sizeof(peer.offset));
+	peer.taken = 0;
 	if (pd_vhost_conn_is_open(side->config.role == PD_CONF_BACKEND
 					  ? &((struct pd_vhost_backend *)side->role)->conn
 					  : &((struct pd_vhost_frontend *)side->role)->conn))
@@ -236,6 +246,13 @@ void peer_comes(void)
 	else
 		MUST(!side->role->ops->connected(side->role, pair[1]));
 	turn();
+}
+
+void another_comes(void)
+{
+	if (!side->role->ops->give_way(side->role))
+		return;
+	peer_comes();
 }
 
 /* --- the fuzzer ------------------------------------------------------------------------------ */
@@ -274,12 +291,13 @@ static bool run(unsigned kind)
 	any_calm();
 	memset(memory, 0, MEM_BYTES);
 	memset(&peer, 0, sizeof(peer));
-	peer.sock = peer.channel = -1;
+	peer.sock = peer.channel = peer.kept_fd = -1;
 	peer.features = any_features() | BIT(PD_VHOST_F_PROTOCOL_FEATURES);
 	side->config.format = (enum pd_conf_format)rnd(3);
 	side->config.mergeable = one_in(2);
 	side->config.iommu = one_in(2);
 	side->config.offloads = (enum pd_conf_offloads)rnd(3);
+	peer.iommu = side->config.iommu && one_in(2);
 	role_make();
 	peer_comes();
 	for (uint32_t n = 1 + rnd(STEPS_MAX); n; n--)
@@ -289,9 +307,10 @@ static bool run(unsigned kind)
 	free(side->role);
 	side->role = NULL;
 	peer_gone();
+	kept_take(NULL, -1);
 	turn();
 	if (peer.cut)
-		MUST(!ftruncate(pool[MEMORY], MEM_BYTES));
+		MUST(!ftruncate(pool[MEMORY], MEM_BYTES) && !ftruncate(pool[LOG], LOG_BYTES));
 	if (read(pool[EVENT], &count, sizeof(count)) < 0)
 		MUST(errno == EAGAIN);
 	nothing_is_left();
@@ -336,7 +355,7 @@ static void prepare(void)
 	pd_log_set_level(PD_LOG_NONE);
 	pool[MEMORY] = memfd_create(MEMORY_NAME, MFD_CLOEXEC);
 	pool[SHORT_MEMORY] = memfd_create(MEMORY_NAME, MFD_CLOEXEC);
-	MUST(!ftruncate(pool[MEMORY], MEM_BYTES) && !ftruncate(pool[SHORT_MEMORY], 4096));
+	MUST(!ftruncate(pool[MEMORY], MEM_BYTES) && !ftruncate(pool[LOG], LOG_BYTES));
 	memory = mmap(NULL, MEM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, pool[MEMORY], 0);
 	MUST(memory != MAP_FAILED);
 	pool[EVENT] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -351,10 +370,11 @@ static void prepare(void)
 	pool[NOTHING] = open("/dev/null", O_RDWR | O_CLOEXEC);
 	statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	pd_progress_set_manual(true);
+	pd_port_on_receive_end = take_last;
 	for (unsigned k = 0; k < KINDS; k++)
 		side_make(k);
 	side = &sides[0];
-	peer.sock = peer.channel = -1;
+	peer.sock = peer.channel = peer.kept_fd = -1;
 	role_make();
 	peer_comes();
 	side->role->ops->fini(side->role, false);

@@ -4,6 +4,7 @@
  *
  *   vhost.c           the library's side, and the fuzzer
  *   vhost_message.c   messages: sensible ones mostly
+ *   vhost_kept.c      memory for what is in flight, as a back-end leaves it
  *   vhost_frontend.c  a random front-end, for our back-end
  *   vhost_backend.c   a random back-end, for our front-end
  */
@@ -25,6 +26,7 @@
 	0x2000u /* between two rings: descriptors, available ring at 0x800, used ring at 0x1000 */
 #define RINGS_MAX 4u
 #define BUFFERS_AT (RINGS_MAX * RING_BYTES)
+#define KEPT_SIZE 128u /* of the largest ring that there is an in-flight region for */
 
 /* The role of a kind; the structure is new for each run, the lanes stay. */
 struct side {
@@ -40,6 +42,8 @@ extern struct side *side;
 
 /* Files that the peer may send. */
 enum pool { MEMORY, SHORT_MEMORY, EVENT, BLOCKING_EVENT, PIPE, SOCKET, FOLDER, NOTHING, POOL };
+#define LOG SHORT_MEMORY /* large enough for one */
+#define LOG_BYTES 4096
 extern int pool[POOL];
 extern uint8_t *memory; /* MEMORY, mapped */
 
@@ -49,13 +53,18 @@ struct peer {
 	uint32_t offset[RINGS_MAX]; /* in each ring: descriptors so far */
 	uint32_t num[RINGS_MAX];
 	bool packed;
-	int channel; /* as back-end: where it may ask, -1: nowhere */
+	int channel; /* the peer's end of the back-end's channel, -1: there is none */
 	/* The rings' memory as it was told, mapped. */
 	uint8_t *area;
 	uint64_t area_bytes;
 	uint64_t features;
-	/* As front-end: what it was offered, once it has asked. */
-	uint64_t offered, offered_protocol;
+	/* As front-end: what it was offered, once it has asked, and what it has taken of that. */
+	uint64_t offered, offered_protocol, taken;
+	bool iommu; /* it wants its addresses translated */
+	/* The in-flight region that it was given: -1 and NULL where there is none. */
+	int kept_fd;
+	uint8_t *kept;
+	struct pd_vhost_inflight_desc kept_desc;
 };
 extern struct peer peer;
 
@@ -67,9 +76,10 @@ void turn(void);
 /* The data path, on each side that is up. */
 void call_lanes(void);
 
-/* The peer closes its connection; it makes a new one. */
+/* The peer closes its connection; it makes a new one; somebody else does, while it has one. */
 void peer_gone(void);
 void peer_comes(void);
+void another_comes(void);
 
 /* --- vhost_message.c ------------------------------------------------------------------------- */
 
@@ -93,8 +103,26 @@ uint32_t any_payload(uint32_t request, enum pd_vhost_size size, union pd_vhost_p
 void send_message(int sock, uint32_t request, uint32_t flags, const union pd_vhost_payload *p,
 		  uint32_t size, const int *fds, unsigned n_fds);
 
+/* In-flight memory for our rings, of a size that is right mostly. */
+struct pd_vhost_inflight_desc any_kept(void);
+
 /* A request with any payload, and the descriptors that go with it. */
 void send_request(uint32_t request);
+
+/*
+ * Read one message of the library's, with its descriptor (-1: none); `reply`: PD_VHOST_REPLY, or 0 for a request. It is as it should be.
+ * Returns false when there is none.
+ */
+bool read_message(int sock, uint32_t reply, struct pd_vhost_header *hdr, union pd_vhost_payload *p,
+		  int *fd);
+
+/* --- vhost_kept.c ---------------------------------------------------------------------------- */
+
+/* Keep the in-flight region that was given, in place of what there was; `fd` is taken. */
+void kept_take(const struct pd_vhost_inflight_desc *desc, int fd);
+
+/* Write into it what a back-end leaves behind that dies with something in flight on ring `i`, or what none would. */
+void kept_note(uint32_t i);
 
 /* --- roles ----------------------------------------------------------------------------------- */
 

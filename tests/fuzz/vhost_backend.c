@@ -42,6 +42,8 @@ static void answer(const struct pd_vhost_header *hdr, const union pd_vhost_paylo
 	} else {
 		p = *asked;
 		bytes = rarely(4) ? any_payload(hdr->request, PD_VHOST_SIZE_ANY, &p) : hdr->size;
+		if (hdr->request == PD_VHOST_GET_INFLIGHT_FD && !rarely(4))
+			p.inflight.mmap_size = any_number();
 		fd = kind->answer == PD_VHOST_ANSWER_OWN ? any_file(MEMORY) : -1;
 	}
 	if (rarely(60))
@@ -52,31 +54,13 @@ static void answer(const struct pd_vhost_header *hdr, const union pd_vhost_paylo
 /* Read one message and answer it. Returns false when none was there. */
 static bool serve_one(void)
 {
-	union {
-		struct cmsghdr c;
-		char bytes[CMSG_SPACE(8 * sizeof(int))];
-	} control;
 	struct pd_vhost_header hdr;
-	union pd_vhost_payload p = {0};
-	struct iovec iov = {&hdr, sizeof(hdr)};
-	struct msghdr mh = {.msg_iov = &iov,
-			    .msg_iovlen = 1,
-			    .msg_control = &control,
-			    .msg_controllen = sizeof(control)};
-	struct cmsghdr *c;
-	int fd = -1;
+	union pd_vhost_payload p;
+	int fd;
 
-	if (peer.sock < 0 ||
-	    recvmsg(peer.sock, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != sizeof(hdr))
+	if (!read_message(peer.sock, 0, &hdr, &p, &fd))
 		return false;
-	/* What the library sends is as it should be. */
-	MUST(hdr.request && hdr.request < PD_VHOST_REQUESTS && hdr.size <= sizeof(p));
-	MUST((hdr.flags & 7) == PD_VHOST_VERSION);
-	if (hdr.size)
-		MUST(recv(peer.sock, &p, hdr.size, MSG_DONTWAIT) == (ssize_t)hdr.size);
-	c = CMSG_FIRSTHDR(&mh);
-	if (c)
-		memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+	MUST(hdr.request < PD_VHOST_REQUESTS);
 	if (hdr.request == PD_VHOST_SET_MEM_TABLE)
 		map_area(&p.memory, fd);
 	if (hdr.request == PD_VHOST_SET_BACKEND_REQ_FD && peer.channel < 0)
@@ -121,17 +105,29 @@ static void ask(void)
 	union pd_vhost_payload p = {0};
 	uint32_t request =
 		rarely(8) ? rnd(PD_VHOST_BACKEND_REQUESTS + 1) : PD_VHOST_BACKEND_IOTLB_MSG;
-	uint32_t bytes = any_payload(0, PD_VHOST_SIZE_IOTLB, &p);
+	enum pd_vhost_size size = request == PD_VHOST_BACKEND_IOTLB_MSG    ? PD_VHOST_SIZE_IOTLB
+				  : request >= PD_VHOST_BACKEND_VRING_CALL ? PD_VHOST_SIZE_STATE
+									   : PD_VHOST_SIZE_ANY;
+	uint32_t bytes = any_payload(0, size, &p);
 	int fd = any_file(EVENT);
 	char answers[600];
 
-	if (request != PD_VHOST_BACKEND_IOTLB_MSG)
-		bytes = any_payload(0, PD_VHOST_SIZE_ANY, &p);
 	send_message(peer.channel, request, one_in(2) ? PD_VHOST_NEED_REPLY : 0, &p, bytes, &fd,
 		     rarely(8));
 	if (!one_in(8) && peer.channel >= 0 &&
 	    recv(peer.channel, answers, sizeof(answers), MSG_DONTWAIT) < 0)
 		MUST(errno == EAGAIN || errno == ECONNRESET);
+}
+
+/* The time that it has for its answers is over, if it is running. */
+static void too_late(void)
+{
+	struct pd_progress_timer *timer = &((struct pd_vhost_frontend *)side->role)->handshake;
+
+	if (pd_list_empty(&timer->node))
+		return;
+	pd_progress_timer_cancel(timer);
+	timer->fn(timer);
 }
 
 void back_end_step(void)
@@ -156,6 +152,10 @@ void back_end_step(void)
 	case 4: /* nobody asked */
 		if (rarely(2))
 			send_request(1 + rnd(PD_VHOST_REQUESTS - 1));
+		break;
+	case 6:
+		if (one_in(8))
+			too_late();
 		break;
 	default:
 		for (int i = 0; i < 40 && serve_one(); i++)

@@ -11,34 +11,151 @@
 /* Take what was answered, with its descriptors. */
 static void read_answers(void)
 {
-	union {
-		struct cmsghdr c;
-		char bytes[CMSG_SPACE(8 * sizeof(int))];
-	} control;
-	struct {
-		struct pd_vhost_header hdr;
-		uint64_t value;
-	} PD_PACKED msg;
-	struct iovec iov = {&msg, sizeof(msg.hdr) + sizeof(msg.value)};
+	struct pd_vhost_header hdr;
+	union pd_vhost_payload p;
+	int fd;
 
-	for (;;) {
-		struct msghdr mh = {.msg_iov = &iov,
-				    .msg_iovlen = 1,
-				    .msg_control = &control,
-				    .msg_controllen = sizeof(control)};
-		struct cmsghdr *c;
-
-		if (peer.sock < 0 || recvmsg(peer.sock, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) <= 0)
-			return;
-		if (msg.hdr.request == PD_VHOST_GET_FEATURES)
-			peer.offered = msg.value;
-		if (msg.hdr.request == PD_VHOST_GET_PROTOCOL_FEATURES)
-			peer.offered_protocol = msg.value;
-		for (c = CMSG_FIRSTHDR(&mh); c; c = CMSG_NXTHDR(&mh, c))
-			for (size_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= c->cmsg_len; i++)
-				close(((int *)(void *)CMSG_DATA(c))[i]);
+	while (read_message(peer.sock, PD_VHOST_REPLY, &hdr, &p, &fd)) {
+		if (hdr.request == PD_VHOST_GET_FEATURES)
+			peer.offered = p.u64;
+		if (hdr.request == PD_VHOST_GET_PROTOCOL_FEATURES)
+			peer.offered_protocol = p.u64;
+		if (hdr.request == PD_VHOST_GET_INFLIGHT_FD && fd >= 0)
+			kept_take(&p.inflight, fd);
+		else if (fd >= 0)
+			close(fd);
 	}
 }
+
+/* The memory for what is in flight: what there is, or else some is asked for. */
+static void send_kept(void)
+{
+	union pd_vhost_payload p = {.inflight = peer.kept_desc};
+
+	if (peer.kept_fd < 0)
+		send_request(PD_VHOST_GET_INFLIGHT_FD), read_answers();
+	else
+		send_message(peer.sock, PD_VHOST_SET_INFLIGHT_FD, 0, &p, sizeof(p.inflight),
+			     &peer.kept_fd, 1);
+}
+
+/* --- translations ---------------------------------------------------------------------------- */
+
+/* Give the back-end a channel to ask on. */
+static void give_channel(void)
+{
+	const union pd_vhost_payload none = {0};
+	int pair[2];
+
+	MUST(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair));
+	if (peer.channel >= 0)
+		close(peer.channel);
+	peer.channel = pair[0];
+	send_message(peer.sock, PD_VHOST_SET_BACKEND_REQ_FD, 0, &none, 0, &pair[1], 1);
+	close(pair[1]);
+}
+
+/* Say where an address stands, or that nothing does there any more. Rings are at the front-end's addresses, buffers at the guest's. */
+static void send_translation(uint64_t iova, uint8_t perm, uint8_t type)
+{
+	uint64_t base = iova >= UVA ? UVA : GPA;
+	union pd_vhost_payload p = {.iotlb = {.perm = perm, .type = type}};
+
+	switch (rnd(4)) {
+	case 0: /* everything */
+		p.iotlb.iova = base;
+		p.iotlb.size = MEM_BYTES;
+		break;
+	case 1: /* this, and something more */
+		p.iotlb.iova = iova;
+		p.iotlb.size = 1 + rnd(one_in(2) ? 64 : 8192);
+		break;
+	default: /* a page */
+		p.iotlb.iova = iova & ~4095ull;
+		p.iotlb.size = 4096;
+	}
+	p.iotlb.uaddr = UVA + (p.iotlb.iova - base) + (rarely(12) ? 4096 : 0);
+	if (rarely(12))
+		any_payload(0, PD_VHOST_SIZE_IOTLB, &p);
+	send_message(peer.sock, PD_VHOST_IOTLB_MSG, one_in(2) ? PD_VHOST_NEED_REPLY : 0, &p,
+		     sizeof(p.iotlb), NULL, 0);
+}
+
+/* Take what the back-end asks on its channel, and answer it, or not. */
+static void answer_misses(void)
+{
+	union pd_vhost_payload p;
+	struct pd_vhost_header hdr;
+	int fd;
+
+	for (int n = 0; n < 40 && read_message(peer.channel, 0, &hdr, &p, &fd); n++) {
+		MUST(hdr.request < PD_VHOST_BACKEND_REQUESTS && fd < 0);
+		if (hdr.flags & PD_VHOST_NEED_REPLY || rarely(60)) {
+			union pd_vhost_payload code = {.u64 = rarely(20)};
+
+			send_message(peer.channel, hdr.request, PD_VHOST_REPLY, &code,
+				     sizeof(code.u64), NULL, 0);
+		}
+		if (hdr.request == PD_VHOST_BACKEND_IOTLB_MSG &&
+		    p.iotlb.type == PD_VHOST_IOTLB_MISS && !rarely(20))
+			send_translation(p.iotlb.iova,
+					 rarely(12) ? (uint8_t)rnd(4)
+						    : p.iotlb.perm | one_in(2) * 3,
+					 PD_VHOST_IOTLB_UPDATE);
+	}
+}
+
+/* Does it belong to what was agreed on? */
+static bool is_agreed(uint32_t request)
+{
+	const struct pd_vhost_kind *kind = &pd_vhost_kinds[request];
+
+	if (request == PD_VHOST_GPU_SET_SOCKET)
+		return false;
+	if (request == PD_VHOST_IOTLB_MSG)
+		return peer.taken >> VIRTIO_F_ACCESS_PLATFORM & 1;
+	return kind->feature < 0 || peer.offered_protocol >> kind->feature & 1;
+}
+
+/* A request, of those that do mostly: others end the connection. */
+static uint32_t any_request(void)
+{
+	uint32_t request;
+	int tries = 4;
+
+	do {
+		request = 1 + rnd(PD_VHOST_REQUESTS - 1);
+	} while (!is_agreed(request) && tries-- && !rarely(8));
+	return request;
+}
+
+/* Answer what was asked, or say something that was not. */
+static void translate(void)
+{
+	if (peer.channel < 0) {
+		send_request(any_request());
+		return;
+	}
+	answer_misses();
+	switch (rnd(16)) {
+	case 0:
+		send_translation(any_address(one_in(2) ? GPA : UVA), 0, PD_VHOST_IOTLB_INVALIDATE);
+		break;
+	case 1:
+	case 2:
+		send_translation(any_address(one_in(2) ? GPA : UVA), (uint8_t)rnd(4),
+				 PD_VHOST_IOTLB_UPDATE);
+		break;
+	case 3:
+		if (one_in(4)) {
+			close(peer.channel);
+			peer.channel = -1;
+		}
+	}
+	answer_misses();
+}
+
+/* --- what it does ---------------------------------------------------------------------------- */
 
 /* Everything that rings need, once for each, as QEMU and DPDK do; each message may go wrong. */
 static void send_start(void)
@@ -48,8 +165,14 @@ static void send_start(void)
 		PD_VHOST_SET_PROTOCOL_FEATURES, PD_VHOST_SET_OWNER,
 		PD_VHOST_SET_FEATURES,          PD_VHOST_SET_MEM_TABLE};
 
+	peer.taken = 0;
+
 	for (unsigned i = 0; i < PD_ARRAY_SIZE(once); i++)
 		send_request(once[i]), read_answers();
+	if (peer.iommu)
+		give_channel();
+	if (one_in(2))
+		send_kept();
 	for (uint32_t i = 0; i < 2 * side->config.queues; i++) {
 		union pd_vhost_payload num = {.state = {i, peer.packed ? 64 : 32}};
 		union pd_vhost_payload on = {.state = {i, 1}}, fd = {.u64 = i};
@@ -103,11 +226,30 @@ static void fill_ring(uint32_t i)
 		MUST(!eventfd_write(pool[EVENT], 1));
 }
 
-/* The end of the memory goes, under whoever has it mapped. */
+/* The end of the memory goes, under whoever has it mapped, or the dirty log. */
 static void cut_memory(void)
 {
 	peer.cut = true;
-	MUST(!ftruncate(pool[MEMORY], rnd(16) * 4096));
+	MUST(!(one_in(3) ? ftruncate(pool[LOG], 0) : ftruncate(pool[MEMORY], rnd(16) * 4096)));
+}
+
+/* A back-end died that had something in flight: the memory is given to the next. */
+static void recover(void)
+{
+	uint32_t offset[RINGS_MAX];
+
+	if (!peer.kept || peer.cut)
+		return;
+	for (uint32_t i = 0; i < 2 * side->config.queues; i++) {
+		fill_ring(i);
+		if (!one_in(4))
+			kept_note(i);
+	}
+	memcpy(offset, peer.offset, sizeof(offset));
+	peer_comes();
+	memcpy(peer.offset, offset, sizeof(offset));
+	send_start();
+	call_lanes();
 }
 
 void front_end_step(void)
@@ -133,10 +275,21 @@ void front_end_step(void)
 		call_lanes();
 		break;
 	case 7:
-		if (one_in(4))
-			peer_comes();
+		if (!one_in(4))
+			break;
+		peer_comes();
+		if (one_in(8))
+			another_comes();
+		break;
+	case 8:
+		recover();
+		break;
+	case 9:
+	case 10:
+		translate();
+		call_lanes();
 		break;
 	default:
-		send_request(1 + rnd(PD_VHOST_REQUESTS - 1));
+		send_request(any_request());
 	}
 }

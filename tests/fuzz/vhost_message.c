@@ -2,9 +2,11 @@
 /*
  * What the vhost-user fuzzer's peer sends: messages that are as they should be mostly, and each part of them wrong at times.
  */
+#include <linux/vhost_types.h>
 #include <sys/socket.h>
 
 #include "vhost.h"
+#include "virtio/inflight.h"
 
 /* Send bytes with descriptors; in two pieces at times. The end of the connection is no matter. */
 static void send_bytes(int sock, const void *bytes, size_t n, const int *fds, unsigned n_fds)
@@ -59,10 +61,13 @@ static void any_fds(const struct pd_vhost_kind *kind, const union pd_vhost_paylo
 		break;
 	case PD_VHOST_FDS_OPTIONAL:
 	case PD_VHOST_FDS_ANY:
-		*n = rnd(2);
+		usual = kind->size == PD_VHOST_SIZE_LOG ? LOG : MEMORY;
+		*n = usual == LOG ? !rarely(4) : rnd(2);
 		break;
 	default:
-		usual = kind->size == PD_VHOST_SIZE_NONE ? SOCKET : MEMORY;
+		usual = kind->size != PD_VHOST_SIZE_NONE               ? MEMORY
+			: kind == &pd_vhost_kinds[PD_VHOST_SET_LOG_FD] ? EVENT
+								       : SOCKET;
 		*n = 1;
 	}
 	if (rarely(30))
@@ -110,13 +115,17 @@ uint64_t any_features(void)
 {
 	uint64_t features = BIT(VIRTIO_F_VERSION_1) | BIT(PD_VHOST_F_PROTOCOL_FEATURES);
 
+	/* Others than it has taken are refused while a ring runs; but for a migration that begins or ends. */
+	if (peer.taken && !rarely(8))
+		return peer.taken ^ (one_in(4) ? BIT(VHOST_F_LOG_ALL) & peer.offered : 0);
+
 	if (one_in(2))
 		features |= BIT(VIRTIO_F_RING_PACKED);
 	if (one_in(3))
 		features |= BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_RING_F_EVENT_IDX);
 	if (one_in(4))
 		features |= BIT(VIRTIO_RING_F_INDIRECT_DESC) | BIT(VIRTIO_F_IN_ORDER);
-	if (one_in(4))
+	if (peer.iommu || one_in(4))
 		features |= BIT(VIRTIO_F_ACCESS_PLATFORM);
 	if (one_in(2))
 		features |= rnd64();
@@ -168,7 +177,21 @@ static struct pd_vhost_region any_region(unsigned i, unsigned of)
 	return (struct pd_vhost_region){GPA + at, bytes, UVA + at, at};
 }
 
-/* The payload of a message of this size. Returns its bytes. */
+struct pd_vhost_inflight_desc any_kept(void)
+{
+	struct pd_vhost_inflight_desc desc = {
+		.num_queues = (uint16_t)(rarely(12) ? rnd(6) : 2 * side->config.queues),
+		.queue_size = (uint16_t)(rarely(12) ? rnd(65536) : KEPT_SIZE),
+	};
+
+	desc.mmap_size = desc.num_queues * pd_inflight_queue_bytes(desc.queue_size, one_in(2));
+	if (rarely(8))
+		desc.mmap_size = any_number();
+	if (rarely(12))
+		desc.mmap_offset = any_number();
+	return desc;
+}
+
 uint32_t any_payload(uint32_t request, enum pd_vhost_size size, union pd_vhost_payload *p)
 {
 	uint32_t i, bytes = 0;
@@ -180,9 +203,11 @@ uint32_t any_payload(uint32_t request, enum pd_vhost_size size, union pd_vhost_p
 		p->u64 = any_u64(request);
 		return sizeof(p->u64);
 	case PD_VHOST_SIZE_STATE:
-		p->state = (struct pd_vhost_vring_state){any_ring(), rnd(3)};
+		i = any_ring();
+		p->state = (struct pd_vhost_vring_state){i, rnd(3)};
+		i %= RINGS_MAX;
 		if (request == PD_VHOST_SET_VRING_NUM)
-			p->state.num = any_size();
+			p->state.num = peer.num[i] && !rarely(4) ? peer.num[i] : any_size();
 		if (request == PD_VHOST_SET_VRING_BASE && one_in(3))
 			p->state.num = rnd(one_in(2) ? 65536 : UINT32_MAX);
 		return sizeof(p->state);
@@ -194,7 +219,7 @@ uint32_t any_payload(uint32_t request, enum pd_vhost_size size, union pd_vhost_p
 			.desc = UVA + i % RINGS_MAX * RING_BYTES,
 			.avail = UVA + i % RINGS_MAX * RING_BYTES + 0x800,
 			.used = UVA + i % RINGS_MAX * RING_BYTES + 0x1000,
-			.log = GPA + rnd(MEM_BYTES),
+			.log = rarely(10) ? any_number() : GPA + rnd(MEM_BYTES),
 		};
 		if (rarely(10))
 			(&p->addr.desc)[rnd(4)] = any_address(UVA) + rnd(17);
@@ -220,6 +245,14 @@ uint32_t any_payload(uint32_t request, enum pd_vhost_size size, union pd_vhost_p
 			.type = (uint8_t)rnd(6),
 		};
 		return sizeof(p->iotlb);
+	case PD_VHOST_SIZE_LOG:
+		p->log = (struct pd_vhost_log){rarely(8) ? any_number() : 4096,
+					       rarely(8) ? any_number() : 0};
+		return rarely(8) ? 8 : sizeof(p->log);
+	case PD_VHOST_SIZE_KEPT:
+		p->inflight = any_kept();
+		return one_in(4) ? offsetof(struct pd_vhost_inflight_desc, padding)
+				 : sizeof(p->inflight);
 	default: /* numbers of 2, 4 or 8 bytes, as many as there may be */
 		for (uint32_t n = 1 + rnd(6); n; n--) {
 			uint64_t number = any_number();
@@ -228,11 +261,10 @@ uint32_t any_payload(uint32_t request, enum pd_vhost_size size, union pd_vhost_p
 			memcpy(p->bytes + bytes, &number, i);
 			bytes += i;
 		}
-		return size == PD_VHOST_SIZE_LOG ? 16 : one_in(2) ? 8u << rnd(3) : bytes;
+		return one_in(2) ? 8u << rnd(3) : bytes;
 	}
 }
 
-/* One message, as it should be mostly. */
 void send_message(int sock, uint32_t request, uint32_t flags, const union pd_vhost_payload *p,
 		  uint32_t size, const int *fds, unsigned n_fds)
 {
@@ -259,6 +291,32 @@ void send_message(int sock, uint32_t request, uint32_t flags, const union pd_vho
 		turn();
 }
 
+bool read_message(int sock, uint32_t reply, struct pd_vhost_header *hdr, union pd_vhost_payload *p,
+		  int *fd)
+{
+	union {
+		struct cmsghdr c;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec iov = {hdr, sizeof(*hdr)};
+	struct msghdr mh = {.msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = &control,
+			    .msg_controllen = sizeof(control)};
+
+	*fd = -1;
+	memset(p, 0, sizeof(*p));
+	if (sock < 0 || recvmsg(sock, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != sizeof(*hdr))
+		return false;
+	MUST(hdr->request && hdr->size <= sizeof(*p) && !(mh.msg_flags & MSG_CTRUNC));
+	MUST((hdr->flags & ~PD_VHOST_NEED_REPLY) == (PD_VHOST_VERSION | reply));
+	if (hdr->size)
+		MUST(recv(sock, p, hdr->size, MSG_DONTWAIT) == (ssize_t)hdr->size);
+	if (CMSG_FIRSTHDR(&mh))
+		memcpy(fd, CMSG_DATA(CMSG_FIRSTHDR(&mh)), sizeof(*fd));
+	return true;
+}
+
 void send_request(uint32_t request)
 {
 	const struct pd_vhost_kind *kind = &pd_vhost_kinds[request];
@@ -270,8 +328,10 @@ void send_request(uint32_t request)
 	any_fds(kind, &p, fds, &n_fds);
 	if (request == PD_VHOST_SET_VRING_NUM)
 		peer.num[p.state.index % RINGS_MAX] = p.state.num;
-	if (request == PD_VHOST_SET_FEATURES)
+	if (request == PD_VHOST_SET_FEATURES) {
 		peer.packed = p.u64 >> VIRTIO_F_RING_PACKED & 1;
+		peer.taken = p.u64;
+	}
 	send_message(peer.sock, request, one_in(3) ? PD_VHOST_NEED_REPLY : 0, &p, bytes, fds,
 		     n_fds);
 }

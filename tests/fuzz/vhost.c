@@ -297,7 +297,9 @@ static bool run(unsigned kind)
 	side->config.mergeable = one_in(2);
 	side->config.iommu = one_in(2);
 	side->config.offloads = (enum pd_conf_offloads)rnd(3);
-	peer.iommu = side->config.iommu && one_in(2);
+	peer.iommu = side->config.iommu && !one_in(4);
+	if (peer.iommu)
+		peer.features |= BIT(VIRTIO_F_ACCESS_PLATFORM);
 	role_make();
 	peer_comes();
 	for (uint32_t n = 1 + rnd(STEPS_MAX); n; n--)

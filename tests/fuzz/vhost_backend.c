@@ -104,7 +104,7 @@ static void ask(void)
 {
 	union pd_vhost_payload p = {0};
 	uint32_t request =
-		rarely(8) ? rnd(PD_VHOST_BACKEND_REQUESTS + 1) : PD_VHOST_BACKEND_IOTLB_MSG;
+		one_in(8) ? rnd(PD_VHOST_BACKEND_REQUESTS + 1) : PD_VHOST_BACKEND_IOTLB_MSG;
 	enum pd_vhost_size size = request == PD_VHOST_BACKEND_IOTLB_MSG    ? PD_VHOST_SIZE_IOTLB
 				  : request >= PD_VHOST_BACKEND_VRING_CALL ? PD_VHOST_SIZE_STATE
 									   : PD_VHOST_SIZE_ANY;

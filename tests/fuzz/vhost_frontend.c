@@ -132,6 +132,8 @@ static uint32_t any_request(void)
 /* Answer what was asked, or say something that was not. */
 static void translate(void)
 {
+	const union pd_vhost_payload p = {0};
+
 	if (peer.channel < 0) {
 		send_request(any_request());
 		return;
@@ -151,6 +153,11 @@ static void translate(void)
 			close(peer.channel);
 			peer.channel = -1;
 		}
+		break;
+	case 4: /* nobody asked */
+		if (one_in(4))
+			send_message(peer.channel, PD_VHOST_BACKEND_IOTLB_MSG,
+				     one_in(4) ? 0 : PD_VHOST_REPLY, &p, sizeof(p.u64), NULL, 0);
 	}
 	answer_misses();
 }

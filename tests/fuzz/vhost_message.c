@@ -154,8 +154,10 @@ uint64_t any_u64(uint32_t request)
 		return any_features();
 	case PD_VHOST_GET_PROTOCOL_FEATURES:
 	case PD_VHOST_SET_PROTOCOL_FEATURES:
-		return any_of(one_in(2) ? BIT(PD_VHOST_PF_REPLY_ACK) | BIT(rnd(17)) : rnd(1 << 20),
-			      peer.offered_protocol);
+		return any_of(
+			(one_in(2) ? BIT(PD_VHOST_PF_REPLY_ACK) | BIT(rnd(17)) : rnd(1 << 20)) |
+				(peer.iommu ? BIT(PD_VHOST_PF_BACKEND_REQ) : 0),
+			peer.offered_protocol);
 	case PD_VHOST_SET_VRING_KICK:
 	case PD_VHOST_SET_VRING_CALL:
 	case PD_VHOST_SET_VRING_ERR:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A front-end's dirty log: the bitmap of a migration, from the text of the vhost-user specification ("Migration")."""
+import ctypes
 import mmap
 import os
 import struct
@@ -7,6 +8,9 @@ import struct
 from .wire import F, Req
 
 PAGE = 4096
+ACQ_REL = 4
+_exchange = ctypes.CDLL("libatomic.so.1")["__atomic_exchange_1"]  # gcc's
+_exchange.argtypes, _exchange.restype = (ctypes.c_void_p, ctypes.c_uint8, ctypes.c_int), ctypes.c_uint8
 
 
 class DirtyLog:
@@ -40,6 +44,16 @@ class DirtyLog:
         self.map[:] = bytes(len(self.map))
         return pages
 
+    def take_running(self):
+        """take() while the back-end sets bits: no bit is lost in between."""
+        pages = set()
+        at = ctypes.addressof(ctypes.c_char.from_buffer(self.map)) + self.offset
+        for i in range(self.size):
+            if self.map[self.offset + i]:
+                byte = _exchange(at + i, 0, ACQ_REL)
+                pages.update(8 * i + k for k in range(8) if byte >> k & 1)
+        return pages
+
     def tell(self, fe):
         """SET_LOG_BASE. The answer is empty, and comes whether it was asked for or not."""
         reply = fe.channel.request(Req.SET_LOG_BASE, struct.pack("<QQ", self.size, self.offset), [self.fd])
@@ -57,3 +71,33 @@ def log_all(fe, on=True):
 def pages_of(gpa, length):
     """The pages of a stretch of guest memory."""
     return set(range(gpa // PAGE, (gpa + length - 1) // PAGE + 1))
+
+
+class Copy:
+    """Another machine's copy of the guest's memory, made as a migration makes it: all of it, then whatever the log has bits for, again and
+    again. The driver writes nothing meanwhile, or into both."""
+
+    def __init__(self, memory, log):
+        self.memory, self.log = memory, log
+        log.take_running()
+        self.regions = [(r, bytearray(r.view)) for r in memory.regions]
+
+    def follow(self):
+        """One pass; how many pages were written since the last."""
+        pages = self.log.take_running()
+        for r, copy in self.regions:
+            for at in (page * PAGE - r.gpa for page in pages):
+                if 0 <= at < r.size:
+                    copy[at:at + PAGE] = r.view[at:at + PAGE]
+        return len(pages)
+
+    def write(self, gpa, data):
+        """What the driver writes."""
+        for r, copy in self.regions:
+            if r.gpa <= gpa < r.gpa + r.size:
+                copy[gpa - r.gpa:gpa - r.gpa + len(data)] = data
+
+    def lacks(self):
+        """The pages that differ from the guest's."""
+        return [r.gpa // PAGE + at // PAGE for r, copy in self.regions if copy != r.view
+                for at in range(0, r.size, PAGE) if copy[at:at + PAGE] != r.view[at:at + PAGE]]

@@ -3,7 +3,7 @@
 TESTS += tests/lab/test_peer.py tests/lab/test_testpmd.py tests/lab/test_guest.py tests/lab/test_ns.py \
 	tests/lab/test_packed.py
 TESTS += tests/contrib/test_startvm.py
-INTEROP_TESTS = tests/interop/test_migration.py tests/interop/test_wire.py tests/interop/test_testpmd.py tests/interop/test_guest.py \
+INTEROP_TESTS = tests/interop/test_copy.py tests/interop/test_migration.py tests/interop/test_wire.py tests/interop/test_testpmd.py tests/interop/test_guest.py \
 	tests/interop/test_leftovers.py tests/interop/test_memory.py tests/interop/test_header.py tests/interop/test_rings.py \
 	tests/interop/test_packed.py tests/interop/test_sequences.py tests/interop/test_offloads.py tests/interop/test_qtest.py
 TESTS += $(INTEROP_TESTS)

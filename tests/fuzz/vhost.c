@@ -296,6 +296,8 @@ static bool run(unsigned kind)
 	side->config.format = (enum pd_conf_format)rnd(3);
 	side->config.mergeable = one_in(2);
 	side->config.iommu = one_in(2);
+	/* No choice of its own, so that the corpus keeps its meaning. */
+	side->config.inband = side->config.iommu && side->config.mergeable;
 	side->config.offloads = (enum pd_conf_offloads)rnd(3);
 	peer.iommu = side->config.iommu && !one_in(4);
 	if (peer.iommu)

@@ -203,6 +203,11 @@ static void pd_conf_show_iommu(const struct pd_port_config *port, char *out, siz
 	snprintf(out, size, port->iommu ? "on" : "off");
 }
 
+static void pd_conf_show_inband(const struct pd_port_config *port, char *out, size_t size)
+{
+	snprintf(out, size, port->inband ? "on" : "off");
+}
+
 static const char *const pd_conf_offloads[PD_CONF_OFFLOADS_WORDS] = {
 	[PD_CONF_OFFLOADS_NONE] = "none",
 	[PD_CONF_OFFLOADS_CSUM] = "csum",
@@ -339,6 +344,14 @@ static void pd_conf_read_iommu(struct pd_conf_value *v)
 
 	if (on >= 0)
 		v->port->iommu = on;
+}
+
+static void pd_conf_read_inband(struct pd_conf_value *v)
+{
+	int on = pd_conf_either(v, "off", "on");
+
+	if (on >= 0)
+		v->port->inband = on;
 }
 
 static void pd_conf_read_offloads(struct pd_conf_value *v)
@@ -503,6 +516,7 @@ static const struct pd_conf_key pd_conf_keys[] = {
 	{"mergeable", "vhost-user", false, pd_conf_read_mergeable, pd_conf_show_mergeable},
 	{"in_order", "vhost-user", false, pd_conf_read_in_order, pd_conf_show_in_order},
 	{"iommu", "vhost-user", false, pd_conf_read_iommu, pd_conf_show_iommu},
+	{"inband", "vhost-user", false, pd_conf_read_inband, pd_conf_show_inband},
 	{"offloads", NULL, false, pd_conf_read_offloads, pd_conf_show_offloads},
 	{"mac", NULL, false, pd_conf_read_mac, pd_conf_show_mac},
 	{"mtu", NULL, false, pd_conf_read_mtu, pd_conf_show_mtu},

@@ -132,6 +132,7 @@ struct pd_port_config {
 	bool mergeable; /* agree to frames in several receive buffers */
 	bool in_order;  /* agree to VIRTIO_F_IN_ORDER */
 	bool iommu;     /* agree to VIRTIO_F_ACCESS_PLATFORM */
+	bool inband;    /* agree to notifications as messages */
 	enum pd_conf_offloads offloads;
 	uint8_t mac[6];
 	bool mac_set; /* false: mac was derived from name and path, the same at every start */

@@ -16,6 +16,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/transport/vhost/frontend.c src/libpalladium/transport/vhost/frontend.h \
 	src/libpalladium/transport/vhost/frontend_channel.c src/libpalladium/transport/vhost/frontend_channel.h \
 	src/libpalladium/transport/vhost/guard.c src/libpalladium/transport/vhost/guard.h \
+	src/libpalladium/transport/vhost/inband.c src/libpalladium/transport/vhost/inband.h \
 	src/libpalladium/transport/vhost/inflight.c src/libpalladium/transport/vhost/inflight.h \
 	src/libpalladium/transport/vhost/map.c src/libpalladium/transport/vhost/map.h \
 	src/libpalladium/transport/vhost/path.c src/libpalladium/transport/vhost/path.h \

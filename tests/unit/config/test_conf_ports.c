@@ -22,6 +22,7 @@ static void test_a_port_has_defaults(void **state)
 	assert_true(p->mergeable);
 	assert_true(p->in_order);
 	assert_false(p->iommu);
+	assert_false(p->inband);
 	assert_int_equal(p->mtu, 1500);
 	assert_int_equal(p->queues, 1);
 	assert_int_equal(p->steer, PD_CONF_STEER_AUTO);
@@ -42,8 +43,8 @@ static void test_every_key_of_a_port(void **state)
 	file("port pd0 vhost-user path=\"/run/a b#c\" mode=listen role=frontend dialect=virtio "
 	     "mac=02:00:00:AB:cd:ef mtu=12226 ip=10.1.2.3/24 ip=fd00::1/64 gw=10.1.2.1 "
 	     "gw=[fd00::2] "
-	     "queues=10 steer=flow ring=32767 format=packed mergeable=off in_order=off iommu=on # "
-	     "ring=3\n");
+	     "queues=10 steer=flow ring=32767 format=packed mergeable=off in_order=off iommu=on "
+	     "inband=on # ring=3\n");
 	assert_string_equal(said, "");
 	p = pd_config_port(cfg, "pd0");
 	assert_string_equal(p->path, "/run/a b#c");
@@ -69,6 +70,7 @@ static void test_every_key_of_a_port(void **state)
 	assert_false(p->mergeable);
 	assert_false(p->in_order);
 	assert_true(p->iommu);
+	assert_true(p->inband);
 }
 
 /* Who may reach the socket: by name, by number, by variable; the port goes before the variable. */

@@ -54,6 +54,7 @@ static void backend_reset(struct pd_vhost_backend *be)
 {
 	pd_vhost_backend_channel_close(be);
 	pd_vhost_backend_reset_rings(be);
+	pd_vhost_inband_close(&be->inband);
 	pd_vhost_inflight_free(&be->inflight);
 	pd_vhost_iotlb_end(be);
 	pd_vhost_map_free(be->map);
@@ -303,6 +304,20 @@ static const char *on_get_vring_base(struct pd_vhost_backend *be, struct pd_vhos
 	return reply(be, msg, sizeof(msg->payload.state));
 }
 
+/*
+ * The peer kicks by a message, which starts the ring if nothing did before. Where it gave an eventfd too, that is what the ring
+ * listens to, so the message rings it.
+ */
+static const char *on_vring_kick(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
+				 struct pd_vhost_ring *ring)
+{
+	if (!pd_vhost_inband_is_open(&be->inband))
+		return "it was not agreed on";
+	ring->kick_set = true;
+	pd_vhost_eventfd_signal(pd_vhost_backend_kick_fd(be, (unsigned)(ring - be->ring)));
+	return NULL;
+}
+
 /* Take the eventfd of a KICK or CALL into *fd, -1 when none comes. Returns NULL or a refusal. */
 static const char *take_eventfd(struct pd_vhost_msg *msg, int *fd)
 {
@@ -317,10 +332,10 @@ static const char *take_eventfd(struct pd_vhost_msg *msg, int *fd)
 
 /*
  * Take the eventfd of a KICK or CALL into *held, in place of the one that is there; `hand_over` gives
- * it to a side that runs. Returns NULL or a refusal.
+ * it, or what is there in its place (`instead`), to a side that runs. Returns NULL or a refusal.
  */
 static const char *set_eventfd(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
-			       struct pd_vhost_ring *ring, int *held,
+			       struct pd_vhost_ring *ring, int *held, int instead,
 			       void (*hand_over)(struct pd_vhost_lane *, enum pd_dir, int))
 {
 	unsigned i = (unsigned)(ring - be->ring);
@@ -335,7 +350,7 @@ static const char *set_eventfd(struct pd_vhost_backend *be, struct pd_vhost_msg 
 		pd_vhost_backend_ring_down(be, i);
 	if (ring->up) {
 		pd_vhost_lane_lock(lane, dir);
-		hand_over(lane, dir, fd);
+		hand_over(lane, dir, fd >= 0 ? fd : instead);
 		pd_vhost_lane_unlock(lane, dir);
 	}
 	pd_vhost_eventfd_close(held);
@@ -346,7 +361,8 @@ static const char *set_eventfd(struct pd_vhost_backend *be, struct pd_vhost_msg 
 static const char *on_set_vring_kick(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 				     struct pd_vhost_ring *ring)
 {
-	const char *why = set_eventfd(be, msg, ring, &ring->kick_fd, pd_vhost_lane_set_notify);
+	int in = pd_vhost_inband_in(&be->inband, (unsigned)(ring - be->ring));
+	const char *why = set_eventfd(be, msg, ring, &ring->kick_fd, in, pd_vhost_lane_set_notify);
 
 	if (!why)
 		ring->kick_set = true;
@@ -356,7 +372,9 @@ static const char *on_set_vring_kick(struct pd_vhost_backend *be, struct pd_vhos
 static const char *on_set_vring_call(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 				     struct pd_vhost_ring *ring)
 {
-	return set_eventfd(be, msg, ring, &ring->call_fd, pd_vhost_lane_set_signal);
+	int out = pd_vhost_inband_out(&be->inband, (unsigned)(ring - be->ring));
+
+	return set_eventfd(be, msg, ring, &ring->call_fd, out, pd_vhost_lane_set_signal);
 }
 
 /* Errors are told by ending the connection; the descriptor is not kept. */
@@ -368,7 +386,8 @@ static const char *on_set_vring_err(struct pd_vhost_backend *be, struct pd_vhost
 
 /*
  * What is offered. QEMU (5.1 to 8) gives each pair of queues every memory region anew when regions are added one by one, but the table
- * of all once: with several pairs there is only the table. There is nothing to ask of a front-end but translations.
+ * of all once: with several pairs there is only the table. There is nothing to ask of a front-end but translations, and nothing
+ * to tell it but that it is to look at a ring.
  */
 static uint64_t protocol_features(const struct pd_vhost_backend *be)
 {
@@ -378,6 +397,8 @@ static uint64_t protocol_features(const struct pd_vhost_backend *be)
 		features &= ~PD_BIT(PD_VHOST_PF_CONFIGURE_MEM_SLOTS);
 	if (be->role.config->iommu)
 		features |= PD_BIT(PD_VHOST_PF_BACKEND_REQ);
+	if (be->role.config->inband)
+		features |= PD_VHOST_INBAND_NEEDS;
 	return features;
 }
 
@@ -387,14 +408,36 @@ static const char *on_get_protocol_features(struct pd_vhost_backend *be, struct 
 	return reply_u64(be, msg, protocol_features(be));
 }
 
+/* Take up notifications by messages, or leave them, as `features` say; rings that run keep the ones that they have. NULL or a refusal. */
+static const char *agree_inband(struct pd_vhost_backend *be, uint64_t features)
+{
+	bool on = features & PD_BIT(PD_VHOST_PF_INBAND_NOTIFICATIONS);
+
+	if (on && ~features & PD_VHOST_INBAND_NEEDS)
+		return "in-band notifications without BACKEND_REQ and REPLY_ACK";
+	if (on == pd_vhost_inband_is_open(&be->inband))
+		return NULL;
+	if (pd_vhost_backend_is_running(be))
+		return "other notifications while a ring runs";
+	if (!on)
+		pd_vhost_inband_close(&be->inband);
+	else if (pd_vhost_inband_open(&be->inband, pd_vhost_n_rings(&be->role)))
+		return "no descriptors for in-band notifications";
+	return NULL;
+}
+
 static const char *on_set_protocol_features(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 					    struct pd_vhost_ring *ring)
 {
 	uint64_t features = msg->payload.u64;
+	const char *why;
 
 	if (features & ~protocol_features(be))
 		return pd_vhost_reason(&be->role, "protocol features that were not offered: 0x%llx",
 				       (unsigned long long)(features & ~protocol_features(be)));
+	why = agree_inband(be, features);
+	if (why)
+		return why;
 	be->protocol_features = features;
 	return NULL;
 }
@@ -458,11 +501,8 @@ static const char *on_get_status(struct pd_vhost_backend *be, struct pd_vhost_ms
 /* May the in-flight memory be replaced? No ring or sink may note anything there. */
 static const char *may_replace_inflight(struct pd_vhost_backend *be)
 {
-	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
-		if (be->ring[i].up || be->ring[i].sink)
-			return "another in-flight region while a ring runs";
-	}
-	return NULL;
+	return pd_vhost_backend_is_running(be) ? "another in-flight region while a ring runs"
+					       : NULL;
 }
 
 static const char *on_get_inflight_fd(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
@@ -522,6 +562,7 @@ static const struct {
 	[PD_VHOST_SET_INFLIGHT_FD] = {on_set_inflight_fd, RING_NONE},
 	[PD_VHOST_SET_BACKEND_REQ_FD] = {on_set_backend_req_fd, RING_NONE},
 	[PD_VHOST_IOTLB_MSG] = {on_iotlb_msg, RING_NONE},
+	[PD_VHOST_VRING_KICK] = {on_vring_kick, RING_STATE},
 	[PD_VHOST_RESET_DEVICE] = {on_reset_device, RING_NONE},
 	[PD_VHOST_GET_MAX_MEM_SLOTS] = {on_get_max_mem_slots, RING_NONE},
 	[PD_VHOST_ADD_MEM_REG] = {on_add_mem_reg, RING_NONE},
@@ -658,14 +699,15 @@ static void backend_broken(struct pd_vhost_role_base *role)
 {
 	struct pd_vhost_backend *be = backend_of(role);
 	const char *why;
+	unsigned ring;
 
 	pd_vhost_dirty_tell(be);
 	if ((be->map && pd_vhost_map_is_cut(be->map)) || pd_vhost_inflight_is_cut(&be->inflight))
 		why = "the peer's memory is gone: a file was truncated";
 	else if (pd_vhost_dirty_is_cut(be))
 		why = "the dirty log is gone: its file was truncated";
-	else
-		why = pd_vhost_broken_ring(role);
+	else if ((why = pd_vhost_broken_ring(role, &ring)))
+		pd_vhost_backend_channel_error(be, ring);
 	if (!why)
 		why = pd_vhost_iotlb_ask(be);
 	if (why)
@@ -676,6 +718,8 @@ static void backend_fini(struct pd_vhost_role_base *role, bool abandon)
 {
 	struct pd_vhost_backend *be = backend_of(role);
 
+	if (!abandon)
+		pd_vhost_inband_flush(&be->inband);
 	pd_vhost_conn_close(&be->conn);
 	backend_reset(be);
 }

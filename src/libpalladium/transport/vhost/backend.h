@@ -9,6 +9,7 @@
 
 #include "transport/vhost/conn.h"
 #include "transport/vhost/dirty.h"
+#include "transport/vhost/inband.h"
 #include "transport/vhost/inflight.h"
 #include "transport/vhost/lane.h"
 #include "transport/vhost/map.h"
@@ -47,6 +48,7 @@ struct pd_vhost_backend {
 	struct pd_vhost_iotlb_cache *iotlb; /* NULL: addresses are not translated */
 	struct pd_vhost_dirty dirty;
 	struct pd_vhost_inflight inflight;
+	struct pd_vhost_inband inband; /* for rings that the peer gives no eventfds for */
 	struct pd_vhost_ring ring[2 * PD_QUEUES_MAX];
 	bool heard; /* a message came on this connection */
 };

@@ -3,8 +3,8 @@
  * The back-end's own requests.
  *
  * The front-end gives the socket. Only a connected Unix stream socket is taken, and what comes back on it
- * must be answers, which we did not ask for: anything ends the connection. When the front-end closes the
- * channel, nothing can be asked any more, which matters when something has to be.
+ * must be the answers to notifications (inband.h): anything else ends the connection. When the front-end closes the
+ * channel, nothing can be asked or told any more, which matters when something has to be.
  */
 #include "transport/vhost/backend_channel.h"
 
@@ -20,9 +20,24 @@ static struct pd_vhost_backend *backend_of(struct pd_vhost_conn *channel)
 /* An answer came. */
 static const char *channel_message(struct pd_vhost_conn *channel, struct pd_vhost_msg *msg)
 {
-	return pd_vhost_reason(&backend_of(channel)->role,
-			       "an answer to the back-end's %s, which asked for none",
-			       pd_vhost_backend_request_name(msg->hdr.request));
+	struct pd_vhost_backend *be = backend_of(channel);
+	const char *name = pd_vhost_backend_request_name(msg->hdr.request);
+	const char *why;
+
+	if (msg->hdr.request != PD_VHOST_BACKEND_VRING_CALL ||
+	    !pd_vhost_inband_is_open(&be->inband))
+		return pd_vhost_reason(
+			&be->role, "an answer to the back-end's %s, which asked for none", name);
+	why = pd_vhost_inband_answer(&be->inband, msg);
+	return !why || pd_vhost_conn_closed_by_peer(why)
+		       ? why
+		       : pd_vhost_reason(&be->role, "the back-end's %s: %s", name, why);
+}
+
+/* There is room again. */
+static const char *channel_drained(struct pd_vhost_conn *channel)
+{
+	return pd_vhost_inband_drained(&backend_of(channel)->inband);
 }
 
 /* The channel ended. */
@@ -40,12 +55,23 @@ static void channel_ended(struct pd_vhost_conn *channel, const char *reason)
 
 static const struct pd_vhost_conn_ops channel_ops = {
 	.message = channel_message,
+	.drained = channel_drained,
 	.ended = channel_ended,
 };
+
+/* A notification cannot be sent. */
+static void inband_failed(struct pd_vhost_inband *inband, const char *reason)
+{
+	struct pd_vhost_backend *be = pd_container_of(inband, struct pd_vhost_backend, inband);
+
+	pd_vhost_conn_close(&be->channel);
+	channel_ended(&be->channel, reason);
+}
 
 void pd_vhost_backend_channel_init(struct pd_vhost_backend *be)
 {
 	pd_vhost_conn_init(&be->channel, &channel_ops, true);
+	pd_vhost_inband_init(&be->inband, &be->channel, PD_VHOST_BACKEND_VRING_CALL, inband_failed);
 }
 
 /* True when `fd` is a Unix stream socket. */
@@ -66,7 +92,7 @@ const char *pd_vhost_backend_channel_open(struct pd_vhost_backend *be, struct pd
 	pd_vhost_backend_channel_close(be);
 	if (pd_vhost_conn_open(&be->channel, pd_vhost_msg_take_fd(msg)))
 		return "no memory";
-	return NULL;
+	return pd_vhost_inband_again(&be->inband);
 }
 
 void pd_vhost_backend_channel_close(struct pd_vhost_backend *be)
@@ -87,4 +113,17 @@ const char *pd_vhost_backend_channel_iotlb(struct pd_vhost_backend *be, uint8_t 
 	if (!pd_vhost_conn_is_open(&be->channel))
 		return "a translation is needed, and there is no channel to ask for it";
 	return pd_vhost_conn_send(&be->channel, &hdr, &iotlb, NULL, 0);
+}
+
+void pd_vhost_backend_channel_error(struct pd_vhost_backend *be, unsigned i)
+{
+	struct pd_vhost_header hdr = {
+		.request = PD_VHOST_BACKEND_VRING_ERR,
+		.flags = PD_VHOST_VERSION,
+		.size = sizeof(struct pd_vhost_vring_state),
+	};
+	struct pd_vhost_vring_state state = {.index = i};
+
+	if (pd_vhost_inband_is_open(&be->inband) && pd_vhost_conn_is_open(&be->channel))
+		pd_vhost_conn_send(&be->channel, &hdr, &state, NULL, 0);
 }

@@ -2,7 +2,7 @@
 /*
  * The back-end's end of the channel on which it makes requests of its own (SET_BACKEND_REQ_FD).
  *
- * Nothing is asked for an answer: a request that the front-end can fulfil shows by what comes on the connection.
+ * Nothing but notifications is asked for an answer: a request that the front-end can fulfil shows by what comes on the connection.
  * pd_control is held by the caller of everything here, and no lane lock.
  */
 #ifndef PD_TRANSPORT_VHOST_BACKEND_CHANNEL_H
@@ -22,5 +22,8 @@ void pd_vhost_backend_channel_close(struct pd_vhost_backend *be);
 /* Send an IOTLB message. Returns NULL or why the connection must end. */
 const char *pd_vhost_backend_channel_iotlb(struct pd_vhost_backend *be, uint8_t type, uint64_t iova,
 					   uint8_t perm);
+
+/* Say that ring `i` is broken, if notifications are messages; the connection is about to end. */
+void pd_vhost_backend_channel_error(struct pd_vhost_backend *be, unsigned i);
 
 #endif /* PD_TRANSPORT_VHOST_BACKEND_CHANNEL_H */

@@ -123,6 +123,25 @@ void pd_vhost_backend_ring_down(struct pd_vhost_backend *be, unsigned i)
 	be->ring[i].up = false;
 }
 
+bool pd_vhost_backend_is_running(const struct pd_vhost_backend *be)
+{
+	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
+		if (be->ring[i].up || be->ring[i].sink)
+			return true;
+	}
+	return false;
+}
+
+int pd_vhost_backend_kick_fd(const struct pd_vhost_backend *be, unsigned i)
+{
+	return be->ring[i].kick_fd >= 0 ? be->ring[i].kick_fd : pd_vhost_inband_in(&be->inband, i);
+}
+
+int pd_vhost_backend_call_fd(const struct pd_vhost_backend *be, unsigned i)
+{
+	return be->ring[i].call_fd >= 0 ? be->ring[i].call_fd : pd_vhost_inband_out(&be->inband, i);
+}
+
 /* Bring the lane's side of ring `i` up. Returns NULL or why it cannot be run. */
 static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 {
@@ -138,8 +157,8 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 	if (why)
 		return why;
 	pd_vhost_lane_lock(lane, dir);
-	err = pd_vhost_lane_up(lane, dir, &layout, &be->map->table, ring->kick_fd, ring->call_fd,
-			       false);
+	err = pd_vhost_lane_up(lane, dir, &layout, &be->map->table, pd_vhost_backend_kick_fd(be, i),
+			       pd_vhost_backend_call_fd(be, i), false);
 	if (!err)
 		pd_vhost_dirty_queue(be, i, &lane->vq[dir], be->map);
 	if (!err && be->iotlb)
@@ -174,7 +193,8 @@ static const char *ring_discard(struct pd_vhost_backend *be, unsigned i)
 	if (why)
 		return why;
 	ring->layout = layout;
-	ring->sink = pd_vhost_sink_start(&layout, &be->map->table, ring->kick_fd, ring->call_fd);
+	ring->sink = pd_vhost_sink_start(&layout, &be->map->table, pd_vhost_backend_kick_fd(be, i),
+					 pd_vhost_backend_call_fd(be, i));
 	if (!ring->sink)
 		return "no memory";
 	pd_vhost_dirty_ring(be, i);

@@ -21,6 +21,13 @@ void pd_vhost_backend_ring_down(struct pd_vhost_backend *be, unsigned i);
 /* True when ring `i` would be started at the place where it is. */
 bool pd_vhost_backend_ring_stays(struct pd_vhost_backend *be, unsigned i);
 
+/* True when some ring runs or is discarded. */
+bool pd_vhost_backend_is_running(const struct pd_vhost_backend *be);
+
+/* The eventfds of ring `i`, by which the peer rings and is rung: its own or, where messages do instead, ours. -1: none. */
+int pd_vhost_backend_kick_fd(const struct pd_vhost_backend *be, unsigned i);
+int pd_vhost_backend_call_fd(const struct pd_vhost_backend *be, unsigned i);
+
 /* Every ring down and as at the beginning. */
 void pd_vhost_backend_reset_rings(struct pd_vhost_backend *be);
 

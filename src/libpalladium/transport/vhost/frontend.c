@@ -158,11 +158,14 @@ static const char *ring_up(struct pd_vhost_frontend *fe, unsigned i)
 	struct pd_vhost_own_ring *ring = &fe->ring[i];
 	struct pd_vhost_lane *lane = pd_vhost_ring_lane(&fe->role, i);
 	enum pd_dir dir = pd_vhost_ring_dir(&fe->role, i);
-	int err;
+	int call_fd = ring->call_fd, kick_fd = ring->kick_fd, err;
 
+	if (pd_vhost_inband_is_open(&fe->inband)) {
+		call_fd = pd_vhost_inband_in(&fe->inband, i);
+		kick_fd = pd_vhost_inband_out(&fe->inband, i);
+	}
 	pd_vhost_lane_lock(lane, dir);
-	err = pd_vhost_lane_up(lane, dir, &ring->layout, NULL, ring->call_fd, ring->kick_fd,
-			       ring->used);
+	err = pd_vhost_lane_up(lane, dir, &ring->layout, NULL, call_fd, kick_fd, ring->used);
 	pd_vhost_lane_unlock(lane, dir);
 	if (err)
 		return pd_vhost_reason(&fe->role, "ring %u: %s", i, pd_strerror(err));
@@ -289,6 +292,12 @@ static void fill_kick(struct pd_vhost_frontend *fe, unsigned i, struct outgoing 
 	out->fds[out->n_fds++] = fe->ring[i].kick_fd;
 }
 
+/* A kick as a message, which is what starts the ring. */
+static void fill_inband_kick(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->payload->state = (struct pd_vhost_vring_state){i, 0};
+}
+
 static void fill_enable(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
 {
 	out->payload->state = (struct pd_vhost_vring_state){i, 1};
@@ -367,15 +376,31 @@ static const char *answer_features(struct pd_vhost_frontend *fe, struct pd_vhost
 	return NULL;
 }
 
+/* Agree to notifications as messages, if the port is to have them and the peer can. Returns 0 or -errno. */
+static int agree_inband(struct pd_vhost_frontend *fe, uint64_t offered)
+{
+	if (!fe->role.config->inband)
+		return 0;
+	if (~offered & PD_VHOST_INBAND_NEEDS) {
+		pd_info("vhost",
+			"%s: the peer has no in-band notifications: inband=on is without effect",
+			fe->role.name);
+		return 0;
+	}
+	fe->protocol_features |= PD_BIT(PD_VHOST_PF_INBAND_NOTIFICATIONS);
+	return pd_vhost_inband_open(&fe->inband, pd_vhost_n_rings(&fe->role));
+}
+
 static const char *answer_protocol_features(struct pd_vhost_frontend *fe, struct pd_vhost_msg *msg)
 {
 	const uint64_t iommu = PD_BIT(VIRTIO_F_ACCESS_PLATFORM);
-	int err = 0;
+	int err;
 
 	fe->protocol_features = msg->payload.u64 & PROTOCOL_FEATURES;
-	if (!(fe->features & iommu))
+	err = agree_inband(fe, msg->payload.u64);
+	if (!err && !(fe->features & iommu) && !pd_vhost_inband_is_open(&fe->inband))
 		return NULL;
-	if (msg->payload.u64 & PD_BIT(PD_VHOST_PF_BACKEND_REQ))
+	if (!err && msg->payload.u64 & PD_BIT(PD_VHOST_PF_BACKEND_REQ))
 		err = pd_vhost_frontend_channel_open(fe);
 	if (err)
 		return pd_vhost_reason(&fe->role, "no channel for the back-end's requests: %s",
@@ -429,6 +454,8 @@ enum need {
 	NEED_PROTOCOL,
 	NEED_MQ,
 	NEED_BACKEND_REQ,
+	NEED_EVENTFDS, /* and no messages in their place */
+	NEED_INBAND,
 	NEED_INFLIGHT, /* and that we keep nothing yet */
 	NEED_KEPT,     /* and that we do */
 	NEED_STATUS,
@@ -459,9 +486,10 @@ static const struct {
 	{PD_VHOST_SET_VRING_NUM, NEED_NONE, true, fill_num, NULL},
 	{PD_VHOST_SET_VRING_BASE, NEED_NONE, true, fill_base, NULL},
 	{PD_VHOST_SET_VRING_ADDR, NEED_NONE, true, fill_addr, NULL},
-	{PD_VHOST_SET_VRING_CALL, NEED_NONE, true, fill_call, NULL},
+	{PD_VHOST_SET_VRING_CALL, NEED_EVENTFDS, true, fill_call, NULL},
 	{PD_VHOST_SET_VRING_ENABLE, NEED_PROTOCOL, true, fill_enable, NULL},
-	{PD_VHOST_SET_VRING_KICK, NEED_NONE, true, fill_kick, NULL},
+	{PD_VHOST_SET_VRING_KICK, NEED_EVENTFDS, true, fill_kick, NULL},
+	{PD_VHOST_VRING_KICK, NEED_INBAND, true, fill_inband_kick, NULL},
 	{PD_VHOST_SET_STATUS, NEED_STATUS, false, fill_driver_ok, NULL},
 	{PD_VHOST_GET_FEATURES, NEED_NONE, false, NULL, answer_ready},
 };
@@ -476,6 +504,9 @@ static bool step_wanted(const struct pd_vhost_frontend *fe, unsigned step)
 		return fe->protocol_features & PD_BIT(PD_VHOST_PF_MQ);
 	case NEED_BACKEND_REQ:
 		return fe->protocol_features & PD_BIT(PD_VHOST_PF_BACKEND_REQ);
+	case NEED_EVENTFDS:
+	case NEED_INBAND:
+		return pd_vhost_inband_is_open(&fe->inband) == (steps[step].need == NEED_INBAND);
 	case NEED_INFLIGHT:
 	case NEED_KEPT:
 		return fe->protocol_features & PD_BIT(PD_VHOST_PF_INFLIGHT_SHMFD) &&
@@ -512,7 +543,7 @@ static const char *step_send(struct pd_vhost_frontend *fe, unsigned step, unsign
 	if (steps[step].answer) {
 		fe->awaited = hdr.request;
 		fe->awaiting_ack = false;
-	} else if (hdr.request == PD_VHOST_SET_MEM_TABLE &&
+	} else if ((hdr.request == PD_VHOST_SET_MEM_TABLE || hdr.request == PD_VHOST_VRING_KICK) &&
 		   (fe->protocol_features & PD_BIT(PD_VHOST_PF_REPLY_ACK))) {
 		hdr.flags |= PD_VHOST_NEED_REPLY;
 		fe->awaited = hdr.request;
@@ -560,6 +591,16 @@ static const char *iotlb_answer(struct pd_vhost_frontend *fe, const struct pd_vh
 	return why ? pd_vhost_reason(&fe->role, "IOTLB_MSG: %s", why) : NULL;
 }
 
+/* The peer has heard a kick, or did not want it. Returns as below. */
+static const char *inband_answer(struct pd_vhost_frontend *fe, const struct pd_vhost_msg *msg)
+{
+	const char *why = pd_vhost_inband_answer(&fe->inband, msg);
+
+	return !why || pd_vhost_conn_closed_by_peer(why)
+		       ? why
+		       : pd_vhost_reason(&fe->role, "VRING_KICK: %s", why);
+}
+
 /* An answer arrived. Returns NULL or why the connection must end. */
 static const char *frontend_message(struct pd_vhost_conn *conn, struct pd_vhost_msg *msg)
 {
@@ -570,6 +611,8 @@ static const char *frontend_message(struct pd_vhost_conn *conn, struct pd_vhost_
 
 	if (msg->hdr.request == PD_VHOST_IOTLB_MSG)
 		return iotlb_answer(fe, msg);
+	if (msg->hdr.request == PD_VHOST_VRING_KICK && !fe->awaited)
+		return inband_answer(fe, msg);
 	if (!fe->awaited)
 		return pd_vhost_reason(&fe->role, "%s: an answer that was not asked for", name);
 	why = pd_vhost_check_reply(msg, fe->awaited);
@@ -585,7 +628,10 @@ static const char *frontend_message(struct pd_vhost_conn *conn, struct pd_vhost_
 
 static const char *frontend_drained(struct pd_vhost_conn *conn)
 {
-	return steps_run(pd_container_of(conn, struct pd_vhost_frontend, conn));
+	struct pd_vhost_frontend *fe = pd_container_of(conn, struct pd_vhost_frontend, conn);
+	const char *why = steps_run(fe);
+
+	return why ? why : pd_vhost_inband_drained(&fe->inband);
 }
 
 /* The connection is over, however that came. */
@@ -597,6 +643,7 @@ static void frontend_lost(struct pd_vhost_frontend *fe, const char *reason, bool
 	if (fe->kept_given && !fe->ring[0].up)
 		kept_forget(fe);
 	rings_down(fe);
+	pd_vhost_inband_close(&fe->inband);
 	fe->role.lost(&fe->role, reason, fault);
 }
 
@@ -611,6 +658,15 @@ static void frontend_ended(struct pd_vhost_conn *conn, const char *reason)
 	struct pd_vhost_frontend *fe = pd_container_of(conn, struct pd_vhost_frontend, conn);
 
 	frontend_lost(fe, reason, !pd_vhost_conn_closed_by_peer(reason));
+}
+
+/* A kick cannot be sent. */
+static void inband_failed(struct pd_vhost_inband *inband, const char *reason)
+{
+	struct pd_vhost_frontend *fe = pd_container_of(inband, struct pd_vhost_frontend, inband);
+
+	pd_vhost_conn_close(&fe->conn);
+	frontend_ended(&fe->conn, reason);
 }
 
 /* The peer had its time. */
@@ -669,6 +725,7 @@ static int frontend_init(struct pd_vhost_role_base *role)
 
 	pd_vhost_conn_init(&fe->conn, &frontend_conn_ops, true);
 	pd_vhost_frontend_channel_init(fe);
+	pd_vhost_inband_init(&fe->inband, &fe->conn, PD_VHOST_VRING_KICK, inband_failed);
 	pd_list_init(&fe->handshake.node);
 	fe->handshake.fn = frontend_late;
 	fe->area.fd = fe->kept_fd = -1;
@@ -706,7 +763,8 @@ static int frontend_connected(struct pd_vhost_role_base *role, int fd)
 static void frontend_broken(struct pd_vhost_role_base *role)
 {
 	struct pd_vhost_frontend *fe = frontend_of(role);
-	const char *why = pd_vhost_broken_ring(role);
+	unsigned ring;
+	const char *why = pd_vhost_broken_ring(role, &ring);
 
 	if (why)
 		pd_vhost_frontend_fail(fe, why);
@@ -739,6 +797,7 @@ static void frontend_linger(struct pd_vhost_frontend *fe)
 	static const struct timespec pause = {.tv_nsec = 1000000};
 	uint64_t until = pd_clock_ns() + LINGER_NS;
 
+	pd_vhost_inband_flush(&fe->inband);
 	for (unsigned i = 1; i < 2 * fe->n_lanes; i += 2) {
 		struct pd_vhost_lane *lane = pd_vhost_ring_lane(&fe->role, i);
 
@@ -757,6 +816,7 @@ static void frontend_fini(struct pd_vhost_role_base *role, bool abandon)
 	pd_vhost_conn_close(&fe->conn);
 	pd_vhost_frontend_channel_close(fe);
 	rings_down(fe);
+	pd_vhost_inband_close(&fe->inband);
 	eventfds_close(fe);
 	kept_forget(fe);
 	pd_vhost_area_free(&fe->area);

@@ -9,6 +9,7 @@
 
 #include "transport/vhost/area.h"
 #include "transport/vhost/conn.h"
+#include "transport/vhost/inband.h"
 #include "transport/vhost/lane.h"
 #include "transport/vhost/role.h"
 
@@ -24,8 +25,9 @@ struct pd_vhost_own_ring {
 struct pd_vhost_frontend {
 	struct pd_vhost_role_base role;
 	struct pd_vhost_conn conn;
-	struct pd_vhost_conn channel; /* for the peer's own requests; may be closed */
-	int channel_fd;               /* its other end until the peer has it, or -1 */
+	struct pd_vhost_conn channel;  /* for the peer's own requests; may be closed */
+	int channel_fd;                /* its other end until the peer has it, or -1 */
+	struct pd_vhost_inband inband; /* open: in place of the rings' eventfds */
 	struct pd_vhost_area area;
 	/* What back-ends keep of their work, from the first to the last on these rings; -1: nothing. */
 	int kept_fd;

@@ -8,6 +8,8 @@
  * pile up is cut off. Our memory is one piece, whose I/O addresses are its addresses; the answer to
  * any miss inside is all of it, to be read and written, and one outside has none.
  *
+ * In-band notifications (inband.h) come here too: a call rings the eventfd that the ring's side listens to.
+ *
  * A request that is none, or was not agreed on, ends the connection, but for a host notifier, which
  * is refused as any driver may: doorbells in memory are a matter of hardware. A back-end that closes
  * the channel has nothing more to ask.
@@ -21,6 +23,7 @@
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "transport/vhost/eventfd.h"
 
 static struct pd_vhost_frontend *frontend_of(struct pd_vhost_conn *channel)
 {
@@ -89,10 +92,43 @@ static const char *on_host_notifier(struct pd_vhost_frontend *fe, const struct p
 	return NULL;
 }
 
+/* Which ring a notification is about, in *ring. Returns NULL or what is wrong with it. */
+static const char *notified_ring(struct pd_vhost_frontend *fe, const struct pd_vhost_msg *msg,
+				 unsigned *ring)
+{
+	*ring = msg->payload.state.index;
+	if (!pd_vhost_inband_is_open(&fe->inband))
+		return "was not agreed on";
+	return *ring < 2 * fe->n_lanes ? NULL : "no such ring";
+}
+
+static const char *on_vring_call(struct pd_vhost_frontend *fe, const struct pd_vhost_msg *msg,
+				 bool *refused)
+{
+	unsigned i;
+	const char *why = notified_ring(fe, msg, &i);
+
+	if (!why)
+		pd_vhost_eventfd_signal(pd_vhost_inband_in(&fe->inband, i));
+	return why;
+}
+
+/* What the next peer finds in the ring is what this one did not take. */
+static const char *on_vring_err(struct pd_vhost_frontend *fe, const struct pd_vhost_msg *msg,
+				bool *refused)
+{
+	unsigned i;
+	const char *why = notified_ring(fe, msg, &i);
+
+	return why ? why : "the peer cannot go on with a ring";
+}
+
 /* By enum pd_vhost_backend_request; what has no handler was never agreed on. */
 static handler_fn *const handlers[PD_VHOST_BACKEND_REQUESTS] = {
 	[PD_VHOST_BACKEND_IOTLB_MSG] = on_iotlb_msg,
 	[PD_VHOST_BACKEND_VRING_HOST_NOTIFIER_MSG] = on_host_notifier,
+	[PD_VHOST_BACKEND_VRING_CALL] = on_vring_call,
+	[PD_VHOST_BACKEND_VRING_ERR] = on_vring_err,
 };
 
 /* A request arrived. Returns NULL or why the connection must end. */

@@ -19,7 +19,7 @@ const char *pd_vhost_reason(struct pd_vhost_role_base *role, const char *fmt, ..
 	return role->reason;
 }
 
-const char *pd_vhost_broken_ring(struct pd_vhost_role_base *role)
+const char *pd_vhost_broken_ring(struct pd_vhost_role_base *role, unsigned *ring)
 {
 	for (unsigned i = 0; i < pd_vhost_n_rings(role); i++) {
 		struct pd_vhost_lane *lane = pd_vhost_ring_lane(role, i);
@@ -30,8 +30,10 @@ const char *pd_vhost_broken_ring(struct pd_vhost_role_base *role)
 		if (lane->lane.side[dir].up)
 			why = pd_vhost_lane_broken(lane, dir);
 		pd_vhost_lane_unlock(lane, dir);
-		if (why)
-			return pd_vhost_reason(role, "ring %u: %s", i, why);
+		if (!why)
+			continue;
+		*ring = i;
+		return pd_vhost_reason(role, "ring %u: %s", i, why);
 	}
 	return NULL;
 }

@@ -69,8 +69,8 @@ static inline enum pd_dir pd_vhost_ring_dir(const struct pd_vhost_role_base *rol
 	return (i & 1) == (role->ops->lane_role == PD_VHOST_DEVICE) ? PD_RX : PD_TX;
 }
 
-/* What is wrong with the first broken ring of those that run (as pd_vhost_reason's), or NULL. */
-const char *pd_vhost_broken_ring(struct pd_vhost_role_base *role);
+/* What is wrong with the first broken ring of those that run (as pd_vhost_reason's), whose index is *ring then, or NULL. */
+const char *pd_vhost_broken_ring(struct pd_vhost_role_base *role, unsigned *ring);
 
 /*
  * Write a reason with details. Returns it: it stands until the next one, so an earlier one must not

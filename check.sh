@@ -62,12 +62,17 @@ make_build() {
 		>"$work/$name.build.log" 2>&1
 }
 
+# Compile in build-check/NAME what make check would run.
+make_tests() {
+	(cd "$work/$1" && make check TESTS=) >>"$work/$1.build.log" 2>&1
+}
+
 # The builds that are made while the first one's tests run: those leave a core idle for much of the time.
 make_builds() {
 	local name
 	for name in asan tsan clang; do
 		case $name in
-		clang) make_build 1 clang --enable-assert CC=clang CXX=clang++ ;;
+		clang) make_build 1 clang --enable-assert CC=clang CXX=clang++ && make_tests clang ;;
 		*) make_build 1 "$name" "--enable-$name" CFLAGS='-O1 -g' ;;
 		esac
 		echo $? >"$work/$name.status"
@@ -148,6 +153,9 @@ say "builds with AddressSanitizer, ThreadSanitizer and clang"
 wait "$background"
 background=
 built clang
+if git rev-parse --git-dir >/dev/null 2>&1; then
+	make -C "$work/gcc" format-check >"$work/format.log" 2>&1 && passed=$((passed + 1)) || broken "make format-check" "$work/format.log"
+fi
 # The lab's own tests and the models run nothing of ours: once is enough.
 export PD_LEAVE_OUT="lab model"
 built asan && check asan AddressSanitizer

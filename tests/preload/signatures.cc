@@ -31,6 +31,8 @@ struct libc_calls {
 #include "defs/intercepts.def"
 };
 
+/* siginterrupt is told to be old-fashioned; programs call it. */
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 extern const libc_calls calls;
 const libc_calls calls = {
 #define PD_CALL(early, ret, name, params, args) ::name,

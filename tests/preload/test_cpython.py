@@ -3,8 +3,8 @@
 without the preload, with it, and with a port configured that nobody uses.
 
 Each module runs three times, a few at once. A verdict that differs is looked at again: that test runs
-alone, RETRIES times on each side, and only a difference that stays is a failure; one that does not is
-reported as unsteady, with what it said on each side. A test that hangs has to hang on every side; it is
+alone, RETRIES times on each side. It is unsteady, and reported with what it said on each side, when most of its
+verdicts with us are such as it gives without; else it is a failure. A test that hangs has to hang on every side; it is
 left out, and named. The VSOCK tests are left out everywhere: their port belongs to the whole machine, so
 runs at the same time meet each other there, and where there is no VSOCK they wait for ever.
 
@@ -34,7 +34,7 @@ SIDES = {
              "PALLADIUM_TRACELEVEL": "none"},
 }
 WORKERS = 4
-RETRIES = 3
+RETRIES = 5
 LEFT_OUT = ["*VSOCK*"]
 SILENCE = 60  # seconds without a word: the test hangs
 
@@ -125,11 +125,11 @@ def compare(module, side, plain, other):
     for test in sorted(plain.keys() | other.keys()):
         if plain.get(test) == other.get(test):
             continue
-        seen = {s: {run(module, s, match=test)[0].get(test, "no verdict") for _ in range(RETRIES)}
+        seen = {s: [run(module, s, match=test)[0].get(test, "no verdict") for _ in range(RETRIES)]
                 for s in ("plain", side)}
         line = (f"{test}: {plain.get(test)} without, {other.get(test)} with; alone "
-                f"{sorted(seen['plain'])} without, {sorted(seen[side])} with")
-        if seen["plain"] & seen[side]:
+                f"{seen['plain']} without, {seen[side]} with")
+        if sum(verdict in seen["plain"] for verdict in seen[side]) > RETRIES / 2:
             warnings.warn(f"unsteady: {line}")
         else:
             lasting.append(line)

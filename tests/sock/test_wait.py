@@ -367,6 +367,13 @@ for restart in (False, True):
     signal.setitimer(signal.ITIMER_REAL, 0.03)
     say(restart, "with a timeout", checked(calls["recv"]()))
     b.setsockopt(1, 20, struct.pack("ll", 0, 0))
+for interrupts in (1, 0, 1):  # libc's own, which asks the kernel past sigaction; Python's goes through it
+    say(libc.siginterrupt(signal.SIGALRM, interrupts))
+    if not interrupts:
+        threading.Timer(0.06, packet(A, proto=0).send, [frame(1)]).start()
+    signal.setitimer(signal.ITIMER_REAL, 0.03)
+    say(interrupts, checked(calls["recv"]()))
+say(libc.siginterrupt(0, 1), libc.siginterrupt(65, 0), libc.siginterrupt(signal.SIGKILL, 1))
 """)
 
 

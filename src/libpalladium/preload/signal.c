@@ -322,6 +322,27 @@ pd_sighandler PD_WRAP(signal)(int sig, pd_sighandler handler)
 	return ret;
 }
 
+/* libc's siginterrupt asks the kernel past our sigaction: what it changed there goes into the record. */
+int PD_WRAP(siginterrupt)(int sig, int interrupts)
+{
+	struct sigaction act;
+	uint64_t mask;
+	int ret;
+
+	if (pd_likely(!pd_load_acquire(&pd_signal_started)))
+		return pd_real.siginterrupt(sig, interrupts);
+	mask = pd_signal_mask_set(PD_SIGNALS_BLOCK);
+	pd_lock(&pd_signal_lock);
+	ret = pd_real.siginterrupt(sig, interrupts);
+	if (!ret && !pd_sigaction_locked(sig, NULL, &act)) {
+		act.sa_flags = (act.sa_flags & ~SA_RESTART) | (interrupts ? 0 : SA_RESTART);
+		pd_sigaction_locked(sig, &act, NULL);
+	}
+	pd_unlock(&pd_signal_lock);
+	pd_signal_mask_set(mask);
+	return ret;
+}
+
 /*
  * The type of cancellation outside the library: noted, for inside it has to be deferred (base/lib.h). In a handler that interrupts a
  * sleep of ours the depth is 0, as outside.

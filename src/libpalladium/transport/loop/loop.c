@@ -464,7 +464,7 @@ static void pd_loop_close(struct pd_port *port)
 
 		pd_loop_sides_down(loop->partner);
 		pd_loop_rings_free(other);
-		if (was_up)
+		if (was_up && !pd_ports_ended) /* which is no news at the process's end */
 			pd_port_set_state(loop->partner, PD_PORT_DOWN, "its partner closed");
 	}
 	pd_loop_rings_free(loop);

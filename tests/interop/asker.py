@@ -3,8 +3,9 @@
 
     asker.py ADDRESS OUR_ADDRESS OUR_MAC GUEST_MAC PORT...
 
-When told to begin, sends ICMP echo requests without pause by the first port that takes it; the answers hold what was asked, byte for byte. Says which port answers
-first; at the end of its input waits for the last answers and prints what it saw as JSON.
+At the first byte of its input begins to send ICMP echo requests without pause by the first port that takes it; the answers hold what was
+asked, byte for byte. Says which port answers first. At an "s" sends stream() to TCP port 5000 as well, and says when the guest has it. At the
+end of its input waits for the last answers and prints what it saw as JSON.
 """
 import json
 import os
@@ -13,16 +14,22 @@ import socket
 import struct
 import sys
 
-from lab.frames import eth, icmp_echo, mac
+from lab.frames import checksum, eth, icmp_echo, ipv4, mac, pseudo_sum
 
 AHEAD = 32  # questions under way, also when the guest is stopped; of many more a guest's kernel drops some
 PATIENCE = 15  # seconds without an answer
 IDENT = 0x7064
+SYN, ACK, SEGMENT = 2, 0x10, 1448
 
 
 def data(n):
     """What question n carries: lengths of all sorts, and bytes that follow from n."""
     return struct.pack("!I", n) + bytes((n * 7 + i * 13) & 0xff for i in range(n * 37 % 1440))
+
+
+def stream():
+    """What goes over TCP: as much as a guest's kernel holds for a program that does not read it."""
+    return b"".join(b"%07d\n" % n for n in range(40 * SEGMENT // 8))
 
 
 class Asker:
@@ -42,6 +49,7 @@ class Asker:
         self.took = [0] * len(ports)
         self.answered = [0] * len(ports)
         self.seen = set()
+        self.streamed = False
         self.saw = {"twice": [], "wrong": 0, "rarp": []}
 
     def ask(self):
@@ -73,6 +81,8 @@ class Asker:
         """One frame that came by port i; whether it is an answer."""
         if frame[12:14] == b"\x80\x35":
             self.saw["rarp"].append([self.ports[i], frame.hex()])
+        if frame[12:14] == b"\x08\0" and frame[23] == 6:
+            self.take_segment(frame)
         if frame[12:14] != b"\x08\0" or frame[23] != 1 or frame[34] != 0:
             return False
         end = 14 + struct.unpack_from("!H", frame, 16)[0]
@@ -88,10 +98,38 @@ class Asker:
             self.answered[i] += 1
         return True
 
+    def segment(self, flags, seq, ack=0, payload=b""):
+        """Send a segment by the first port."""
+        ours, guest = self.route
+        tcp = struct.pack("!HHIIBBHHH", 5000, 5000, seq, ack, 5 << 4, flags, 64000,
+                          pseudo_sum(ours, guest, 6, 20 + len(payload)), 0)
+        tcp = tcp[:16] + struct.pack("!H", checksum(tcp + payload)) + tcp[18:] + payload
+        self.sockets[0].send(eth(*self.macs, 0x800, ipv4(ours, guest, 6, tcp)))
+
+    def take_segment(self, frame):
+        """Send all when the guest takes the connection, and say when it has all."""
+        seq, ack = struct.unpack_from("!II", frame, 38)
+        data = stream()
+        if frame[47] & SYN:
+            for at in range(0, len(data), SEGMENT):
+                self.segment(ACK, 1 + at, seq + 1, data[at:at + SEGMENT])
+        elif ack == 1 + len(data) and not self.streamed:
+            self.streamed = True
+            print("the stream is there", flush=True)
+
+    def told(self):
+        """Do what the input says; whether it goes on."""
+        if not select.select([0], [], [], 0)[0]:
+            return True
+        word = os.read(0, 1)
+        if word == b"s":
+            self.segment(SYN, 0)
+        return bool(word)
+
     def run(self):
-        """From the first line of the input to its end, then until all is answered."""
+        """From the first byte of the input to its end, then until all is answered."""
         os.read(0, 1)
-        while not select.select([0], [], [], 0)[0]:
+        while self.told():
             while self.asked - len(self.seen) < AHEAD and self.ask():
                 pass
             self.hear(0.003)

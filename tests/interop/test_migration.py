@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A QEMU guest that migrates to another QEMU while a program asks it without pause: every question that a ring took is answered, once
 and byte for byte, by whichever of the two the guest is in. And what else QEMU does to a device while frames move."""
+import hashlib
 import json
 import os
 import pathlib
+import re
+import socket
 import struct
+import threading
 
 import pytest
 
@@ -13,9 +17,11 @@ from lab.guest import Guest
 from lab.proc import Proc, preload_env
 from lab.vhostpeer import FrontEnd, Req
 from hostile.victim import Victim, echoes, serves, until
+from interop.asker import stream
 from interop.test_guest import GUEST_IP, PROGRAM_IP, Responder, rings_of
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
+MEMORY = (192 << 10) + 8  # kB: test_under_traffic says why
 OUR_MAC, GUEST_MAC = "02:00:00:00:00:42", "00:60:2f:00:00:02"
 
 
@@ -39,33 +45,100 @@ def rarp(station):
     return eth(BROADCAST, station, 0x8035, struct.pack("!HHBBH6s4s6s4s", 1, 0x800, 6, 4, 3, station, bytes(4), station, bytes(4)))
 
 
-def migrated(vm):
-    """Has this QEMU given its guest away?"""
+class Road:
+    """Carries what one QEMU sends to another, as far as it may."""
+
+    def __init__(self, path, to):
+        self.left, self.changed, self.to = 0, threading.Condition(), to
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        came, _ = self.listener.accept()
+        with self.listener, came, socket.socket(socket.AF_UNIX) as goes:
+            goes.connect(self.to)
+            while True:
+                with self.changed:
+                    self.changed.wait_for(lambda: self.left)
+                    most = min(self.left, 65536)
+                data = came.recv(most)
+                if not data:
+                    return
+                goes.sendall(data)
+                with self.changed:
+                    self.left -= len(data)
+                    self.changed.notify_all()
+
+    def allow(self, count=1 << 62, patience=0.0):
+        """So many bytes more, or all there is. Waits until they are there, but not longer."""
+        with self.changed:
+            self.left += count
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: not self.left, patience)
+
+
+def migration(vm):
+    """What this QEMU says of its migration."""
     said = vm.hmp("info migrate")
     assert "failed" not in said, said
-    return "Migration status: completed" in said
+    return said
 
 
-@pytest.mark.skipif("PD_MIGRATION" not in os.environ,
-                    reason="not explained yet: in one run of eight the guest's kernel is broken after the move; PD_MIGRATION=1 runs it")
+def passes(vm):
+    """How often it has asked what was written meanwhile."""
+    count = re.search(r"dirty sync count: (\d+)", migration(vm))
+    return int(count[1]) if count else 0
+
+
+def send_once(vm, road):
+    """Migrate until all memory was sent once, and hold it there: there is too much to send again for it to end."""
+    vm.hmp("migrate_set_parameter downtime-limit 1")
+    vm.hmp(f"migrate -d unix:{road.listener.getsockname()}")
+    until(lambda: passes(vm) == 1, "the migration's begin")
+    vm.check("head -c 4000000 /dev/urandom > /tmp/much")
+    while passes(vm) < 2:
+        road.allow(1 << 18, patience=1)
+
+
+@pytest.mark.skipif(os.environ.get("PD_SLOW_TESTS") != "1", reason="takes half a minute: set PD_SLOW_TESTS=1")
 @pytest.mark.parametrize("rings", ["split", "packed"])
 def test_under_traffic(sockdir, rings):
-    a, b, way = (str(sockdir / x) for x in "abw")
-    kind = {"listen": False, "mac": GUEST_MAC, "device": ",packed=on" if rings == "packed" else "", "memory": 192}
+    """Frames of a stream arrive after all memory was sent once, and stand unread in the guest's socket, in pages that nobody else writes
+    to: what the other side has of them is there by our dirty log alone. (Bits of the rings' pages cannot be missed here, as the guest
+    writes to the same pages; test_copy.py sees to those.)
+
+    MEMORY is no multiple of 256 kB because of QEMU: before 9.0, where it takes the dirty bitmap 64 pages at a time, which is when it can,
+    it forgets to have TCG note a processor's next write to those pages, and the guest's own stacks and lists are old on the other side.
+    Without us, with the network card in QEMU 7.2 itself and the same traffic, 7 of 69 guests of 192 MB broke so (-cpu max and qemu64,
+    with one thread and with several), and none of 49 of 192 MB and 8 kB.
+    """
+    a, b, way, road = (str(sockdir / x) for x in "abwr")
+    kind = {"listen": False, "mac": GUEST_MAC, "device": ",packed=on" if rings == "packed" else "", "memory": MEMORY}
     with Asker(a, b) as program, \
             Guest(a, ip=GUEST_IP, monitor=str(sockdir / "ma"), **kind) as vm, \
             Guest(b, ip=GUEST_IP, monitor=str(sockdir / "mb"), incoming=way, **kind) as other:
         assert rings_of(vm) == rings
         vm.check(f"arp -s {PROGRAM_IP} {OUR_MAC}")
+        vm.check("nc -l -p 5000 > /tmp/stream & reader=$!; until netstat -ltn | grep -q 5000; do :; done; kill -STOP $reader")
         program.write("b")
         program.expect("pd0 answers", 60)
         until(pathlib.Path(way).exists, "the other QEMU")
         other.hmp("info status")  # it answers when it listens
-        vm.hmp(f"migrate -d unix:{way}")
-        until(lambda: migrated(vm), "the migration", 90)
+        road = Road(road, way)
+        send_once(vm, road)
+        program.write("s")
+        program.expect("the stream is there", 60)
+        assert "Migration status: active" in migration(vm)
+        vm.hmp("migrate_set_parameter downtime-limit 300")
+        road.allow()
+        until(lambda: "Migration status: completed" in migration(vm), "the migration", 90)
         program.expect("pd1 answers", 60)
         vm.kill()
-        other.check("arp -n")
+        sent = stream()
+        other.check(f"kill -CONT $reader; until [ $(wc -c < /tmp/stream) = {len(sent)} ]; do :; done")
+        assert other.check("sha256sum < /tmp/stream").split()[0] == hashlib.sha256(sent).hexdigest()
         assert program.running
         saw = program.end()
         assert saw["missing"] == saw["twice"] == [] and saw["wrong"] == 0, saw
@@ -93,7 +166,7 @@ def test_what_else_qemu_does(sockdir):
     is asked on."""
     sock, monitor = str(sockdir / "a"), str(sockdir / "m")
     with Asker(sock) as program, \
-            Guest(sock, listen=False, mac=GUEST_MAC, ip=GUEST_IP, monitor=monitor, memory=192, args=["-m", "slots=4,maxmem=1G"]) as vm:
+            Guest(sock, listen=False, mac=GUEST_MAC, ip=GUEST_IP, monitor=monitor, memory=192 << 10, args=["-m", "slots=4,maxmem=1G"]) as vm:
         vm.check(f"arp -s {PROGRAM_IP} {OUR_MAC}")
         program.write("b")
         program.expect("pd0 answers", 60)

@@ -123,12 +123,12 @@ class Guest:
 
     sock: the socket's path. listen: QEMU listens (server=on,wait=off), else it connects
     and tries again every second. ip: ADDRESS/LENGTH for eth0. device: more properties
-    of the card. memory in MiB. args: more arguments for QEMU. monitor: a path, for hmp(). sock None: no card.
+    of the card. memory in KiB. args: more arguments for QEMU. monitor: a path, for hmp(). sock None: no card.
     incoming: does not boot, but waits at this socket for a guest that migrates.
     """
 
     def __init__(self, sock=None, listen=True, mac="00:60:2f:00:00:02", ip=None, device="",
-                 memory=256, args=(), queues=1, monitor=None, incoming=None):
+                 memory=256 << 10, args=(), queues=1, monitor=None, incoming=None):
         self.kernel, self.initrd = image()
         self.sock, self.listen, self.mac, self.ip = sock, listen, mac, ip
         self.device, self.memory, self.args, self.queues = device, memory, args, queues
@@ -139,8 +139,8 @@ class Guest:
     def argv(self):
         """QEMU's command line."""
         argv = ["qemu-system-x86_64", "-M", "q35,memory-backend=mem", "-accel",
-                "tcg,thread=multi", "-cpu", "max", "-smp", "1", "-m", str(self.memory), "-object",
-                f"memory-backend-memfd,id=mem,size={self.memory}M,share=on", "-nodefaults",
+                "tcg,thread=multi", "-cpu", "max", "-smp", "1", "-m", f"{self.memory}K", "-object",
+                f"memory-backend-memfd,id=mem,size={self.memory}K,share=on", "-nodefaults",
                 "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
                 "-kernel", str(self.kernel), "-initrd", str(self.initrd),
                 "-append", "console=ttyS0 quiet panic=-1 no_timer_check"]

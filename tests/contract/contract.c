@@ -49,6 +49,20 @@ static const struct link links[] = {
 	 .role = {PD_CONF_BACKEND, PD_CONF_FRONTEND},
 	 .format = PD_CONF_FORMAT_PACKED,
 	 .ring = 1024},
+	{.name = "vhost: in order",
+	 .transport = "vhost-user",
+	 .mode = {PD_CONF_MODE_CONNECT, PD_CONF_MODE_LISTEN},
+	 .role = {PD_CONF_BACKEND, PD_CONF_FRONTEND},
+	 .in_order = true,
+	 .ring = 256},
+	{.name = "vhost: packed, in order, two pairs",
+	 .transport = "vhost-user",
+	 .mode = {PD_CONF_MODE_LISTEN, PD_CONF_MODE_CONNECT},
+	 .role = {PD_CONF_BACKEND, PD_CONF_FRONTEND},
+	 .format = PD_CONF_FORMAT_PACKED,
+	 .in_order = true,
+	 .queues = 2,
+	 .ring = 256},
 };
 
 int main(void)

@@ -35,8 +35,10 @@ struct link {
 	enum pd_conf_mode mode[2];
 	enum pd_conf_side role[2];
 	enum pd_conf_format format;
-	bool single;   /* no mergeable buffers */
-	bool offloads; /* without a sidecar by name, and unfinished frames may go over it */
+	bool single;     /* no mergeable buffers */
+	bool in_order;   /* buffers come back in the order in which they were given */
+	unsigned queues; /* pairs, 0 for one; the first is used */
+	bool offloads;   /* without a sidecar by name, and unfinished frames may go over it */
 	uint32_t ring;
 };
 

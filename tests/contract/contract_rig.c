@@ -65,10 +65,11 @@ int link_setup(void **state)
 		pc->mode = current->mode[i];
 		pc->role = current->role[i];
 		pc->mtu = PD_CONF_MTU_MAX;
-		pc->queues = 1;
+		pc->queues = current->queues ? current->queues : 1;
 		pc->ring = current->ring;
 		pc->format = current->format;
 		pc->mergeable = !current->single;
+		pc->in_order = current->in_order;
 		pc->dialect = current->offloads ? PD_CONF_DIALECT_VIRTIO : PD_CONF_DIALECT_AVIP;
 		pc->offloads = current->offloads ? PD_CONF_OFFLOADS_ALL : PD_CONF_OFFLOADS_NONE;
 		pc->mac[0] = 2;

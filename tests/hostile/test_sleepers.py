@@ -89,6 +89,7 @@ while True:
 }
 ROLES = {"backend": FrontEnd, "frontend": BackEnd}
 ROLE = pytest.mark.parametrize("role", ROLES)
+MODE = pytest.mark.parametrize("mode", ["connect", "listen"])  # the program's; the peer does the other
 
 
 def frame(n):
@@ -100,9 +101,9 @@ def number(data):
 
 
 @contextlib.contextmanager
-def program(code, sock, role, **variables):
+def program(code, sock, role, mode="connect", **variables):
     """A Python program under the preload."""
-    env = preload_env(f"pd0=vhost-user:{sock},role={role},ring=64", **variables)
+    env = preload_env(f"pd0=vhost-user:{sock},role={role},mode={mode},ring=64", **variables)
     with Proc(["/usr/bin/python3", "-c", START + code], env=env) as p:
         p.expect("ready\n")
         yield p
@@ -134,11 +135,12 @@ def go(peer, p):
     until(lambda: not link(p), "the link's end")
 
 
+@MODE
 @ROLE
 @pytest.mark.parametrize("way", SLEEP)
-def test_receivers(sock, way, role):
+def test_receivers(sock, way, role, mode):
     """It sleeps before there is a peer, while it is there, and while there is none again."""
-    with ROLES[role](sock, listen=True) as peer, program(SLEEP[way], sock, role) as p:
+    with ROLES[role](sock, listen=mode == "connect") as peer, program(SLEEP[way], sock, role, mode) as p:
         for life in range(6):
             start(peer, life % 3 != 1)
             for n in range(3):
@@ -232,11 +234,12 @@ def full(p, count):
     assert sent(p) == count
 
 
+@MODE
 @SENDS
-def test_senders_as_back_end(sock, way):
+def test_senders_as_back_end(sock, way, mode):
     """A full ring is that of the peer that has gone: the next one gets what comes after."""
-    with FrontEnd(sock, ring=64) as fe, \
-            program(SEND[way] + SENDER, sock, "backend", SEND_WHEN_DOWN="wait") as p:
+    with FrontEnd(sock, ring=64, listen=mode == "connect") as fe, \
+            program(SEND[way] + SENDER, sock, "backend", mode, SEND_WHEN_DOWN="wait") as p:
         n = 0
         for life in range(6):
             fe.drop()
@@ -259,11 +262,12 @@ def test_senders_as_back_end(sock, way):
         assert p.running
 
 
+@MODE
 @SENDS
-def test_senders_as_front_end(sock, way):
+def test_senders_as_front_end(sock, way, mode):
     """The ring is the program's: what no peer has used comes to the next one, first and once."""
-    with BackEnd(sock, listen=True) as be, \
-            program(SEND[way] + SENDER, sock, "frontend", SEND_WHEN_DOWN="wait") as p:
+    with BackEnd(sock, listen=mode == "connect") as be, \
+            program(SEND[way] + SENDER, sock, "frontend", mode, SEND_WHEN_DOWN="wait") as p:
         n = 0
         for take in (0, 10, 64, 1, 0, 100):
             be.wait_started()
@@ -281,10 +285,11 @@ def test_senders_as_front_end(sock, way):
         assert p.running
 
 
+@MODE
 @ROLE
-def test_a_blocking_sender_is_told(sock, role):
+def test_a_blocking_sender_is_told(sock, role, mode):
     """Without PALLADIUM_SEND_WHEN_DOWN=wait, who sleeps for room wakes with ENETDOWN when the peer goes."""
-    with ROLES[role](sock, listen=True) as peer, program(SEND["send"] + SENDER, sock, role) as p:
+    with ROLES[role](sock, listen=mode == "connect") as peer, program(SEND["send"] + SENDER, sock, role, mode) as p:
         p.expect("down\n")
         for life in range(3):
             if role == "backend":

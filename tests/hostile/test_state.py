@@ -5,11 +5,12 @@ import os
 import re
 import shutil
 import socket
+import time
 
 import pytest
 
 from lab.frames import numbered
-from lab.proc import build, run
+from lab.proc import build, run, scale
 from lab.vhostpeer import BackEnd, FrontEnd
 from hostile.victim import Victim, echoes, returns, until
 
@@ -81,6 +82,40 @@ def test_every_try_is_counted(sock):
     with Victim(sock, env={"PALLADIUM_RECONNECT_MIN_MS": "1", "PALLADIUM_RECONNECT_MAX_MS": "5"}) as program:
         until(lambda: program.port()["counters"]["connect_errors"] >= 20, "twenty tries")
         assert len(re.findall("cannot connect to", program.text)) == 1
+
+
+ROLE = pytest.mark.parametrize("role", ["backend", "frontend"])
+DOUBLING = {"PALLADIUM_RECONNECT_MIN_MS": "1", "PALLADIUM_RECONNECT_MAX_MS": "60000"}
+
+
+def doubled(tries, since):
+    """Were there no more tries than there may be, each of which waits twice as long as the one before, from a millisecond on?"""
+    assert 2 ** (tries - 1) - 1 <= (time.monotonic() - since) * 1000, f"{tries} tries"
+
+
+@ROLE
+def test_tries_become_rarer(sock, role):
+    """Nobody is there: counted against the clock, which a slow machine can only help."""
+    since = time.monotonic()
+    with Victim(sock, role=role, env=DOUBLING) as program:
+        for tries in range(1, 9):
+            until(lambda tries=tries: program.port()["counters"]["connect_errors"] >= tries, f"try {tries}")
+            doubled(program.port()["counters"]["connect_errors"], since)
+
+
+@ROLE
+def test_who_hangs_up_is_not_hammered(sock, role):
+    """A peer that takes every connection and ends it at once counts as none."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(str(sock))
+        s.listen()
+        s.settimeout(scale(30))
+        since = time.monotonic()
+        with Victim(sock, role=role, env=DOUBLING) as program:
+            for tries in range(1, 9):
+                s.accept()[0].close()
+                doubled(tries, since)
+            assert program.running
 
 
 def test_peers_that_never_get_the_link_up(sock):

@@ -300,6 +300,7 @@ static bool run(unsigned kind)
 	side->config.inband = side->config.iommu && side->config.mergeable;
 	side->config.offloads = (enum pd_conf_offloads)rnd(3);
 	peer.iommu = side->config.iommu && !one_in(4);
+	side->config.inband = one_in(2);
 	if (peer.iommu)
 		peer.features |= BIT(VIRTIO_F_ACCESS_PLATFORM);
 	role_make();

@@ -51,6 +51,8 @@ static void give_channel(void)
 	if (peer.channel >= 0)
 		close(peer.channel);
 	peer.channel = pair[0];
+	if (one_in(4)) /* it takes a few messages, and no more before they are read */
+		MUST(!setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &(int){1}, sizeof(int)));
 	send_message(peer.sock, PD_VHOST_SET_BACKEND_REQ_FD, 0, &none, 0, &pair[1], 1);
 	close(pair[1]);
 }
@@ -156,7 +158,9 @@ static void translate(void)
 		break;
 	case 4: /* nobody asked */
 		if (one_in(4))
-			send_message(peer.channel, PD_VHOST_BACKEND_IOTLB_MSG,
+			send_message(peer.channel,
+				     one_in(2) ? PD_VHOST_BACKEND_IOTLB_MSG
+					       : PD_VHOST_BACKEND_VRING_CALL,
 				     one_in(4) ? 0 : PD_VHOST_REPLY, &p, sizeof(p.u64), NULL, 0);
 	}
 	answer_misses();
@@ -176,7 +180,7 @@ static void send_start(void)
 
 	for (unsigned i = 0; i < PD_ARRAY_SIZE(once); i++)
 		send_request(once[i]), read_answers();
-	if (peer.iommu)
+	if (peer.iommu || side->config.inband)
 		give_channel();
 	if (one_in(2))
 		send_kept();

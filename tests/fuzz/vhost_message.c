@@ -148,6 +148,10 @@ static uint32_t any_size(void)
 
 uint64_t any_u64(uint32_t request)
 {
+	/* Notifications as messages, with what they need. */
+	const uint64_t inband = BIT(PD_VHOST_PF_INBAND_NOTIFICATIONS) |
+				BIT(PD_VHOST_PF_BACKEND_REQ) | BIT(PD_VHOST_PF_REPLY_ACK);
+
 	switch (request) {
 	case PD_VHOST_GET_FEATURES:
 	case PD_VHOST_SET_FEATURES:
@@ -156,7 +160,8 @@ uint64_t any_u64(uint32_t request)
 	case PD_VHOST_SET_PROTOCOL_FEATURES:
 		return any_of(
 			(one_in(2) ? BIT(PD_VHOST_PF_REPLY_ACK) | BIT(rnd(17)) : rnd(1 << 20)) |
-				(peer.iommu ? BIT(PD_VHOST_PF_BACKEND_REQ) : 0),
+				(peer.iommu ? BIT(PD_VHOST_PF_BACKEND_REQ) : 0) |
+				(side->config.inband ? inband : 0),
 			peer.offered_protocol);
 	case PD_VHOST_SET_VRING_KICK:
 	case PD_VHOST_SET_VRING_CALL:

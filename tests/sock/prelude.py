@@ -72,6 +72,32 @@ def ready(s, events=select.POLLIN, timeout=5000):
     return got[0][1] if got else 0
 
 
+def other_threads_run():
+    """Whether one of the process's other threads is not asleep in the kernel."""
+    for task in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{task}/syscall", encoding="ascii") as f:
+                if int(task) != threading.get_native_id() and f.read().startswith("running"):
+                    return True
+        except OSError:
+            pass  # it has ended
+    return False
+
+
+def fork_at_rest(fork=os.fork):
+    """fork, once no other thread runs, for a second at most. gcc 12's AddressSanitizer does not hold the locks of its allocator over
+    a fork: a child that is made while another thread starts, or allocates, hangs in its own first allocation."""
+    for _ in range(100):
+        if not other_threads_run():
+            break
+        time.sleep(0.01)
+    return fork()
+
+
+if "libasan" in os.environ.get("LD_PRELOAD", ""):
+    os.fork = fork_at_rest
+
+
 def sleeping(call, *args):
     """A thread in a call that waits, already asleep in the kernel; its result comes by .result()."""
     def run():

@@ -40,8 +40,8 @@ extern "C" {
 
 /*
  * The part that every header has. `mrg_num_buffers` belongs to the ring, whatever a program put
- * there: a back-end writes the number of ring buffers that the frame takes, a front-end 0, as virtio
- * wants it of drivers. A received header has what the peer wrote.
+ * there: a back-end writes the number of ring buffers that the frame takes, a front-end 0, as
+ * virtio wants it of drivers. A received header has what the peer wrote.
  */
 struct ixverify_metadata_hdr {
 	uint16_t mrg_num_buffers;

@@ -2,8 +2,8 @@
 /*
  * Finding the statistics files.
  *
- * They stand in DIR/palladium-UID/. Only directories and files that belong to that UID, that are no links and
- * that nobody else can enter or read are looked at; and only our own, unless we are root.
+ * They stand in DIR/palladium-UID/. Only directories and files that belong to that UID, that are no
+ * links and that nobody else can enter or read are looked at; and only our own, unless we are root.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -33,7 +33,9 @@ static ssize_t pd_stats_slurp(const char *path, char *text, size_t bytes)
 	return n;
 }
 
-/* False when the memory map of `pid` can be read and holds no file called like `path`'s last part. */
+/*
+ * False when the memory map of `pid` can be read and holds no file called like `path`'s last part.
+ */
 static bool pd_stats_maps_file(uint32_t pid, const char *path)
 {
 	const char *base = strrchr(path, '/');

@@ -26,14 +26,16 @@ struct pd_stats_list {
 };
 
 /*
- * Open every statistics file of a process in reach: below `dir`, or in the usual places when it is NULL.
- * Files of dead processes are removed (with `clean`, and when they are ours) and not listed. Ends the
- * program when memory is out.
+ * Open every statistics file of a process in reach: below `dir`, or in the usual places when it is
+ * NULL. Files of dead processes are removed (with `clean`, and when they are ours) and not listed.
+ * Ends the program when memory is out.
  */
 void pd_stats_find(const char *dir, bool clean, struct pd_stats_list *out);
 void pd_stats_list_free(struct pd_stats_list *list);
 
-/* Whether the process of the file still runs. `path` may be NULL; with it an exec is noticed too. */
+/*
+ * Whether the process of the file still runs. `path` may be NULL; with it an exec is noticed too.
+ */
 enum pd_stats_life pd_stats_life_of(const struct pd_shm_owner *owner, const char *path);
 
 #endif /* PD_STATS_FIND_H */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Reports for programs: one JSON object a line. All values are exact totals; rates stand beside them. */
+/*
+ * Reports for programs: one JSON object a line. All values are exact totals; rates stand beside
+ * them.
+ */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>

@@ -2,8 +2,8 @@
 /*
  * palladium_stats: show the counters of programs that run with libpalladium.
  *
- * Exit status: 0 the reports were printed (also when the process ended meanwhile), 1 there is no process to
- * show, or more than one to choose from, or its file is not to be had, 2 wrong usage.
+ * Exit status: 0 the reports were printed (also when the process ended meanwhile), 1 there is no
+ * process to show, or more than one to choose from, or its file is not to be had, 2 wrong usage.
  */
 #include <errno.h>
 #include <fnmatch.h>
@@ -245,7 +245,10 @@ static void pd_stats_time_add(struct timespec *t, double interval_s)
 	}
 }
 
-/* Sleep until `until` (CLOCK_MONOTONIC), or until the process behind `pidfd` ends if that is not -1. */
+/*
+ * Sleep until `until` (CLOCK_MONOTONIC), or until the process behind `pidfd` ends if that is not
+ * -1.
+ */
 static void pd_stats_sleep(int pidfd, const struct timespec *until)
 {
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
@@ -310,7 +313,10 @@ static int pd_stats_watch(const struct pd_stats_found *p, const struct pd_stats_
 			fprintf(stderr, "palladium_stats: out of memory\n");
 			return 1;
 		}
-		/* Rates need two looks, so the first one prints nothing, unless there will be no other. */
+		/*
+		 * Rates need two looks, so the first one prints nothing, unless there will be no
+		 * other.
+		 */
 		if (!o->style.rate || before || ended) {
 			cycle++;
 			if (o->json)

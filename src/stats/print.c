@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Reports for people. The tables of views 1 and 2 name the counters that they show; a counter that the
- * library does not have is shown as "-". View 3 prints whatever the file describes.
+ * Reports for people. The tables of views 1 and 2 name the counters that they show; a counter that
+ * the library does not have is shown as "-". View 3 prints whatever the file describes.
  */
 #include <inttypes.h>
 #include <pwd.h>
@@ -282,7 +282,10 @@ static void pd_stats_cell_put(struct pd_table *t, struct pd_stats_report *r,
 						   .kind == PD_SHM_COUNTER);
 }
 
-/* The table of the group `name`: its blocks in the columns given. Says so when there are none and `empty`. */
+/*
+ * The table of the group `name`: its blocks in the columns given. Says so when there are none and
+ * `empty`.
+ */
 static void pd_stats_group_print(struct pd_stats_report *r, const char *name,
 				 const struct pd_stats_column *columns, const char *empty)
 {

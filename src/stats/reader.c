@@ -2,9 +2,9 @@
 /*
  * Reading a statistics file.
  *
- * Header and records never change once the magic is there, so they are copied and checked once; nothing is
- * used that has not been checked in the copy. Blocks are read as counters/shm.h says. A file that its owner cuts
- * short under us gives SIGBUS; main.c turns that into a message.
+ * Header and records never change once the magic is there, so they are copied and checked once;
+ * nothing is used that has not been checked in the copy. Blocks are read as counters/shm.h says. A
+ * file that its owner cuts short under us gives SIGBUS; main.c turns that into a message.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -23,7 +23,10 @@
 #define PD_STATS_DESCS_MAX 4096
 #define PD_STATS_BLOCK_MAX 65536
 
-/* Tries for one side: a burst, then some with a pause, for a writer that lost its core in the middle. */
+/*
+ * Tries for one side: a burst, then some with a pause, for a writer that lost its core in the
+ * middle.
+ */
 #define PD_STATS_TRIES 100
 #define PD_STATS_PAUSES 20
 

@@ -38,8 +38,8 @@ struct pd_stats_snap {
 };
 
 /*
- * Map the open file `fd` (taken on success). Returns 0; -EAGAIN while its writer is setting it up; -EPROTO
- * when it is of another major version; -EBADMSG when it contradicts itself; another -errno.
+ * Map the open file `fd` (taken on success). Returns 0; -EAGAIN while its writer is setting it up;
+ * -EPROTO when it is of another major version; -EBADMSG when it contradicts itself; another -errno.
  */
 int pd_stats_file_open(int fd, const struct pd_shm_owner *owner, struct pd_stats_file *out);
 void pd_stats_file_close(struct pd_stats_file *f);
@@ -48,24 +48,30 @@ void pd_stats_file_close(struct pd_stats_file *f);
 bool pd_stats_file_ended(const struct pd_stats_file *f);
 
 /*
- * Take a snapshot of all blocks in use. `before` (or NULL) is the one of a cycle ago; it must outlive the new one
- * and is what the rates are measured from. Returns 0 or -ENOMEM.
+ * Take a snapshot of all blocks in use. `before` (or NULL) is the one of a cycle ago; it must
+ * outlive the new one and is what the rates are measured from. Returns 0 or -ENOMEM.
  */
 int pd_stats_snap_take(const struct pd_stats_file *f, const struct pd_stats_snap *before,
 		       struct pd_stats_snap *out);
 void pd_stats_snap_free(struct pd_stats_snap *s);
 
-/* How long ago the moment in the gauge `name` of block `b` was, in ns; false when there is none such. */
+/*
+ * How long ago the moment in the gauge `name` of block `b` was, in ns; false when there is none
+ * such.
+ */
 bool pd_stats_age(const struct pd_stats_file *f, const struct pd_stats_snap *s,
 		  const struct pd_stats_block *b, const char *name, uint64_t *age_ns);
 
-/* The index of the group, or of the counter within a group, called `name`; -1 when the library has none. */
+/*
+ * The index of the group, or of the counter within a group, called `name`; -1 when the library has
+ * none.
+ */
 int pd_stats_group_find(const struct pd_stats_file *f, const char *name);
 int pd_stats_desc_find(const struct pd_stats_file *f, unsigned group, const char *name);
 
 /*
- * The counter `d` (within its group) of block `b`; a port's with those of its lanes. With `rate`, per second
- * since the snapshot before (gauges as they are).
+ * The counter `d` (within its group) of block `b`; a port's with those of its lanes. With `rate`,
+ * per second since the snapshot before (gauges as they are).
  */
 double pd_stats_value(const struct pd_stats_file *f, const struct pd_stats_snap *s,
 		      const struct pd_stats_block *b, unsigned d, bool rate);

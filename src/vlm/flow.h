@@ -7,10 +7,10 @@
  * stands in a ring of send times, four windows long, so that frames behind a missing one can go on:
  * a missing frame is lost when it is overdue or when the ring comes round to it.
  *
- * When the peer goes away, frames are under way that nobody can tell the fate of: the peer had them,
- * or they are still in the ring and go to the next peer (which is how our front-end resumes it). So
- * what happens to those is counted by itself: answered by the next peer, lost, or returned twice
- * because the old peer had answered without having marked the buffer as used.
+ * When the peer goes away, frames are under way that nobody can tell the fate of: the peer had
+ * them, or they are still in the ring and go to the next peer (which is how our front-end resumes
+ * it). So what happens to those is counted by itself: answered by the next peer, lost, or returned
+ * twice because the old peer had answered without having marked the buffer as used.
  */
 #ifndef VLM_FLOW_H
 #define VLM_FLOW_H
@@ -77,7 +77,10 @@ enum vlm_flow_verdict vlm_flow_returned(struct vlm_flow *flow, uint64_t number, 
 /* The peer went away and another is there. */
 void vlm_flow_restarted(struct vlm_flow *flow, uint64_t now_ns);
 
-/* Let the last `ns`, in which nothing was sent, not have been: what is under way is that much younger. */
+/*
+ * Let the last `ns`, in which nothing was sent, not have been: what is under way is that much
+ * younger.
+ */
 void vlm_flow_skip(struct vlm_flow *flow, uint64_t ns);
 
 /* Give up what was sent before `before_ns`. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A histogram of times in nanoseconds, for percentiles: 128 buckets to each power of two, so that a
- * value is told to within 0.8 %; below 256 ns exactly. The largest and the smallest are kept as they
- * came.
+ * value is told to within 0.8 %; below 256 ns exactly. The largest and the smallest are kept as
+ * they came.
  */
 #ifndef VLM_HIST_H
 #define VLM_HIST_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Lanes: sending, receiving, checking, sleeping. Each call holds the lock of one side for one batch;
- * reflecting holds both, receive before transmit.
+ * Lanes: sending, receiving, checking, sleeping. Each call holds the lock of one side for one
+ * batch; reflecting holds both, receive before transmit.
  */
 #include "io.h"
 
@@ -33,7 +33,8 @@ static void PD_PRINTF(2, 3) PD_COLD remark(struct vlm *v, const char *fmt, ...)
 /* --- sending ------------------------------------------------------------------------------- */
 
 /*
- * The link is not the one that this lane was last used on: the first, or another peer's. Side locked.
+ * The link is not the one that this lane was last used on: the first, or another peer's. Side
+ * locked.
  */
 static void on_link(struct vlm *v, struct vlm_port *vp, struct vlm_lane *vl)
 {
@@ -231,7 +232,9 @@ static void on_control(struct vlm *v, struct vlm_port *vp, const struct pd_sidec
 			vp->number);
 }
 
-/* Compare the sidecar of frame `name` with what --expect says. Returns the offset of a difference. */
+/*
+ * Compare the sidecar of frame `name` with what --expect says. Returns the offset of a difference.
+ */
 static uint32_t check_sidecar(const struct vlm *v, const struct vlm_name *name,
 			      const struct pd_sidecar *got)
 {

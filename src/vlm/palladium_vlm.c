@@ -2,8 +2,9 @@
 /*
  * palladium_vlm: a virtual load module for people who have none.
  *
- * It is the front-end of a vhost-user link: it owns the memory and the rings, as the traffic tester's
- * virtual machine does, sends frames with sidecars, and checks every frame that comes back.
+ * It is the front-end of a vhost-user link: it owns the memory and the rings, as the traffic
+ * tester's virtual machine does, sends frames with sidecars, and checks every frame that comes
+ * back.
  *
  *   options   the command line
  *   pattern   what frames and sidecars hold, made and compared

@@ -2,8 +2,8 @@
 /*
  * What frames hold: every byte follows from a seed and from the frame's name (port, queue, number).
  *
- * So nothing of a frame has to be kept to check it when it comes back: it is made again and compared
- * on the fly. No checksum stands in it, and none is needed.
+ * So nothing of a frame has to be kept to check it when it comes back: it is made again and
+ * compared on the fly. No checksum stands in it, and none is needed.
  *
  *     0  destination and source address, ethertype 0x88b5
  *    14  u16 length of the frame      16  u32 low half of the seed

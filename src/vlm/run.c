@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The worker: turns over all lanes, sends what may be sent, checks what came, spins for a while when
- * there is nothing, then sleeps until a lane rings.
+ * The worker: turns over all lanes, sends what may be sent, checks what came, spins for a while
+ * when there is nothing, then sleeps until a lane rings.
  *
  * Latency is taken from before a batch is handed to the ring until the call that shows the returned
  * frame is back; with a window of one that is the round trip of one frame. Contents are made before
@@ -24,7 +24,10 @@
 #define TICK_NS (20 * PD_NS_PER_MS) /* the longest sleep, and how often overdue frames are sought */
 #define LINGER_NS (20 * PD_NS_PER_MS) /* at the end, for what should not come any more */
 
-/* No turn takes so long, nor a sleep: between two looks at the clock that are further apart the worker did not run (SIGSTOP, a debugger). */
+/*
+ * No turn takes so long, nor a sleep: between two looks at the clock that are further apart the
+ * worker did not run (SIGSTOP, a debugger).
+ */
 #define STOPPED_NS (10 * TICK_NS)
 
 static volatile int stops;
@@ -338,7 +341,10 @@ static void linger(struct vlm *v)
 		}
 }
 
-/* The worker did not run for the last `ns`: what came meanwhile is not late, and nobody was away all that time. */
+/*
+ * The worker did not run for the last `ns`: what came meanwhile is not late, and nobody was away
+ * all that time.
+ */
 static void skip(struct vlm *v, uint64_t ns)
 {
 	for (unsigned i = 0; i < v->n_ports; i++) {
@@ -359,7 +365,9 @@ void vlm_run(struct vlm *v)
 			moved_ns = now;
 		} else {
 			if (v->start_ns && (!v->sending || (all_sent(v) && !v->options->reflect))) {
-				/* A sink that takes nothing for so long does not take it any more. */
+				/*
+				 * A sink that takes nothing for so long does not take it any more.
+				 */
 				bool gave_up = v->options->expect == VLM_EXPECT_SINK &&
 					       (double)(now - moved_ns) > v->options->loss_s * 1e9;
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Batches of 64-byte frames between two ports of one process, by sendmmsg and recvmmsg: what instructions are counted on. The
- * difference of two run lengths under callgrind, divided by the frames between them, leaves the start of the program out:
+ * Batches of 64-byte frames between two ports of one process, by sendmmsg and recvmmsg: what
+ * instructions are counted on. The difference of two run lengths under callgrind, divided by the
+ * frames between them, leaves the start of the program out:
  *
  *   PALLADIUM_PORTS='pd0=loop:pd1;pd1=loop:pd0' LD_PRELOAD=.../libpalladium.so valgrind --tool=callgrind tests/bench/batch ROUNDS
  *
- * batch ROUNDS [BATCH [TAPS [MODE]]]: BATCH frames a round (32) for TAPS sockets (1). MODE says how they share them:
+ * batch ROUNDS [BATCH [TAPS [MODE]]]: BATCH frames a round (32) for TAPS sockets (1). MODE says how
+ * they share them:
  *
  *   all     every socket gets every frame
  *   own     each has an EtherType of its own; the rounds take turns among them

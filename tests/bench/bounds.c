@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What this machine can do at best between two cores, for figures of the same run to be held against.
+ * What this machine can do at best between two cores, for figures of the same run to be held
+ * against.
  *
  *   bounds line CORE CORE N      one cache line goes to the other core and back, N times: no message can be faster
  *   bounds eventfd CORE CORE N   a sleeper in read of an eventfd is woken N times, once it is surely asleep

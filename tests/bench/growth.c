@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a frame costs as ports and packet sockets grow in number; tests/bench/growth.py starts two of these.
+ * What a frame costs as ports and packet sockets grow in number; tests/bench/growth.py starts two
+ * of these.
  *
  *   growth tx PORTS SOCKETS N SIZE BATCH    send N frames in bursts of BATCH, to one socket after the other
  *   growth rx PORTS SOCKETS N SIZE BATCH    receive them with SOCKETS packet sockets on each of the PORTS, print the rate
  *
- * PORTS are names, parted by commas. The sockets of a port differ in their EtherType; the receiver finds out by epoll which have
- * frames. The burst's place in the sequence of its socket stands behind the Ethernet header and is checked, as is every byte behind it.
+ * PORTS are names, parted by commas. The sockets of a port differ in their EtherType; the receiver
+ * finds out by epoll which have frames. The burst's place in the sequence of its socket stands
+ * behind the Ethernet header and is checked, as is every byte behind it.
  */
 #include <arpa/inet.h>
 #include <errno.h>

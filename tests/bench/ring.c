@@ -306,7 +306,10 @@ static void *answer(void *arg)
 
 	first_out = PD_VECTOR_MAX - 1;
 	while (got < e->n) {
-		/* No pause between two looks, as in bounds.c: it takes as long as a line takes from core to core. */
+		/*
+		 * No pause between two looks, as in bounds.c: it takes as long as a line takes from
+		 * core to core.
+		 */
 		if (receive_burst(e->rx, &got) && !send_burst(e->tx, &sent))
 			die("no room for an answer");
 	}

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One end of a ring, without sockets: frames straight through a port's first lane, for comparison with an end of dpdk-testpmd.
- * tests/bench/rings.py starts two ends, each a process on a core of its own.
+ * One end of a ring, without sockets: frames straight through a port's first lane, for comparison
+ * with an end of dpdk-testpmd. tests/bench/rings.py starts two ends, each a process on a core of
+ * its own.
  *
  *   ringend PORT tx SIZE BATCH           send frames of SIZE bytes until SIGTERM
  *   ringend PORT rx SIZE BATCH SECONDS   receive for SECONDS from the first frame on, print the rate
  *   ringend PORT any SIZE BATCH SECONDS  the same where the sender is somebody else's
  *   ringend PORT look SIZE BATCH SECONDS the same without the copy
  *
- * PORT is what PALLADIUM_PORTS would say of pd0. Each frame is copied out of the ring, as a program's receive would, and then checked: with rx every
- * byte of it and its place in the sequence; with any its length, and its first 42 bytes against those of the first frame.
- * With look that is checked where the frame stands, which is what a driver does that has its buffers in the ring, as DPDK's.
- * The result is one line of JSON on standard output. Both ends poll.
+ * PORT is what PALLADIUM_PORTS would say of pd0. Each frame is copied out of the ring, as a
+ * program's receive would, and then checked: with rx every byte of it and its place in the
+ * sequence; with any its length, and its first 42 bytes against those of the first frame. With look
+ * that is checked where the frame stands, which is what a driver does that has its buffers in the
+ * ring, as DPDK's. The result is one line of JSON on standard output. Both ends poll.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -25,7 +27,10 @@
 #define BATCH_MAX 256
 #define FRAME_MAX 2048
 #define HEADER_BYTES 14
-/* Of a stranger's frame only these are known to be the same each time: Ethernet, IPv4 and UDP headers. */
+/*
+ * Of a stranger's frame only these are known to be the same each time: Ethernet, IPv4 and UDP
+ * headers.
+ */
 #define STRANGER_BYTES 42
 /* How many polls go by between two looks at the clock. */
 #define POLLS_PER_LOOK 1024

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One end of a packet-socket measurement, on any interface: a kernel's (veth) or a port. It knows nothing of the library, so the same
- * program runs on both and the figures compare.
+ * One end of a packet-socket measurement, on any interface: a kernel's (veth) or a port. It knows
+ * nothing of the library, so the same program runs on both and the figures compare.
  *
  *   sockbench tx   IF N SIZE BATCH    send N frames (sendmmsg; batch 1 is sendmsg)
  *   sockbench rx   IF N SIZE BATCH    receive N frames, check every byte, print the rate
@@ -13,8 +13,8 @@
  *   sockbench late IF N SIZE 1        receive them; print how old they were: the way there and the wake-up
  *   sockbench idle IF SECONDS 0 0     sleep in poll on every one of the interfaces IF,IF...; print the process's CPU time
  *
- * A frame is an Ethernet header (EtherType 0x88b5), a 64-bit sequence number, and 64-bit words made from it. Results are one line of
- * JSON on standard output.
+ * A frame is an Ethernet header (EtherType 0x88b5), a 64-bit sequence number, and 64-bit words made
+ * from it. Results are one line of JSON on standard output.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -212,7 +212,10 @@ static int run_rx(int fd, uint64_t n, unsigned size, unsigned batch)
 	return bad || disorder;
 }
 
-/* Receive up to `n` frames into the first messages: one with recvmsg, else with recvmmsg. Returns how many, 0 on a timeout. */
+/*
+ * Receive up to `n` frames into the first messages: one with recvmsg, else with recvmmsg. Returns
+ * how many, 0 on a timeout.
+ */
 static unsigned receive_some(int fd, unsigned n)
 {
 	for (;;) {
@@ -312,7 +315,10 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* What reading the clock takes, which is in the middle of all that is timed by itself: the middle of many. In ns. */
+/*
+ * What reading the clock takes, which is in the middle of all that is timed by itself: the middle
+ * of many. In ns.
+ */
 static uint32_t clock_cost(void)
 {
 	static uint32_t cost[1001];

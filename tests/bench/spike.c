@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * An echo over one lane without sockets, in the two ways the engine knows: fused (pd_port_forward, one straight line) or through the
- * graph (port-input, sidecar-input, port-output). tests/bench/spike.py puts palladium_vlm in front of it and compares with the same
- * echo through the preload's packet sockets and with testpmd. It polls and never sleeps.
+ * An echo over one lane without sockets, in the two ways the engine knows: fused (pd_port_forward,
+ * one straight line) or through the graph (port-input, sidecar-input, port-output).
+ * tests/bench/spike.py puts palladium_vlm in front of it and compares with the same echo through
+ * the preload's packet sockets and with testpmd. It polls and never sleeps.
  *
  *   spike fused|graph PATH        back-end that connects to PATH; until killed
  *   spike cost [ROUNDS]           no peer: cycles per frame of both ways over the loop transport, vectors of 1, 4, 32 and 256
@@ -95,7 +96,10 @@ static void swallow(struct pd_lane *lane, unsigned n)
 	pd_unlock(&lane->side[PD_RX].lock);
 }
 
-/* Nanoseconds per frame of forwarding vectors of `n` from pd1 to pd2, without making and taking them. */
+/*
+ * Nanoseconds per frame of forwarding vectors of `n` from pd1 to pd2, without making and taking
+ * them.
+ */
 static double forward_cost(struct pd_engine *engine, struct pd_buffer *const *frames, unsigned n,
 			   unsigned rounds, bool graph)
 {

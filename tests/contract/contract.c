@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The contract of lanes (vlib/lane.h) and ports (transport/transport.h), put to every transport in
- * every role: one row of `links` per way to join two ports within this process. Every test runs over
- * every row, and where it has a direction, both ways.
+ * every role: one row of `links` per way to join two ports within this process. Every test runs
+ * over every row, and where it has a direction, both ways.
  */
 #include "contract.h"
 

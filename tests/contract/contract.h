@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the contract's tests share: a link of two ports, frames whose bytes tell their number, sleepers,
- * and flows from one thread to another.
+ * What the contract's tests share: a link of two ports, frames whose bytes tell their number,
+ * sleepers, and flows from one thread to another.
  *
- * A frame is a slice of one random table, so that contents are compared without being made first; its
- * sidecar is derived from its number, so that each differs.
+ * A frame is a slice of one random table, so that contents are compared without being made first;
+ * its sidecar is derived from its number, so that each differs.
  */
 #ifndef TESTS_CONTRACT_H
 #define TESTS_CONTRACT_H
@@ -84,8 +84,8 @@ struct sleeper {
 
 void sleeper_init(struct sleeper *s);
 /*
- * Sleep once, from the position s->w.seen. The side's lock is held, before and after. Returns false if
- * there was something new already. Aborts when nothing ends the sleep: a lost wake-up.
+ * Sleep once, from the position s->w.seen. The side's lock is held, before and after. Returns false
+ * if there was something new already. Aborts when nothing ends the sleep: a lost wake-up.
  */
 bool sleep_once(struct pd_lane *lane, enum pd_dir dir, struct sleeper *s);
 /* Wait until the side is ready; its lock is held, before and after. */

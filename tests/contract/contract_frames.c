@@ -273,7 +273,10 @@ void test_frames_that_go_together_all_go_or_none(void **state)
 
 void test_an_open_checksum_is_completed_or_passed_on(void **state)
 {
-	/* Two words, the second in place of the sum of the pseudo header: the checksum is theirs, complemented. */
+	/*
+	 * Two words, the second in place of the sum of the pseudo header: the checksum is theirs,
+	 * complemented.
+	 */
 	static uint8_t bytes[60] = {[20] = 0x12, 0x34, 0x00, 0x01};
 	static const struct virtio_net_hdr h = {
 		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 20, .csum_offset = 2};

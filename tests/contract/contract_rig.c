@@ -200,7 +200,9 @@ bool sleep_once(struct pd_lane *lane, enum pd_dir dir, struct sleeper *s)
 void wait_ready(struct pd_lane *lane, enum pd_dir dir, struct sleeper *s)
 {
 	while (!pd_lane_ready(lane, dir)) {
-		/* Not a position read now: what came since pd_lane_ready looked must end the sleep. */
+		/*
+		 * Not a position read now: what came since pd_lane_ready looked must end the sleep.
+		 */
 		s->w.seen = lane->side[dir].cursor;
 		sleep_once(lane, dir, s);
 	}

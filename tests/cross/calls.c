@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The two jumps of preload/asm.c, each way: syscall() that is for a port, that is for libc, and whose
- * number lies beyond the table; vfork with a child that runs, and one that execs. Run under the preload
- * with PALLADIUM_PORTS=pd1=loop:pd2. Prints what went wrong; the exit status tells whether something did.
+ * The two jumps of preload/asm.c, each way: syscall() that is for a port, that is for libc, and
+ * whose number lies beyond the table; vfork with a child that runs, and one that execs. Run under
+ * the preload with PALLADIUM_PORTS=pd1=loop:pd2. Prints what went wrong; the exit status tells
+ * whether something did.
  */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The configuration: the file, PALLADIUM_PORTS, and the variables. Any bytes; pieces of the grammar mostly.
+ * The configuration: the file, PALLADIUM_PORTS, and the variables. Any bytes; pieces of the grammar
+ * mostly.
  */
 #include <sys/socket.h>
 
@@ -108,7 +109,9 @@ static void message(void *ctx, enum pd_conf_severity severity, const struct pd_c
 	said[severity]++;
 }
 
-/* --- the file and PALLADIUM_PORTS -------------------------------------------------------------- */
+/*
+ * --- the file and PALLADIUM_PORTS --------------------------------------------------------------
+ */
 
 static bool ends(const char *text, size_t bytes)
 {
@@ -154,7 +157,10 @@ static void ask(const struct pd_config *cfg)
 	}
 }
 
-/* Read a text, in a copy that ends where its memory does. Returns whether there is no mistake in it. */
+/*
+ * Read a text, in a copy that ends where its memory does. Returns whether there is no mistake in
+ * it.
+ */
 static bool read_text(unsigned kind, const char *text, size_t len)
 {
 	struct pd_config *cfg = pd_config_new();
@@ -180,7 +186,9 @@ static bool read_text(unsigned kind, const char *text, size_t len)
 	return good;
 }
 
-/* --- the variables ----------------------------------------------------------------------------- */
+/*
+ * --- the variables -----------------------------------------------------------------------------
+ */
 
 static void var_message(void *ctx, enum pd_log_level level, const char *text)
 {
@@ -241,7 +249,9 @@ static bool variables(const char *text)
 	return good;
 }
 
-/* --- the fuzzer ---------------------------------------------------------------------------------- */
+/*
+ * --- the fuzzer ----------------------------------------------------------------------------------
+ */
 
 static bool run(unsigned kind)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A random driver under our device: chains of sensible descriptors mostly, in memory of three regions,
- * with indices, laps, tables, events and the ring's memory itself written over now and then.
+ * A random driver under our device: chains of sensible descriptors mostly, in memory of three
+ * regions, with indices, laps, tables, events and the ring's memory itself written over now and
+ * then.
  */
 #include "ring.h"
 
@@ -267,7 +268,10 @@ static bool device_make(struct device *d, bool packed)
 		d->r.layout.hdr_bytes = PD_VQ_HDR_LEGACY;
 		d->r.layout.features &= ~(BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_NET_F_MRG_RXBUF));
 	}
-	/* By a feature that it has nothing to do with, so that a corpus goes on meaning what it did. */
+	/*
+	 * By a feature that it has nothing to do with, so that a corpus goes on meaning what it
+	 * did.
+	 */
 	if (!d->r.avip && d->r.layout.features & BIT(VIRTIO_RING_F_EVENT_IDX))
 		d->r.layout.offloads = PD_OFFLOAD_CSUM | PD_OFFLOAD_TSO;
 	at = d->r.s[0].p + 16 * rnd(64);

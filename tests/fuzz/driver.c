@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A random device under our driver: it takes chains, uses them, writes headers, and goes away for another
- * one now and then, which is told where to go on. Ids, lengths, laps, order and all shared memory are
- * wrong at times.
+ * A random device under our driver: it takes chains, uses them, writes headers, and goes away for
+ * another one now and then, which is told where to go on. Ids, lengths, laps, order and all shared
+ * memory are wrong at times.
  */
 #include "ring.h"
 
@@ -198,7 +198,10 @@ static void driver_make(struct driver *d, bool packed)
 		.receive = one_in(2),
 	};
 	d->r.receive = d->r.layout.receive;
-	/* By a feature that it has nothing to do with, so that a corpus goes on meaning what it did. */
+	/*
+	 * By a feature that it has nothing to do with, so that a corpus goes on meaning what it
+	 * did.
+	 */
 	if (!d->r.avip && d->r.layout.features & BIT(VIRTIO_RING_F_EVENT_IDX))
 		d->r.layout.offloads = PD_OFFLOAD_CSUM | PD_OFFLOAD_TSO;
 	d->avail = d->used = (struct place){0, d->r.layout.size};

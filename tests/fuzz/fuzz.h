@@ -5,11 +5,13 @@
  *     PROGRAM [FIRST [COUNT [race]]]   TAP; the corpus, then COUNT seeds of each kind from FIRST on
  *     PROGRAM FILE...                  inputs: of the corpus, or what the guided fuzzer found
  *
- * A fuzzer defines fuzz_target; what it fuzzes has one kind or several. What a run does is drawn with rnd(), from a seed or from an
- * input: its first byte says which kind, its others what is drawn until they are used up; a seed made of them goes on. The corpus
- * ($srcdir/tests/fuzz/corpus/NAME) holds inputs that together reach what a long guided run has reached. Built with PD_FUZZ_GUIDED
- * and -fsanitize=fuzzer (local.mk) the same is libFuzzer's target instead. What failed is repeated by its seed or file: the last
- * line on standard error names it.
+ * A fuzzer defines fuzz_target; what it fuzzes has one kind or several. What a run does is drawn
+ * with rnd(), from a seed or from an input: its first byte says which kind, its others what is
+ * drawn until they are used up; a seed made of them goes on. The corpus
+ * ($srcdir/tests/fuzz/corpus/NAME) holds inputs that together reach what a long guided run has
+ * reached. Built with PD_FUZZ_GUIDED and -fsanitize=fuzzer (local.mk) the same is libFuzzer's
+ * target instead. What failed is repeated by its seed or file: the last line on standard error
+ * names it.
  */
 #ifndef PD_TESTS_FUZZ_H
 #define PD_TESTS_FUZZ_H
@@ -64,8 +66,8 @@ bool rarely(uint32_t n);
 void any_calm(void);
 
 /*
- * A text of less than `room` bytes to `to`, with a NUL behind that is not counted. An input's bytes stand for themselves below 128,
- * and for one of `words` above. Returns its length.
+ * A text of less than `room` bytes to `to`, with a NUL behind that is not counted. An input's bytes
+ * stand for themselves below 128, and for one of `words` above. Returns its length.
  */
 size_t any_text(char *to, size_t room, const char *const *words, unsigned n_words);
 

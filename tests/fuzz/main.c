@@ -78,7 +78,9 @@ size_t any_text(char *to, size_t room, const char *const *words, unsigned n_word
 	return n;
 }
 
-/* --- what is done when an invariant is broken -------------------------------------------------- */
+/*
+ * --- what is done when an invariant is broken --------------------------------------------------
+ */
 
 void fuzz_not_so(const char *what, const char *file, int line)
 {
@@ -87,7 +89,9 @@ void fuzz_not_so(const char *what, const char *file, int line)
 	abort();
 }
 
-/* --- one run ----------------------------------------------------------------------------------- */
+/*
+ * --- one run -----------------------------------------------------------------------------------
+ */
 
 static void run_one(unsigned of_kind, uint64_t seed)
 {
@@ -130,7 +134,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 #else
 
-/* --- seeds and files --------------------------------------------------------------------------- */
+/*
+ * --- seeds and files ---------------------------------------------------------------------------
+ */
 
 /* Name the run, whatever ends the program. Async-signal-safe. */
 static void tell_run(int sig)

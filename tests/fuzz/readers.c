@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the tools read: a statistics file that its writer made wrong (palladium_stats), and headers as hex, as bytes and as a capture
- * (palladium_decode, all of it, with its output thrown away).
+ * What the tools read: a statistics file that its writer made wrong (palladium_stats), and headers
+ * as hex, as bytes and as a capture (palladium_decode, all of it, with its output thrown away).
  */
 #include <getopt.h>
 #include <sys/mman.h>
@@ -25,7 +25,9 @@ static void fill_file(const void *bytes, size_t n)
 	MUST(!ftruncate(file, 0) && pwrite(file, bytes, n, 0) == (ssize_t)n);
 }
 
-/* --- statistics -------------------------------------------------------------------------------- */
+/*
+ * --- statistics --------------------------------------------------------------------------------
+ */
 
 #define GROUPS 3u
 #define DESCS 6u
@@ -83,7 +85,10 @@ static void image_make(struct image *m)
 		b->parent = one_in(2) ? PD_SHM_NONE : rnd(4);
 		b->group = i / BLOCKS;
 	}
-	/* Numbers of the header and of the records, or any byte; sequences stay even, or reading would wait. */
+	/*
+	 * Numbers of the header and of the records, or any byte; sequences stay even, or reading
+	 * would wait.
+	 */
 	for (uint32_t n = one_in(4) ? 0 : 1 + rnd(4); n; n--) {
 		uint32_t at = 4 * rnd(offsetof(struct image, blocks) / 4);
 		uint32_t value = one_in(2) ? rnd(70000) : rnd(UINT32_MAX);
@@ -129,7 +134,9 @@ static bool statistics(void)
 	return true;
 }
 
-/* --- headers ------------------------------------------------------------------------------------- */
+/*
+ * --- headers -------------------------------------------------------------------------------------
+ */
 
 /* A capture of some packets, into `to`; returns its bytes. */
 static size_t capture(uint8_t *to, size_t room)
@@ -210,7 +217,9 @@ static bool headers(void)
 	return !status;
 }
 
-/* --- the fuzzer ---------------------------------------------------------------------------------- */
+/*
+ * --- the fuzzer ----------------------------------------------------------------------------------
+ */
 
 static bool run(unsigned kind)
 {

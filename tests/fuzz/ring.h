@@ -96,7 +96,10 @@ struct ring {
 	bool (*after)(struct ring *r); /* after each of ours; false: there is no going on */
 };
 
-/* The ring's life: the ends take turns, until it is broken or that was enough. Returns whether it is sound. */
+/*
+ * The ring's life: the ends take turns, until it is broken or that was enough. Returns whether it
+ * is sound.
+ */
 bool ring_run(struct ring *r);
 
 /* One ring each, from its making to its end. Returns whether it is sound. */

@@ -2,10 +2,11 @@
 /*
  * Rings with contents that a random peer made: both formats, both roles.
  *
- * A run is one ring, with a peer that writes to it between calls of the data path (device.c, driver.c).
- * Shared memory stands between unmapped pages, so that a step outside ends the program, and every
- * frame that is shown is read to its last byte and must stand in that memory. With `race` a second
- * thread writes to the shared memory during the calls: descriptors, indices, headers and indirect tables.
+ * A run is one ring, with a peer that writes to it between calls of the data path (device.c,
+ * driver.c). Shared memory stands between unmapped pages, so that a step outside ends the program,
+ * and every frame that is shown is read to its last byte and must stand in that memory. With `race`
+ * a second thread writes to the shared memory during the calls: descriptors, indices, headers and
+ * indirect tables.
  */
 #include <pthread.h>
 #include <sys/mman.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Sidecars: any 48 bytes described and taken apart, built ones taken apart again, and the texts that choose units, flags and dialects.
+ * Sidecars: any 48 bytes described and taken apart, built ones taken apart again, and the texts
+ * that choose units, flags and dialects.
  */
 #include <jansson.h>
 

@@ -2,11 +2,12 @@
 /*
  * vhost-user connections with a random peer, from the first message to the end: both roles.
  *
- * A run is one role (backend.c, frontend.c and all below them, on lanes of their own but without the glue of vhost.c) and a peer at
- * the other end of a socket pair. It sends the protocol's messages, sensible ones mostly, in any order, whole or in pieces, with
- * descriptors of any kind; writes to the rings; cuts its memory short; reads its answers or does not; goes and comes again. Between
- * its messages the data path is called. What a message looks like is taken from the protocol's table (wire.h), so that one that
- * becomes known there is sent from then on.
+ * A run is one role (backend.c, frontend.c and all below them, on lanes of their own but without
+ * the glue of vhost.c) and a peer at the other end of a socket pair. It sends the protocol's
+ * messages, sensible ones mostly, in any order, whole or in pieces, with descriptors of any kind;
+ * writes to the rings; cuts its memory short; reads its answers or does not; goes and comes again.
+ * Between its messages the data path is called. What a message looks like is taken from the
+ * protocol's table (wire.h), so that one that becomes known there is sent from then on.
  *
  * After each run no descriptor and no mapping is left that was not there before it.
  */

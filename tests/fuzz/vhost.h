@@ -110,8 +110,8 @@ struct pd_vhost_inflight_desc any_kept(void);
 void send_request(uint32_t request);
 
 /*
- * Read one message of the library's, with its descriptor (-1: none); `reply`: PD_VHOST_REPLY, or 0 for a request. It is as it should be.
- * Returns false when there is none.
+ * Read one message of the library's, with its descriptor (-1: none); `reply`: PD_VHOST_REPLY, or 0
+ * for a request. It is as it should be. Returns false when there is none.
  */
 bool read_message(int sock, uint32_t reply, struct pd_vhost_header *hdr, union pd_vhost_payload *p,
 		  int *fd);
@@ -121,7 +121,10 @@ bool read_message(int sock, uint32_t reply, struct pd_vhost_header *hdr, union p
 /* Keep the in-flight region that was given, in place of what there was; `fd` is taken. */
 void kept_take(const struct pd_vhost_inflight_desc *desc, int fd);
 
-/* Write into it what a back-end leaves behind that dies with something in flight on ring `i`, or what none would. */
+/*
+ * Write into it what a back-end leaves behind that dies with something in flight on ring `i`, or
+ * what none would.
+ */
 void kept_note(uint32_t i);
 
 /* --- roles ----------------------------------------------------------------------------------- */

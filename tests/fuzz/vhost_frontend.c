@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A random front-end, for our back-end: it starts rings, fills them, sends whatever else there is, reads its answers or does not.
+ * A random front-end, for our back-end: it starts rings, fills them, sends whatever else there is,
+ * reads its answers or does not.
  */
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -57,7 +58,10 @@ static void give_channel(void)
 	close(pair[1]);
 }
 
-/* Say where an address stands, or that nothing does there any more. Rings are at the front-end's addresses, buffers at the guest's. */
+/*
+ * Say where an address stands, or that nothing does there any more. Rings are at the front-end's
+ * addresses, buffers at the guest's.
+ */
 static void send_translation(uint64_t iova, uint8_t perm, uint8_t type)
 {
 	uint64_t base = iova >= UVA ? UVA : GPA;

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * In-flight regions, as a back-end leaves them that dies: what it had taken and not given back, in either format (the specification's
- * "Inflight I/O tracking"), consistent mostly, else with a byte of it wrong.
+ * In-flight regions, as a back-end leaves them that dies: what it had taken and not given back, in
+ * either format (the specification's "Inflight I/O tracking"), consistent mostly, else with a byte
+ * of it wrong.
  *
- * The layouts are written down here once more, from the text, so that a mistake of the library's is no mistake of both.
+ * The layouts are written down here once more, from the text, so that a mistake of the library's is
+ * no mistake of both.
  */
 #include <sys/mman.h>
 #include <unistd.h>
@@ -15,7 +17,10 @@
 enum { OF_VERSION = 8, OF_SIZE = 10 };
 /* A split one: 16 bytes, then entries of 16. */
 enum { LAST_BATCH = 12, SPLIT_USED = 14, SPLIT_HEAD = 16, SPLIT_ENTRY = 16, SPLIT_NEXT = 6 };
-/* A packed one: 32 bytes, then entries of 32. Each of the indices twice, the second as of the last whole batch. */
+/*
+ * A packed one: 32 bytes, then entries of 32. Each of the indices twice, the second as of the last
+ * whole batch.
+ */
 enum { FREE = 12, PACKED_USED = 16, WRAP = 20, PACKED_HEAD = 32, PACKED_ENTRY = 32 };
 enum { NEXT = 2, LAST = 4, NUM = 6, ID = 16, FLAGS = 18, LEN = 20, ADDR = 24 };
 /* An entry of either. */
@@ -48,7 +53,10 @@ void kept_take(const struct pd_vhost_inflight_desc *desc, int fd)
 	MUST(peer.kept != MAP_FAILED);
 }
 
-/* Of the chains from the used index on, some are in flight; a last batch was given back and is not struck out. */
+/*
+ * Of the chains from the used index on, some are in flight; a last batch was given back and is not
+ * struck out.
+ */
 static void note_split(uint8_t *region, uint32_t i, uint32_t num)
 {
 	const uint8_t *ring = memory + i * RING_BYTES;

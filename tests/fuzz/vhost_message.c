@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the vhost-user fuzzer's peer sends: messages that are as they should be mostly, and each part of them wrong at times.
+ * What the vhost-user fuzzer's peer sends: messages that are as they should be mostly, and each
+ * part of them wrong at times.
  */
 #include <linux/vhost_types.h>
 #include <sys/socket.h>
@@ -115,7 +116,10 @@ uint64_t any_features(void)
 {
 	uint64_t features = BIT(VIRTIO_F_VERSION_1) | BIT(PD_VHOST_F_PROTOCOL_FEATURES);
 
-	/* Others than it has taken are refused while a ring runs; but for a migration that begins or ends. */
+	/*
+	 * Others than it has taken are refused while a ring runs; but for a migration that begins
+	 * or ends.
+	 */
 	if (peer.taken && !rarely(8))
 		return peer.taken ^ (one_in(4) ? BIT(VHOST_F_LOG_ALL) & peer.offered : 0);
 

@@ -2,9 +2,10 @@
 /*
  * Frames and virtio-net headers that a random peer made, through net/vnet.h.
  *
- * A run is one frame, which ends where memory does, and one header: sensible ones mostly, with a few bytes wrong. Whatever
- * comes of it, nothing outside is touched; a completed checksum is right by another way to compute it; and the segments of a frame have
- * together its payload, each with sums that are right and the length and, of TCP, the sequence number that belong there.
+ * A run is one frame, which ends where memory does, and one header: sensible ones mostly, with a
+ * few bytes wrong. Whatever comes of it, nothing outside is touched; a completed checksum is right
+ * by another way to compute it; and the segments of a frame have together its payload, each with
+ * sums that are right and the length and, of TCP, the sequence number that belong there.
  */
 #include <arpa/inet.h>
 #include <sys/mman.h>

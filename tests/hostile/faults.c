@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A program that meets memory of its peers that is gone, in all the states that a thread can be in (test_sigbus.py). It says "ready", with
- * a frame echoed on each port, waits for a line, during which the memory goes, does what argv[1] says, and says "alive", or what
- * was wrong. Then it echoes on the last port for ever.
+ * A program that meets memory of its peers that is gone, in all the states that a thread can be in
+ * (test_sigbus.py). It says "ready", with a frame echoed on each port, waits for a line, during
+ * which the memory goes, does what argv[1] says, and says "alive", or what was wrong. Then it
+ * echoes on the last port for ever.
  *
  *   faults MODE PORT...
  */
@@ -79,7 +80,10 @@ static void on_usr1(int sig)
 	wrong |= !look(sock[0]);
 }
 
-/* The program's own SIGBUS: on its stack, with its address; it looks at the port too, and mends the page. */
+/*
+ * The program's own SIGBUS: on its stack, with its address; it looks at the port too, and mends the
+ * page.
+ */
 static void on_bus(int sig, siginfo_t *info, void *context)
 {
 	char here;
@@ -164,7 +168,10 @@ static void reset_hand(void)
 	CHECK(now.sa_flags & (int)SA_RESETHAND);
 }
 
-/* Whether a SIGBUS waits; one that was just sent may be on its way back to the kernel (base/fault.c) for a moment. */
+/*
+ * Whether a SIGBUS waits; one that was just sent may be on its way back to the kernel
+ * (base/fault.c) for a moment.
+ */
 static int waits(void)
 {
 	static const struct timespec moment = {.tv_nsec = 1000000};

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Every intercepted call on descriptors of the kernel's, good and bad: prints a line per call with what it
- * returned and errno. test_passthrough.py runs it with and without the preload and compares.
+ * Every intercepted call on descriptors of the kernel's, good and bad: prints a line per call with
+ * what it returned and errno. test_passthrough.py runs it with and without the preload and
+ * compares.
  *
- * With the argument "footprint" it prints how many tasks and descriptors it has and which files it maps.
+ * With the argument "footprint" it prints how many tasks and descriptors it has and which files it
+ * maps.
  */
 #undef _FORTIFY_SOURCE
 #include <dirent.h>

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Threads on ports of several queues, linked to the library so that a sanitizer sees both: no frame may be lost, come twice, or come
- * out of order within its class or flow, whoever sends it, by whatever queue, and whoever receives.
+ * Threads on ports of several queues, linked to the library so that a sanitizer sees both: no frame
+ * may be lost, come twice, or come out of order within its class or flow, whoever sends it, by
+ * whatever queue, and whoever receives.
  *
- * Each sender has a flow and a class and numbers its frames. Receivers share one socket, or have one each (then each of
- * them sees all frames of its protocol). A frame is on its way for as long as its ring says, so receivers that share a socket may
- * note two of a flow in the wrong order; each notes what it took under a lock of the flow, taken before the receive
- * when order is what is looked at.
+ * Each sender has a flow and a class and numbers its frames. Receivers share one socket, or have
+ * one each (then each of them sees all frames of its protocol). A frame is on its way for as long
+ * as its ring says, so receivers that share a socket may note two of a flow in the wrong order;
+ * each notes what it took under a lock of the flow, taken before the receive when order is what is
+ * looked at.
  */
 #include <arpa/inet.h>
 #include <errno.h>

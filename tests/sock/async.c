@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Cancels threads of PTHREAD_CANCEL_ASYNCHRONOUS that use packet sockets as fast as they can: NAME1 NAME2 are two joined interfaces. After
- * each one a frame passes: no lock was left held. Prints a line per kind of call.
+ * Cancels threads of PTHREAD_CANCEL_ASYNCHRONOUS that use packet sockets as fast as they can: NAME1
+ * NAME2 are two joined interfaces. After each one a frame passes: no lock was left held. Prints a
+ * line per kind of call.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -53,7 +54,10 @@ static void *thread(void *arg)
 	return NULL;
 }
 
-/* Cancel a thread in `call` soon after its start, at different moments; true when each one ended so and frames pass. */
+/*
+ * Cancel a thread in `call` soon after its start, at different moments; true when each one ended so
+ * and frames pass.
+ */
 static int cancel(void (*call)(void), int rounds)
 {
 	for (int i = 0; i < rounds; i++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Cancels threads that sleep on a packet socket, each call in turn: NAME1 NAME2 are two joined interfaces. Then frames still pass, and
- * the sockets can be closed and opened again. Prints a line per call.
+ * Cancels threads that sleep on a packet socket, each call in turn: NAME1 NAME2 are two joined
+ * interfaces. Then frames still pass, and the sockets can be closed and opened again. Prints a line
+ * per call.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -50,7 +51,10 @@ static void *thread(void *arg)
 	return NULL;
 }
 
-/* Cancel a thread in `call` soon after its start, at different moments; true when each one ended so. */
+/*
+ * Cancel a thread in `call` soon after its start, at different moments; true when each one ended
+ * so.
+ */
 static int cancel(void (*call)(void))
 {
 	for (int i = 0; i < 8; i++) {

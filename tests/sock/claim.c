@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A program that dup2s a file of its own onto every number that it finds open and has not opened itself, over and over, while its
- * threads exchange frames, each waiting in another way. Run it under the preload; any program of libc would do.
+ * A program that dup2s a file of its own onto every number that it finds open and has not opened
+ * itself, over and over, while its threads exchange frames, each waiting in another way. Run it
+ * under the preload; any program of libc would do.
  *
  *   claim ping PORT ROUNDS      four threads send a frame and wait for its answer
  *   claim echo PORT             four threads answer, until they are told that it is over
@@ -9,8 +10,9 @@
  *   claim takeover PORT PORT ROUNDS  the numbers are claimed between the moments of an epoll that gets its first packet socket while a
  *                               thread sleeps in it
  *
- * The file is a socket: never readable, so that a wake-up which looks at it instead of what was there is lost, and a hang, which
- * the alarm reports; and what goes into it comes out at its other end.
+ * The file is a socket: never readable, so that a wake-up which looks at it instead of what was
+ * there is lost, and a hang, which the alarm reports; and what goes into it comes out at its other
+ * end.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -73,7 +75,10 @@ static unsigned claim_all(void)
 	}
 	closedir(dir);
 	for (unsigned i = 0; i < n_claimed; i++) {
-		/* A low number may be that of a descriptor that is being made, which nobody is kept from closing. */
+		/*
+		 * A low number may be that of a descriptor that is being made, which nobody is kept
+		 * from closing.
+		 */
 		CHECK(claimed[i] < 256 || (close(claimed[i]) < 0 && errno == EBADF));
 		claim(claimed[i]);
 	}
@@ -81,8 +86,8 @@ static unsigned claim_all(void)
 }
 
 /*
- * True when `number` is not open. One that we gave back may be that of a descriptor the library is making just now, which is
- * seen until it is made; one that stays is seen every time.
+ * True when `number` is not open. One that we gave back may be that of a descriptor the library is
+ * making just now, which is seen until it is made; one that stays is seen every time.
  */
 static bool gone(int number)
 {
@@ -227,7 +232,10 @@ static void run(struct peer *peers)
 	}
 }
 
-/* A byte through the pipe in the epoll of a thread that waits by epoll: it comes out while the thread runs. */
+/*
+ * A byte through the pipe in the epoll of a thread that waits by epoll: it comes out while the
+ * thread runs.
+ */
 static void poke(struct peer *p, uint32_t bytes)
 {
 	if (!p->ep || !__atomic_load_n(&running, __ATOMIC_ACQUIRE))
@@ -259,7 +267,10 @@ static void exchange(struct peer *peers, unsigned n)
 	printf("claimed %u\n", times);
 }
 
-/* --- an epoll's first packet socket --------------------------------------------------------------- */
+/*
+ * --- an epoll's first packet socket
+ * ---------------------------------------------------------------
+ */
 
 static void *sleep_in(void *arg)
 {

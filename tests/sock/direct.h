@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A test program without the preload: its calls go straight to the socket layer, linked from libpd, so that a sanitizer sees both.
- * What preload/ does around a call (errno, the table) is done here in a few lines. Signals are not deferred.
+ * A test program without the preload: its calls go straight to the socket layer, linked from libpd,
+ * so that a sanitizer sees both. What preload/ does around a call (errno, the table) is done here
+ * in a few lines. Signals are not deferred.
  */
 #ifndef PD_TESTS_SOCK_DIRECT_H
 #define PD_TESTS_SOCK_DIRECT_H

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Threads asleep in epolls of their own, exclusive members all, of whom one ends its wait in the moment a frame comes: it is cancelled,
- * interrupted, at the end of its time, or its epoll loses the socket. One of the others has to be told. NAME1 NAME2 are two joined
- * interfaces. Prints a line for each way to end: 1 when every frame was told of.
+ * Threads asleep in epolls of their own, exclusive members all, of whom one ends its wait in the
+ * moment a frame comes: it is cancelled, interrupted, at the end of its time, or its epoll loses
+ * the socket. One of the others has to be told. NAME1 NAME2 are two joined interfaces. Prints a
+ * line for each way to end: 1 when every frame was told of.
  */
 #define _GNU_SOURCE
 #include <pthread.h>

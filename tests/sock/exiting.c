@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Exits while other threads are inside calls on the ports NAME...: asleep in recv, poll, select and epoll, spinning, and sending as fast as
- * they can. `exiting SEED NAME...` ends with status 7, from main or from a thread, after a moment that SEED gives.
+ * Exits while other threads are inside calls on the ports NAME...: asleep in recv, poll, select and
+ * epoll, spinning, and sending as fast as they can. `exiting SEED NAME...` ends with status 7, from
+ * main or from a thread, after a moment that SEED gives.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

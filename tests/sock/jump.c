@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A handler jumps out of each call that sleeps on a packet socket, and its thread ends: by pthread_exit, cancelled, or by returning.
- * NAME1 NAME2 are two joined interfaces; "kernel" is an epoll of nothing. Prints a line per call: whether all threads ended as they should with
- * their own cleanup handlers run, and whether frames still pass.
+ * A handler jumps out of each call that sleeps on a packet socket, and its thread ends: by
+ * pthread_exit, cancelled, or by returning. NAME1 NAME2 are two joined interfaces; "kernel" is an
+ * epoll of nothing. Prints a line per call: whether all threads ended as they should with their own
+ * cleanup handlers run, and whether frames still pass.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -101,7 +102,10 @@ static void *thread(void *arg)
 	return PTHREAD_CANCELED;
 }
 
-/* Have a handler jump out of `call` soon after its start, at different moments; true when each thread ended well. */
+/*
+ * Have a handler jump out of `call` soon after its start, at different moments; true when each
+ * thread ended well.
+ */
 static int jump(void (*call)(void))
 {
 	for (int i = 0; i < 12; i++) {

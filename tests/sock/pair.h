@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A pair of packet sockets, `a` and `b`, on two ports that are joined, and whether frames pass between them. */
+/*
+ * A pair of packet sockets, `a` and `b`, on two ports that are joined, and whether frames pass
+ * between them.
+ */
 #ifndef PD_TESTS_SOCK_PAIR_H
 #define PD_TESTS_SOCK_PAIR_H
 

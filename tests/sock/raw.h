@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the C programs for the preload share: a check that ends them, and a packet socket. Include it behind direct.h, whose
- * names for the calls it takes.
+ * What the C programs for the preload share: a check that ends them, and a packet socket. Include
+ * it behind direct.h, whose names for the calls it takes.
  */
 #ifndef TESTS_SOCK_RAW_H
 #define TESTS_SOCK_RAW_H

@@ -56,7 +56,10 @@ static void wait_send(void)
 		send(a, frame, sizeof(frame), 0);
 }
 
-/* Have sleeps of each of `n` ways ended on new sockets of two ports; prints what `end` answers, and whether a frame passes then. */
+/*
+ * Have sleeps of each of `n` ways ended on new sockets of two ports; prints what `end` answers, and
+ * whether a frame passes then.
+ */
 static void end_each(const char *port_a, const char *port_b, const struct way *ways, size_t n,
 		     int (*end)(void (*call)(void)))
 {

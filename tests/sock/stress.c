@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Threads, epolls and sockets in a muddle, for a number of rounds: no wake-up may be lost, no frame may come twice or out of order,
- * nothing may crash. Run it under the preload with a loop pair pd0/pd1; any program of libc would do.
+ * Threads, epolls and sockets in a muddle, for a number of rounds: no wake-up may be lost, no frame
+ * may come twice or out of order, nothing may crash. Run it under the preload with a loop pair
+ * pd0/pd1; any program of libc would do.
  *
  *   stress wake ROUNDS     each frame is sent after the one before was answered, to a thread that waits by recv, poll, select or
  *                          epoll: a wake-up that is lost is a hang, which the alarm reports
@@ -164,7 +165,10 @@ static void run_wake(void)
 	}
 	for (int i = 0; i < WAITERS; i++)
 		pthread_join(w[i].thread, NULL);
-	/* All closed: an object that stays is a leak, and the sanitizer does not see the descriptor table. */
+	/*
+	 * All closed: an object that stays is a leak, and the sanitizer does not see the descriptor
+	 * table.
+	 */
 	for (int i = 0; i < WAITERS; i++) {
 		close(w[i].in);
 		close(w[i].out);

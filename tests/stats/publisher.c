@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Publishes counters with known values and obeys one-word commands on standard input, so that the tests
- * of palladium_stats know what must be shown. Each command is answered by one line:
+ * Publishes counters with known values and obeys one-word commands on standard input, so that the
+ * tests of palladium_stats know what must be shown. Each command is answered by one line:
  *
  *   add      one more round of traffic on pd0/0 and fd 10     lane     give the lane pd0/0 back
  *   tear     stop in the middle of an update                  many     three more sockets (limit: argv[2])

@@ -7,9 +7,9 @@
  *     peer PATH listen|connect PORTS QUEUES DIALECT [FAULT=N]... [keep] [hello] [exit=N] [take=N]
  *
  * Faults: drop, twice, swap (with the next frame), byte, length, sidecar, invent. keep: the sidecar
- * goes back as it came. hello: LINE_SPEED and PORT_NAME are sent. exit=N: the process is gone, as if
- * killed, after N frames (between two batches), take=N: at the end of the world it has taken N more
- * without answering.
+ * goes back as it came. hello: LINE_SPEED and PORT_NAME are sent. exit=N: the process is gone, as
+ * if killed, after N frames (between two batches), take=N: at the end of the world it has taken N
+ * more without answering.
  */
 #include <errno.h>
 #include <poll.h>

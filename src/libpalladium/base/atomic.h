@@ -3,8 +3,9 @@
  * Atomics on plain fixed-width objects.
  *
  * Ring indices and shared-memory words belong to structures that other programs lay out, so they
- * cannot be _Atomic; these are the compiler's C11-model builtins on plain types, which ThreadSanitizer
- * understands. Each acquire and each fence in the tree says in a comment which release it pairs with.
+ * cannot be _Atomic; these are the compiler's C11-model builtins on plain types, which
+ * ThreadSanitizer understands. Each acquire and each fence in the tree says in a comment which
+ * release it pairs with.
  */
 #ifndef PD_BASE_ATOMIC_H
 #define PD_BASE_ATOMIC_H
@@ -33,16 +34,17 @@
 #define pd_exchange(p, v) __atomic_exchange_n((p), (v), __ATOMIC_ACQ_REL)
 
 /*
- * Compare and swap; true when *p was `*expected` and is now `desired`, else *expected holds what was
- * found. Acquire-release on success, relaxed on failure.
+ * Compare and swap; true when *p was `*expected` and is now `desired`, else *expected holds what
+ * was found. Acquire-release on success, relaxed on failure.
  */
 #define pd_cas(p, expected, desired)                                                     \
 	__atomic_compare_exchange_n((p), (expected), (desired), false, __ATOMIC_ACQ_REL, \
 				    __ATOMIC_RELAXED)
 
 /*
- * Store-load fence: what was stored before is visible to every thread and to the peer before anything
- * after is loaded. ThreadSanitizer does not model fences, so there it is a read-modify-write.
+ * Store-load fence: what was stored before is visible to every thread and to the peer before
+ * anything after is loaded. ThreadSanitizer does not model fences, so there it is a
+ * read-modify-write.
  */
 static inline void pd_fence_full(void)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Time: nanoseconds of CLOCK_MONOTONIC through the vDSO, and the cycle counter for short differences.
+ * Time: nanoseconds of CLOCK_MONOTONIC through the vDSO, and the cycle counter for short
+ * differences.
  */
 #ifndef PD_BASE_CLOCK_H
 #define PD_BASE_CLOCK_H
@@ -21,7 +22,9 @@ static inline uint64_t pd_clock_ns(void)
 	return (uint64_t)ts.tv_sec * PD_NS_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
-/* The cycle counter: for differences within one thread only; pd_clock_cycles_per_us tells its rate. */
+/*
+ * The cycle counter: for differences within one thread only; pd_clock_cycles_per_us tells its rate.
+ */
 static inline uint64_t pd_clock_cycles(void)
 {
 #if defined(__x86_64__)
@@ -36,7 +39,10 @@ static inline uint64_t pd_clock_cycles(void)
 #endif
 }
 
-/* Cycles of pd_clock_cycles in a microsecond, measured once (takes a millisecond at the first call). */
+/*
+ * Cycles of pd_clock_cycles in a microsecond, measured once (takes a millisecond at the first
+ * call).
+ */
 uint64_t pd_clock_cycles_per_us(void);
 
 #endif /* PD_BASE_CLOCK_H */

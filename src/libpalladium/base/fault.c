@@ -2,19 +2,22 @@
 /*
  * Handlers of faults in front of the program's.
  *
- * The program's. What it installed stands in one of two places, by the lowest bit of `turn`: a handler may run in another thread while
- * it is replaced. A reader takes a copy, and looks at the turn again; a place is written to only when it is not the one in use.
- * Writers take turns by a word that is no lock of base/lock.h, since a handler of ours is one of them (SA_RESETHAND); who is not a
- * handler has all signals blocked meanwhile.
+ * The program's. What it installed stands in one of two places, by the lowest bit of `turn`: a
+ * handler may run in another thread while it is replaced. A reader takes a copy, and looks at the
+ * turn again; a place is written to only when it is not the one in use. Writers take turns by a
+ * word that is no lock of base/lock.h, since a handler of ours is one of them (SA_RESETHAND); who
+ * is not a handler has all signals blocked meanwhile.
  *
- * Blocked faults. A fault in a thread that has its signal blocked ends the process, whatever handler there is. Threads that block all
- * signals are common, and so are handlers that run with all blocked. So SIGBUS is never blocked in the kernel: what the program
- * wants is noted per thread (pd_fault_blocked) and the signal left open. A fault that we do not mend ends the process there, as it would
- * have. A SIGBUS that somebody sent to such a thread is given back to the kernel, and from then on the thread really has it blocked. One
- * sent to the process goes from thread to thread so, and in between sigpending does not show it.
+ * Blocked faults. A fault in a thread that has its signal blocked ends the process, whatever
+ * handler there is. Threads that block all signals are common, and so are handlers that run with
+ * all blocked. So SIGBUS is never blocked in the kernel: what the program wants is noted per thread
+ * (pd_fault_blocked) and the signal left open. A fault that we do not mend ends the process there,
+ * as it would have. A SIGBUS that somebody sent to such a thread is given back to the kernel, and
+ * from then on the thread really has it blocked. One sent to the process goes from thread to thread
+ * so, and in between sigpending does not show it.
  *
- * For that our handler for SIGBUS runs with SIGBUS open and all else blocked, so that nothing comes between it and what it mends; the
- * program's runs with what it asked for.
+ * For that our handler for SIGBUS runs with SIGBUS open and all else blocked, so that nothing comes
+ * between it and what it mends; the program's runs with what it asked for.
  */
 #include "base/fault.h"
 
@@ -88,7 +91,10 @@ static uint32_t pd_fault_read(const struct pd_fault *f, union pd_fault_act *out)
 	return turn;
 }
 
-/* The other writers wait from here on. They do not take long: one that is no handler cannot be interrupted. */
+/*
+ * The other writers wait from here on. They do not take long: one that is no handler cannot be
+ * interrupted.
+ */
 static void pd_fault_write_begin(struct pd_fault *f)
 {
 	uint32_t none = 0;
@@ -116,8 +122,8 @@ static void pd_fault_write_end(struct pd_fault *f)
 }
 
 /*
- * What the program installed, for its call: as the kernel does, SA_RESETHAND takes the handler, and only the handler, away for the
- * next one.
+ * What the program installed, for its call: as the kernel does, SA_RESETHAND takes the handler, and
+ * only the handler, away for the next one.
  */
 static struct sigaction pd_fault_take(struct pd_fault *f)
 {
@@ -159,7 +165,10 @@ void pd_fault_die(int sig)
 	pd_fault_mask(SIG_UNBLOCK, PD_FAULT_BIT(sig));
 }
 
-/* The program has `sig` blocked in this thread, and somebody sent one: it waits in the kernel, as it should have. */
+/*
+ * The program has `sig` blocked in this thread, and somebody sent one: it waits in the kernel, as
+ * it should have.
+ */
 static void pd_fault_give_back(int sig, siginfo_t *info, ucontext_t *uc)
 {
 	pd_fault_blocked = false;
@@ -224,11 +233,13 @@ static void pd_fault_entry(int sig, siginfo_t *info, void *context)
 	pd_fault_call(f, &act, info, context);
 }
 
-/* --- putting it in front ----------------------------------------------------------------------- */
+/*
+ * --- putting it in front -----------------------------------------------------------------------
+ */
 
 /*
- * Our handler with the flags that the program wants for its own, and the mask unless pd_fault_call sees to that. *was, unless NULL, is
- * what stood there. Returns 0, or -1 with errno.
+ * Our handler with the flags that the program wants for its own, and the mask unless pd_fault_call
+ * sees to that. *was, unless NULL, is what stood there. Returns 0, or -1 with errno.
  */
 static int pd_fault_put(const struct pd_fault *f, const struct sigaction *act,
 			struct sigaction *was)
@@ -310,7 +321,10 @@ int pd_fault_install(int sig, pd_fault_fn fn)
 	f->fn = fn;
 	mask = pd_fault_mask(SIG_BLOCK, ~0ull);
 	pd_fault_write_begin(f);
-	/* The program's sigaction asks for this after it has set its own: what comes later than our look is brought to us. */
+	/*
+	 * The program's sigaction asks for this after it has set its own: what comes later than our
+	 * look is brought to us.
+	 */
 	pd_store_release(&f->installed, 1);
 	ret = __sigaction(sig, NULL, &before);
 	if (!ret) {

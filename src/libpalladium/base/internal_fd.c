@@ -2,8 +2,8 @@
 /*
  * The names of the library's own descriptors (the theory stands in internal_fd.h).
  *
- * Records stand in chunks that are never freed, so that a late look at a name touches valid memory. Each has
- * a cache line: who rings one lane does not slow down who rings another.
+ * Records stand in chunks that are never freed, so that a late look at a name touches valid memory.
+ * Each has a cache line: who rings one lane does not slow down who rings another.
  */
 #include "base/internal_fd.h"
 
@@ -22,7 +22,10 @@
 #define CHUNK_SHIFT 8
 #define CHUNK_RECORDS (1u << CHUNK_SHIFT)
 #define CHUNKS 4096u
-/* How long pd_internal_fd_settle waits for one that does not end, since it is the caller's own thread that was interrupted. */
+/*
+ * How long pd_internal_fd_settle waits for one that does not end, since it is the caller's own
+ * thread that was interrupted.
+ */
 #define SETTLE_YIELDS 1000u
 
 struct record {

@@ -2,9 +2,10 @@
 /*
  * Descriptors that the library makes for itself.
  *
- * The program may claim any number by dup2, also one that a descriptor of ours has. So what we keep is
- * not the number but a *name*, an int that no kernel gives (PD_INTERNAL_FD_FIRST and up), and the number
- * of a name may change at any time. base/sys.h takes names wherever it takes descriptors.
+ * The program may claim any number by dup2, also one that a descriptor of ours has. So what we keep
+ * is not the number but a *name*, an int that no kernel gives (PD_INTERNAL_FD_FIRST and up), and
+ * the number of a name may change at any time. base/sys.h takes names wherever it takes
+ * descriptors.
  *
  * A number must not be given away while a thread is about to use it. There are two kinds of use:
  *
@@ -25,13 +26,14 @@
  *                   it looked the numbers up (pd_lib_self.numbers; wait/wait.c), and a mover wakes
  *                   every thread that did so before this move, and waits until none is left.
  *
- * The mover (sock/vacate.c) does what remains: descriptors that stand in an epoll change their place there.
+ * The mover (sock/vacate.c) does what remains: descriptors that stand in an epoll change their
+ * place there.
  *
- * To be found by the program's close, dup2 and so on, a number has to be known from its first moment. So
- * it is made under a lock, of the last rank, which a dup2 onto a free number takes too.
+ * To be found by the program's close, dup2 and so on, a number has to be known from its first
+ * moment. So it is made under a lock, of the last rank, which a dup2 onto a free number takes too.
  *
- * Where the layer that knows the program's descriptors has not registered itself (tools, unit tests), names
- * are numbers and nothing of this happens.
+ * Where the layer that knows the program's descriptors has not registered itself (tools, unit
+ * tests), names are numbers and nothing of this happens.
  */
 #ifndef PD_BASE_INTERNAL_FD_H
 #define PD_BASE_INTERNAL_FD_H
@@ -51,8 +53,8 @@ static inline bool pd_internal_fd_is_name(int fd)
 /* --- making and closing ---------------------------------------------------------------------- */
 
 /*
- * Make a descriptor of the library's own: `make` is an expression that gives a new one or -errno and calls pd_sys_* alone. The
- * name, or the -errno. Any thread, any lock. pd_sys_close ends it.
+ * Make a descriptor of the library's own: `make` is an expression that gives a new one or -errno
+ * and calls pd_sys_* alone. The name, or the -errno. Any thread, any lock. pd_sys_close ends it.
  */
 #define pd_internal_fd(make)                                       \
 	({                                                         \
@@ -67,16 +69,28 @@ static inline bool pd_internal_fd_is_name(int fd)
 void pd_internal_fd_lock(void);
 void pd_internal_fd_unlock(void);
 
-/* Whether a descriptor is being made, so that one may be open whose number nobody knows yet. Any context. */
+/*
+ * Whether a descriptor is being made, so that one may be open whose number nobody knows yet. Any
+ * context.
+ */
 bool pd_internal_fd_busy(void);
 
-/* Wait for that to be over; for a moment only, since the caller may be a signal handler in the thread that does it. Any context. */
+/*
+ * Wait for that to be over; for a moment only, since the caller may be a signal handler in the
+ * thread that does it. Any context.
+ */
 void pd_internal_fd_settle(void);
 
-/* Take the new descriptor `fd` (or -errno, which is given back). The name; where that fails, fd is closed: -errno. Lock held. */
+/*
+ * Take the new descriptor `fd` (or -errno, which is given back). The name; where that fails, fd is
+ * closed: -errno. Lock held.
+ */
 int pd_internal_fd_take(int fd);
 
-/* The same for one that existed before, where the program's threads cannot have seen it yet. Takes the lock. */
+/*
+ * The same for one that existed before, where the program's threads cannot have seen it yet. Takes
+ * the lock.
+ */
 int pd_internal_fd_adopt(int fd);
 
 /* What pd_sys_close does with a name. */
@@ -84,10 +98,16 @@ int pd_internal_fd_close(int name);
 
 /* --- use ------------------------------------------------------------------------------------- */
 
-/* The number of `fd` now, which is itself when it is no name; -1 when there is none any more. Safe only where the head says so. */
+/*
+ * The number of `fd` now, which is itself when it is no name; -1 when there is none any more. Safe
+ * only where the head says so.
+ */
 int pd_internal_fd_number(int fd);
 
-/* The same, and nobody gets the number until pd_internal_fd_release(fd, *turn). For use by what base/sys.h has no call for. */
+/*
+ * The same, and nobody gets the number until pd_internal_fd_release(fd, *turn). For use by what
+ * base/sys.h has no call for.
+ */
 int pd_internal_fd_hold(int fd, uint32_t *turn);
 void pd_internal_fd_release(int fd, uint32_t turn);
 
@@ -97,12 +117,15 @@ int pd_internal_fd_ready(int fd, short events);
 /* Counts moves; odd, never 0. */
 extern uint32_t pd_internal_fd_moves;
 
-/* --- for the layer that knows the program's descriptors ---------------------------------------- */
+/*
+ * --- for the layer that knows the program's descriptors ----------------------------------------
+ */
 
 /*
- * What that layer does, with the lock held. `place`: find a good number for the new descriptor `fd`, whose name is to be `name`,
- * and note it there; returns the number (fd is closed if it is another) or -errno (fd is open as before).
- * `remove`: note no longer that `number` is one of ours; it is closed next. NULL: names are numbers.
+ * What that layer does, with the lock held. `place`: find a good number for the new descriptor
+ * `fd`, whose name is to be `name`, and note it there; returns the number (fd is closed if it is
+ * another) or -errno (fd is open as before). `remove`: note no longer that `number` is one of ours;
+ * it is closed next. NULL: names are numbers.
  */
 struct pd_internal_fd_layer {
 	int (*place)(int fd, int name);
@@ -110,7 +133,10 @@ struct pd_internal_fd_layer {
 };
 extern const struct pd_internal_fd_layer *pd_internal_fd_layer;
 
-/* `name` has the number `number` from here on. The turn that was; pd_internal_fd_moved must follow. Lock held. */
+/*
+ * `name` has the number `number` from here on. The turn that was; pd_internal_fd_moved must follow.
+ * Lock held.
+ */
 uint32_t pd_internal_fd_move(int name, int number);
 
 /* True when nobody uses the number that `name` had in `turn`. */

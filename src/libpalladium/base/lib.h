@@ -2,24 +2,28 @@
 /*
  * Being inside the library: what a signal handler and a fork have to know.
  *
- * Signals. A handler of the program may call us again, or longjmp away, so it must not run while this
- * thread holds a lock of ours. A thread counts how deep it is inside the library; the trampoline in
- * preload/signal.c finds a depth above zero, keeps the signal for later (and every other one blocked), and
- * pd_lib_leave runs it. Three rules for code that blocks, all with no lock held:
+ * Signals. A handler of the program may call us again, or longjmp away, so it must not run while
+ * this thread holds a lock of ours. A thread counts how deep it is inside the library; the
+ * trampoline in preload/signal.c finds a depth above zero, keeps the signal for later (and every
+ * other one blocked), and pd_lib_leave runs it. Three rules for code that blocks, all with no lock
+ * held:
  *
  *   - before sleeping: pd_lib_sleep_begin(&limit); if it says that a signal waits, do not sleep;
  *   - sleep in one raw system call that takes the caller's signal mask and the limit; handlers run at once meanwhile;
  *   - pd_lib_sleep_end(), and when a handler ran or waits: pd_lib_signals_run(), then answer -EINTR, or
  *     carry on when pd_signal_restart_wanted() and the call is one that the kernel would restart.
  *
- * Cancellation. A thread of PTHREAD_CANCEL_ASYNCHRONOUS would die with our locks held, so its type is deferred from the outermost enter to the
- * outermost leave, and in between it can be cancelled where it sleeps, as every thread (wait/wait.c). preload/ notes the type
- * when the program sets it: other threads pay for one test.
+ * Cancellation. A thread of PTHREAD_CANCEL_ASYNCHRONOUS would die with our locks held, so its type
+ * is deferred from the outermost enter to the outermost leave, and in between it can be cancelled
+ * where it sleeps, as every thread (wait/wait.c). preload/ notes the type when the program sets it:
+ * other threads pay for one test.
  *
- * Leaving for good. A call that sleeps, or runs a handler that waited, may not return: its thread is cancelled, or the handler longjmps. What it
- * owes then stands in a cleanup of libc's (_pthread_cleanup_push below), for both cases.
+ * Leaving for good. A call that sleeps, or runs a handler that waited, may not return: its thread
+ * is cancelled, or the handler longjmps. What it owes then stands in a cleanup of libc's
+ * (_pthread_cleanup_push below), for both cases.
  *
- * Fork. Modules register what the child (and the parent, around it) has to do; preload/fork.c runs the list.
+ * Fork. Modules register what the child (and the parent, around it) has to do; preload/fork.c runs
+ * the list.
  */
 #ifndef PD_BASE_LIB_H
 #define PD_BASE_LIB_H
@@ -54,8 +58,8 @@ struct pd_lib_thread {
 extern PD_TLS struct pd_lib_thread pd_lib_self;
 
 /*
- * Around a handler that interrupts a sleep with kernel_wait set: the thread may never come back to it, or come
- * back to what was `noted`. sock/sleepers.c puts its own here. Outside the library.
+ * Around a handler that interrupts a sleep with kernel_wait set: the thread may never come back to
+ * it, or come back to what was `noted`. sock/sleepers.c puts its own here. Outside the library.
  */
 extern void (*pd_lib_sleep_left)(void);
 extern void (*pd_lib_sleep_resumed)(uint32_t noted);
@@ -96,9 +100,9 @@ static inline bool pd_lib_signal_pending(void)
 }
 
 /*
- * From here to pd_lib_sleep_end handlers run as they arrive. No lock may be held. Returns true when one is
- * waiting already: then do not sleep. `left` is the time limit that the kernel will be given; one that is zero
- * by then ends the sleep at once.
+ * From here to pd_lib_sleep_end handlers run as they arrive. No lock may be held. Returns true when
+ * one is waiting already: then do not sleep. `left` is the time limit that the kernel will be
+ * given; one that is zero by then ends the sleep at once.
  */
 static inline bool pd_lib_sleep_begin(struct timespec *left)
 {
@@ -118,10 +122,15 @@ static inline bool pd_lib_sleep_end(void)
 	return pd_lib_self.ran;
 }
 
-/* Run the waiting handler now, inside the library; no lock may be held. Returns true when one ran. */
+/*
+ * Run the waiting handler now, inside the library; no lock may be held. Returns true when one ran.
+ */
 bool pd_lib_signals_run(void);
 
-/* True when a handler ran since pd_lib_sleep_begin that `mask` (a kernel set, or NULL), which the sleep was under, did not hold back. */
+/*
+ * True when a handler ran since pd_lib_sleep_begin that `mask` (a kernel set, or NULL), which the
+ * sleep was under, did not hold back.
+ */
 static inline bool pd_lib_interrupted(const void *mask)
 {
 	uint64_t held = 0;
@@ -138,18 +147,20 @@ static inline bool pd_signal_restart_wanted(void)
 }
 
 /*
- * Have libc call `routine` when the thread is cancelled or ends before the pop, and when a handler longjmps out: the functions that stood behind
- * pthread_cleanup_push at first, in every libc since. What that macro makes today is passed over by longjmp and stays on the thread's
- * list, so that its later end jumps into a stack that is gone. `execute` is 0.
+ * Have libc call `routine` when the thread is cancelled or ends before the pop, and when a handler
+ * longjmps out: the functions that stood behind pthread_cleanup_push at first, in every libc since.
+ * What that macro makes today is passed over by longjmp and stays on the thread's list, so that its
+ * later end jumps into a stack that is gone. `execute` is 0.
  */
 extern void _pthread_cleanup_push(struct _pthread_cleanup_buffer *buffer, void (*routine)(void *),
 				  void *arg);
 extern void _pthread_cleanup_pop(struct _pthread_cleanup_buffer *buffer, int execute);
 
 /*
- * What a module does around a fork: `prepare` in the parent before it (takes the locks that must be quiet),
- * `parent` and `child` after it. Any may be NULL. `prepare` runs from the highest order to the lowest, the
- * other two from the lowest up. The child is single-threaded and must only do what a signal handler may.
+ * What a module does around a fork: `prepare` in the parent before it (takes the locks that must be
+ * quiet), `parent` and `child` after it. Any may be NULL. `prepare` runs from the highest order to
+ * the lowest, the other two from the lowest up. The child is single-threaded and must only do what
+ * a signal handler may.
  */
 struct pd_fork_hook {
 	int order; /* the lock rank or layer: base 0, config 10, vlib 20, transport 30, wait 40, sock 50 */

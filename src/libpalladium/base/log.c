@@ -60,7 +60,10 @@ void pd_log_set_details(int details, bool colours)
 	pd_log_colours = colours;
 }
 
-/* Copy `path` to `out` (of `size` bytes) with "%d" replaced by the process id. Returns 0 or -ENAMETOOLONG. */
+/*
+ * Copy `path` to `out` (of `size` bytes) with "%d" replaced by the process id. Returns 0 or
+ * -ENAMETOOLONG.
+ */
 static int pd_log_expand_path(const char *path, char *out, size_t size)
 {
 	const char *mark = strstr(path, "%d");
@@ -296,7 +299,10 @@ static int pd_log_prefix(char *line, size_t size, enum pd_log_level level, const
 			pd_log_levels[level].label, details, module);
 }
 
-/* The log's file takes no more, for `err`: said once on standard error, where that is known to be what it was. */
+/*
+ * The log's file takes no more, for `err`: said once on standard error, where that is known to be
+ * what it was.
+ */
 static void pd_log_file_fails(int err)
 {
 	static uint32_t told;
@@ -313,8 +319,8 @@ static void pd_log_file_fails(int err)
 }
 
 /*
- * Write a whole line to `fd`, behind word of those that were lost before. A program is not held up, nor ended, for a
- * line: what cannot go out now is counted instead.
+ * Write a whole line to `fd`, behind word of those that were lost before. A program is not held up,
+ * nor ended, for a line: what cannot go out now is counted instead.
  */
 static void pd_log_put(int fd, const char *line, size_t n)
 {

@@ -93,7 +93,9 @@ static void mem_tell_got(void)
 		pd_details("mem", "huge pages of 2 MiB hold buffers and rings");
 }
 
-/* `bytes` were to be of huge pages, and could not for `err`: said once, with what to do about it. */
+/*
+ * `bytes` were to be of huge pages, and could not for `err`: said once, with what to do about it.
+ */
 static void mem_tell_not(uint64_t bytes, int err)
 {
 	enum pd_log_level level = pd_mem_asked ? PD_LOG_WARN : PD_LOG_INFO;
@@ -119,7 +121,10 @@ static void mem_tell_not(uint64_t bytes, int err)
 
 /* --- files --------------------------------------------------------------------------------- */
 
-/* Give `fd` its size. A size above RLIMIT_FSIZE would be answered with SIGXFSZ, which ends the program. */
+/*
+ * Give `fd` its size. A size above RLIMIT_FSIZE would be answered with SIGXFSZ, which ends the
+ * program.
+ */
 static int mem_file_size(int fd, uint64_t bytes)
 {
 	if (!pd_quiet_size_is_allowed(bytes))
@@ -127,7 +132,10 @@ static int mem_file_size(int fd, uint64_t bytes)
 	return pd_sys_ftruncate(fd, (off_t)bytes);
 }
 
-/* Have the kernel allocate the pages of `fd`; the signals of the program interrupt it, and it carries on. */
+/*
+ * Have the kernel allocate the pages of `fd`; the signals of the program interrupt it, and it
+ * carries on.
+ */
 static int mem_file_fill(int fd, uint64_t bytes)
 {
 	int err;
@@ -138,7 +146,10 @@ static int mem_file_fill(int fd, uint64_t bytes)
 	return err;
 }
 
-/* A file of `bytes` made of huge pages that are all there (`flags` MEM_MFD_HUGE_2MB), or of ordinary ones. Or -errno. */
+/*
+ * A file of `bytes` made of huge pages that are all there (`flags` MEM_MFD_HUGE_2MB), or of
+ * ordinary ones. Or -errno.
+ */
 static int mem_file_make(const char *name, uint64_t bytes, unsigned flags)
 {
 	int fd, err;
@@ -160,7 +171,10 @@ static int mem_file_make(const char *name, uint64_t bytes, unsigned flags)
 	return fd;
 }
 
-/* The same of huge pages, when the type asks for them and the piece is worth it; says what came of it. */
+/*
+ * The same of huge pages, when the type asks for them and the piece is worth it; says what came of
+ * it.
+ */
 static int mem_file_huge(const char *name, uint64_t bytes)
 {
 	int fd;
@@ -217,7 +231,10 @@ void *pd_mem_reserve(uint64_t bytes)
 	return (void *)mem_round_up((uintptr_t)p, PD_MEM_HUGE_BYTES);
 }
 
-/* Huge pages at `at`. The pages are there before the reservation is replaced, so the mapping cannot fail for want of them. */
+/*
+ * Huge pages at `at`. The pages are there before the reservation is replaced, so the mapping cannot
+ * fail for want of them.
+ */
 static int mem_commit_huge(void *at, uint64_t bytes)
 {
 	int fd = mem_file_huge("palladium-buffers", bytes);

@@ -2,11 +2,12 @@
 /*
  * System calls that no intercept sees.
  *
- * libpalladium exports read, write, close, poll, mmap and the rest of the socket API, so a call of those
- * names from inside the library would come back to its own front door. Everything below preload/
- * therefore enters the kernel here: each function returns what the kernel returns, a value or -errno, and
- * leaves errno alone. A descriptor may be a name of base/internal_fd.h. These are no cancellation points. A check in the tests holds the rule: no object of
- * libpd refers to an intercepted name.
+ * libpalladium exports read, write, close, poll, mmap and the rest of the socket API, so a call of
+ * those names from inside the library would come back to its own front door. Everything below
+ * preload/ therefore enters the kernel here: each function returns what the kernel returns, a value
+ * or -errno, and leaves errno alone. A descriptor may be a name of base/internal_fd.h. These are no
+ * cancellation points. A check in the tests holds the rule: no object of libpd refers to an
+ * intercepted name.
  */
 #ifndef PD_BASE_SYS_H
 #define PD_BASE_SYS_H
@@ -192,7 +193,10 @@ static inline int pd_sys_fallocate(int fd, int mode, off_t off, off_t len)
 	return (int)PD_SYS_FD_4(SYS_fallocate, fd, mode, off, len);
 }
 
-/* A limit of this process; `limit` is a struct rlimit, which is that of the kernel on 64-bit machines. */
+/*
+ * A limit of this process; `limit` is a struct rlimit, which is that of the kernel on 64-bit
+ * machines.
+ */
 static inline int pd_sys_getrlimit(int resource, void *limit)
 {
 	return (int)PD_SYS_4(SYS_prlimit64, 0, resource, 0, limit);
@@ -220,7 +224,9 @@ static inline int pd_sys_is_error(const void *p)
 	return (uintptr_t)p >= (uintptr_t)-4095;
 }
 
-/* Move a mapping of `len` bytes onto `to`, replacing what is there; `to` or an error as for mmap. */
+/*
+ * Move a mapping of `len` bytes onto `to`, replacing what is there; `to` or an error as for mmap.
+ */
 static inline void *pd_sys_mremap_to(void *from, size_t len, void *to)
 {
 	return (void *)PD_SYS_5(SYS_mremap, from, len, len, 3 /* MREMAP_MAYMOVE|MREMAP_FIXED */,

@@ -99,7 +99,10 @@ bool pd_conf_parse_address(struct pd_conf_text text, struct pd_conf_address *out
 
 /* --- ports (conf_port.c) ------------------------------------------------------------------- */
 
-/* Begin a port; `transport` may be "loop:pd2". What cannot be made is said, and its keys go nowhere. */
+/*
+ * Begin a port; `transport` may be "loop:pd2". What cannot be made is said, and its keys go
+ * nowhere.
+ */
 void pd_conf_begin_port(struct pd_conf_parse *p, struct pd_conf_text name,
 			struct pd_conf_text transport, struct pd_conf_place name_place,
 			struct pd_conf_place transport_place);
@@ -110,7 +113,10 @@ void pd_conf_port_argument(struct pd_conf_parse *p, struct pd_conf_text arg,
 void pd_conf_port_key(struct pd_conf_parse *p, struct pd_conf_text key, struct pd_conf_text value,
 		      struct pd_conf_place key_place, struct pd_conf_place value_place);
 
-/* The line or entry ends; the port that it made, if any, is left out when it could not be read as a whole. */
+/*
+ * The line or entry ends; the port that it made, if any, is left out when it could not be read as a
+ * whole.
+ */
 void pd_conf_end_port(struct pd_conf_parse *p, bool whole);
 
 /* True for what may name a port: letters, digits, '_', '-', '.', a letter first, at most 15. */
@@ -138,7 +144,10 @@ void pd_conf_access_show(const struct pd_conf_access *access, enum pd_conf_acces
 /* Give ports what the variables say, where they do not say it themselves. */
 void pd_conf_access_finish(struct pd_config *cfg, pd_conf_message_fn message, void *ctx);
 
-/* Read a small file into new memory at *out, the caller's to free. Returns its length, or -errno; -EFBIG above 1 MiB. */
+/*
+ * Read a small file into new memory at *out, the caller's to free. Returns its length, or -errno;
+ * -EFBIG above 1 MiB.
+ */
 ssize_t pd_conf_read_text(const char *path, char **out);
 
 /* The MTU of a port that names none. */

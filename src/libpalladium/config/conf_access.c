@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Who may reach the socket of a port: the keys socket_mode, socket_owner, socket_group and peer_uid of a port, and the variables
- * that stand for them at ports without.
+ * Who may reach the socket of a port: the keys socket_mode, socket_owner, socket_group and peer_uid
+ * of a port, and the variables that stand for them at ports without.
  *
- * A mistake never lets anybody in: a mode that is none leaves 0600, an owner or a group that is none takes the mode back to that of
- * the user alone, and of users that are none the user of the program is left.
+ * A mistake never lets anybody in: a mode that is none leaves 0600, an owner or a group that is
+ * none takes the mode back to that of the user alone, and of users that are none the user of the
+ * program is left.
  *
- * Names are looked up in /etc/passwd and /etc/group, and nowhere else: libc's way would load modules of the name service into
- * the program. Who comes from elsewhere is written as a number.
+ * Names are looked up in /etc/passwd and /etc/group, and nowhere else: libc's way would load
+ * modules of the name service into the program. Who comes from elsewhere is written as a number.
  */
 #include <stdio.h>
 #include <stdlib.h>

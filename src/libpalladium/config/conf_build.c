@@ -2,8 +2,8 @@
 /*
  * Statements -> groups and rules; messages.
  *
- * Each function is called by the parser with pieces of the text. It checks them, says what is wrong at the
- * place of the piece, and leaves out what cannot be used.
+ * Each function is called by the parser with pieces of the text. It checks them, says what is wrong
+ * at the place of the piece, and leaves out what cannot be used.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -84,7 +84,10 @@ void pd_conf_add_group(struct pd_conf_parse *p, struct pd_conf_text program, str
 	grown[cfg->group_count++] = group;
 }
 
-/* The group that lines belong to: the last one, or `* *` for lines before the first. NULL: no memory. */
+/*
+ * The group that lines belong to: the last one, or `* *` for lines before the first. NULL: no
+ * memory.
+ */
 static struct pd_conf_group *pd_conf_current_group(struct pd_conf_parse *p,
 						   struct pd_conf_place place)
 {
@@ -241,7 +244,10 @@ bool pd_conf_parse_address(struct pd_conf_text text, struct pd_conf_address *out
 	return true;
 }
 
-/* Clear the bits behind the prefix, so that two spellings of one network are equal. True if any was set. */
+/*
+ * Clear the bits behind the prefix, so that two spellings of one network are equal. True if any was
+ * set.
+ */
 static bool pd_conf_mask(struct pd_conf_address *net)
 {
 	bool changed = false;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What can be said only when everything has been read: partners of loop ports, defaults that depend on
- * other things, and lines that nothing can reach.
+ * What can be said only when everything has been read: partners of loop ports, defaults that depend
+ * on other things, and lines that nothing can reach.
  */
 #include <fnmatch.h>
 #include <stdio.h>
@@ -28,8 +28,8 @@ static struct pd_port_config *pd_conf_check_find(struct pd_conf_check *c, const 
 }
 
 /*
- * Join a loop port with its partner, making that if nobody named it. Returns false when the port cannot be
- * (which has been said).
+ * Join a loop port with its partner, making that if nobody named it. Returns false when the port
+ * cannot be (which has been said).
  */
 static bool pd_conf_check_loop(struct pd_conf_check *c, struct pd_port_config *port)
 {
@@ -83,8 +83,8 @@ static bool pd_conf_check_loop(struct pd_conf_check *c, struct pd_port_config *p
 }
 
 /*
- * A MAC address of one station, locally administered, the same at every start: a hash (FNV-1a) of what
- * makes the port, so that two ends of one link differ.
+ * A MAC address of one station, locally administered, the same at every start: a hash (FNV-1a) of
+ * what makes the port, so that two ends of one link differ.
  */
 static void pd_conf_make_mac(struct pd_port_config *port)
 {
@@ -117,7 +117,10 @@ static void pd_conf_check_mac(struct pd_conf_check *c, const struct pd_port_conf
 				     other->name, port->name);
 }
 
-/* Any number of descriptors will do for a packed ring alone; where there can be none, it is refused. */
+/*
+ * Any number of descriptors will do for a packed ring alone; where there can be none, it is
+ * refused.
+ */
 static void pd_conf_check_ring(struct pd_conf_check *c, struct pd_port_config *port)
 {
 	bool loop = !strcmp(port->transport, "loop");

@@ -2,9 +2,9 @@
 /*
  * Ports and their keys.
  *
- * A key is a row of pd_conf_keys: its name, the transport that knows it, the function that reads its value
- * and the one that says what stands. A value that is refused is said with what was expected and what is used
- * instead.
+ * A key is a row of pd_conf_keys: its name, the transport that knows it, the function that reads
+ * its value and the one that says what stands. A value that is refused is said with what was
+ * expected and what is used instead.
  */
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -41,7 +41,10 @@ struct pd_conf_key {
 	const char *transport; /* NULL: every one */
 	bool repeatable;
 	void (*read)(struct pd_conf_value *v);
-	/* Writes the value that stands, as the file would have it; nothing when there is none. NULL: a refused value is left out. */
+	/*
+	 * Writes the value that stands, as the file would have it; nothing when there is none.
+	 * NULL: a refused value is left out.
+	 */
 	void (*show)(const struct pd_port_config *port, char *out, size_t size);
 };
 
@@ -531,7 +534,10 @@ _Static_assert(PD_ARRAY_SIZE(pd_conf_keys) <= 32, "keys_seen has a bit for each 
 
 /* --- ports --------------------------------------------------------------------------------- */
 
-/* Say that no key has this name, and which may have been meant; keep it for the transport all the same. */
+/*
+ * Say that no key has this name, and which may have been meant; keep it for the transport all the
+ * same.
+ */
 static void pd_conf_unknown_key(struct pd_conf_value *v, struct pd_conf_place key_place)
 {
 	struct pd_text_nearest nearest;
@@ -597,8 +603,8 @@ static void pd_conf_use_scratch(struct pd_conf_parse *p)
 }
 
 /*
- * A place for a port of this name: a new one, or that of a port of the file which PALLADIUM_PORTS replaces.
- * NULL when there is none, which has been said.
+ * A place for a port of this name: a new one, or that of a port of the file which PALLADIUM_PORTS
+ * replaces. NULL when there is none, which has been said.
  */
 static struct pd_port_config *pd_conf_claim_port(struct pd_conf_parse *p, struct pd_conf_text name,
 						 struct pd_conf_place place)

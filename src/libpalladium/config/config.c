@@ -38,7 +38,10 @@ void pd_config_free(struct pd_config *cfg)
 	free(cfg);
 }
 
-/* Keep `name` for the places that will refer to it. Returns the copy, or NULL when there is no memory. */
+/*
+ * Keep `name` for the places that will refer to it. Returns the copy, or NULL when there is no
+ * memory.
+ */
 static const char *pd_config_add_file(struct pd_config *cfg, const char *name)
 {
 	char **grown = realloc(cfg->files, (cfg->file_count + 1) * sizeof(*grown));
@@ -83,8 +86,8 @@ int pd_config_parse_ports(struct pd_config *cfg, const char *name, const char *t
 }
 
 /*
- * Read `fd` to its end into new memory at *out (the caller's to free). Returns the number of bytes, or
- * -errno.
+ * Read `fd` to its end into new memory at *out (the caller's to free). Returns the number of bytes,
+ * or -errno.
  */
 static ssize_t pd_config_read_all(int fd, char **out)
 {
@@ -147,7 +150,10 @@ int pd_config_read_either(struct pd_config *cfg, const char **path, const char *
 	return pd_config_read_file(cfg, other, message, ctx);
 }
 
-/* Mistakes of one source that are shown; a file that is no configuration at all has one in each word. */
+/*
+ * Mistakes of one source that are shown; a file that is no configuration at all has one in each
+ * word.
+ */
 #define PD_CONFIG_SHOWN_MAX 20
 
 /* How many messages a source has caused. */

@@ -247,7 +247,10 @@ int pd_config_parse_ports(struct pd_config *cfg, const char *name, const char *t
 int pd_config_read_file(struct pd_config *cfg, const char *path, pd_conf_message_fn message,
 			void *ctx);
 
-/* The same for the file at *path or, where that does not exist, for `other` (or NULL), which *path is then. */
+/*
+ * The same for the file at *path or, where that does not exist, for `other` (or NULL), which *path
+ * is then.
+ */
 int pd_config_read_either(struct pd_config *cfg, const char **path, const char *other,
 			  pd_conf_message_fn message, void *ctx);
 

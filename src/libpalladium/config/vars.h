@@ -83,8 +83,8 @@ typedef void (*pd_var_message_fn)(void *ctx, enum pd_log_level level, const char
 void pd_vars_load(void);
 
 /*
- * Log the settings: those that differ from their default at info, the rest at details. For the first
- * use of a port, so that the many programs that use none say nothing. Control path, once per
+ * Log the settings: those that differ from their default at info, the rest at details. For the
+ * first use of a port, so that the many programs that use none say nothing. Control path, once per
  * process; later calls do nothing.
  */
 void pd_vars_log_settings(void);

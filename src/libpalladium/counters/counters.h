@@ -142,7 +142,9 @@ struct pd_ctr_block *pd_ctr_alloc(enum pd_ctr_group group, int64_t id, uint32_t 
  */
 void pd_ctr_free(struct pd_ctr_block *b);
 
-/* The one block of the group PROCESS, written with pd_ctr_count. Never NULL. Takes a lock: keep it. */
+/*
+ * The one block of the group PROCESS, written with pd_ctr_count. Never NULL. Takes a lock: keep it.
+ */
 struct pd_ctr_block *pd_ctr_process(void);
 
 /* Set a text of a block, printf-like; longer texts are cut. Control path, any thread. */

@@ -42,7 +42,9 @@ void pd_control_build_time(struct pd_sidecar *s, uint64_t emulator_time);
 void pd_control_build_new_config(struct pd_sidecar *s, uint8_t flow_control_mode, uint8_t queues,
 				 const uint8_t map[MAX_PFC_QUEUES]);
 
-/* A control message taken apart: the fields whose flag is set, the others zero; queues as it came. */
+/*
+ * A control message taken apart: the fields whose flag is set, the others zero; queues as it came.
+ */
 struct pd_control {
 	uint64_t flags; /* metadata_type, unknown bits included */
 	struct {

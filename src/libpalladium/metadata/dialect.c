@@ -3,8 +3,8 @@
  * The table of dialects, and the names of the flags.
  *
  * Beside a 48-byte header the checksum and segmentation features cannot work: a back-end would read
- * their fields from bytes that mean something else. Hash reports are refused with them, as the peers
- * that speak avip do not know them.
+ * their fields from bytes that mean something else. Hash reports are refused with them, as the
+ * peers that speak avip do not know them.
  */
 #include <errno.h>
 #include <string.h>

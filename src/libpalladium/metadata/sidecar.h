@@ -8,9 +8,9 @@
  * it forbids stand in the table of dialect.c.
  *
  * All 48 bytes are carried as they are. The one field that a ring owns is mrg_num_buffers: a device
- * writes the true count, a driver 0, and nothing else of the header is changed in either direction. Some peers
- * write their count at offset 10, as in a virtio header, over bits 56 to 63 of metadata_type: no flag
- * stands there, so nothing is decided by them.
+ * writes the true count, a driver 0, and nothing else of the header is changed in either direction.
+ * Some peers write their count at offset 10, as in a virtio header, over bits 56 to 63 of
+ * metadata_type: no flag stands there, so nothing is decided by them.
  */
 #ifndef PD_METADATA_SIDECAR_H
 #define PD_METADATA_SIDECAR_H

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Reading the header of an unfinished frame, completing checksums, cutting TCP segments and UDP datagrams.
+ * Reading the header of an unfinished frame, completing checksums, cutting TCP segments and UDP
+ * datagrams.
  *
- * Of a segment's headers the IP lengths, IPv4's identification (one more each) and header checksum, TCP's sequence number and
- * checksum are its own; FIN and PSH stand in the last one only, CWR in the first (RFC 3168, section 6.1.2); everything else is copied.
- * The checksum is computed from the addresses: senders do not agree on whether the sum of the pseudo header in a large frame
- * counts its length. UDP's own are its length and checksum.
+ * Of a segment's headers the IP lengths, IPv4's identification (one more each) and header checksum,
+ * TCP's sequence number and checksum are its own; FIN and PSH stand in the last one only, CWR in
+ * the first (RFC 3168, section 6.1.2); everything else is copied. The checksum is computed from the
+ * addresses: senders do not agree on whether the sum of the pseudo header in a large frame counts
+ * its length. UDP's own are its length and checksum.
  */
 #include "net/vnet.h"
 
@@ -98,8 +100,8 @@ static int find_l4_v4(const uint8_t *front, uint32_t n, uint8_t proto, struct pd
 }
 
 /*
- * The header of `proto` behind an IPv6 header and those options that each segment repeats. Returns 0 or -EINVAL: also with a routing header, which hides the
- * address that the checksum is about.
+ * The header of `proto` behind an IPv6 header and those options that each segment repeats. Returns
+ * 0 or -EINVAL: also with a routing header, which hides the address that the checksum is about.
  */
 static int find_l4_v6(const uint8_t *front, uint32_t n, uint8_t proto, struct pd_vnet_cut *cut)
 {
@@ -125,7 +127,10 @@ static uint32_t csum_at(const struct pd_vnet_cut *cut)
 	return cut->udp ? UDP_CSUM_AT : TCP_CSUM_AT;
 }
 
-/* Find out how to cut a frame of `total` bytes, `n` of which stand at `front`. Returns 0 or -EINVAL. */
+/*
+ * Find out how to cut a frame of `total` bytes, `n` of which stand at `front`. Returns 0 or
+ * -EINVAL.
+ */
 static int find_cut(const struct virtio_net_hdr *h, const uint8_t *front, uint32_t n,
 		    uint32_t total, struct pd_vnet_cut *cut)
 {
@@ -193,7 +198,10 @@ int pd_vnet_cut_limit(struct pd_vnet_cut *cut, uint32_t octets)
 	return 0;
 }
 
-/* The complement of a sum, as frames have it: 0 would mean none to UDP, and to others both are the same. */
+/*
+ * The complement of a sum, as frames have it: 0 would mean none to UDP, and to others both are the
+ * same.
+ */
 static uint16_t finish(uint64_t sum)
 {
 	uint16_t folded = (uint16_t)~pd_csum_fold(sum);
@@ -209,7 +217,10 @@ void pd_vnet_complete(uint8_t *frame, uint32_t len, const struct virtio_net_hdr 
 	store_sum(frame + at, finish(pd_csum_add(0, frame + start, len - start)));
 }
 
-/* The sum of a pseudo header (RFC 9293, section 3.1; RFC 8200, section 8.1) for `len` octets of TCP or UDP. */
+/*
+ * The sum of a pseudo header (RFC 9293, section 3.1; RFC 8200, section 8.1) for `len` octets of TCP
+ * or UDP.
+ */
 static uint64_t pseudo_sum(const struct pd_vnet_cut *cut, const uint8_t *ip, uint32_t len)
 {
 	uint8_t rest[8] = {0};

@@ -2,9 +2,9 @@
 /*
  * vfork and syscall: jumps, not calls.
  *
- * The child of vfork returns through the caller's frame before the parent does, so a wrapper with a frame of
- * its own would return to an address that the child has overwritten. syscall() gets the same treatment
- * because its number may be vfork's or clone's.
+ * The child of vfork returns through the caller's frame before the parent does, so a wrapper with a
+ * frame of its own would return to an address that the child has overwritten. syscall() gets the
+ * same treatment because its number may be vfork's or clone's.
  */
 #include "preload/asm.h"
 

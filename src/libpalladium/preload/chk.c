@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The calls that _FORTIFY_SOURCE puts in the place of read, recv, recvfrom, poll and ppoll: the size check,
- * with libc's own message and abort, then the plain call.
+ * The calls that _FORTIFY_SOURCE puts in the place of read, recv, recvfrom, poll and ppoll: the
+ * size check, with libc's own message and abort, then the plain call.
  */
 #include "preload/real.h"
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * PALLADIUM_HANDLE_SIGSEGV: where it happened, into the log, before the program's own handling (base/fault.h).
+ * PALLADIUM_HANDLE_SIGSEGV: where it happened, into the log, before the program's own handling
+ * (base/fault.h).
  *
- * Only what is safe in a handler: numbers are spelt here, lines go straight to the log's descriptor, and the unwinder, which
- * loads itself at its first use, is used once beforehand. An overflow of the stack needs another stack: the main thread is
- * given one, unless the program has seen to that itself; a thread that the program makes has none.
+ * Only what is safe in a handler: numbers are spelt here, lines go straight to the log's
+ * descriptor, and the unwinder, which loads itself at its first use, is used once beforehand. An
+ * overflow of the stack needs another stack: the main thread is given one, unless the program has
+ * seen to that itself; a thread that the program makes has none.
  */
 #include <execinfo.h>
 #include <string.h>
@@ -20,7 +22,9 @@
 
 #define PD_CRASH_FRAMES 64
 #define PD_CRASH_STACK_BYTES (64u << 10)
-/* A program may live with its faults (a virtual machine's null checks): then this many are shown. */
+/*
+ * A program may live with its faults (a virtual machine's null checks): then this many are shown.
+ */
 #define PD_CRASH_REPORTS 5
 
 /* A line that grows; it is long enough for what is written here. */

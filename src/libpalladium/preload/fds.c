@@ -2,8 +2,9 @@
 /*
  * Calls that make, copy and close descriptors: the table follows the kernel.
  *
- * A number leaves the table before the kernel closes it and enters after the kernel made it (sock/fd.h).
- * A vfork child shares the table but not the descriptors: there the kernel alone is asked.
+ * A number leaves the table before the kernel closes it and enters after the kernel made it
+ * (sock/fd.h). A vfork child shares the table but not the descriptors: there the kernel alone is
+ * asked.
  */
 #include <fcntl.h>
 #include <linux/close_range.h>
@@ -102,8 +103,8 @@ void PD_WRAP(closefrom)(int lowfd)
 /* --- dup ----------------------------------------------------------------------------------- */
 
 /*
- * The kernel made `newfd` a copy of `fd`: it shares the socket of `fd`, `sk` (whose reference is taken), or
- * is nobody's when that is NULL. Returns newfd, or -1 with errno and newfd closed.
+ * The kernel made `newfd` a copy of `fd`: it shares the socket of `fd`, `sk` (whose reference is
+ * taken), or is nobody's when that is NULL. Returns newfd, or -1 with errno and newfd closed.
  */
 static int pd_dup_done(int newfd, struct pd_sock *sk)
 {
@@ -147,7 +148,10 @@ int PD_WRAP(dup)(int fd)
 	return pd_dup_done(pd_real.dup(fd), sk);
 }
 
-/* A dup2 or dup3 gave `newfd`: one onto 2 makes that file the program's standard error, where the log goes too. Returns newfd. */
+/*
+ * A dup2 or dup3 gave `newfd`: one onto 2 makes that file the program's standard error, where the
+ * log goes too. Returns newfd.
+ */
 static inline int pd_dup_told(int newfd)
 {
 	if (pd_unlikely(newfd == 2) && pd_load_acquire(&pd_gate_configured) &&
@@ -262,7 +266,9 @@ static PD_NOINLINE int pd_fcntl_ours(int fd, int cmd, void *arg)
 	return ret;
 }
 
-/* fcntl and fcntl64 are one call on a 64-bit system; libc passes one word on, whatever the command. */
+/*
+ * fcntl and fcntl64 are one call on a 64-bit system; libc passes one word on, whatever the command.
+ */
 static inline int pd_fcntl(int fd, int cmd, void *arg)
 {
 	int ret;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Where the library begins and ends: find libc's functions, read the configuration when there is any, and leave a program without ports
- * alone.
+ * Where the library begins and ends: find libc's functions, read the configuration when there is
+ * any, and leave a program without ports alone.
  *
- * Without a port nothing more is started: no hook, no thread, no descriptor, no file. What goes wrong here costs the program
- * nothing but its ports.
+ * Without a port nothing more is started: no hook, no thread, no descriptor, no file. What goes
+ * wrong here costs the program nothing but its ports.
  */
 #include <stdlib.h>
 #include <unistd.h>
@@ -32,7 +32,10 @@ static void pd_end(void)
 	pd_lib_leave();
 }
 
-/* The library cannot do what it was configured for: with PALLADIUM_EXCEPTION_HANDLING=-2 the program ends here. */
+/*
+ * The library cannot do what it was configured for: with PALLADIUM_EXCEPTION_HANDLING=-2 the
+ * program ends here.
+ */
 static void pd_start_failed(void)
 {
 	if (pd_vars.exception_handling != PD_EXCEPTION_EXIT)
@@ -72,7 +75,10 @@ static void pd_configure(void)
 	atexit(pd_end);
 }
 
-/* The loader calls this before main, after the constructors of the libraries that the program links. */
+/*
+ * The loader calls this before main, after the constructors of the libraries that the program
+ * links.
+ */
 static PD_CONSTRUCTOR void pd_init(void)
 {
 	pd_real_resolve();

@@ -20,8 +20,9 @@ void pd_sigmask_start(void);
 void pd_crash_start(void);
 
 /*
- * SIGINT came (PALLADIUM_HANDLE_SIGINTR), and a handler of the program's follows; with `end` none does, and the process
- * ends, if not before this returns then soon. In a handler, outside the library.
+ * SIGINT came (PALLADIUM_HANDLE_SIGINTR), and a handler of the program's follows; with `end` none
+ * does, and the process ends, if not before this returns then soon. In a handler, outside the
+ * library.
  */
 void pd_interrupted(bool end);
 

@@ -2,10 +2,10 @@
 /*
  * Finding the real libc functions.
  *
- * dlsym(RTLD_NEXT) gives the default version of a symbol, which is the one that programs linked today ask
- * for, so no call of the table needs dlvsym. It may allocate, and the program's allocator may call us
- * from there: each pointer of pd_real therefore starts as something that works without dlsym (the first
- * column of the table), and the constructor replaces them one by one.
+ * dlsym(RTLD_NEXT) gives the default version of a symbol, which is the one that programs linked
+ * today ask for, so no call of the table needs dlvsym. It may allocate, and the program's allocator
+ * may call us from there: each pointer of pd_real therefore starts as something that works without
+ * dlsym (the first column of the table), and the constructor replaces them one by one.
  *
  * A call that this libc lacks keeps its raw system call, or answers ENOSYS.
  */

@@ -2,10 +2,11 @@
 /*
  * The real libc functions, the names of our wrappers, and how a wrapper answers.
  *
- * pd_real.<name> can be called at any moment: until pd_real_resolve has run it is libc's own alias, a raw
- * system call, or a function that asks the loader (the first column of intercepts.def). Our wrappers are
- * C functions pd_x_<name> under the linker name <name>, so that they need not agree with each libc
- * header's attributes and inline versions; tests/preload/signatures.cc compares the types.
+ * pd_real.<name> can be called at any moment: until pd_real_resolve has run it is libc's own alias,
+ * a raw system call, or a function that asks the loader (the first column of intercepts.def). Our
+ * wrappers are C functions pd_x_<name> under the linker name <name>, so that they need not agree
+ * with each libc header's attributes and inline versions; tests/preload/signatures.cc compares the
+ * types.
  */
 #ifndef PD_PRELOAD_REAL_H
 #define PD_PRELOAD_REAL_H
@@ -38,8 +39,9 @@ static inline long pd_result(long ret)
 }
 
 /*
- * The socket of `fd`, which pd_fd_ours said is not simply the kernel's; or NULL with *ret set to -EBADF for
- * a descriptor of the library's own, and to PD_HOOK_PASS when the socket went away meanwhile.
+ * The socket of `fd`, which pd_fd_ours said is not simply the kernel's; or NULL with *ret set to
+ * -EBADF for a descriptor of the library's own, and to PD_HOOK_PASS when the socket went away
+ * meanwhile.
  */
 static inline struct pd_sock *pd_ours_get(int fd, long *ret)
 {

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The program's pthread_sigmask and sigprocmask. They are the kernel's, but that SIGBUS is not blocked when they ask for it: it is noted
- * that they did (base/fault.c), and told when they ask what is blocked.
+ * The program's pthread_sigmask and sigprocmask. They are the kernel's, but that SIGBUS is not
+ * blocked when they ask for it: it is noted that they did (base/fault.c), and told when they ask
+ * what is blocked.
  *
- * Masks that come another way are not looked at: a longjmp that restores one puts back what the kernel had; a thread whose attributes
- * name a mask (pthread_attr_setsigmask_np), and system calls that the program makes itself, may block SIGBUS, and memory of a peer's that
- * vanishes under such a thread ends the process.
+ * Masks that come another way are not looked at: a longjmp that restores one puts back what the
+ * kernel had; a thread whose attributes name a mask (pthread_attr_setsigmask_np), and system calls
+ * that the program makes itself, may block SIGBUS, and memory of a peer's that vanishes under such
+ * a thread ends the process.
  */
 #include "base/fault.h"
 #include "base/sys.h"

@@ -2,8 +2,8 @@
 /*
  * Handlers of the program, deferred while their thread is inside the library.
  *
- * Once a port is configured, handlers are installed as pd_signal_entry, with every signal blocked during
- * it. It looks at this thread's depth (base/lib.h):
+ * Once a port is configured, handlers are installed as pd_signal_entry, with every signal blocked
+ * during it. It looks at this thread's depth (base/lib.h):
  *
  *   outside, or asleep  the handler runs at once, under the mask that the program asked for
  *   inside              signal and siginfo are kept in the thread, and the mask that the kernel restores on
@@ -11,14 +11,15 @@
  *                       the kernel's queue keeps the order. pd_lib_leave runs the handler, then gives the
  *                       thread its mask back, and what waited in the kernel arrives.
  *
- * The kernel's disposition is the truth: what a handler was is read from our record only when the kernel
- * says pd_signal_entry, so SA_RESETHAND and a vfork child's SIG_DFL need no care. Signals that a fault raises,
- * and abort's, are never wrapped. A handler that was deferred runs on the thread's own stack (SA_ONSTACK has no
- * effect on it) and its ucontext is the place where the library was left.
+ * The kernel's disposition is the truth: what a handler was is read from our record only when the
+ * kernel says pd_signal_entry, so SA_RESETHAND and a vfork child's SIG_DFL need no care. Signals
+ * that a fault raises, and abort's, are never wrapped. A handler that was deferred runs on the
+ * thread's own stack (SA_ONSTACK has no effect on it) and its ucontext is the place where the
+ * library was left.
  *
- * SIGBUS and SIGSEGV may have a handler of ours in front of the program's (base/fault.h); then the program
- * deals with that one. With PALLADIUM_HANDLE_SIGINTR the default end of SIGINT is a handler of ours too (interrupt.c), which the
- * program sees as SIG_DFL.
+ * SIGBUS and SIGSEGV may have a handler of ours in front of the program's (base/fault.h); then the
+ * program deals with that one. With PALLADIUM_HANDLE_SIGINTR the default end of SIGINT is a handler
+ * of ours too (interrupt.c), which the program sees as SIG_DFL.
  */
 #include <pthread.h>
 #include <string.h>
@@ -41,7 +42,9 @@
 /* 32 and 33 are libc's: cancellation, and set-uid in all threads. */
 #define PD_SIGNALS_BLOCK (~(PD_SIGNALS_FAULT | PD_SIGBIT(32) | PD_SIGBIT(33)))
 
-/* What the program asked for, per signal. Written under the lock; read by handlers by the sequence. */
+/*
+ * What the program asked for, per signal. Written under the lock; read by handlers by the sequence.
+ */
 struct pd_handler {
 	uint32_t seq; /* odd while it is written */
 	uint32_t flags;
@@ -86,7 +89,10 @@ static void pd_sigset_store(sigset_t *set, uint64_t mask)
 	memcpy(set, &mask, sizeof(mask));
 }
 
-/* The record of `sig`, whole. Any context; waits for a writer in another thread, who cannot be interrupted. */
+/*
+ * The record of `sig`, whole. Any context; waits for a writer in another thread, who cannot be
+ * interrupted.
+ */
 static struct pd_handler pd_handler_read(int sig)
 {
 	struct pd_handler *h = &pd_handlers[sig], copy;
@@ -113,7 +119,10 @@ static void pd_handler_write(int sig, uintptr_t fn, uint32_t flags, uint64_t mas
 	pd_store_release(&h->seq, h->seq + 1);
 }
 
-/* The mask under which the kernel would run the handler, for a thread whose mask was `mask`; SIGBUS stays open (base/fault.c). */
+/*
+ * The mask under which the kernel would run the handler, for a thread whose mask was `mask`; SIGBUS
+ * stays open (base/fault.c).
+ */
 static uint64_t pd_handler_mask(const struct pd_handler *h, int sig, uint64_t mask)
 {
 	return (mask | (h->mask & ~PD_SIGBIT(SIGBUS))) |
@@ -165,7 +174,10 @@ static void pd_signal_entry(int sig, siginfo_t *info, void *context)
 	pd_store_release(&self->numbers, 0); /* that sleep is over */
 	if (pd_unlikely(was.kernel_wait))
 		pd_lib_sleep_left();
-	/* A sleep can be cancelled at any instruction; the handler may call us again, where it must not. */
+	/*
+	 * A sleep can be cancelled at any instruction; the handler may call us again, where it must
+	 * not.
+	 */
 	if (was.asleep)
 		pd_real.pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &type);
 	pd_signal_mask_set(pd_handler_mask(&handler, sig, mask));
@@ -218,7 +230,10 @@ static bool pd_signal_is_ours(const struct sigaction *act)
 	return (act->sa_flags & SA_SIGINFO) && act->sa_sigaction == pd_signal_entry;
 }
 
-/* True when a handler of ours stands in front of the program's. The child of a vfork has dispositions, but no records, of its own. */
+/*
+ * True when a handler of ours stands in front of the program's. The child of a vfork has
+ * dispositions, but no records, of its own.
+ */
 static bool pd_signal_is_fault(int sig)
 {
 	return pd_fault_in_front(sig) && !pd_fd_foreign_process();
@@ -322,7 +337,10 @@ pd_sighandler PD_WRAP(signal)(int sig, pd_sighandler handler)
 	return ret;
 }
 
-/* libc's siginterrupt asks the kernel past our sigaction: what it changed there goes into the record. */
+/*
+ * libc's siginterrupt asks the kernel past our sigaction: what it changed there goes into the
+ * record.
+ */
 int PD_WRAP(siginterrupt)(int sig, int interrupts)
 {
 	struct sigaction act;
@@ -344,8 +362,8 @@ int PD_WRAP(siginterrupt)(int sig, int interrupts)
 }
 
 /*
- * The type of cancellation outside the library: noted, for inside it has to be deferred (base/lib.h). In a handler that interrupts a
- * sleep of ours the depth is 0, as outside.
+ * The type of cancellation outside the library: noted, for inside it has to be deferred
+ * (base/lib.h). In a handler that interrupts a sleep of ours the depth is 0, as outside.
  */
 int PD_WRAP(pthread_setcanceltype)(int type, int *old)
 {
@@ -356,7 +374,10 @@ int PD_WRAP(pthread_setcanceltype)(int type, int *old)
 	return ret;
 }
 
-/* Around a fork the records are quiet: no thread is inside sigaction, and no handler of this one runs. */
+/*
+ * Around a fork the records are quiet: no thread is inside sigaction, and no handler of this one
+ * runs.
+ */
 static uint64_t pd_signal_fork_mask;
 
 static void pd_signal_fork_prepare(void)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * fdopen: libc's streams read and write by calls of their own that never reach us, so a stream over one of
- * our sockets is made of functions that come through the front door. fileno() of such a stream answers
- * EBADF; everything else works.
+ * fdopen: libc's streams read and write by calls of their own that never reach us, so a stream over
+ * one of our sockets is made of functions that come through the front door. fileno() of such a
+ * stream answers EBADF; everything else works.
  */
 #include <fcntl.h>
 #include <stdint.h>

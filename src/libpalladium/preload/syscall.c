@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * syscall(): libuv calls close, dup3, sendmmsg and recvmmsg by number. A number that names an intercepted
- * call goes to the wrapper when a descriptor of ours is concerned; every other call goes to libc.
+ * syscall(): libuv calls close, dup3, sendmmsg and recvmmsg by number. A number that names an
+ * intercepted call goes to the wrapper when a descriptor of ours is concerned; every other call
+ * goes to libc.
  *
  * The kernel's ppoll, epoll_pwait and epoll_pwait2 take a signal set of 8 bytes where libc's take a
  * sigset_t; hooks read the first 8 bytes only.
@@ -77,8 +78,8 @@ const uint8_t pd_syscall_map[PD_SYSCALL_MAP_SIZE] = {PD_SYSCALLS(PD_SC_ROW)};
 typedef long (*pd_syscall_fn)(long, long, long, long, long, long);
 
 /*
- * The wrapper of a call, and whether its result has 64 bits. Calling it through a type with six words
- * is what the psABI allows of both architectures, and what syscall() itself does.
+ * The wrapper of a call, and whether its result has 64 bits. Calling it through a type with six
+ * words is what the psABI allows of both architectures, and what syscall() itself does.
  */
 #define PD_SC_WRAPPER(name, gate, wide) [SYS_##name] = {(void (*)(void))PD_WRAP(name), wide},
 static const struct {

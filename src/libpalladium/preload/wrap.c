@@ -7,8 +7,8 @@
 #include "preload/real.h"
 
 /*
- * A call on a descriptor of ours, out of line. `test` is pthread_testcancel for cancellation points: the
- * call itself is none, so a request that came before is honoured here.
+ * A call on a descriptor of ours, out of line. `test` is pthread_testcancel for cancellation
+ * points: the call itself is none, so a request that came before is honoured here.
  */
 #define PD_WRAP_FD(ret, name, params, args, test)                       \
 	static PD_NOINLINE ret pd_ours_##name(int fd, PD_ARGS params)   \
@@ -39,7 +39,10 @@
 #define PD_FDC(early, ret, name, params, args, err) \
 	PD_WRAP_FD(ret, name, params, args, pthread_testcancel())
 
-/* A call that a hook decides, behind its gate; `fresh` is pd_fd_fresh when the result is a descriptor. */
+/*
+ * A call that a hook decides, behind its gate; `fresh` is pd_fd_fresh when the result is a
+ * descriptor.
+ */
 #define PD_WRAP_HOOK(gate, ret, name, params, args, fresh)        \
 	static PD_NOINLINE ret pd_hooked_##name params            \
 	{                                                         \

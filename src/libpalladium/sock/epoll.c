@@ -2,10 +2,11 @@
 /*
  * epoll as the program calls it.
  *
- * An epoll becomes one of ours, under its own number, when it is made while a packet socket exists, or when it first gets an offloaded
- * member. In the second case much may hang on it already, which the kernel alone knows: threads asleep in it (sock/sleepers.h), copies
- * of its number, and epolls that it is a member of, which must learn of our frames too and so become ours as well. The kernel is
- * asked: kcmp tells copies, /proc/self/fdinfo an epoll's members.
+ * An epoll becomes one of ours, under its own number, when it is made while a packet socket exists,
+ * or when it first gets an offloaded member. In the second case much may hang on it already, which
+ * the kernel alone knows: threads asleep in it (sock/sleepers.h), copies of its number, and epolls
+ * that it is a member of, which must learn of our frames too and so become ours as well. The kernel
+ * is asked: kcmp tells copies, /proc/self/fdinfo an epoll's members.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -58,8 +59,9 @@ static struct pd_sock_ops pd_sock_epoll_ops = {
 };
 
 /*
- * Make the program's epoll descriptor `epfd` one of ours. `kernel_members`: how many members it may have already. Its kernel half is
- * used through a copy of our own, since the program may close any number it has. Returns 1 or -errno.
+ * Make the program's epoll descriptor `epfd` one of ours. `kernel_members`: how many members it may
+ * have already. Its kernel half is used through a copy of our own, since the program may close any
+ * number it has. Returns 1 or -errno.
  */
 static int pd_sock_epoll_adopt_locked(int epfd, uint32_t kernel_members)
 {
@@ -84,7 +86,10 @@ static int pd_sock_epoll_adopt_locked(int epfd, uint32_t kernel_members)
 	return ret ? ret : 1;
 }
 
-/* As pd_sock_epoll_adopt_locked. Returns 1 when it was this call that did it, 0 when it was ours already, or -errno. */
+/*
+ * As pd_sock_epoll_adopt_locked. Returns 1 when it was this call that did it, 0 when it was ours
+ * already, or -errno.
+ */
 static int pd_sock_epoll_adopt(int epfd, uint32_t kernel_members)
 {
 	int ret = 0;
@@ -119,7 +124,9 @@ struct pd_sock_epoll *pd_sock_epoll_get(int epfd)
 	return NULL;
 }
 
-/* --- an epoll that the program has used already ------------------------------------------------ */
+/*
+ * --- an epoll that the program has used already ------------------------------------------------
+ */
 
 static int pd_sock_epoll_take_over(int epfd);
 
@@ -131,7 +138,10 @@ struct pd_epoll_look {
 	int epolls[PD_EPOLL_LOOK_MAX]; /* the others */
 };
 
-/* Note one descriptor of the program's if it is an epoll; a copy of the one that is taken over becomes ours with it. */
+/*
+ * Note one descriptor of the program's if it is an epoll; a copy of the one that is taken over
+ * becomes ours with it.
+ */
 static void pd_epoll_look_at(void *ctx, int fd)
 {
 	struct pd_epoll_look *look = ctx;
@@ -147,7 +157,8 @@ static void pd_epoll_look_at(void *ctx, int fd)
 }
 
 /*
- * Find in a line of an epoll's fdinfo a member that is the epoll `e`: its number, or -1. *event gets its interest.
+ * Find in a line of an epoll's fdinfo a member that is the epoll `e`: its number, or -1. *event
+ * gets its interest.
  */
 static int pd_epoll_member_in(const char *line, const struct pd_sock_epoll *e,
 			      struct epoll_event *event)
@@ -164,7 +175,10 @@ static int pd_epoll_member_in(const char *line, const struct pd_sock_epoll *e,
 	return fd;
 }
 
-/* The first member of the kernel epoll `outer` that is `e`: its number, or -1. *event gets its interest. */
+/*
+ * The first member of the kernel epoll `outer` that is `e`: its number, or -1. *event gets its
+ * interest.
+ */
 static int pd_epoll_member_find(int outer, const struct pd_sock_epoll *e, struct epoll_event *event)
 {
 	char path[40], text[2048], *line, *end;
@@ -191,8 +205,8 @@ static int pd_epoll_member_find(int outer, const struct pd_sock_epoll *e, struct
 }
 
 /*
- * The epoll `e` is a member of the epoll `outer` in the kernel, where frames of ours do not show: make it an offloaded member. As often
- * as it is one, under several numbers.
+ * The epoll `e` is a member of the epoll `outer` in the kernel, where frames of ours do not show:
+ * make it an offloaded member. As often as it is one, under several numbers.
  */
 static void pd_epoll_member_move(int outer, struct pd_sock_epoll *e)
 {
@@ -218,7 +232,9 @@ static void pd_epoll_member_move(int outer, struct pd_sock_epoll *e)
 	}
 }
 
-/* Make an epoll that was the kernel's one of ours, with all that hangs on it. Returns 0 or -errno. */
+/*
+ * Make an epoll that was the kernel's one of ours, with all that hangs on it. Returns 0 or -errno.
+ */
 static int pd_sock_epoll_take_over(int epfd)
 {
 	struct pd_epoll_look look = {.epfd = epfd};
@@ -237,7 +253,9 @@ static int pd_sock_epoll_take_over(int epfd)
 	if (!look.e)
 		return -EBADF;
 	pd_fd_each_open(pd_epoll_look_at, &look);
-	/* From the outermost inwards: in an epoll that is still the kernel's a beacon would show. */
+	/*
+	 * From the outermost inwards: in an epoll that is still the kernel's a beacon would show.
+	 */
 	for (int i = 0; i < look.n; i++)
 		pd_epoll_member_move(look.epolls[i], look.e);
 	pd_sleepers_call(look.e);
@@ -245,7 +263,9 @@ static int pd_sock_epoll_take_over(int epfd)
 	return 0;
 }
 
-/* --- epoll_create and epoll_ctl ---------------------------------------------------------------- */
+/*
+ * --- epoll_create and epoll_ctl ----------------------------------------------------------------
+ */
 
 /* epoll_create1 while port sockets exist. */
 static long pd_hook_epoll_create1(int flags)
@@ -293,7 +313,10 @@ static long pd_epoll_ctl_ours(int epfd, int op, int fd, struct pd_pollable *targ
 	if (!event && op != EPOLL_CTL_DEL)
 		return -EFAULT;
 	if (!e) {
-		/* The kernel knows whether this is an epoll: there is no such member, so ENOENT means that it is. */
+		/*
+		 * The kernel knows whether this is an epoll: there is no such member, so ENOENT
+		 * means that it is.
+		 */
 		ret = pd_sys_epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
 		if (ret == -EBADF || ret == -EINVAL)
 			return ret;
@@ -325,7 +348,9 @@ static long pd_hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *even
 	return ret;
 }
 
-/* --- waiting ------------------------------------------------------------------------------------ */
+/*
+ * --- waiting ------------------------------------------------------------------------------------
+ */
 
 /* An epoll_wait of any kind. */
 struct pd_epoll_call {
@@ -355,7 +380,9 @@ static long pd_epoll_ours(struct pd_sock_epoll *e, const struct pd_epoll_call *c
 	return ret;
 }
 
-/* libc's call, for what is left of the time when it is not the first. Returns its result or -errno. */
+/*
+ * libc's call, for what is left of the time when it is not the first. Returns its result or -errno.
+ */
 static long pd_epoll_libc(const struct pd_epoll_call *c, bool first)
 {
 	struct timespec left, *ts = NULL;
@@ -398,8 +425,8 @@ static long pd_epoll_kernel_sleep(const struct pd_epoll_call *c, bool first)
 }
 
 /*
- * The wait on an epoll that is the kernel's, so far. Outside the library, as the program would be. Events, 0 at the deadline, -errno, or
- * PD_HOOK_PASS: it has become ours, ask again.
+ * The wait on an epoll that is the kernel's, so far. Outside the library, as the program would be.
+ * Events, 0 at the deadline, -errno, or PD_HOOK_PASS: it has become ours, ask again.
  */
 static long pd_epoll_in_kernel(const struct pd_epoll_call *c)
 {

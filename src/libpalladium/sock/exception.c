@@ -2,8 +2,9 @@
 /*
  * Calls without an answer.
  *
- * VMA takes a socket back to the kernel then. Here that makes sense for a socket that is bound to no port and has moved no frame: the
- * kernel does not know the ports. Any other keeps its port, and its call fails, as it would on a kernel without the feature.
+ * VMA takes a socket back to the kernel then. Here that makes sense for a socket that is bound to
+ * no port and has moved no frame: the kernel does not know the ports. Any other keeps its port, and
+ * its call fails, as it would on a kernel without the feature.
  */
 #include "sock/exception.h"
 

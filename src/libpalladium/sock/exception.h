@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * PALLADIUM_EXCEPTION_HANDLING: what becomes of a call that the kernel's sockets know and ours do not.
+ * PALLADIUM_EXCEPTION_HANDLING: what becomes of a call that the kernel's sockets know and ours do
+ * not.
  */
 #ifndef PD_SOCK_EXCEPTION_H
 #define PD_SOCK_EXCEPTION_H
@@ -8,9 +9,10 @@
 #include "sock/packet.h"
 
 /*
- * `s` has no answer to a call but `ret`, an -errno; the call is told printf-like. `kernel_may`: the kernel could do it if the
- * socket were its own. Returns what the call returns: `ret`, or PD_HOOK_PASS when the socket is the kernel's from here on and the call
- * goes there. No lock held; may end the process.
+ * `s` has no answer to a call but `ret`, an -errno; the call is told printf-like. `kernel_may`: the
+ * kernel could do it if the socket were its own. Returns what the call returns: `ret`, or
+ * PD_HOOK_PASS when the socket is the kernel's from here on and the call goes there. No lock held;
+ * may end the process.
  */
 int pd_exception(struct pd_packet *s, int ret, bool kernel_may, const char *fmt, ...)
 	PD_PRINTF(4, 5);

@@ -15,7 +15,10 @@
 #include "base/sys.h"
 #include "sock/fd.h"
 
-/* Our own descriptors go above this at most: a higher number makes the kernel grow its own table for us. */
+/*
+ * Our own descriptors go above this at most: a higher number makes the kernel grow its own table
+ * for us.
+ */
 #define PD_FD_INTERNAL_BASE_MAX 4096
 
 uint32_t pd_fd_top;
@@ -68,7 +71,10 @@ static uintptr_t *pd_fd_slot_make(int fd)
 	return &chunk[(uint32_t)fd & (PD_FD_CHUNK_SLOTS - 1)];
 }
 
-/* One descriptor of `sk` left the table: release the socket with the last, and drop the table's reference. */
+/*
+ * One descriptor of `sk` left the table: release the socket with the last, and drop the table's
+ * reference.
+ */
 static void pd_fd_drop(struct pd_sock *sk)
 {
 	uint32_t fds = pd_load_relaxed(&sk->fds), left;
@@ -83,8 +89,8 @@ static void pd_fd_drop(struct pd_sock *sk)
 }
 
 /*
- * Sockets whose number was closed behind our back and became one of our own's. That is found out with locks held, so they are released
- * when the program closes another, outside.
+ * Sockets whose number was closed behind our back and became one of our own's. That is found out
+ * with locks held, so they are released when the program closes another, outside.
  */
 static struct pd_sock *pd_fd_stale;
 
@@ -125,7 +131,10 @@ static bool pd_fd_slot_clear(uintptr_t *slot)
 	return false;
 }
 
-/* A descriptor of our own that somebody closed with a raw system call: its name has no number any more. */
+/*
+ * A descriptor of our own that somebody closed with a raw system call: its name has no number any
+ * more.
+ */
 static void pd_fd_internal_lost(int fd)
 {
 	uintptr_t *slot = pd_fd_place(fd);
@@ -241,7 +250,9 @@ static int pd_fd_internal_base(void)
 	return (int)pd_min(limit.rlim_cur / 2, (rlim_t)PD_FD_INTERNAL_BASE_MAX);
 }
 
-/* A copy of `fd` where our own descriptors are, or at least beyond the standard streams; or -errno. */
+/*
+ * A copy of `fd` where our own descriptors are, or at least beyond the standard streams; or -errno.
+ */
 static int pd_fd_internal_copy(int fd)
 {
 	int high = pd_sys_fcntl(fd, F_DUPFD_CLOEXEC, pd_fd_internal_base());
@@ -251,7 +262,10 @@ static int pd_fd_internal_copy(int fd)
 	return high;
 }
 
-/* Note in the table that `fd` has `name`. A socket that stood there was closed behind our back. Names locked. 0 or -ENOMEM. */
+/*
+ * Note in the table that `fd` has `name`. A socket that stood there was closed behind our back.
+ * Names locked. 0 or -ENOMEM.
+ */
 static int pd_fd_internal_note(int fd, int name)
 {
 	uintptr_t *slot = pd_fd_slot_make(fd), was;
@@ -266,7 +280,10 @@ static int pd_fd_internal_note(int fd, int name)
 	return 0;
 }
 
-/* Place a new descriptor of our own (base/internal_fd.h). Where no other number is free it keeps the one that it has. */
+/*
+ * Place a new descriptor of our own (base/internal_fd.h). Where no other number is free it keeps
+ * the one that it has.
+ */
 static int pd_fd_internal_place(int fd, int name)
 {
 	int high = pd_fd_internal_copy(fd), ret;

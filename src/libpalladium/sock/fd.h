@@ -2,16 +2,17 @@
 /*
  * The table from descriptor to socket.
  *
- * Two levels: a directory over the largest number the kernel can give, and chunks of slots that are mapped
- * when a socket is first installed in them. A slot holds 0 (the kernel's), a pd_sock, or, with bit 0 set,
- * a descriptor that the library keeps for itself and that the program cannot reach.
+ * Two levels: a directory over the largest number the kernel can give, and chunks of slots that are
+ * mapped when a socket is first installed in them. A slot holds 0 (the kernel's), a pd_sock, or,
+ * with bit 0 set, a descriptor that the library keeps for itself and that the program cannot reach.
  *
- * A lookup takes no lock: load the slot, take a reference unless the count is zero, look at the slot
- * again. Sockets are type-stable (sock/sock.h), so a late look at the count touches valid memory. A program
- * without offloaded sockets sees one load and one compare per call, against pd_fd_top.
+ * A lookup takes no lock: load the slot, take a reference unless the count is zero, look at the
+ * slot again. Sockets are type-stable (sock/sock.h), so a late look at the count touches valid
+ * memory. A program without offloaded sockets sees one load and one compare per call, against
+ * pd_fd_top.
  *
- * A number is taken out of the table before the kernel closes it and put in after the kernel made it, so
- * two threads never see each other's socket under a number that was closed and given again.
+ * A number is taken out of the table before the kernel closes it and put in after the kernel made
+ * it, so two threads never see each other's socket under a number that was closed and given again.
  */
 #ifndef PD_SOCK_FD_H
 #define PD_SOCK_FD_H
@@ -28,7 +29,10 @@
 #define PD_FD_CHUNK_SLOTS (1u << PD_FD_CHUNK_SHIFT)
 #define PD_FD_CHUNKS (PD_FD_MAX / PD_FD_CHUNK_SLOTS)
 
-/* Bit 0 of a slot: a descriptor of the library's own; the other bits are its name (base/internal_fd.h). */
+/*
+ * Bit 0 of a slot: a descriptor of the library's own; the other bits are its name
+ * (base/internal_fd.h).
+ */
 #define PD_FD_INTERNAL ((uintptr_t)1)
 /* The same, without a name: what had this number is moving away from it. */
 #define PD_FD_MOVED_AWAY (~(uintptr_t)0)
@@ -108,19 +112,25 @@ static inline void pd_fd_put(struct pd_sock *sk)
 }
 
 /*
- * Put `sk` at `fd`, a descriptor that the kernel just gave; the table takes its own reference. Whatever stood
- * there was closed behind our back and is dropped. 0, -EBADF when the last descriptor of `sk` was closed
- * meanwhile, -EMFILE or -ENOMEM. Control path.
+ * Put `sk` at `fd`, a descriptor that the kernel just gave; the table takes its own reference.
+ * Whatever stood there was closed behind our back and is dropped. 0, -EBADF when the last
+ * descriptor of `sk` was closed meanwhile, -EMFILE or -ENOMEM. Control path.
  */
 int pd_fd_install(int fd, struct pd_sock *sk);
 
-/* Take `fd` out of the table, before the kernel closes it. 0, or -EBADF when it is no socket of ours. */
+/*
+ * Take `fd` out of the table, before the kernel closes it. 0, or -EBADF when it is no socket of
+ * ours.
+ */
 int pd_fd_remove(int fd);
 
 /* The slow half of pd_fd_fresh. */
 void pd_fd_forget(int fd);
 
-/* The kernel just gave `fd` to somebody: a socket that stood there was closed behind our back. Returns fd. */
+/*
+ * The kernel just gave `fd` to somebody: a socket that stood there was closed behind our back.
+ * Returns fd.
+ */
 static inline int pd_fd_fresh(int fd)
 {
 	if (pd_unlikely(pd_fd_ours(fd)))
@@ -129,33 +139,42 @@ static inline int pd_fd_fresh(int fd)
 }
 
 /*
- * The lowest number of ours from `fd` up to and including `last`, or -1: for walking the table. `internal`
- * says whether sockets (false) or the library's own descriptors (true) are looked for.
+ * The lowest number of ours from `fd` up to and including `last`, or -1: for walking the table.
+ * `internal` says whether sockets (false) or the library's own descriptors (true) are looked for.
  */
 int pd_fd_next(uint32_t fd, uint32_t last, bool internal);
 
-/* Call `each` for every descriptor that the process has open, ours and the kernel's. Control path. */
+/*
+ * Call `each` for every descriptor that the process has open, ours and the kernel's. Control path.
+ */
 void pd_fd_each_open(void (*each)(void *ctx, int fd), void *ctx);
 
 /*
- * From here on the library's own descriptors (base/internal_fd.h) get high numbers, with FD_CLOEXEC, and are noted in the table: the
- * program's close, close_range and dup do not reach them. Where RLIMIT_NOFILE leaves no high number, they stay where they are.
+ * From here on the library's own descriptors (base/internal_fd.h) get high numbers, with
+ * FD_CLOEXEC, and are noted in the table: the program's close, close_range and dup do not reach
+ * them. Where RLIMIT_NOFILE leaves no high number, they stay where they are.
  */
 void pd_fd_internal_start(void);
 
 /*
- * For sock/vacate.c, with the names locked: find another number for the file of `fd`, whose name is `name`; the old one stays open. The
- * new one or -errno.
+ * For sock/vacate.c, with the names locked: find another number for the file of `fd`, whose name is
+ * `name`; the old one stays open. The new one or -errno.
  */
 int pd_fd_internal_renumber(int fd, int name);
 
 /* The same: `mark` stands at `fd`, which was one of our own: PD_FD_MOVED_AWAY, or 0. */
 void pd_fd_internal_mark(int fd, uintptr_t mark);
 
-/* True in a vfork child, which shares our memory but not our descriptors: it must leave the table alone. */
+/*
+ * True in a vfork child, which shares our memory but not our descriptors: it must leave the table
+ * alone.
+ */
 bool pd_fd_foreign_process(void);
 
-/* The process that owns the table is this one from here on: at initialisation and in a fork's child. */
+/*
+ * The process that owns the table is this one from here on: at initialisation and in a fork's
+ * child.
+ */
 void pd_fd_adopt(void);
 
 #endif /* PD_SOCK_FD_H */

@@ -2,9 +2,10 @@
 /*
  * Where preload/ and the socket layer meet.
  *
- * Upwards: `pd_kernel` are libc's own functions, for a hook that has to ask the kernel side as well.
- * Downwards: `pd_hooks` are the calls that no single descriptor decides. The socket layer sets the ones it
- * implements when it initialises; until then each answers PD_HOOK_PASS, which sends the call to libc.
+ * Upwards: `pd_kernel` are libc's own functions, for a hook that has to ask the kernel side as
+ * well. Downwards: `pd_hooks` are the calls that no single descriptor decides. The socket layer
+ * sets the ones it implements when it initialises; until then each answers PD_HOOK_PASS, which
+ * sends the call to libc.
  *
  * Two gates keep programs without ports at full speed, each a byte that is read on the way:
  *
@@ -20,7 +21,10 @@
 #include "base/compiler.h"
 #include "defs/calls.h"
 
-/* "Not mine": the call goes to libc as the program made it. An int, so that calls of either width can answer it. */
+/*
+ * "Not mine": the call goes to libc as the program made it. An int, so that calls of either width
+ * can answer it.
+ */
 #define PD_HOOK_PASS ((long)INT_MIN)
 
 /* libc's functions, as the next library in the search order has them. */
@@ -33,8 +37,8 @@ struct pd_real {
 extern const struct pd_real *pd_kernel;
 
 /*
- * Each takes what the libc call takes and answers its result, -errno or PD_HOOK_PASS. They run between
- * pd_lib_enter and pd_lib_leave, with no lock held.
+ * Each takes what the libc call takes and answers its result, -errno or PD_HOOK_PASS. They run
+ * between pd_lib_enter and pd_lib_leave, with no lock held.
  */
 struct pd_hooks {
 #define PD_HOOK(early, gate, ret, name, params, args) long(*name) params;
@@ -46,7 +50,10 @@ struct pd_hooks {
 	long (*if_nametoindex)(const char *name);
 	/* 0 with the name written, -ENXIO, or pass. */
 	long (*if_indextoname)(unsigned index, char *name);
-	/* 0 with *list set, from malloc as if_freenameindex frees it: the array, and each name by itself. */
+	/*
+	 * 0 with *list set, from malloc as if_freenameindex frees it: the array, and each name by
+	 * itself.
+	 */
 	long (*if_nameindex)(struct if_nameindex **list);
 	/* 0 with *list set. */
 	long (*getifaddrs)(struct ifaddrs **list);

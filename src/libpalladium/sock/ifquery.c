@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Ports as interfaces: what programs ask about them, by name or index, on whatever descriptor is at hand.
+ * Ports as interfaces: what programs ask about them, by name or index, on whatever descriptor is at
+ * hand.
  *
- * The answers are those of an Ethernet interface of the kernel that is up; IFF_RUNNING tells whether the peer is there. getifaddrs and
- * if_nameindex give the kernel's list with the ports appended; an interface of the kernel that has the name of a port is left out. A list of ours is one allocation per entry behind a header, so that
- * freeifaddrs knows it.
+ * The answers are those of an Ethernet interface of the kernel that is up; IFF_RUNNING tells
+ * whether the peer is there. getifaddrs and if_nameindex give the kernel's list with the ports
+ * appended; an interface of the kernel that has the name of a port is left out. A list of ours is
+ * one allocation per entry behind a header, so that freeifaddrs knows it.
  */
 #include <errno.h>
 #include <ifaddrs.h>
@@ -201,7 +203,9 @@ bool pd_ifquery_kernel_has(int ifindex)
 	return ret >= 0;
 }
 
-/* Take interfaces that a port hides out of the `used` bytes at `buf`. Returns how many bytes stay. */
+/*
+ * Take interfaces that a port hides out of the `used` bytes at `buf`. Returns how many bytes stay.
+ */
 static int pd_ifquery_unhide(char *buf, int used)
 {
 	struct ifreq ifr;
@@ -217,7 +221,10 @@ static int pd_ifquery_unhide(char *buf, int used)
 	return kept;
 }
 
-/* SIOCGIFCONF: the kernel's interfaces with addresses, then ours. Without a buffer, room that will do. */
+/*
+ * SIOCGIFCONF: the kernel's interfaces with addresses, then ours. Without a buffer, room that will
+ * do.
+ */
 static int pd_ifquery_conf(struct ifconf *ifc)
 {
 	int room = ifc->ifc_len, used, fd, ret;
@@ -445,7 +452,10 @@ static void pd_ifaddrs_fill(const struct pd_port *port, const struct pd_conf_add
 		pd_ifaddrs_link(port, e);
 }
 
-/* The first entry of the kernel's list that no port hides; those that are hidden are taken out of what follows. libc frees all as one. */
+/*
+ * The first entry of the kernel's list that no port hides; those that are hidden are taken out of
+ * what follows. libc frees all as one.
+ */
 static struct ifaddrs *pd_ifaddrs_unhide(struct ifaddrs *list)
 {
 	struct ifaddrs **link = &list;
@@ -490,8 +500,8 @@ static long pd_hook_getifaddrs(struct ifaddrs **list)
 }
 
 /*
- * Any list that getifaddrs gave while ports are configured is ours. One from before that is not: then the word in front of it is the
- * allocator's, never our mark.
+ * Any list that getifaddrs gave while ports are configured is ours. One from before that is not:
+ * then the word in front of it is the allocator's, never our mark.
  */
 static long pd_hook_freeifaddrs(struct ifaddrs *list)
 {

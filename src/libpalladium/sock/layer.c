@@ -115,7 +115,10 @@ static struct pd_fork_hook pd_sock_fork_hook = {
 
 /* --- hooks -------------------------------------------------------------------------------- */
 
-/* socket(2): packet sockets may be bound to a port, so they are ours until they are bound elsewhere. */
+/*
+ * socket(2): packet sockets may be bound to a port, so they are ours until they are bound
+ * elsewhere.
+ */
 static long pd_hook_socket(int domain, int type, int protocol)
 {
 	int kind = type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -126,7 +129,10 @@ static long pd_hook_socket(int domain, int type, int protocol)
 	return pd_packet_socket(type, protocol);
 }
 
-/* A reference for a thread that sleeps on a socket's bell: there is one more, so taking it cannot fail. */
+/*
+ * A reference for a thread that sleeps on a socket's bell: there is one more, so taking it cannot
+ * fail.
+ */
 static void pd_sock_wait_hold(void *owner)
 {
 	pd_sock_get(owner);
@@ -137,7 +143,10 @@ static void pd_sock_wait_drop(void *owner)
 	pd_sock_put(owner);
 }
 
-/* Warn of ports that have the name of an interface of the kernel: the program does not see that one any more. */
+/*
+ * Warn of ports that have the name of an interface of the kernel: the program does not see that one
+ * any more.
+ */
 static void pd_sock_warn_of_hidden(void)
 {
 	for (unsigned i = 0; i < pd_port_count; i++)
@@ -163,8 +172,8 @@ static void pd_sock_moderation_init(void)
 }
 
 /*
- * How poll, select and epoll spin, and how often they look at the kernel's descriptors meanwhile. SELECT_POLL_OS_FORCE means
- * always, where the two others are not set themselves (VMA's rule).
+ * How poll, select and epoll spin, and how often they look at the kernel's descriptors meanwhile.
+ * SELECT_POLL_OS_FORCE means always, where the two others are not set themselves (VMA's rule).
  */
 static void pd_sock_select_init(void)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * poll and select as the program calls them: translate, find out which descriptors are ours, hand over to wait/.
+ * poll and select as the program calls them: translate, find out which descriptors are ours, hand
+ * over to wait/.
  *
  * A call that concerns no descriptor of ours goes to libc untouched.
  */
@@ -59,7 +60,10 @@ static bool pd_poll_concerns_us(const struct pollfd *fds, nfds_t n)
 	return false;
 }
 
-/* Find the sockets of `n` entries, with references, and what can be asked of them; NULL for the kernel's. */
+/*
+ * Find the sockets of `n` entries, with references, and what can be asked of them; NULL for the
+ * kernel's.
+ */
 static void pd_poll_look_up(const struct pollfd *fds, nfds_t n, struct pd_sock **socks,
 			    struct pd_pollable **objects)
 {
@@ -112,7 +116,10 @@ static bool pd_poll_too_many(nfds_t n)
 	       n > limit.rlim_cur;
 }
 
-/* poll with a deadline. A call without a descriptor of ours is passed on before anything is allocated. */
+/*
+ * poll with a deadline. A call without a descriptor of ours is passed on before anything is
+ * allocated.
+ */
 static long pd_hook_poll_until(struct pollfd *fds, nfds_t n, uint64_t deadline_ns,
 			       const sigset_t *mask)
 {
@@ -151,7 +158,10 @@ static long pd_hook_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *t
 
 #define PD_SET_BITS (8 * (int)sizeof(__fd_mask))
 
-/* The three sets of a select; each may be NULL. They have `n` bits, which may be more than an fd_set has. */
+/*
+ * The three sets of a select; each may be NULL. They have `n` bits, which may be more than an
+ * fd_set has.
+ */
 struct pd_select {
 	int n;
 	__fd_mask *r, *w, *x;
@@ -241,8 +251,9 @@ static long pd_select_bits(const struct pollfd *fds, unsigned k)
 }
 
 /*
- * Poll until an answer sets a bit. poll also ends for what no set asks about (a hang-up of a descriptor that is to be written): such an
- * entry is left out, and looked at now and then, for nobody tells when it changes. Returns the number of bits, or -errno.
+ * Poll until an answer sets a bit. poll also ends for what no set asks about (a hang-up of a
+ * descriptor that is to be written): such an entry is left out, and looked at now and then, for
+ * nobody tells when it changes. Returns the number of bits, or -errno.
  */
 static long pd_select_poll(struct pollfd *fds, unsigned k, uint64_t deadline_ns,
 			   const sigset_t *mask, bool *slept)

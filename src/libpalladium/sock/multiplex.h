@@ -28,7 +28,9 @@ static inline bool pd_sock_epoll_at(int epfd)
 /* The epoll of `epfd` with a reference, or NULL. */
 struct pd_sock_epoll *pd_sock_epoll_get(int epfd);
 
-/* What poll and epoll can ask of a socket, or NULL for kinds that are the kernel's in this respect. */
+/*
+ * What poll and epoll can ask of a socket, or NULL for kinds that are the kernel's in this respect.
+ */
 struct pd_pollable *pd_sock_pollable(struct pd_sock *sk);
 
 /* Count one wait: call, served at once or after a sleep, ended by its timeout. */

@@ -2,12 +2,14 @@
 /*
  * Packet sockets: making, binding, naming and ending them.
  *
- * The number that the program gets is a placeholder (placeholder.c): a real descriptor that needs no privilege.
+ * The number that the program gets is a placeholder (placeholder.c): a real descriptor that needs
+ * no privilege.
  *
- * A socket may be bound to a port, or to nothing: then it concerns all ports, which are opened at its first use. Binding to an
- * interface of the kernel, or sending by one before anything has passed by a port, turns the socket back into a kernel socket under
- * the same number, which needs the privilege that packet sockets always need. One socket cannot do both: its readiness, its order of
- * frames and its filters would have two masters.
+ * A socket may be bound to a port, or to nothing: then it concerns all ports, which are opened at
+ * its first use. Binding to an interface of the kernel, or sending by one before anything has
+ * passed by a port, turns the socket back into a kernel socket under the same number, which needs
+ * the privilege that packet sockets always need. One socket cannot do both: its readiness, its
+ * order of frames and its filters would have two masters.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -35,7 +37,10 @@ static void pd_packet_destroy(struct pd_sock *sk);
 
 /* --- attaching ---------------------------------------------------------------------------- */
 
-/* Open `port`, or all when it is NULL; then one that cannot be opened does not keep the others. Returns 0 or -errno. */
+/*
+ * Open `port`, or all when it is NULL; then one that cannot be opened does not keep the others.
+ * Returns 0 or -errno.
+ */
 static int pd_packet_open_ports(struct pd_port *port)
 {
 	int ret = 0, opened = 0;
@@ -95,9 +100,10 @@ static int pd_packet_number(void *ctx, int fd)
 }
 
 /*
- * The program binds to an interface of the kernel, or sends by one (then `ll` is NULL): a real packet socket takes the
- * number over. What was set on ours so far (options, O_NONBLOCK) is carried over where it can be. Returns 0 or -errno:
- * without CAP_NET_RAW -EPERM, or -ENODEV when there is no such interface.
+ * The program binds to an interface of the kernel, or sends by one (then `ll` is NULL): a real
+ * packet socket takes the number over. What was set on ours so far (options, O_NONBLOCK) is carried
+ * over where it can be. Returns 0 or -errno: without CAP_NET_RAW -EPERM, or -ENODEV when there is
+ * no such interface.
  */
 static int pd_packet_to_kernel(struct pd_packet *s, const struct sockaddr_ll *ll, socklen_t len)
 {
@@ -118,8 +124,8 @@ static int pd_packet_to_kernel(struct pd_packet *s, const struct sockaddr_ll *ll
 		pd_store_release(&s->turned, true);
 	}
 	/*
-	 * All numbers of the socket; the program may have copied it, and closed the first. The kernel's socket takes them over, and
-	 * their places in epolls, before they leave the table.
+	 * All numbers of the socket; the program may have copied it, and closed the first. The
+	 * kernel's socket takes them over, and their places in epolls, before they leave the table.
 	 */
 	for (own = pd_packet_number(s, -1); own >= 0 && !ret;
 	     own = pd_packet_number_after(s, own)) {
@@ -163,7 +169,9 @@ int pd_packet_send_elsewhere(struct pd_packet *s, int ifindex)
 	return ret ? ret : (int)PD_HOOK_PASS;
 }
 
-/* Whether the rules of libpalladium.conf let this program use `port` for `protocol` (host order). */
+/*
+ * Whether the rules of libpalladium.conf let this program use `port` for `protocol` (host order).
+ */
 static bool pd_packet_allowed(const struct pd_packet *s, const struct pd_port *port,
 			      uint16_t protocol)
 {
@@ -305,7 +313,10 @@ static bool pd_packet_iov_negative(const struct iovec *iov, size_t count)
 	return false;
 }
 
-/* What readv and writev make of their buffers: 1, -EINVAL, or 0 for no room at all, which returns at once. */
+/*
+ * What readv and writev make of their buffers: 1, -EINVAL, or 0 for no room at all, which returns
+ * at once.
+ */
 static int pd_packet_check_iov(const struct iovec *iov, int count)
 {
 	if (count < 0 || count > UIO_MAXIOV || pd_packet_iov_negative(iov, (size_t)count))
@@ -316,7 +327,10 @@ static int pd_packet_check_iov(const struct iovec *iov, int count)
 	return 0;
 }
 
-/* What the flags of preadv2 and pwritev2 mean to a socket: flags for recvmsg, or -errno as the kernel has it. */
+/*
+ * What the flags of preadv2 and pwritev2 mean to a socket: flags for recvmsg, or -errno as the
+ * kernel has it.
+ */
 static int pd_packet_rwf(off_t pos, int flags)
 {
 	if (pos != -1)
@@ -332,7 +346,10 @@ static ssize_t pd_packet_read(struct pd_sock *sk, void *buf, size_t n)
 	return !n ? 0 : pd_packet_recvfrom(sk, buf, n, 0, NULL, NULL);
 }
 
-/* One frame into `iov`. `flags` as recvmsg. Returns octets or -errno; 0 at once for no room at all, as read does. */
+/*
+ * One frame into `iov`. `flags` as recvmsg. Returns octets or -errno; 0 at once for no room at all,
+ * as read does.
+ */
 static ssize_t pd_packet_readv_flags(struct pd_sock *sk, const struct iovec *iov, int count,
 				     int flags)
 {
@@ -368,8 +385,9 @@ static void pd_packet_put_left(struct timespec *left, uint64_t end_ns)
 }
 
 /*
- * recvmmsg(2), as the kernel has it: SO_RCVTIMEO bounds the wait for each message; `timeout` is looked at when a message has come, and
- * the time that is left is written back. So one message always comes, and one that never comes is waited for.
+ * recvmmsg(2), as the kernel has it: SO_RCVTIMEO bounds the wait for each message; `timeout` is
+ * looked at when a message has come, and the time that is left is written back. So one message
+ * always comes, and one that never comes is waited for.
  */
 static int pd_packet_recvmmsg(struct pd_sock *sk, struct mmsghdr *msgs, unsigned n, int flags,
 			      struct timespec *timeout)
@@ -436,7 +454,10 @@ static ssize_t pd_packet_write(struct pd_sock *sk, const void *buf, size_t n)
 	return pd_packet_sendto(sk, buf, n, 0, NULL, 0);
 }
 
-/* One frame from `iov`. `flags` as sendmsg. Returns octets or -errno; 0 at once for nothing at all, as write does. */
+/*
+ * One frame from `iov`. `flags` as sendmsg. Returns octets or -errno; 0 at once for nothing at all,
+ * as write does.
+ */
 static ssize_t pd_packet_writev_flags(struct pd_sock *sk, const struct iovec *iov, int count,
 				      int flags)
 {
@@ -583,7 +604,10 @@ static void pd_packet_init(struct pd_packet *s, int type, uint16_t protocol)
 	s->send_key = PD_STEER_NONE;
 }
 
-/* The buffers of a new socket are as large as the kernel makes them: as those of `fd`, which stands in for it. */
+/*
+ * The buffers of a new socket are as large as the kernel makes them: as those of `fd`, which stands
+ * in for it.
+ */
 static void pd_packet_size_buffers(struct pd_packet *s, int fd)
 {
 	socklen_t len = sizeof(s->rcvbuf);
@@ -643,7 +667,10 @@ int pd_packet_socket(int type, int protocol)
 		return ret;
 	fd = pd_packet_of(sk)->fd;
 	pd_placeholder_note(pd_packet_of(sk));
-	/* Until it is bound it hears what comes in by ports that are in use, as the kernel's do; it opens none yet. */
+	/*
+	 * Until it is bound it hears what comes in by ports that are in use, as the kernel's do; it
+	 * opens none yet.
+	 */
 	if (protocol)
 		pd_taps_attach(pd_packet_of(sk));
 	pd_sock_put(sk); /* the table has its own */

@@ -2,19 +2,20 @@
 /*
  * Packet sockets: AF_PACKET, SOCK_RAW and SOCK_DGRAM, on a port. Private to sock/packet*.c.
  *
- * Taps. A port knows the packet sockets that want frames from it: its taps, an array that is replaced, never changed. Who
- * reads it holds the lock of the lane at hand; who replaces it locks every lane side of the port once before the old array
- * is freed. So the data path pays nothing.
+ * Taps. A port knows the packet sockets that want frames from it: its taps, an array that is
+ * replaced, never changed. Who reads it holds the lock of the lane at hand; who replaces it locks
+ * every lane side of the port once before the old array is freed. So the data path pays nothing.
  *
- * One tap: the ring itself is the socket's queue. A receive copies from the peer's memory straight into the caller's
- * iovec and leaves in the ring what was not asked for; a program that does not read stops the peer, and nothing is lost.
- * Several taps: who receives takes its own frames straight from the ring, too; frames that others want it copies into pool
- * buffers on the way, with a reference in the queue of each that wants them. A queue that is full drops and counts, or
- * with PALLADIUM_RX_BACKPRESSURE=port stops the port: the frame stays in the ring, and all behind it. Who waits behind it
- * waits for the bell `room` of the port, which the reader of the full queue rings. No tap: frames are dropped and counted
- * by whoever comes by, or by the progress thread.
- * Frames also enter a queue one at a time to be peeked at, and when a sender that is blocked takes them in. A queue is
- * always served before the ring, so order holds.
+ * One tap: the ring itself is the socket's queue. A receive copies from the peer's memory straight
+ * into the caller's iovec and leaves in the ring what was not asked for; a program that does not
+ * read stops the peer, and nothing is lost. Several taps: who receives takes its own frames
+ * straight from the ring, too; frames that others want it copies into pool buffers on the way, with
+ * a reference in the queue of each that wants them. A queue that is full drops and counts, or with
+ * PALLADIUM_RX_BACKPRESSURE=port stops the port: the frame stays in the ring, and all behind it.
+ * Who waits behind it waits for the bell `room` of the port, which the reader of the full queue
+ * rings. No tap: frames are dropped and counted by whoever comes by, or by the progress thread.
+ * Frames also enter a queue one at a time to be peeked at, and when a sender that is blocked takes
+ * them in. A queue is always served before the ring, so order holds.
  *
  * Locks: lane -> packet->lock. The queue, options and receive counters are under packet->lock.
  */
@@ -60,8 +61,8 @@ struct pd_frame_queue {
 #define PD_PACKET_PLAIN_MAX 14
 
 /*
- * A packet socket. What each receive and each look of an epoll reads stands in its first four cache lines: of a thousand sockets none is in
- * the nearest cache when its turn comes.
+ * A packet socket. What each receive and each look of an epoll reads stands in its first four cache
+ * lines: of a thousand sockets none is in the nearest cache when its turn comes.
  */
 struct pd_packet {
 	struct pd_sock sock; /* first */
@@ -134,8 +135,8 @@ static inline struct pd_packet *pd_packet_of(struct pd_sock *sk)
 /* --- packet.c: life, names ----------------------------------------------------------------- */
 
 /*
- * A packet socket that is not bound yet. `type` may hold SOCK_NONBLOCK and SOCK_CLOEXEC, `protocol` is in network order. Returns a
- * new descriptor, or -errno. Control path.
+ * A packet socket that is not bound yet. `type` may hold SOCK_NONBLOCK and SOCK_CLOEXEC, `protocol`
+ * is in network order. Returns a new descriptor, or -errno. Control path.
  */
 int pd_packet_socket(int type, int protocol);
 
@@ -143,32 +144,43 @@ int pd_packet_socket(int type, int protocol);
 int pd_packet_attach_first(struct pd_packet *s);
 
 /*
- * A socket for `fd`, a placeholder; -1 makes one. `type` and flags as in socket(2), `protocol` in host order. Returns 0 with a reference in
- * *out, or -errno.
+ * A socket for `fd`, a placeholder; -1 makes one. `type` and flags as in socket(2), `protocol` in
+ * host order. Returns 0 with a reference in *out, or -errno.
  */
 int pd_packet_new(int fd, int type, uint16_t protocol, struct pd_sock **out);
 
-/* In a forked child: the frames in the queue are the parent's, and no thread of the parent's holds the locks. */
+/*
+ * In a forked child: the frames in the queue are the parent's, and no thread of the parent's holds
+ * the locks.
+ */
 void pd_packet_after_fork(struct pd_packet *s);
 
 /*
- * The program sends by interface `ifindex`, which is no port, on a socket that is bound to nothing. Returns PD_HOOK_PASS when the socket is
- * the kernel's from here on, else -errno: -ENXIO when there is no such interface, or when frames have passed by a port already.
+ * The program sends by interface `ifindex`, which is no port, on a socket that is bound to nothing.
+ * Returns PD_HOOK_PASS when the socket is the kernel's from here on, else -errno: -ENXIO when there
+ * is no such interface, or when frames have passed by a port already.
  */
 int pd_packet_send_elsewhere(struct pd_packet *s, int ifindex);
 
 /*
- * The socket, which is bound to nothing and has moved no frame, is the kernel's from here on. Returns 0 or -errno: without CAP_NET_RAW -EPERM.
+ * The socket, which is bound to nothing and has moved no frame, is the kernel's from here on.
+ * Returns 0 or -errno: without CAP_NET_RAW -EPERM.
  */
 int pd_packet_leave(struct pd_packet *s);
 
-/* What a call answers that finds its socket gone: closed, or the kernel's now, which serves it then. */
+/*
+ * What a call answers that finds its socket gone: closed, or the kernel's now, which serves it
+ * then.
+ */
 static inline int pd_packet_gone(const struct pd_packet *s)
 {
 	return pd_load_relaxed(&s->turned) ? (int)PD_HOOK_PASS : -EBADF;
 }
 
-/* Open the ports the socket uses and become a tap of them. Idempotent; no lock held. Returns 0 or -errno. */
+/*
+ * Open the ports the socket uses and become a tap of them. Idempotent; no lock held. Returns 0 or
+ * -errno.
+ */
 static inline int pd_packet_attach(struct pd_packet *s)
 {
 	/* Pairs with the release in pd_packet_attach_first. */
@@ -204,10 +216,16 @@ static inline bool pd_packet_stamps(const struct pd_packet *s)
 
 /* --- placeholder.c: the kernel's half of the number ----------------------------------------- */
 
-/* A named placeholder for `s`, whose type is set; SOCK_NONBLOCK and SOCK_CLOEXEC of `flags` count. Sets s->unique. Or -errno. */
+/*
+ * A named placeholder for `s`, whose type is set; SOCK_NONBLOCK and SOCK_CLOEXEC of `flags` count.
+ * Sets s->unique. Or -errno.
+ */
 int pd_placeholder_make(struct pd_packet *s, int flags);
 
-/* Write into the placeholder what a program after exec has to know. After each bind and each option; packet->lock not held. */
+/*
+ * Write into the placeholder what a program after exec has to know. After each bind and each
+ * option; packet->lock not held.
+ */
 void pd_placeholder_note(struct pd_packet *s);
 
 /* At start: make the placeholders that this program inherited packet sockets again. */
@@ -222,8 +240,9 @@ struct pd_taps_group {
 };
 
 /*
- * The taps of a port: first those for ETH_P_ALL, then the others by protocol, which a hash table finds. A socket leaves the taps
- * before its protocol changes. Never changed once others can see it.
+ * The taps of a port: first those for ETH_P_ALL, then the others by protocol, which a hash table
+ * finds. A socket leaves the taps before its protocol changes. Never changed once others can see
+ * it.
  */
 struct pd_taps {
 	unsigned n, n_all;
@@ -292,17 +311,21 @@ static inline struct pd_taps *pd_packet_taps(struct pd_port *port)
 int pd_packet_ports_init(void);
 
 /*
- * Make `s` a tap of its ports, unless it is one already; those have been opened. Takes pd_control. Returns 0, -EBADF when the socket
- * was closed meanwhile, or -ENOMEM.
+ * Make `s` a tap of its ports, unless it is one already; those have been opened. Takes pd_control.
+ * Returns 0, -EBADF when the socket was closed meanwhile, or -ENOMEM.
  */
 int pd_taps_attach(struct pd_packet *s);
 
-/* Bind: leave all taps, take port (NULL: all) and protocol, join those of the new port. As pd_taps_attach. */
+/*
+ * Bind: leave all taps, take port (NULL: all) and protocol, join those of the new port. As
+ * pd_taps_attach.
+ */
 int pd_taps_move(struct pd_packet *s, struct pd_port *port, uint16_t protocol);
 
 /*
- * The lane that a message with `key` goes out by now, or NULL with *err -EAGAIN (lanes are coming up) or -ENETDOWN. Notes in `ws`, if
- * given, that another set of lanes is news. For ports of several lanes.
+ * The lane that a message with `key` goes out by now, or NULL with *err -EAGAIN (lanes are coming
+ * up) or -ENETDOWN. Notes in `ws`, if given, that another set of lanes is news. For ports of
+ * several lanes.
  */
 struct pd_lane *pd_packet_lane_for(struct pd_port *port, uint32_t key, struct pd_wait_set *ws,
 				   int *err);
@@ -314,7 +337,10 @@ void pd_taps_after_fork(bool child);
 /* In a forked child, before its ports are told: nobody sleeps on their bells. */
 void pd_packet_ports_after_fork(void);
 
-/* PACKET_VNET_HDR on or off: who finishes frames may be another one then. Takes pd_control. Returns 0, or -ENOMEM with nothing changed. */
+/*
+ * PACKET_VNET_HDR on or off: who finishes frames may be another one then. Takes pd_control. Returns
+ * 0, or -ENOMEM with nothing changed.
+ */
 int pd_taps_set_vnet(struct pd_packet *s, bool on);
 
 /* The socket ends: leave all taps for good, and drop the queue. Takes pd_control. */
@@ -338,7 +364,10 @@ static inline bool pd_packet_serves(const struct pd_packet *s, unsigned index)
 /* pd_frame_protocol for frames of another shape. */
 uint16_t pd_frame_protocol_odd(const struct pd_buffer *b);
 
-/* The protocol of a frame as packet sockets see it: the EtherType, or ETH_P_802_2/802_3 for a length field; 0 for none. */
+/*
+ * The protocol of a frame as packet sockets see it: the EtherType, or ETH_P_802_2/802_3 for a
+ * length field; 0 for none.
+ */
 static inline uint16_t pd_frame_protocol(const struct pd_buffer *b)
 {
 	uint16_t protocol;
@@ -365,17 +394,22 @@ static inline bool pd_packet_wants(const struct pd_packet *s, const struct pd_bu
 }
 
 /*
- * Take up to `max` frames off the ring into the queues of the taps that want them. `keep`: leave them in the ring rather
- * than drop any. Lane's receive lock held. Returns how many frames left the ring, or -ENETDOWN.
+ * Take up to `max` frames off the ring into the queues of the taps that want them. `keep`: leave
+ * them in the ring rather than drop any. Lane's receive lock held. Returns how many frames left the
+ * ring, or -ENETDOWN.
  */
 int pd_packet_distribute(struct pd_port *port, struct pd_lane *lane, unsigned max, bool keep);
 
-/* The queue of `s` has room again, or takes no more part: the ports that it stopped go on. No lock of a socket held. */
+/*
+ * The queue of `s` has room again, or takes no more part: the ports that it stopped go on. No lock
+ * of a socket held.
+ */
 void pd_packet_room(struct pd_packet *s);
 
 /*
- * The receive side of `lane` is about to go down: take what the peer has left in the ring into the queues, for it has been told that
- * these frames are sent. The pool is the limit. Lane's receive lock held; the progress thread.
+ * The receive side of `lane` is about to go down: take what the peer has left in the ring into the
+ * queues, for it has been told that these frames are sent. The pool is the limit. Lane's receive
+ * lock held; the progress thread.
  */
 void pd_packet_salvage(struct pd_port *port, struct pd_lane *lane);
 
@@ -392,7 +426,10 @@ int pd_frame_queue_grow(struct pd_frame_queue *q);
 /* Free what a queue holds. packet->lock held. */
 void pd_frame_queue_clear(struct pd_frame_queue *q);
 
-/* True when nothing waits in the queue. Without packet->lock, or the receive lock of the lane that fills it, only a hint. */
+/*
+ * True when nothing waits in the queue. Without packet->lock, or the receive lock of the lane that
+ * fills it, only a hint.
+ */
 static inline bool pd_frame_queue_empty(const struct pd_frame_queue *q)
 {
 	return pd_load_relaxed(&q->head) == pd_load_relaxed(&q->tail);
@@ -407,7 +444,10 @@ static inline const struct pd_queued *pd_frame_queue_peek(const struct pd_frame_
 /* Take the first frame of the queue: its buffer, or PD_BUFFER_NONE. packet->lock held. */
 uint32_t pd_frame_queue_pop(struct pd_frame_queue *q);
 
-/* --- packet_poll.c, packet_rx.c, packet_tx.c -------------------------------------------------------------- */
+/*
+ * --- packet_poll.c, packet_rx.c, packet_tx.c
+ * --------------------------------------------------------------
+ */
 
 extern const struct pd_pollable_ops pd_packet_pollable_ops;
 
@@ -415,8 +455,9 @@ extern const struct pd_pollable_ops pd_packet_pollable_ops;
 bool pd_packet_gather(uint64_t ports, bool all, struct pd_wait_set *ws);
 
 /*
- * Receive up to `n` messages; msg_len of each is what recvmsg would return. `wait_ns` bounds each wait for a message: 0 for none, or
- * PD_WAIT_FOREVER. No further message is begun after `end_ns`. Count or -errno.
+ * Receive up to `n` messages; msg_len of each is what recvmsg would return. `wait_ns` bounds each
+ * wait for a message: 0 for none, or PD_WAIT_FOREVER. No further message is begun after `end_ns`.
+ * Count or -errno.
  */
 int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int flags,
 		      uint64_t wait_ns, uint64_t end_ns);
@@ -425,15 +466,18 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
 uint32_t pd_packet_next_length(struct pd_packet *s);
 
 /*
- * Whether a call that a signal interrupted goes on waiting, as the kernel decides it: the handler was installed with SA_RESTART,
- * and the call has no timeout.
+ * Whether a call that a signal interrupted goes on waiting, as the kernel decides it: the handler
+ * was installed with SA_RESTART, and the call has no timeout.
  */
 static inline bool pd_packet_restarts(int ret, uint64_t deadline_ns)
 {
 	return ret == -EINTR && deadline_ns == PD_WAIT_FOREVER && pd_signal_restart_wanted();
 }
 
-/* The sidecar given as ancillary data, or NULL; -EINVAL in *err when the control buffer is malformed. */
+/*
+ * The sidecar given as ancillary data, or NULL; -EINVAL in *err when the control buffer is
+ * malformed.
+ */
 const uint8_t *pd_packet_cmsg_sidecar(const struct msghdr *m, int *err);
 
 /* Send `n` messages; msg_len of each is what sendmsg would return. Count or -errno. */
@@ -453,7 +497,8 @@ int pd_packet_getsockopt(struct pd_sock *sk, int level, int name, void *val, soc
 /* --- ifquery.c ----------------------------------------------------------------------------- */
 
 /*
- * Answer an SIOC* request about a port, by the name or index in it. Returns 0, -errno, or 1 when the request is about no port of ours.
+ * Answer an SIOC* request about a port, by the name or index in it. Returns 0, -errno, or 1 when
+ * the request is about no port of ours.
  */
 int pd_ifquery_ioctl(unsigned long req, void *arg);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * packet-input, packet-match, packet-deliver and packet-queue, and the fused form of receiving (the theory stands in packet_nodes.h).
- * packet_tx.c has packet-send and packet-output.
+ * packet-input, packet-match, packet-deliver and packet-queue, and the fused form of receiving (the
+ * theory stands in packet_nodes.h). packet_tx.c has packet-send and packet-output.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,7 +79,10 @@ static void pd_packet_spares_free(struct pd_packet_spares *spares)
 		pd_buffer_free(spares->index, spares->n);
 }
 
-/* pd_frame_copy out of the call's spare buffers, for frames that fit one. `left`: frames that may need one yet. */
+/*
+ * pd_frame_copy out of the call's spare buffers, for frames that fit one. `left`: frames that may
+ * need one yet.
+ */
 static struct pd_buffer *pd_packet_copy(struct pd_packet_call *call, const struct pd_buffer *src,
 					unsigned left)
 {
@@ -133,7 +136,10 @@ static unsigned pd_packet_input_dispatch(struct pd_engine *engine, struct pd_nod
 	return (unsigned)call->got;
 }
 
-/* Hand back `done` frames that a call has used up; one that it only peeked at (max is 1) stays. `filled`: messages. */
+/*
+ * Hand back `done` frames that a call has used up; one that it only peeked at (max is 1) stays.
+ * `filled`: messages.
+ */
 static PD_ALWAYS_INLINE void pd_packet_consume(struct pd_lane *lane, unsigned done, unsigned filled,
 					       int flags)
 {
@@ -178,7 +184,10 @@ static bool pd_packet_tap_wants(const struct pd_packet_call *call, const struct 
 	return pd_packet_wants(s, b);
 }
 
-/* The first tap from `t` on that wants a frame of group `g` (or NULL), besides call->s; or the number of taps. */
+/*
+ * The first tap from `t` on that wants a frame of group `g` (or NULL), besides call->s; or the
+ * number of taps.
+ */
 static unsigned pd_packet_taker(const struct pd_packet_call *call, const struct pd_buffer *b,
 				const struct pd_taps_group *g, unsigned t)
 {
@@ -202,7 +211,9 @@ bool pd_packet_match_odd(const struct pd_packet_call *call, const struct pd_buff
 	return (call->among_all || call->among) && pd_packet_wants(call->s, b);
 }
 
-/* Keep room for the frame in the queue of `s`; false when it has none, and then it stops the port. */
+/*
+ * Keep room for the frame in the queue of `s`; false when it has none, and then it stops the port.
+ */
 static bool pd_packet_reserve_one(const struct pd_packet_call *call, struct pd_packet *s,
 				  const struct pd_buffer *b)
 {
@@ -393,8 +404,9 @@ static uint64_t pd_packet_now(void)
 }
 
 /*
- * Put a frame into the queue of `s`, which takes a reference, or with `hand` the one that there is. Dropped and counted when it is full, or
- * when the frame is no copy because no buffer was left: then false. packet->lock held, between begin and end of the queue's counters.
+ * Put a frame into the queue of `s`, which takes a reference, or with `hand` the one that there is.
+ * Dropped and counted when it is full, or when the frame is no copy because no buffer was left:
+ * then false. packet->lock held, between begin and end of the queue's counters.
  */
 static bool pd_packet_queue_one(const struct pd_packet_call *call, struct pd_packet *s,
 				struct pd_buffer *b, bool hand, uint64_t *errors)
@@ -432,8 +444,8 @@ struct pd_packet_own {
 };
 
 /*
- * Give tap `s` those of the frames that it wants, with its lock taken once. `hand`: it is the only one who gets them, and takes the
- * references over; what it refuses goes to `own`.
+ * Give tap `s` those of the frames that it wants, with its lock taken once. `hand`: it is the only
+ * one who gets them, and takes the references over; what it refuses goes to `own`.
  */
 static void pd_packet_queue_tap(const struct pd_packet_call *call, struct pd_node *node,
 				struct pd_packet *s, struct pd_buffer *const *bufs, unsigned n,
@@ -506,8 +518,8 @@ static void pd_packet_queue_group(const struct pd_packet_call *call, struct pd_n
 }
 
 /*
- * packet-queue: frames into the queues of all who want them. Takes over the reference of each copy; a frame that is none is counted
- * as lost by each who wanted it.
+ * packet-queue: frames into the queues of all who want them. Takes over the reference of each copy;
+ * a frame that is none is counted as lost by each who wanted it.
  */
 static void pd_packet_queue_frames(const struct pd_packet_call *call, struct pd_node *node,
 				   struct pd_buffer *const *bufs, unsigned n)
@@ -530,7 +542,10 @@ static void pd_packet_queue_frames(const struct pd_packet_call *call, struct pd_
 		pd_buffer_free(own.index, own.n); /* the queues hold theirs */
 }
 
-/* The node: copies into the queues of the taps that want them; frames without a copy are dropped. Returns the frames it saw. */
+/*
+ * The node: copies into the queues of the taps that want them; frames without a copy are dropped.
+ * Returns the frames it saw.
+ */
 static unsigned pd_packet_queue_dispatch(struct pd_engine *engine, struct pd_node *node,
 					 struct pd_vector *vector)
 {
@@ -621,7 +636,10 @@ static PD_NOINLINE int pd_packet_take_graph(struct pd_packet *s, struct pd_port 
 	return call.got;
 }
 
-/* Without it: packet-input, packet-match and packet-deliver in one straight line, and no call to be written down. */
+/*
+ * Without it: packet-input, packet-match and packet-deliver in one straight line, and no call to be
+ * written down.
+ */
 int pd_packet_take(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
 		   struct mmsghdr *msgs, unsigned max, int flags, unsigned *filled)
 {
@@ -663,7 +681,10 @@ static void pd_packet_count_dropped(const struct pd_packet_graph *graph, uint64_
 	pd_node_count(graph->drop, n);
 }
 
-/* The frames of a batch into messages and queues, in one straight line. Sets done. Returns how many went to packet-queue. */
+/*
+ * The frames of a batch into messages and queues, in one straight line. Sets done. Returns how many
+ * went to packet-queue.
+ */
 static inline unsigned pd_packet_share(struct pd_packet_call *call, struct pd_buffer *const *bufs,
 				       unsigned got)
 {

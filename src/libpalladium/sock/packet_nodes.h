@@ -6,19 +6,22 @@
  *                                  |  `-----> packet-queue        other taps: a copy, and a reference to it in each queue
  *                                  `--------> error-drop          nobody wants it
  *
- * A frame that both want goes both ways. A call that receives ends at the first frame for which it has no message left, so the ring is
- * the queue of a socket whoever else listens, as long as it reads. It ends at a run of frames for others too, who can take them from there.
+ * A frame that both want goes both ways. A call that receives ends at the first frame for which it
+ * has no message left, so the ring is the queue of a socket whoever else listens, as long as it
+ * reads. It ends at a run of frames for others too, who can take them from there.
  *
  *   send      packet-send -> packet-output -> packet-match ...    the last arc only when others watch what is sent
  *
- * Each lane has two engines with these nodes, one per side, run by whoever holds the lock of that side; so the counters of a node
- * have one writer. A call's own things (messages, limits) stand in a struct pd_packet_call, which is engine->call meanwhile.
+ * Each lane has two engines with these nodes, one per side, run by whoever holds the lock of that
+ * side; so the counters of a node have one writer. A call's own things (messages, limits) stand in
+ * a struct pd_packet_call, which is engine->call meanwhile.
  *
- * A call goes the fused way: the same steps in one straight line, with the same counts. It goes through the graph when
- * pd_graph_wanted, or when others watch what a socket sends.
+ * A call goes the fused way: the same steps in one straight line, with the same counts. It goes
+ * through the graph when pd_graph_wanted, or when others watch what a socket sends.
  *
- * Frames on the way stand in the ring (receive) or in the caller's memory (send), so no node frees them. What the call did not use up
- * is not consumed: it stays in the ring, or is the program's to send again.
+ * Frames on the way stand in the ring (receive) or in the caller's memory (send), so no node frees
+ * them. What the call did not use up is not consumed: it stays in the ring, or is the program's to
+ * send again.
  */
 #ifndef PD_SOCK_PACKET_NODES_H
 #define PD_SOCK_PACKET_NODES_H
@@ -116,10 +119,16 @@ enum pd_packet_match_next {
 		PD_PACKET_MATCH_NEXTS /* nowhere: it and what follows stay in the ring */
 };
 
-/* What packet-match notes in a buffer for packet-queue: the group of taps that wants it besides those for all; 0 for none. */
+/*
+ * What packet-match notes in a buffer for packet-queue: the group of taps that wants it besides
+ * those for all; 0 for none.
+ */
 static inline void pd_packet_note_group(struct pd_buffer *b, uint32_t group)
 {
-	/* Behind the note of pd_buffer_set_error. `opaque` may hold the Ethernet header of a frame that is sent. */
+	/*
+	 * Behind the note of pd_buffer_set_error. `opaque` may hold the Ethernet header of a frame
+	 * that is sent.
+	 */
 	memcpy(b->opaque2 + 8, &group, sizeof(group));
 }
 
@@ -135,8 +144,8 @@ static inline uint32_t pd_packet_group(const struct pd_buffer *b)
 struct pd_buffer *pd_frame_copy(const struct pd_buffer *src);
 
 /*
- * Write one frame into one message; msg_len becomes what recvmsg returns. `queued` is NULL for a frame that comes off the ring. Data path;
- * packet_rx.c.
+ * Write one frame into one message; msg_len becomes what recvmsg returns. `queued` is NULL for a
+ * frame that comes off the ring. Data path; packet_rx.c.
  */
 void pd_packet_deliver(const struct pd_packet *s, const struct pd_buffer *b,
 		       const struct pd_queued *queued, struct mmsghdr *mm, int flags);
@@ -155,31 +164,39 @@ static inline bool pd_packet_is_plain(const struct pd_buffer *b)
 	return pd_likely(!(b->flags & (PD_BUFFER_CONTROL | PD_BUFFER_OUTGOING)));
 }
 
-/* packet-match among the taps, for frames that are not plain: whether call->s gets it, and whether *others do. */
+/*
+ * packet-match among the taps, for frames that are not plain: whether call->s gets it, and whether
+ * *others do.
+ */
 bool pd_packet_match_odd(const struct pd_packet_call *call, const struct pd_buffer *b,
 			 bool *others);
 
 /*
- * packet-match among the taps: what goes into the queues, noted for packet-queue: a copy, or the frame as it is when no buffer was
- * left and none has to be kept. NULL when it has to stay in the ring. `left`: frames from this one on.
+ * packet-match among the taps: what goes into the queues, noted for packet-queue: a copy, or the
+ * frame as it is when no buffer was left and none has to be kept. NULL when it has to stay in the
+ * ring. `left`: frames from this one on.
  */
 struct pd_buffer *pd_packet_stage(struct pd_packet_call *call, struct pd_buffer *b,
 				  const struct pd_taps_group *g, unsigned left);
 
-/* Frames in a row for another socket that end a receiver's turn, and frames after which fewer do, with nothing behind them. */
+/*
+ * Frames in a row for another socket that end a receiver's turn, and frames after which fewer do,
+ * with nothing behind them.
+ */
 #define PD_PACKET_RUN 4
 #define PD_PACKET_TURN 8
 
 /*
- * Whether the turn of call->s, which has taken frames, ends at the frames `bufs`, `left` of them, of which it does not want the first: others
- * get a run of frames, and can take it straight from the ring. Among frames that come mixed each would get few in a call.
+ * Whether the turn of call->s, which has taken frames, ends at the frames `bufs`, `left` of them,
+ * of which it does not want the first: others get a run of frames, and can take it straight from
+ * the ring. Among frames that come mixed each would get few in a call.
  */
 bool pd_packet_turn_ends(const struct pd_packet_call *call, struct pd_buffer *const *bufs,
 			 unsigned left);
 
 /*
- * packet-match, among the taps, of bufs[0]. *others goes on to packet-queue; NULL when nobody else wants the frame. `left`: frames from this
- * one on.
+ * packet-match, among the taps, of bufs[0]. *others goes on to packet-queue; NULL when nobody else
+ * wants the frame. `left`: frames from this one on.
  */
 static PD_ALWAYS_INLINE uint16_t pd_packet_match_shared(struct pd_packet_call *call,
 							struct pd_buffer *const *bufs,
@@ -222,20 +239,23 @@ static PD_ALWAYS_INLINE void pd_packet_deliver_one(struct pd_packet_call *call,
 }
 
 /*
- * Take up to `max` frames off the ring, one batch, into the messages of `s`, which is the one tap; *filled tells how many. Lock of the
- * receive side held. Returns how many frames there were, or -ENETDOWN.
+ * Take up to `max` frames off the ring, one batch, into the messages of `s`, which is the one tap;
+ * *filled tells how many. Lock of the receive side held. Returns how many frames there were, or
+ * -ENETDOWN.
  */
 int pd_packet_take(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
 		   struct mmsghdr *msgs, unsigned max, int flags, unsigned *filled);
 
 /*
- * One batch among several taps: frames for call->s (or NULL) into its messages, up to call->room, those that others want into their queues.
- * Sets got, done, filled, stopped, starved. Lock of the receive side held.
+ * One batch among several taps: frames for call->s (or NULL) into its messages, up to call->room,
+ * those that others want into their queues. Sets got, done, filled, stopped, starved. Lock of the
+ * receive side held.
  */
 void pd_packet_take_shared(struct pd_packet_call *call);
 
 /*
- * As pd_packet_distribute. `whole`: the queues have no limit but the pool. For frames that must leave the ring.
+ * As pd_packet_distribute. `whole`: the queues have no limit but the pool. For frames that must
+ * leave the ring.
  */
 int pd_packet_spread(struct pd_port *port, struct pd_lane *lane, unsigned max, bool keep,
 		     bool whole);
@@ -243,7 +263,10 @@ int pd_packet_spread(struct pd_port *port, struct pd_lane *lane, unsigned max, b
 /* Make `s` (or NULL), which receives, part of a call whose taps are set. */
 void pd_packet_call_join(struct pd_packet_call *call, struct pd_packet *s);
 
-/* Frames that one look throws away, or takes off the ring for others, before it looks at anything else. */
+/*
+ * Frames that one look throws away, or takes off the ring for others, before it looks at anything
+ * else.
+ */
 #define PD_RX_LOOK_MAX (16 * PD_VECTOR_MAX)
 
 /* Frames that are taken off a ring at a time, of `n`: PALLADIUM_CQ_POLL_BATCH_MAX. */
@@ -262,8 +285,9 @@ static inline bool pd_packet_is_alone(const struct pd_packet *s, struct pd_port 
 }
 
 /*
- * What a look at a lane ended with, for who has to wait. A port that is stopped goes on when its bell `room` rings, and until then its
- * frames are no news; so the bell's count is read before the look.
+ * What a look at a lane ended with, for who has to wait. A port that is stopped goes on when its
+ * bell `room` rings, and until then its frames are no news; so the bell's count is read before the
+ * look.
  */
 struct pd_packet_end {
 	bool broken;  /* the ring is */
@@ -279,21 +303,25 @@ static inline void pd_packet_end_begin(struct pd_packet_end *end, struct pd_port
 }
 
 /*
- * Note in `ws` what ends the wait of a receiver that found nothing. What it knows of the lane is all that it consumed: more may be there,
- * since one look has its limits, and then it must not sleep. Of a ring that is broken only a change of the link is news. Lane lock held.
+ * Note in `ws` what ends the wait of a receiver that found nothing. What it knows of the lane is
+ * all that it consumed: more may be there, since one look has its limits, and then it must not
+ * sleep. Of a ring that is broken only a change of the link is news. Lane lock held.
  */
 void pd_packet_note_end(struct pd_wait_set *ws, struct pd_port *port, struct pd_lane *lane,
 			const struct pd_packet_end *end);
 
 /*
- * Among several taps: frames for `s` straight from the ring into its messages (none: NULL, n is 0), those for others into their queues. Lane
- * lock held. Returns messages filled.
+ * Among several taps: frames for `s` straight from the ring into its messages (none: NULL, n is 0),
+ * those for others into their queues. Lane lock held. Returns messages filled.
  */
 unsigned pd_packet_receive_shared(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
 				  struct mmsghdr *msgs, unsigned n, int flags,
 				  struct pd_packet_end *end);
 
-/* Count `n` frames that the one tap did not want, and that were consumed. Lock of the receive side held. */
+/*
+ * Count `n` frames that the one tap did not want, and that were consumed. Lock of the receive side
+ * held.
+ */
 void pd_packet_count_refused(struct pd_packet_graph *graph, struct pd_lane *lane, unsigned n);
 
 /* Put `call` through the graph of a side, from node `input`. */

@@ -2,8 +2,9 @@
 /*
  * Options of packet sockets: SOL_SOCKET, SOL_PACKET and SOL_PALLADIUM.
  *
- * What the kernel's packet sockets accept is accepted, and read back as it was set. What cannot be done on a port answers as a kernel
- * without the feature does, so that programs fall back: classic BPF filters give ENOPROTOOPT, and libpcap then filters by itself.
+ * What the kernel's packet sockets accept is accepted, and read back as it was set. What cannot be
+ * done on a port answers as a kernel without the feature does, so that programs fall back: classic
+ * BPF filters give ENOPROTOOPT, and libpcap then filters by itself.
  */
 #include <errno.h>
 #include <linux/filter.h>
@@ -22,8 +23,8 @@
 #define PD_SNDBUF_MIN 4608
 
 /*
- * Options that change nothing on a port, but read back as a program set them. `first` is what they are before; `flag`: any value but 0
- * becomes 1.
+ * Options that change nothing on a port, but read back as a program set them. `first` is what they
+ * are before; `flag`: any value but 0 becomes 1.
  */
 static const struct {
 	uint16_t level, name;
@@ -141,9 +142,9 @@ static void pd_option_rcvbuf(struct pd_packet *s, int bytes)
 }
 
 /*
- * SO_TIMESTAMPING: frames are stamped when they come in, by software. What a kernel interface without a clock leaves empty stays empty
- * here (hardware stamps). A stamp of the way out would be waited for on the error queue, where none comes: unknown flags to us, and
- * answered like those.
+ * SO_TIMESTAMPING: frames are stamped when they come in, by software. What a kernel interface
+ * without a clock leaves empty stays empty here (hardware stamps). A stamp of the way out would be
+ * waited for on the error queue, where none comes: unknown flags to us, and answered like those.
  */
 static int pd_option_timestamping(struct pd_packet *s, const void *val, socklen_t len)
 {
@@ -222,7 +223,9 @@ static int pd_packet_set_packet(struct pd_packet *s, int name, const void *val, 
 			return -EINVAL;
 		if (name == PACKET_DROP_MEMBERSHIP)
 			return 0;
-		/* A port hands up everything that its peer sends, so each membership holds already. */
+		/*
+		 * A port hands up everything that its peer sends, so each membership holds already.
+		 */
 		if (!pd_port_by_ifindex((uint32_t)mreq.mr_ifindex))
 			return -ENODEV;
 		return mreq.mr_alen > ETH_ALEN ? -EINVAL : 0;
@@ -249,8 +252,8 @@ static int pd_packet_set_packet(struct pd_packet *s, int name, const void *val, 
 }
 
 /*
- * PACKET_VNET_HDR: a struct virtio_net_hdr in front of each frame. There is one place in front, so not together with inline metadata.
- * Takes locks of its own.
+ * PACKET_VNET_HDR: a struct virtio_net_hdr in front of each frame. There is one place in front, so
+ * not together with inline metadata. Takes locks of its own.
  */
 static int pd_option_vnet_hdr(struct pd_packet *s, const void *val, socklen_t len)
 {

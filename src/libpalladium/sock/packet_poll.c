@@ -2,7 +2,8 @@
 /*
  * Readiness of packet sockets: what poll, select and epoll ask (wait/pollable.h).
  *
- * Readable means that a frame stands in the queue, or that one the socket wants stands at the head of a ring.
+ * Readable means that a frame stands in the queue, or that one the socket wants stands at the head
+ * of a ring.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,8 +12,8 @@
 #include "sock/packet_nodes.h"
 
 /*
- * Throw away what the socket does not want until a frame that it wants is at the head of the ring. Lane lock held. Returns that frame,
- * or NULL; *broken as in pd_packet_receive_ring.
+ * Throw away what the socket does not want until a frame that it wants is at the head of the ring.
+ * Lane lock held. Returns that frame, or NULL; *broken as in pd_packet_receive_ring.
  */
 static struct pd_buffer *pd_packet_head(struct pd_packet *s, struct pd_port *port,
 					struct pd_lane *lane, bool *broken)
@@ -46,8 +47,8 @@ static struct pd_buffer *pd_packet_head(struct pd_packet *s, struct pd_port *por
 }
 
 /*
- * Bring the first frame the socket wants to where it can be seen: the queue, or the head of the ring. Returns its length plus one,
- * or 0. Notes what to wait for, and adds to the edge count.
+ * Bring the first frame the socket wants to where it can be seen: the queue, or the head of the
+ * ring. Returns its length plus one, or 0. Notes what to wait for, and adds to the edge count.
  */
 static uint32_t pd_packet_look_lane(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
 				    struct pd_wait_set *ws, uint32_t *edge)
@@ -59,7 +60,9 @@ static uint32_t pd_packet_look_lane(struct pd_packet *s, struct pd_port *port, s
 
 	pd_lock(&side->lock);
 	pd_packet_end_begin(&end, port);
-	/* Positions begin anew with each link: the same number must not look like the same state. */
+	/*
+	 * Positions begin anew with each link: the same number must not look like the same state.
+	 */
 	position = side->up ? lane->ops->position(lane, PD_RX) : 0;
 	*edge += position + side->link * 0x9e3779b9u;
 	if (side->up && !pd_packet_is_alone(s, port))
@@ -68,7 +71,10 @@ static uint32_t pd_packet_look_lane(struct pd_packet *s, struct pd_port *port, s
 		head = pd_packet_head(s, port, lane, &end.broken);
 	if (head)
 		found = head->total_len + 1;
-	/* Who knows of the frame at the head waits for the next one: sleeps from the position it will report. */
+	/*
+	 * Who knows of the frame at the head waits for the next one: sleeps from the position it
+	 * will report.
+	 */
 	if (ws && head)
 		pd_wait_add_lane(ws, lane, PD_RX, position);
 	else if (ws)
@@ -139,7 +145,8 @@ uint32_t pd_packet_next_length(struct pd_packet *s)
 }
 
 /*
- * Whether a send would find room, on the lane that the last one was for (pd_steer_writable). Notes what to wait for.
+ * Whether a send would find room, on the lane that the last one was for (pd_steer_writable). Notes
+ * what to wait for.
  */
 static bool pd_packet_writable(struct pd_packet *s, struct pd_wait_set *ws)
 {
@@ -223,12 +230,15 @@ static uint32_t pd_packet_poll(struct pd_pollable *p, uint32_t events, struct pd
 /* --- in an epoll ----------------------------------------------------------------------------- */
 
 /*
- * Gathering (wait/pollable.h). A lane of one tap: the first frame that it wants is looked for, as poll does. A lane of several: the frame at
- * the head marks those who want it and stays, for they can take it straight from the ring. What is behind it is looked at when nobody
- * took it until the next time, or when there was nothing else: then all goes into the queues, which marks.
+ * Gathering (wait/pollable.h). A lane of one tap: the first frame that it wants is looked for, as
+ * poll does. A lane of several: the frame at the head marks those who want it and stays, for they
+ * can take it straight from the ring. What is behind it is looked at when nobody took it until the
+ * next time, or when there was nothing else: then all goes into the queues, which marks.
  */
 
-/* Remember that the frame at the head was looked at; true when it had been before. Lane lock held. */
+/*
+ * Remember that the frame at the head was looked at; true when it had been before. Lane lock held.
+ */
 static bool pd_packet_glanced(struct pd_port *port, const struct pd_lane *lane)
 {
 	const struct pd_lane_side *side = &lane->side[PD_RX];
@@ -239,7 +249,10 @@ static bool pd_packet_glanced(struct pd_port *port, const struct pd_lane *lane)
 	return before;
 }
 
-/* Tell `s` of a frame at the head of `lane`; `add` is -1 to take that back, for the frame goes into its queue and counts there. */
+/*
+ * Tell `s` of a frame at the head of `lane`; `add` is -1 to take that back, for the frame goes into
+ * its queue and counts there.
+ */
 static void pd_packet_tell_head(struct pd_packet *s, const struct pd_lane *lane, int add)
 {
 	pd_fetch_add(&s->heads_ever, (uint32_t)add);
@@ -252,7 +265,10 @@ static void pd_packet_tell_head(struct pd_packet *s, const struct pd_lane *lane,
 	pd_pollable_mark(&s->pollable);
 }
 
-/* Tell the taps that want the frame at the head, one for a protocol. False when it is another. Lane lock held. */
+/*
+ * Tell the taps that want the frame at the head, one for a protocol. False when it is another. Lane
+ * lock held.
+ */
 static bool pd_packet_tell_takers(struct pd_port *port, struct pd_lane *lane, int add)
 {
 	const struct pd_taps *taps = pd_packet_taps(port);
@@ -271,7 +287,10 @@ static bool pd_packet_tell_takers(struct pd_port *port, struct pd_lane *lane, in
 	return true;
 }
 
-/* A lane of several taps that has `waiting` frames. As pd_wait_gather. *seen: all that is there, those who want it know. Lane lock held. */
+/*
+ * A lane of several taps that has `waiting` frames. As pd_wait_gather. *seen: all that is there,
+ * those who want it know. Lane lock held.
+ */
 static bool pd_packet_gather_shared(struct pd_port *port, struct pd_lane *lane, uint32_t waiting,
 				    bool all, struct pd_packet_end *end, bool *seen)
 {
@@ -352,7 +371,8 @@ static uint64_t pd_packet_feeds(struct pd_pollable *p)
 }
 
 /*
- * Whether the frame at the head of the lane is for `s`, which adds to the edge count when `s` is the only tap. *alone tells whether it is.
+ * Whether the frame at the head of the lane is for `s`, which adds to the edge count when `s` is
+ * the only tap. *alone tells whether it is.
  */
 static bool pd_packet_glance_lane(struct pd_packet *s, struct pd_port *port, struct pd_lane *lane,
 				  uint32_t *edge, bool *alone)

@@ -2,8 +2,9 @@
 /*
  * Receiving on packet sockets (the theory of queues and rings stands in packet.h).
  *
- * One try takes the socket's queue first, then each lane of its ports once. Nothing found: spin, then sleep (wait/wait.h), then try
- * again. The wait set is filled by the same look that found nothing, so no frame can slip between.
+ * One try takes the socket's queue first, then each lane of its ports once. Nothing found: spin,
+ * then sleep (wait/wait.h), then try again. The wait set is filled by the same look that found
+ * nothing, so no frame can slip between.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -23,7 +24,10 @@
 #define PD_STATUS_GSO_TCP (1u << 8)
 /* Internal: leave out lanes that another thread is at. It will look again. */
 #define PD_RX_TRY (1 << 30)
-/* Internal: the caller spins, and has one port to look at. If that has one lane, look there for a while. */
+/*
+ * Internal: the caller spins, and has one port to look at. If that has one lane, look there for a
+ * while.
+ */
 #define PD_RX_SPIN (1 << 29)
 /* How many looks that is: about half a microsecond. */
 #define PD_RX_SPIN_LOOKS 16
@@ -116,7 +120,10 @@ static const uint8_t *pd_packet_sidecar(const struct pd_buffer *b)
 	return b->flags & PD_BUFFER_SIDECAR ? b->sidecar : none;
 }
 
-/* When the frame came in: when it was queued, or now that it leaves the ring. In the forms that the socket asked for. */
+/*
+ * When the frame came in: when it was queued, or now that it leaves the ring. In the forms that the
+ * socket asked for.
+ */
 static void pd_packet_put_time(const struct pd_packet *s, struct pd_cmsg_cursor *c,
 			       uint64_t stamp_ns)
 {
@@ -140,7 +147,9 @@ static void pd_packet_put_time(const struct pd_packet *s, struct pd_cmsg_cursor 
 		pd_cmsg_put(c, SOL_SOCKET, SO_TIMESTAMPING, ts, sizeof(ts));
 }
 
-/* What auxiliary data says of a frame's checksum; of a large TCP segment kernels say so since 6.3. */
+/*
+ * What auxiliary data says of a frame's checksum; of a large TCP segment kernels say so since 6.3.
+ */
 static uint32_t pd_packet_status(const struct pd_buffer *b)
 {
 	uint32_t status = 0;
@@ -165,7 +174,10 @@ static size_t pd_packet_put_front(const struct pd_packet *s, const struct pd_buf
 	return pd_iov_put(c, b->flags & PD_BUFFER_VNET ? b->vnet : finished, PD_VNET_BYTES);
 }
 
-/* Everything the socket asked to be told about a frame of `frame_len` octets; `queued` is NULL for one that comes off the ring. */
+/*
+ * Everything the socket asked to be told about a frame of `frame_len` octets; `queued` is NULL for
+ * one that comes off the ring.
+ */
 static void pd_packet_put_control(const struct pd_packet *s, const struct pd_buffer *b,
 				  const struct pd_queued *queued, struct msghdr *m,
 				  uint32_t frame_len)
@@ -309,8 +321,8 @@ static inline unsigned pd_packet_receive_queue(struct pd_packet *s, struct mmsgh
 }
 
 /*
- * Straight from the ring to the caller; a frame that is only peeked at stays there. Lane lock held. Returns messages filled; with none,
- * *broken tells whether the ring is.
+ * Straight from the ring to the caller; a frame that is only peeked at stays there. Lane lock held.
+ * Returns messages filled; with none, *broken tells whether the ring is.
  */
 static unsigned pd_packet_receive_ring(struct pd_packet *s, struct pd_port *port,
 				       struct pd_lane *lane, struct mmsghdr *msgs, unsigned n,
@@ -385,8 +397,9 @@ void pd_packet_note_end(struct pd_wait_set *ws, struct pd_port *port, struct pd_
 }
 
 /*
- * Look at a ring until there is something in it, for a bounded time. What is between two looks is what a frame finds the receiver late by,
- * so it is the look alone. It ends when another thread waits for the lock. Lane lock held.
+ * Look at a ring until there is something in it, for a bounded time. What is between two looks is
+ * what a frame finds the receiver late by, so it is the look alone. It ends when another thread
+ * waits for the lock. Lane lock held.
  */
 static void pd_packet_watch(struct pd_lane *lane)
 {
@@ -400,8 +413,8 @@ static void pd_packet_watch(struct pd_lane *lane)
 }
 
 /*
- * One lane's turn. Returns messages filled; with none, notes in `ws` (if given) what to wait for, and frames may have come into the
- * queue instead.
+ * One lane's turn. Returns messages filled; with none, notes in `ws` (if given) what to wait for,
+ * and frames may have come into the queue instead.
  */
 static unsigned pd_packet_receive_lane(struct pd_packet *s, struct pd_port *port,
 				       struct pd_lane *lane, struct mmsghdr *msgs, unsigned n,
@@ -464,8 +477,9 @@ static PD_NOINLINE unsigned pd_packet_receive_lanes(struct pd_packet *s, struct 
 }
 
 /*
- * PALLADIUM_RX_CQ_DRAIN_RATE_NSEC: what waits in the rings goes into the queues at that rate, although there are frames in the queue of `s`.
- * A port of which it is the one tap has its queue in the ring.
+ * PALLADIUM_RX_CQ_DRAIN_RATE_NSEC: what waits in the rings goes into the queues at that rate,
+ * although there are frames in the queue of `s`. A port of which it is the one tap has its queue in
+ * the ring.
  */
 static PD_NOINLINE void pd_packet_drain(struct pd_packet *s)
 {
@@ -525,7 +539,10 @@ static unsigned pd_packet_try_receive(struct pd_packet *s, struct mmsghdr *msgs,
 		if (filled)
 			return filled;
 	}
-	/* This look, another thread's, or the end of a link may have put frames into the queue since it was looked at. */
+	/*
+	 * This look, another thread's, or the end of a link may have put frames into the queue
+	 * since it was looked at.
+	 */
 	return pd_packet_receive_queue(s, msgs, n, flags);
 }
 
@@ -539,7 +556,10 @@ static int pd_packet_take_error(struct pd_packet *s)
 	return -pd_exchange(&s->error, 0);
 }
 
-/* PALLADIUM_RX_POLL as pd_spin_more wants it: VMA counts loops, one of which is about a tenth of a microsecond. */
+/*
+ * PALLADIUM_RX_POLL as pd_spin_more wants it: VMA counts loops, one of which is about a tenth of a
+ * microsecond.
+ */
 static int64_t pd_packet_spin_setting(void)
 {
 	if (pd_vars.rx_poll == PD_POLL_ADAPTIVE)
@@ -550,8 +570,9 @@ static int64_t pd_packet_spin_setting(void)
 }
 
 /*
- * Wait until a try finds something; *sleeps grows by one with every sleep. Returns messages filled, -EAGAIN at the deadline, -EINTR, -EBADF
- * when the socket was closed meanwhile, or the socket's error.
+ * Wait until a try finds something; *sleeps grows by one with every sleep. Returns messages filled,
+ * -EAGAIN at the deadline, -EINTR, -EBADF when the socket was closed meanwhile, or the socket's
+ * error.
  */
 static PD_NOINLINE int pd_packet_wait_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
 					      int flags, uint64_t deadline_ns, unsigned *sleeps)
@@ -644,7 +665,10 @@ static void pd_packet_set_error(struct pd_packet *s, int error)
 	pd_pollable_mark(&s->pollable);
 }
 
-/* How many messages from the first on have room for a virtio-net header; the kernel refuses the others. */
+/*
+ * How many messages from the first on have room for a virtio-net header; the kernel refuses the
+ * others.
+ */
 static unsigned pd_packet_roomy(const struct mmsghdr *msgs, unsigned n)
 {
 	unsigned i;
@@ -684,7 +708,10 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
 	if (ret)
 		return ret;
 	do {
-		/* Peeking shows the same frame every time, and a timeout of nothing ends with the first. */
+		/*
+		 * Peeking shows the same frame every time, and a timeout of nothing ends with the
+		 * first.
+		 */
 		unsigned most = flags & MSG_PEEK || end_ns == PD_WAIT_NOT ? 1 : n - done;
 
 		ret = (int)pd_packet_try_receive(s, msgs + done, most, flags, NULL);
@@ -701,7 +728,10 @@ int pd_packet_receive(struct pd_packet *s, struct mmsghdr *msgs, unsigned n, int
 			break;
 	} while (done < n && (end_ns == PD_WAIT_FOREVER || pd_clock_ns() < end_ns));
 	if (done) {
-		/* What ended the call early is told by the next one; running out of time or a signal is not news. */
+		/*
+		 * What ended the call early is told by the next one; running out of time or a
+		 * signal is not news.
+		 */
 		if (ret < 0 && ret != -EAGAIN && ret != -EINTR && ret != (int)PD_HOOK_PASS)
 			pd_packet_set_error(s, -ret);
 		ret = (int)done;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Taps: which packet sockets want the frames of a port, and how frames get into their queues (the theory stands in packet.h).
+ * Taps: which packet sockets want the frames of a port, and how frames get into their queues (the
+ * theory stands in packet.h).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -80,7 +81,9 @@ static bool pd_taps_take_vnet(const struct pd_taps *taps)
 	return taps->n > 0;
 }
 
-/* Make `taps` what the port has; returns the old ones once nobody looks at them. pd_taps_lock held. */
+/*
+ * Make `taps` what the port has; returns the old ones once nobody looks at them. pd_taps_lock held.
+ */
 static struct pd_taps *pd_taps_replace(struct pd_port *port, struct pd_taps *taps)
 {
 	struct pd_packet_port *pp = pd_packet_port_of(port);
@@ -140,7 +143,10 @@ static void pd_taps_append(struct pd_taps *taps, struct pd_packet *s)
 	taps->tap[taps->n++] = s;
 }
 
-/* Fill `taps`, which are empty, with `old` but for `without` (or NULL), and with `with` (or NULL) behind its like. */
+/*
+ * Fill `taps`, which are empty, with `old` but for `without` (or NULL), and with `with` (or NULL)
+ * behind its like.
+ */
 static void pd_taps_fill(struct pd_taps *taps, const struct pd_taps *old,
 			 const struct pd_packet *without, struct pd_packet *with)
 {
@@ -162,8 +168,9 @@ static void pd_taps_fill(struct pd_taps *taps, const struct pd_taps *old,
 }
 
 /*
- * Take into the queues what is in the ring now, as pd_packet_spread, and no more: what comes while this runs is as good as what comes after,
- * and a peer that goes on filling the ring would keep us for ever. One entry of the ring may be many frames. Lane's receive lock held.
+ * Take into the queues what is in the ring now, as pd_packet_spread, and no more: what comes while
+ * this runs is as good as what comes after, and a peer that goes on filling the ring would keep us
+ * for ever. One entry of the ring may be many frames. Lane's receive lock held.
  */
 static void pd_taps_drain(struct pd_port *port, struct pd_lane *lane, bool keep, bool whole)
 {
@@ -176,8 +183,8 @@ static void pd_taps_drain(struct pd_port *port, struct pd_lane *lane, bool keep,
 }
 
 /*
- * Frames that came before another tap joins belong to those that were there: into their queues with them. `whole`: the pool
- * is the limit. pd_taps_lock held.
+ * Frames that came before another tap joins belong to those that were there: into their queues with
+ * them. `whole`: the pool is the limit. pd_taps_lock held.
  */
 static void pd_taps_settle(struct pd_port *port, bool whole)
 {
@@ -224,7 +231,10 @@ static void pd_taps_remove(struct pd_port *port, struct pd_packet *s)
 		;
 	if (i == old->n)
 		return;
-	/* Others read the old array meanwhile, so a copy takes its place: adding put one aside, for here nothing may fail. */
+	/*
+	 * Others read the old array meanwhile, so a copy takes its place: adding put one aside, for
+	 * here nothing may fail.
+	 */
 	taps->n = taps->n_all = 0;
 	memset(taps->groups, 0, (taps->mask + 1) * sizeof(*taps->groups));
 	pd_taps_fill(taps, old, s, NULL);
@@ -241,7 +251,10 @@ static void pd_taps_leave(struct pd_packet *s)
 	s->tapped = false;
 }
 
-/* Put `s` into the taps of all its ports. pd_taps_lock held. Returns 0, -EBADF when it was closed, or -ENOMEM. */
+/*
+ * Put `s` into the taps of all its ports. pd_taps_lock held. Returns 0, -EBADF when it was closed,
+ * or -ENOMEM.
+ */
 static int pd_taps_join(struct pd_packet *s)
 {
 	unsigned first, end;
@@ -443,7 +456,8 @@ static bool pd_packet_port_by_class(const struct pd_port *port)
 }
 
 /*
- * Make a pool, or say once in a process what could not be had; `smaller` is what makes it need less. Returns it, or NULL with *err.
+ * Make a pool, or say once in a process what could not be had; `smaller` is what makes it need
+ * less. Returns it, or NULL with *err.
  */
 static struct pd_buffer_pool *pd_packet_make_pool(const char *name, uint64_t count, uint32_t bytes,
 						  const char *smaller, int *err)
@@ -473,8 +487,8 @@ static struct pd_buffer_pool *pd_packet_make_pool(const char *name, uint64_t cou
 }
 
 /*
- * There is a second socket: one may see what another sends. What waits for it then takes nothing from what is received. pd_taps_lock
- * held.
+ * There is a second socket: one may see what another sends. What waits for it then takes nothing
+ * from what is received. pd_taps_lock held.
  */
 static void pd_packet_make_tx_pool(void)
 {
@@ -489,7 +503,10 @@ static void pd_packet_make_tx_pool(void)
 		pd_store_release(&pd_tx_pool, pool);
 }
 
-/* What packet sockets need of `port`, but for what an earlier try, which failed, has made. pd_taps_lock held. Returns 0 or -errno. */
+/*
+ * What packet sockets need of `port`, but for what an earlier try, which failed, has made.
+ * pd_taps_lock held. Returns 0 or -errno.
+ */
 static int pd_packet_port_init(struct pd_port *port)
 {
 	unsigned queues = port->config->queues;

@@ -2,12 +2,14 @@
 /*
  * Sending on packet sockets.
  *
- * A run of messages for one port becomes a vector of external buffers over the callers' iovecs, is copied into the peer's memory
- * under one lock, and is published with one store. When the ring is full a blocking send waits for room; while it waits it takes
- * frames that come in off the ring into the queues of those who want them, so that two programs that both send do not wait for
- * each other for ever.
+ * A run of messages for one port becomes a vector of external buffers over the callers' iovecs, is
+ * copied into the peer's memory under one lock, and is published with one store. When the ring is
+ * full a blocking send waits for room; while it waits it takes frames that come in off the ring
+ * into the queues of those who want them, so that two programs that both send do not wait for each
+ * other for ever.
  *
- * This file has the nodes packet-send and packet-output, and the straight line made from their steps (packet_nodes.h).
+ * This file has the nodes packet-send and packet-output, and the straight line made from their
+ * steps (packet_nodes.h).
  *
  * Locks: the lane's transmit lock for a run; then packet->lock for the counters.
  */
@@ -43,8 +45,8 @@ struct pd_tx_run {
 };
 
 /*
- * A run of up to `n` messages of `s`. Member by member: what an initialiser leaves out is cleared by a string instruction, which takes as
- * long as a good part of a send.
+ * A run of up to `n` messages of `s`. Member by member: what an initialiser leaves out is cleared
+ * by a string instruction, which takes as long as a good part of a send.
  */
 static inline void pd_tx_run_begin(struct pd_tx_run *run, struct pd_packet *s, struct mmsghdr *msgs,
 				   unsigned n)
@@ -195,7 +197,10 @@ struct pd_tx_place {
 	size_t offset; /* in the first */
 };
 
-/* Move the `need` bytes that a message starts with to `to`; *place then stands behind them. Returns 0 or -EINVAL. */
+/*
+ * Move the `need` bytes that a message starts with to `to`; *place then stands behind them. Returns
+ * 0 or -EINVAL.
+ */
 static int pd_tx_front(uint8_t *to, size_t need, struct pd_tx_place *place)
 {
 	size_t done = 0;
@@ -243,7 +248,10 @@ static PD_ALWAYS_INLINE int pd_tx_check(const struct pd_tx_run *run, struct pd_b
 	return -EMSGSIZE;
 }
 
-/* What the head of a chain takes from the message besides the frame, when something stands in front of that. As pd_tx_sidecar. */
+/*
+ * What the head of a chain takes from the message besides the frame, when something stands in front
+ * of that. As pd_tx_sidecar.
+ */
 static PD_NOINLINE int pd_tx_head_front(struct pd_tx_run *run, const struct msghdr *m,
 					struct pd_buffer *head, struct pd_tx_place *place)
 {
@@ -258,8 +266,9 @@ static PD_NOINLINE int pd_tx_head_front(struct pd_tx_run *run, const struct msgh
 }
 
 /*
- * What the virtio-net header of a message, which stands in b->vnet, asks for the frame at `b`. Returns 0, or -EINVAL where the kernel's
- * packet sockets say so: a header that points past the frame, a type that is not known (or is UDP fragmentation, here), a size of 0.
+ * What the virtio-net header of a message, which stands in b->vnet, asks for the frame at `b`.
+ * Returns 0, or -EINVAL where the kernel's packet sockets say so: a header that points past the
+ * frame, a type that is not known (or is UDP fragmentation, here), a size of 0.
  */
 static int pd_tx_vnet(struct pd_tx_run *run, struct pd_buffer *b)
 {
@@ -283,7 +292,10 @@ static int pd_tx_vnet(struct pd_tx_run *run, struct pd_buffer *b)
 	return 0;
 }
 
-/* pd_tx_check for a message that has something in front. A large segment is cut by whoever finishes it. */
+/*
+ * pd_tx_check for a message that has something in front. A large segment is cut by whoever finishes
+ * it.
+ */
 static PD_NOINLINE int pd_tx_check_front(struct pd_tx_run *run, struct pd_buffer *b)
 {
 	int ret;
@@ -298,7 +310,9 @@ static PD_NOINLINE int pd_tx_check_front(struct pd_tx_run *run, struct pd_buffer
 	return pd_tx_check(run, b);
 }
 
-/* Build the chain of one message. Returns 0, -errno, or 1 when the run has no headers left for it. */
+/*
+ * Build the chain of one message. Returns 0, -errno, or 1 when the run has no headers left for it.
+ */
 static int pd_tx_build(struct pd_tx_run *run, const struct msghdr *m)
 {
 	const struct iovec *iov = m->msg_iov;
@@ -358,8 +372,9 @@ static int pd_tx_build(struct pd_tx_run *run, const struct msghdr *m)
 /* --- a run of messages ---------------------------------------------------------------------- */
 
 /*
- * Find the lane by which the run's first message goes to its port, and lock its transmit side, which is up. Returns false with run->err
- * -EAGAIN or -ENETDOWN, and what to wait for noted in `ws`, if given.
+ * Find the lane by which the run's first message goes to its port, and lock its transmit side,
+ * which is up. Returns false with run->err -EAGAIN or -ENETDOWN, and what to wait for noted in
+ * `ws`, if given.
  */
 static bool pd_packet_lock_lane(struct pd_tx_run *run, struct pd_wait_set *ws)
 {
@@ -408,7 +423,10 @@ static bool pd_packet_follows(const struct pd_tx_run *run, const struct msghdr *
 	return key == run->key || pd_packet_lane_for(run->port, key, NULL, &err) == run->lane;
 }
 
-/* packet-send: build frames from messages, as many as go to the run's port and lane. Sets n and err. */
+/*
+ * packet-send: build frames from messages, as many as go to the run's port and lane. Sets n and
+ * err.
+ */
 static void pd_packet_send_step(struct pd_tx_run *run, struct pd_node *node)
 {
 	while (run->n < run->limit) {
@@ -439,7 +457,10 @@ static PD_NOINLINE int pd_packet_output_vnet(struct pd_tx_run *run,
 	return ret;
 }
 
-/* packet-output: port-output's step, once: what does not go is the program's to send again. Sets sent. */
+/*
+ * packet-output: port-output's step, once: what does not go is the program's to send again. Sets
+ * sent.
+ */
 static PD_ALWAYS_INLINE void pd_packet_output_step(struct pd_tx_run *run, struct pd_node *node)
 {
 	enum pd_port_output_error error;
@@ -488,15 +509,19 @@ static void pd_packet_send_graph(struct pd_tx_run *run, struct pd_packet_graph *
 	pd_packet_run_graph(&tx.call, graph->tx, graph->send);
 }
 
-/* True when a tap other than the sender may watch what it sends. Transmit lock held, so the taps stay. */
+/*
+ * True when a tap other than the sender may watch what it sends. Transmit lock held, so the taps
+ * stay.
+ */
 static inline bool pd_packet_is_watched(const struct pd_packet *s, struct pd_port *port)
 {
 	return pd_packet_taps(port)->n_all > (s->protocol == ETH_P_ALL);
 }
 
 /*
- * Build and send as many of the `n` messages as go to one port, with one lock and one flush. Returns messages sent (at least
- * one), -EAGAIN when there is no room (noted in `ws`), or the error of the first message.
+ * Build and send as many of the `n` messages as go to one port, with one lock and one flush.
+ * Returns messages sent (at least one), -EAGAIN when there is no room (noted in `ws`), or the error
+ * of the first message.
  */
 static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigned n,
 			      struct pd_wait_set *ws)
@@ -547,7 +572,10 @@ static int pd_packet_send_run(struct pd_packet *s, struct mmsghdr *msgs, unsigne
 	return run.err;
 }
 
-/* While a send is blocked: take what comes in into the queues, so that a peer that only sends gets on. */
+/*
+ * While a send is blocked: take what comes in into the queues, so that a peer that only sends gets
+ * on.
+ */
 static void pd_packet_relieve(struct pd_port *port, struct pd_wait_set *ws)
 {
 	for (unsigned i = 0; i < port->n_lanes; i++) {
@@ -561,7 +589,10 @@ static void pd_packet_relieve(struct pd_port *port, struct pd_wait_set *ws)
 
 			seen = lane->ops->position(lane, PD_RX);
 			got = pd_packet_distribute(port, lane, PD_VECTOR_MAX, true);
-			/* Frames that find no buffer stay in the ring: then only room or a reader ends the wait. */
+			/*
+			 * Frames that find no buffer stay in the ring: then only room or a reader
+			 * ends the wait.
+			 */
 			pd_wait_add_lane(ws, lane, PD_RX, got > 0 ? side->cursor : seen);
 		}
 		pd_unlock(&side->lock);

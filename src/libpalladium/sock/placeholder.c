@@ -2,10 +2,12 @@
 /*
  * Placeholders: the kernel's half of a packet socket's number.
  *
- * A placeholder is one end of an AF_UNIX SOCK_SEQPACKET pair whose other end is closed at once: a real descriptor that needs no
- * privilege, and on which calls that cannot be intercepted (stdio, io_uring) fail at once instead of seeming to work.
+ * A placeholder is one end of an AF_UNIX SOCK_SEQPACKET pair whose other end is closed at once: a
+ * real descriptor that needs no privilege, and on which calls that cannot be intercepted (stdio,
+ * io_uring) fail at once instead of seeming to work.
  *
- * It survives exec when the program wants it to, and then tells the preload of the new program what it was:
+ * It survives exec when the program wants it to, and then tells the preload of the new program what
+ * it was:
  *
  *   its name       abstract, "palladium-packet/1/<type>/<16 hex digits>"; two numbers with one name are one socket
  *   SO_PEEK_OFF    protocol in the low 16 bits, the options of pd_placeholder_options above them

@@ -85,7 +85,10 @@ static void pd_sleepers_key_create(void)
 			       "first packet socket");
 }
 
-/* Put the calling thread's record into the list. Without a key that takes it out again it stays outside. */
+/*
+ * Put the calling thread's record into the list. Without a key that takes it out again it stays
+ * outside.
+ */
 static PD_NOINLINE void pd_sleeper_register(struct pd_sleeper *self)
 {
 	pd_lib_enter();
@@ -161,7 +164,9 @@ void pd_sleepers_move(int name, int from, int to)
 			pd_beacon_move(&s->called->ep, name, from, to);
 }
 
-/* A handler returns to a sleep that pd_sleeper_leave was called for; the kernel may yet begin it. */
+/*
+ * A handler returns to a sleep that pd_sleeper_leave was called for; the kernel may yet begin it.
+ */
 static void pd_sleeper_resume(uint32_t noted)
 {
 	struct pd_sock_epoll *e;

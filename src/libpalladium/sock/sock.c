@@ -79,8 +79,8 @@ static struct {
 };
 
 /*
- * Clear everything but the count of references and the generation: a late pd_sock_get may be looking at
- * the count, and the generation outlives the socket.
+ * Clear everything but the count of references and the generation: a late pd_sock_get may be
+ * looking at the count, and the generation outlives the socket.
  */
 static void pd_sock_clear(struct pd_sock *sk, size_t size)
 {
@@ -115,7 +115,10 @@ struct pd_sock *pd_sock_new(enum pd_sock_kind kind, size_t size, const struct pd
 	pd_sock_clear(sk, size);
 	sk->ops = ops;
 	pd_store_relaxed(&sk->generation, sk->generation + 1);
-	/* Pairs with the compare-and-swap in pd_sock_get: what is above is visible to who gets a reference. */
+	/*
+	 * Pairs with the compare-and-swap in pd_sock_get: what is above is visible to who gets a
+	 * reference.
+	 */
 	pd_store_release(&sk->refs, 1);
 	return sk;
 }

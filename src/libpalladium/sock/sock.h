@@ -2,13 +2,15 @@
 /*
  * What every offloaded socket has: a head, and a table of operations with one slot per libc call.
  *
- * The slots come from defs/intercepts.def. Each takes the socket instead of the descriptor and answers a
- * value or -errno; preload/ sets errno. A kind of socket fills the slots it implements and calls
- * pd_sock_ops_fill once, which puts a stub with the kernel's answer in the others: no slot is ever NULL.
+ * The slots come from defs/intercepts.def. Each takes the socket instead of the descriptor and
+ * answers a value or -errno; preload/ sets errno. A kind of socket fills the slots it implements
+ * and calls pd_sock_ops_fill once, which puts a stub with the kernel's answer in the others: no
+ * slot is ever NULL.
  *
- * Memory is type-stable: a socket's block goes back to the free list of its kind, never to malloc, so a
- * thread that looked a descriptor up a moment too late still finds a pd_sock with a valid count of
- * references. `refs` counts descriptors and calls in progress; 0 means free, and nobody raises it from 0.
+ * Memory is type-stable: a socket's block goes back to the free list of its kind, never to malloc,
+ * so a thread that looked a descriptor up a moment too late still finds a pd_sock with a valid
+ * count of references. `refs` counts descriptors and calls in progress; 0 means free, and nobody
+ * raises it from 0.
  *
  *   last descriptor closed  -> ops->release: leave the port, wake those who wait; calls may be in progress
  *   last reference dropped  -> ops->destroy: nobody uses it any more; the block is free afterwards

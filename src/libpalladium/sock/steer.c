@@ -41,9 +41,10 @@ static int pd_steer_nth_core(const cpu_set_t *set, unsigned n)
 }
 
 /*
- * Attach the calling thread to one of the cores that it may run on, a different one each time. A thread inherits the mask of the
- * thread that made it: one that stands on a core that was given away is treated as if it might run where the first one might. A thread
- * that the program has put on one core itself stays there.
+ * Attach the calling thread to one of the cores that it may run on, a different one each time. A
+ * thread inherits the mask of the thread that made it: one that stands on a core that was given
+ * away is treated as if it might run where the first one might. A thread that the program has put
+ * on one core itself stays there.
  */
 static void pd_steer_attach(void)
 {
@@ -198,7 +199,10 @@ static inline uint64_t pd_steer_mix4(uint64_t h, const uint8_t *bytes)
 	return pd_steer_mix(h, word);
 }
 
-/* Mix what tells the flows between two hosts apart: the protocol, and the ports at `l4` if it has such. */
+/*
+ * Mix what tells the flows between two hosts apart: the protocol, and the ports at `l4` if it has
+ * such.
+ */
 static inline uint64_t pd_steer_mix_l4(uint64_t h, uint8_t protocol, const uint8_t *l4,
 				       const uint8_t *end)
 {
@@ -262,8 +266,8 @@ uint32_t pd_steer_hash(const uint8_t *l3, size_t len, uint16_t type, const uint8
 /* --- messages ------------------------------------------------------------------------------ */
 
 /*
- * Up to `n` bytes of a message from byte `skip` on, in one piece: where they are, or in `copy`, which has room for as many. *len becomes
- * how many there are.
+ * Up to `n` bytes of a message from byte `skip` on, in one piece: where they are, or in `copy`,
+ * which has room for as many. *len becomes how many there are.
  */
 static const uint8_t *pd_steer_view(const struct msghdr *m, size_t skip, size_t n, uint8_t *copy,
 				    size_t *len)
@@ -378,7 +382,10 @@ uint32_t pd_steer_writable(struct pd_packet *s, struct pd_port *port)
 
 /* Every so many receives a socket begins with another lane than its own. */
 #define PD_STEER_OTHERS_TURN 16
-/* Other lanes have so many in a row each: looking at lanes that are empty costs as much as receiving a frame. */
+/*
+ * Other lanes have so many in a row each: looking at lanes that are empty costs as much as
+ * receiving a frame.
+ */
 #define PD_STEER_TURN 4
 
 unsigned pd_steer_receive(struct pd_packet *s, const struct pd_port *port, unsigned *others)

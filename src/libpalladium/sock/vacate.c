@@ -2,8 +2,8 @@
 /*
  * Giving the program a number that one of the library's own descriptors has.
  *
- * base/internal_fd.h tells how a name gets another number without anybody noticing who is about to use the
- * old one. A move in full, one at a time:
+ * base/internal_fd.h tells how a name gets another number without anybody noticing who is about to
+ * use the old one. A move in full, one at a time:
  *
  *   under pd_control, the lock of the sleepers and that of the names (so: no epoll of ours changes)
  *     a copy of the descriptor with another number
@@ -17,12 +17,12 @@
  *     the program's dup2 onto it, which closes our old copy as it would anything
  *     the mark goes
  *
- * What is waited for ends by itself: calls of ours do not block (but where a hostile peer has made its eventfd
- * a blocking one: then until that port goes down), and who sleeps is called.
+ * What is waited for ends by itself: calls of ours do not block (but where a hostile peer has made
+ * its eventfd a blocking one: then until that port goes down), and who sleeps is called.
  *
- * A number that is free now may be given to a descriptor of ours at any moment, so a dup2 onto one holds
- * the lock under which those are made. Onto one that is in use it does not: closing what stands there may take
- * time.
+ * A number that is free now may be given to a descriptor of ours at any moment, so a dup2 onto one
+ * holds the lock under which those are made. Onto one that is in use it does not: closing what
+ * stands there may take time.
  */
 #include "sock/vacate.h"
 
@@ -55,7 +55,10 @@ void pd_vacate_after_fork(void)
 	pd_unlock(&pd_vacate_lock);
 }
 
-/* The first half of a move, with its three locks held. The name, with *turn; 0 when nothing of ours stands at `fd`; -errno. */
+/*
+ * The first half of a move, with its three locks held. The name, with *turn; 0 when nothing of ours
+ * stands at `fd`; -errno.
+ */
 static int pd_vacate_rename(int fd, uint32_t *turn)
 {
 	uintptr_t slot = pd_fd_slot(fd);
@@ -122,7 +125,10 @@ static void pd_vacate_end(int fd, int name, int (*put)(void *ctx), void *ctx)
 	pd_internal_fd_unlock();
 }
 
-/* A number that no descriptor of ours has. True when `put` was called, false when one of ours has come there. */
+/*
+ * A number that no descriptor of ours has. True when `put` was called, false when one of ours has
+ * come there.
+ */
 static bool pd_vacate_not_ours(int fd, int (*put)(void *ctx), void *ctx)
 {
 	bool internal, free;

@@ -2,11 +2,12 @@
 /*
  * Which lanes of a port are up, and which of them frames are sent by.
  *
- * A peer brings the queues of a port up one after the other, and may leave some alone for good. If a sender used what is up at each
- * moment, the frames of one flow would begin on one queue and go on by another a moment later, and could overtake each other there.
- * So the lanes to send by are a set that changes in one step: it loses a lane at once, and gains lanes when all are up, when the
- * transport knows that no more will come, or when none has come for a while. While lanes are up but the set is empty, a send waits
- * as for room.
+ * A peer brings the queues of a port up one after the other, and may leave some alone for good. If
+ * a sender used what is up at each moment, the frames of one flow would begin on one queue and go
+ * on by another a moment later, and could overtake each other there. So the lanes to send by are a
+ * set that changes in one step: it loses a lane at once, and gains lanes when all are up, when the
+ * transport knows that no more will come, or when none has come for a while. While lanes are up but
+ * the set is empty, a send waits as for room.
  *
  * A port of one lane has no use for any of this.
  *

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Finishing frames that came unfinished, or that the peer wants finished (the theory stands in offload.h). */
+/*
+ * Finishing frames that came unfinished, or that the peer wants finished (the theory stands in
+ * offload.h).
+ */
 #include "transport/offload.h"
 
 #include <errno.h>
@@ -114,7 +117,10 @@ static void stand_for(struct pd_buffer *b, uint8_t *data, uint32_t len, const st
 		memcpy(b->sidecar, old->sidecar, sizeof(b->sidecar));
 }
 
-/* A copy of the frame at `b`, of `len` bytes at `to`, with its checksum complete, in the buffer `out`. */
+/*
+ * A copy of the frame at `b`, of `len` bytes at `to`, with its checksum complete, in the buffer
+ * `out`.
+ */
 static void complete(struct pd_buffer *out, uint8_t *to, const struct pd_buffer *b)
 {
 	struct virtio_net_hdr h;
@@ -126,8 +132,8 @@ static void complete(struct pd_buffer *out, uint8_t *to, const struct pd_buffer 
 }
 
 /*
- * Take the large frame at `b` into o->large and decide on its segments, none longer than the MTU of `port` allows. What the copy
- * holds counts, not what was looked at before. Returns 0 or -EINVAL.
+ * Take the large frame at `b` into o->large and decide on its segments, none longer than the MTU of
+ * `port` allows. What the copy holds counts, not what was looked at before. Returns 0 or -EINVAL.
  */
 static int take_large(struct pd_offload *o, const struct pd_buffer *b, const struct pd_port *port)
 {
@@ -140,7 +146,10 @@ static int take_large(struct pd_offload *o, const struct pd_buffer *b, const str
 	return pd_vnet_cut_limit(&o->cut, port->mtu);
 }
 
-/* Build segment `i` of the large frame, as the `k`th of those that stand at a time. Returns its first buffer. */
+/*
+ * Build segment `i` of the large frame, as the `k`th of those that stand at a time. Returns its
+ * first buffer.
+ */
 static struct pd_buffer *segment(struct pd_offload *o, uint32_t i, unsigned k,
 				 const struct pd_buffer *old)
 {
@@ -178,7 +187,10 @@ unsigned pd_offload_want(const struct pd_offload *o, unsigned n)
 	return o->cutting ? 1 : n;
 }
 
-/* What pd_offload_read says of the frame, but that a long one has to be one that is cut, and no ring has agreed to UDP that is. */
+/*
+ * What pd_offload_read says of the frame, but that a long one has to be one that is cut, and no
+ * ring has agreed to UDP that is.
+ */
 static int examine(struct pd_buffer *b)
 {
 	struct pd_vnet_cut cut;
@@ -283,7 +295,10 @@ unsigned pd_offload_done(struct pd_offload *o, struct pd_lane *lane, unsigned n)
 
 /* --- transmit ----------------------------------------------------------------------------- */
 
-/* What a frame with a header asks of its receiver: enum pd_lane_offload; more than there is when it cannot be left to one. */
+/*
+ * What a frame with a header asks of its receiver: enum pd_lane_offload; more than there is when it
+ * cannot be left to one.
+ */
 static unsigned asks(const struct pd_buffer *b)
 {
 	uint8_t flags = b->vnet[0], type = b->vnet[1];

@@ -2,14 +2,14 @@
 /*
  * The table of ports: which there are, when they open, what state they are in, who owns them.
  *
- * The table is filled once from the configuration and does not move. Names, ifindexes, MAC and MTU are
- * constant from then on, so lookups take no lock. State changes happen under pd_control and are read
- * anywhere.
+ * The table is filled once from the configuration and does not move. Names, ifindexes, MAC and MTU
+ * are constant from then on, so lookups take no lock. State changes happen under pd_control and are
+ * read anywhere.
  *
- * The lease (transport.h): a word of the shared page is the owner's process id in the upper half and
- * the low bits of its start time in the lower, so that a reused process id is not taken for the owner.
- * Taking is one compare-and-swap. An eventfd, shared like the page, tells a process that opened a port
- * without using it that somebody else has taken it.
+ * The lease (transport.h): a word of the shared page is the owner's process id in the upper half
+ * and the low bits of its start time in the lower, so that a reused process id is not taken for the
+ * owner. Taking is one compare-and-swap. An eventfd, shared like the page, tells a process that
+ * opened a port without using it that somebody else has taken it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -40,8 +40,8 @@ struct pd_lease_page {
 };
 
 /*
- * In an owner's word: it has the port, which it is opening, or keeps closed with its partner; there are no lanes yet. Above every process
- * id.
+ * In an owner's word: it has the port, which it is opening, or keeps closed with its partner; there
+ * are no lanes yet. Above every process id.
  */
 #define PD_LEASE_CLAIMED (1ull << 63)
 
@@ -231,7 +231,10 @@ void pd_port_lane_init(struct pd_port *port, struct pd_lane *lane, const struct 
 	pd_port_lanes_watch(port, lane);
 }
 
-/* Arm the timer of pd_port_on_publish: at full seconds, when other periodic work is due too, so that all of it costs one wake-up. */
+/*
+ * Arm the timer of pd_port_on_publish: at full seconds, when other periodic work is due too, so
+ * that all of it costs one wake-up.
+ */
 static void pd_port_publish_next(struct pd_progress_timer *timer)
 {
 	pd_progress_timer_set(timer, PD_NS_PER_SEC - pd_clock_ns() % PD_NS_PER_SEC);
@@ -244,7 +247,9 @@ static void pd_port_on_publish(struct pd_progress_timer *timer)
 	pd_port_publish_next(timer);
 }
 
-/* Open the counters and make the port's block. What fails leaves private counters. pd_control held. */
+/*
+ * Open the counters and make the port's block. What fails leaves private counters. pd_control held.
+ */
 static void pd_port_count_open(struct pd_port *port)
 {
 	const char *dir =
@@ -285,8 +290,8 @@ static void pd_port_forget_lanes(struct pd_port *port)
 /* --- the lease ----------------------------------------------------------------------------- */
 
 /*
- * Read state and start time of process `pid` from /proc. Returns 0 with *start, -ESRCH when it is gone
- * or a zombie, or another -errno when it cannot be told.
+ * Read state and start time of process `pid` from /proc. Returns 0 with *start, -ESRCH when it is
+ * gone or a zombie, or another -errno when it cannot be told.
  */
 static int pd_process_start_time(pid_t pid, uint32_t *start)
 {
@@ -373,7 +378,9 @@ static int pd_lease_setup(void)
 
 /* --- opening and closing ------------------------------------------------------------------- */
 
-/* Tell the progress thread where it may run, before it starts for the first time. pd_control held. */
+/*
+ * Tell the progress thread where it may run, before it starts for the first time. pd_control held.
+ */
 static void pd_port_place_progress(void)
 {
 	static bool done;
@@ -504,7 +511,10 @@ void pd_ports_end(void)
 	pd_unlock(&pd_control);
 }
 
-/* Ports that were open here before another process, or the parent of this one, had them: taking the lease opens them. */
+/*
+ * Ports that were open here before another process, or the parent of this one, had them: taking the
+ * lease opens them.
+ */
 static bool pd_lease_reopen[PD_PORTS_MAX];
 
 /*
@@ -529,7 +539,10 @@ static void pd_lease_on_event(struct pd_progress_fd *entry, uint32_t revents)
 /* This process came from a fork of one with ports; PALLADIUM_FORK says what it may do. */
 static bool pd_lease_forked;
 
-/* Claim the word of `port`, from nobody or from a process that is gone. pd_control held. False when a living process has it. */
+/*
+ * Claim the word of `port`, from nobody or from a process that is gone. pd_control held. False when
+ * a living process has it.
+ */
 static bool pd_lease_claim(struct pd_port *port)
 {
 	uint64_t owner = pd_load_acquire(&pd_lease->owner[port->index]);
@@ -542,8 +555,9 @@ static bool pd_lease_claim(struct pd_port *port)
 }
 
 /*
- * What was claimed is open: it may be used. Or it could not be opened: it is nobody's again. A port that is only claimed with its partner
- * is opened if it was open before, else stays claimed until its own first use. pd_control held. True when it is ours.
+ * What was claimed is open: it may be used. Or it could not be opened: it is nobody's again. A port
+ * that is only claimed with its partner is opened if it was open before, else stays claimed until
+ * its own first use. pd_control held. True when it is ours.
  */
 static bool pd_lease_settle(struct pd_port *port, bool open)
 {
@@ -558,7 +572,10 @@ static bool pd_lease_settle(struct pd_port *port, bool open)
 	return true;
 }
 
-/* Claim `port` and its partner, the lower index first: whoever has that one has both. pd_control held. */
+/*
+ * Claim `port` and its partner, the lower index first: whoever has that one has both. pd_control
+ * held.
+ */
 static bool pd_lease_claim_pair(struct pd_port *port, struct pd_port *partner)
 {
 	struct pd_port *first = port, *second = partner;

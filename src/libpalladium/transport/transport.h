@@ -62,17 +62,23 @@ struct pd_port {
 	const struct pd_port_config *config;
 	const struct pd_transport_ops *transport;
 	uint32_t state; /* enum pd_port_state; written under pd_control, read anywhere */
-	/* As configured, up to PALLADIUM_RING_LIMIT_PER_INTERFACE; lanes of queues that the peer did not enable stay down. */
+	/*
+	 * As configured, up to PALLADIUM_RING_LIMIT_PER_INTERFACE; lanes of queues that the peer
+	 * did not enable stay down.
+	 */
 	unsigned n_lanes;
 	struct pd_lane *lanes[PD_QUEUES_MAX];
 	uint32_t up[PD_DIRS]; /* a bit per lane whose side is up; read anywhere */
 	/*
-	 * The lanes to send by, a bit each; read anywhere. Empty while lanes come up (lanes.c). Of no meaning in a port of
-	 * one lane.
+	 * The lanes to send by, a bit each; read anywhere. Empty while lanes come up (lanes.c). Of
+	 * no meaning in a port of one lane.
 	 */
 	uint32_t tx_lanes;
 	struct pd_progress_timer lanes_timer; /* lanes.c */
-	/* Every socket takes unfinished frames, with their headers (offload.h); written by the socket layer. */
+	/*
+	 * Every socket takes unfinished frames, with their headers (offload.h); written by the
+	 * socket layer.
+	 */
 	bool rx_vnet;
 	struct pd_ctr_block *ctr;
 	void *priv; /* the transport's */
@@ -97,8 +103,8 @@ void pd_port_close(struct pd_port *port);
 void pd_ports_close_all(void);
 
 /*
- * The process exits: close all ports for good, while other threads may be inside their lanes or asleep on them. Those find every lane down,
- * and the lanes' own memory stays.
+ * The process exits: close all ports for good, while other threads may be inside their lanes or
+ * asleep on them. Those find every lane down, and the lanes' own memory stays.
  */
 void pd_ports_end(void);
 void pd_ports_end_locked(void); /* the same, pd_control held */
@@ -108,12 +114,13 @@ extern bool
 /*
  * Who owns a port after fork.
  *
- * A page shared by all who descend from one process names, per port, the process that moves its frames.
- * The first data-path use takes the lease: from nobody, or from a process that is gone. Opening alone
- * does not, so a server that binds and then forks hands its port to the child that first uses it: the
- * parent is told, and lets its connection go. Whoever does not own a port treats it as down and
- * touches none of its lanes. The lease ends with pd_port_close, or with the process however it ends.
- * The two ports of a loop pair have one owner: they are taken together, and what was open is opened again.
+ * A page shared by all who descend from one process names, per port, the process that moves its
+ * frames. The first data-path use takes the lease: from nobody, or from a process that is gone.
+ * Opening alone does not, so a server that binds and then forks hands its port to the child that
+ * first uses it: the parent is told, and lets its connection go. Whoever does not own a port treats
+ * it as down and touches none of its lanes. The lease ends with pd_port_close, or with the process
+ * however it ends. The two ports of a loop pair have one owner: they are taken together, and what
+ * was open is opened again.
  */
 extern const uint64_t *pd_lease_words; /* private: one word per port; NULL before the first open */
 extern uint64_t pd_lease_self;         /* private: this process as such a word */
@@ -162,8 +169,9 @@ void pd_ports_after_fork(void);
 void pd_port_set_state(struct pd_port *port, enum pd_port_state state, const char *reason);
 
 /*
- * A transport tells what went wrong, for statistics: `what` in a few words, at most 127 bytes, `err` an errno value or 0. A change to
- * PD_PORT_DOWN tells its reason by itself. pd_control held; the port has been opened.
+ * A transport tells what went wrong, for statistics: `what` in a few words, at most 127 bytes,
+ * `err` an errno value or 0. A change to PD_PORT_DOWN tells its reason by itself. pd_control held;
+ * the port has been opened.
  */
 void pd_port_error(struct pd_port *port, int err, const char *what);
 
@@ -172,16 +180,22 @@ void pd_port_error(struct pd_port *port, int err, const char *what);
 extern void (*pd_port_on_state)(struct pd_port *port, enum pd_port_state state);
 
 /*
- * The socket layer's last chance to take what the peer has left in a ring: its frames count as sent. Transports call it, if set,
- * with the lock of the receive side held, when that side is about to go down while the ring is sound; or with a lane that stands in
- * for it and holds a frame that is in no ring. One listener.
+ * The socket layer's last chance to take what the peer has left in a ring: its frames count as
+ * sent. Transports call it, if set, with the lock of the receive side held, when that side is about
+ * to go down while the ring is sound; or with a lane that stands in for it and holds a frame that
+ * is in no ring. One listener.
  */
 extern void (*pd_port_on_receive_end)(struct pd_port *port, struct pd_lane *lane);
 
-/* The socket layer asks to be told when tx_lanes of a port has changed; the lock of a lane may be held. One listener. */
+/*
+ * The socket layer asks to be told when tx_lanes of a port has changed; the lock of a lane may be
+ * held. One listener.
+ */
 extern void (*pd_port_on_lanes)(struct pd_port *port);
 
-/* For transports: no more lanes will come up for now, so send by those that are. pd_control held. */
+/*
+ * For transports: no more lanes will come up for now, so send by those that are. pd_control held.
+ */
 void pd_port_lanes_settled(struct pd_port *port);
 
 /* Private to registry.c and lanes.c: a port's lanes at the start, one that is made, all that go. */

@@ -2,11 +2,11 @@
 /*
  * Descriptor chains in private memory, whatever the ring's format.
  *
- * A chain is what one buffer of the peer's consists of: a head descriptor, those that follow it, and
- * at most one indirect table at its end. The common one has a single descriptor, so the data path
- * reads blocks of first descriptors ahead; the walk is for the others. How one descriptor follows
- * another is the format's business (split.h, packed.h); where bytes stand and how a table is read is
- * the same for both and is in walk.c.
+ * A chain is what one buffer of the peer's consists of: a head descriptor, those that follow it,
+ * and at most one indirect table at its end. The common one has a single descriptor, so the data
+ * path reads blocks of first descriptors ahead; the walk is for the others. How one descriptor
+ * follows another is the format's business (split.h, packed.h); where bytes stand and how a table
+ * is read is the same for both and is in walk.c.
  */
 #ifndef PD_VIRTIO_CHAIN_H
 #define PD_VIRTIO_CHAIN_H
@@ -23,7 +23,9 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rings are read in place");
 
-/* Entries that are read ahead, so that their descriptors and buffers come into the cache together. */
+/*
+ * Entries that are read ahead, so that their descriptors and buffers come into the cache together.
+ */
 #define PD_RING_BLOCK 32
 /* The longest indirect table, in descriptors. */
 #define PD_RING_INDIRECT_MAX 32768
@@ -37,14 +39,16 @@ struct pd_ring_desc {
 };
 
 /*
- * Entries read ahead: first descriptors, and where those point. A packed ring's descriptors are read
- * one after the other, so what follows a first descriptor of several stands in the block as well;
- * it is passed over.
+ * Entries read ahead: first descriptors, and where those point. A packed ring's descriptors are
+ * read one after the other, so what follows a first descriptor of several stands in the block as
+ * well; it is passed over.
  */
 struct pd_ring_block {
 	unsigned n;
 	unsigned at; /* the first that is not taken */
-	/* Where the first descriptor's bytes stand, when it is plain: not indirect, in one region. */
+	/*
+	 * Where the first descriptor's bytes stand, when it is plain: not indirect, in one region.
+	 */
 	uint8_t *p[PD_RING_BLOCK];
 	struct pd_ring_desc desc[PD_RING_BLOCK];
 	uint16_t head[PD_RING_BLOCK]; /* split only */
@@ -95,8 +99,8 @@ struct pd_ring_run {
 
 /*
  * The next run of at least one byte. Returns 1 with *run set; 0 at the end of the chain; -EFAULT
- * when a descriptor has the wrong direction or points outside the table (the chain is bad); -EAGAIN when
- * what it points to waits for a translation; -ENETDOWN when the chain itself is broken.
+ * when a descriptor has the wrong direction or points outside the table (the chain is bad); -EAGAIN
+ * when what it points to waits for a translation; -ENETDOWN when the chain itself is broken.
  */
 int pd_ring_walk_next(struct pd_vq *vq, struct pd_ring_walk *w, struct pd_ring_run *run);
 

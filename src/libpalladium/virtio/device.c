@@ -42,7 +42,8 @@ static void bounce(struct pd_vq *vq, struct pd_ring_run *runs, unsigned *n)
 
 /*
  * Collect what follows the header: runs[0..*n), one already there when *n is 1. Returns 0 with
- * *total, or an error of the walk, -EMSGSIZE, -EAGAIN also when the bounce buffer is needed and taken.
+ * *total, or an error of the walk, -EMSGSIZE, -EAGAIN also when the bounce buffer is needed and
+ * taken.
  */
 static int collect(struct pd_vq *vq, struct pd_ring_walk *walk, struct pd_device_burst *burst,
 		   struct pd_ring_run *runs, unsigned *n, uint32_t *total)
@@ -75,7 +76,9 @@ static int collect(struct pd_vq *vq, struct pd_ring_walk *walk, struct pd_device
 	return more;
 }
 
-/* Let a chain of headers refer to the runs; at least one header, so that a control frame has one. */
+/*
+ * Let a chain of headers refer to the runs; at least one header, so that a control frame has one.
+ */
 static struct pd_buffer *build(struct pd_device_burst *burst, const struct pd_ring_run *runs,
 			       unsigned n)
 {
@@ -241,9 +244,10 @@ static uint32_t fill_run(struct filling *f, uint8_t *p, uint32_t room)
 }
 
 /*
- * Write into the chain of block entry `i`, which is `ahead` of the first that is not consumed, until
- * it or the frame ends. *chain: the chain, with the bytes written. Returns the number of descriptors
- * walked; -EAGAIN when it waits for a translation; -ENETDOWN: a receive ring that holds anything but room to write is broken.
+ * Write into the chain of block entry `i`, which is `ahead` of the first that is not consumed,
+ * until it or the frame ends. *chain: the chain, with the bytes written. Returns the number of
+ * descriptors walked; -EAGAIN when it waits for a translation; -ENETDOWN: a receive ring that holds
+ * anything but room to write is broken.
  */
 static PD_ALWAYS_INLINE int fill_chain(struct pd_vq *vq, bool packed, struct filling *f,
 				       const struct pd_ring_block *block, unsigned i,
@@ -291,8 +295,8 @@ static int out_of_room(struct pd_vq *vq, uint32_t entries, uint32_t descs)
 }
 
 /*
- * Fill `n` frames into the chains that start with the block's next entry, and stage them all; pd_device_fill and pd_device_tx_all, for
- * one format. Data path.
+ * Fill `n` frames into the chains that start with the block's next entry, and stage them all;
+ * pd_device_fill and pd_device_tx_all, for one format. Data path.
  */
 static PD_ALWAYS_INLINE int fill(struct pd_vq *vq, bool packed, struct pd_ring_block *block,
 				 struct pd_buffer *const *bufs, unsigned n, uint32_t hdr_bytes)

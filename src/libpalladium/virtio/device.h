@@ -2,10 +2,10 @@
 /*
  * The device's data path: frames out of and into the driver's buffers (virtio 1.2, 5.1.6).
  *
- * The functions are inline over the ring's format and the dialect: `packed` and `avip` are constants
- * where they are used, and with the latter the header's length and where num_buffers stands in it. The common case (a frame in one piece, a
- * chain of one descriptor that holds it) is straight-line code; anything else goes through the
- * walk, with the same checks.
+ * The functions are inline over the ring's format and the dialect: `packed` and `avip` are
+ * constants where they are used, and with the latter the header's length and where num_buffers
+ * stands in it. The common case (a frame in one piece, a chain of one descriptor that holds it) is
+ * straight-line code; anything else goes through the walk, with the same checks.
  *
  * Receive: chains from the driver's transmit ring are shown as external buffers and stay in the
  * ring until rx_done; the sidecar alone is copied. A chain that is no frame (shorter than the
@@ -100,7 +100,10 @@ static PD_ALWAYS_INLINE void pd_vq_buffer_set(struct pd_buffer *b, uint8_t *p, u
 	b->flags = PD_BUFFER_EXTERNAL;
 }
 
-/* Note in `b`, the first buffer of a frame, what the virtio-net header at `hdr` says, if that was agreed and it says anything. */
+/*
+ * Note in `b`, the first buffer of a frame, what the virtio-net header at `hdr` says, if that was
+ * agreed and it says anything.
+ */
 static PD_ALWAYS_INLINE void pd_vq_vnet_read(const struct pd_vq *vq, struct pd_buffer *b,
 					     const uint8_t *hdr)
 {
@@ -157,9 +160,9 @@ struct pd_device_burst {
 };
 
 /*
- * Show the chain of the block's next entry, which is `ahead` of the first that is not consumed, as a
- * frame in *out. Sets *chain unless it returns LATER or BROKEN. Counts nothing: a bad chain may be
- * looked at more than once.
+ * Show the chain of the block's next entry, which is `ahead` of the first that is not consumed, as
+ * a frame in *out. Sets *chain unless it returns LATER or BROKEN. Counts nothing: a bad chain may
+ * be looked at more than once.
  */
 enum pd_device_chain pd_device_show(struct pd_vq *vq, bool packed,
 				    const struct pd_ring_block *block, uint32_t ahead,
@@ -415,8 +418,8 @@ static PD_ALWAYS_INLINE int pd_device_tx(struct pd_vq *vq, bool packed, bool avi
 }
 
 /*
- * Hand back unread up to `n` chains. Returns how many, with *notify when the driver is to be told, or
- * -ENETDOWN. Control path.
+ * Hand back unread up to `n` chains. Returns how many, with *notify when the driver is to be told,
+ * or -ENETDOWN. Control path.
  */
 int pd_device_discard(struct pd_vq *vq, unsigned n, bool *notify);
 

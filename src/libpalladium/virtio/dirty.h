@@ -3,21 +3,22 @@
  * The dirty log: which pages of the guest's memory a device writes to (vhost-user specification,
  * "Migration").
  *
- * A front-end that migrates its guest copies the memory while everything runs. It takes bits out of a
- * bitmap, copies those pages, and comes again for what was written meanwhile. So a bit is set after its page was
- * written, never only before: a page copied in between would be copied for the last time with the old
- * bytes. Each bit is set by an atomic "or" with release, which pairs with the exchange by which the
- * front-end takes it.
+ * A front-end that migrates its guest copies the memory while everything runs. It takes bits out of
+ * a bitmap, copies those pages, and comes again for what was written meanwhile. So a bit is set
+ * after its page was written, never only before: a page copied in between would be copied for the
+ * last time with the old bytes. Each bit is set by an atomic "or" with release, which pairs with
+ * the exchange by which the front-end takes it.
  *
- * What is noted when. A frame's bytes as soon as they are written (device.c); then what is published about
- * them; then the index that publishes it, once before it is stored, should we die in between, and once after.
- * Event words are noted as they are written.
+ * What is noted when. A frame's bytes as soon as they are written (device.c); then what is
+ * published about them; then the index that publishes it, once before it is stored, should we die
+ * in between, and once after. Event words are noted as they are written.
  *
- * What is written is noted by where it stands in our memory, and found in the memory table: whatever
- * sort of address a descriptor holds. Only the split ring's used part and the event structure of a packed one
- * are noted where the front-end says (SET_VRING_ADDR, log_guest_addr).
+ * What is written is noted by where it stands in our memory, and found in the memory table:
+ * whatever sort of address a descriptor holds. Only the split ring's used part and the event
+ * structure of a packed one are noted where the front-end says (SET_VRING_ADDR, log_guest_addr).
  *
- * Nothing here is on the path of a queue that is not watched: there, vq->watched is one test per batch.
+ * Nothing here is on the path of a queue that is not watched: there, vq->watched is one test per
+ * batch.
  */
 #ifndef PD_VIRTIO_DIRTY_H
 #define PD_VIRTIO_DIRTY_H
@@ -48,8 +49,8 @@ struct pd_dirty {
 };
 
 /*
- * Log a queue's writes as `dirty` says, which is copied, or not at all (NULL). All of the ring is noted, for
- * what was written at its start. Control path; the lock of the lane's side held.
+ * Log a queue's writes as `dirty` says, which is copied, or not at all (NULL). All of the ring is
+ * noted, for what was written at its start. Control path; the lock of the lane's side held.
  */
 void pd_dirty_set(struct pd_vq *vq, const struct pd_dirty *dirty);
 

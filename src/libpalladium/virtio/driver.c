@@ -45,7 +45,9 @@ static PD_ALWAYS_INLINE uint32_t give_back(struct pd_vq *vq, uint32_t head)
 	return n;
 }
 
-/* pd_driver_reclaim, for one format: takes back what the device has used. Returns 0 or -ENETDOWN. */
+/*
+ * pd_driver_reclaim, for one format: takes back what the device has used. Returns 0 or -ENETDOWN.
+ */
 static PD_ALWAYS_INLINE int reclaim(struct pd_vq *vq, bool packed)
 {
 	struct pd_ring_reader r;
@@ -148,7 +150,9 @@ int pd_driver_tx_all(struct pd_vq *vq, bool packed, uint32_t hdr_bytes,
 
 /* --- receive --------------------------------------------------------------------------------- */
 
-/* IN_ORDER: the buffers before the one that `e` names were used in full. Returns how many with it. */
+/*
+ * IN_ORDER: the buffers before the one that `e` names were used in full. Returns how many with it.
+ */
 static PD_NOINLINE uint32_t receive_older(struct pd_vq *vq, struct pd_ring_used e, uint32_t seen)
 {
 	uint32_t n = in_order(vq, e, vq->size - (seen - vq->cursor));
@@ -163,8 +167,8 @@ static PD_NOINLINE uint32_t receive_older(struct pd_vq *vq, struct pd_ring_used 
 }
 
 /*
- * Receive: move used elements into the private fifo (vq->done), each checked once, until it holds `want` or none is left. Returns how many
- * it holds or -ENETDOWN.
+ * Receive: move used elements into the private fifo (vq->done), each checked once, until it holds
+ * `want` or none is left. Returns how many it holds or -ENETDOWN.
  */
 static PD_ALWAYS_INLINE int harvest(struct pd_vq *vq, bool packed, uint32_t want)
 {

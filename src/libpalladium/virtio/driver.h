@@ -34,8 +34,8 @@ static PD_ALWAYS_INLINE uint8_t *pd_driver_buffer(const struct pd_vq *vq, uint32
 int pd_driver_reclaim(struct pd_vq *vq, bool packed);
 
 /*
- * Receive: take into the fifo of received buffers what the device has used, until there are `want` in
- * it or no more come. Returns how many are in it, or -ENETDOWN.
+ * Receive: take into the fifo of received buffers what the device has used, until there are `want`
+ * in it or no more come. Returns how many are in it, or -ENETDOWN.
  */
 int pd_driver_harvest(struct pd_vq *vq, bool packed, uint32_t want);
 
@@ -53,9 +53,9 @@ static PD_ALWAYS_INLINE uint32_t pd_driver_position(struct pd_vq *vq, bool packe
 }
 
 /*
- * Ask for a notification when the position is `hold` beyond `seen`; true when it has left `seen`. See
- * vlib/lane.h. On a transmit ring `hold` counts completions, of which there are as many to come as
- * chains are held.
+ * Ask for a notification when the position is `hold` beyond `seen`; true when it has left `seen`.
+ * See vlib/lane.h. On a transmit ring `hold` counts completions, of which there are as many to come
+ * as chains are held.
  */
 static PD_ALWAYS_INLINE bool pd_driver_arm_held(struct pd_vq *vq, bool packed, uint32_t seen,
 						uint32_t hold)

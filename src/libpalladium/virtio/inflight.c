@@ -2,8 +2,8 @@
 /*
  * In-flight tracking. See inflight.h.
  *
- * Positions are those of the queue's cursor: chains on a split ring, descriptors on a packed one. Chains up to `done` are given back,
- * those up to `taken` are noted in the region.
+ * Positions are those of the queue's cursor: chains on a split ring, descriptors on a packed one.
+ * Chains up to `done` are given back, those up to `taken` are noted in the region.
  *
  *   split    A chain is known by its head. Before the used index moves, the batch is strung on a list; when it has moved, each is
  *            struck out and the index is copied: a difference between the two says that the list may not be struck out yet.
@@ -13,8 +13,8 @@
  *            that is whole, and the one that the current batch moves. What an older device left is written back into
  *            the ring, whose slots between used and available are the device's; so nothing else differs.
  *
- * The order of stores is program order, which is what a process that is killed leaves behind on any machine; releases keep the compiler
- * to it.
+ * The order of stores is program order, which is what a process that is killed leaves behind on any
+ * machine; releases keep the compiler to it.
  */
 #include "virtio/inflight.h"
 
@@ -78,7 +78,10 @@ _Static_assert(sizeof(struct packed_region) == 32 &&
 		       offsetof(struct packed_region, used_wrap_counter) == 20,
 	       "layout");
 
-/* The header of a packed region without what aligns its entries: other implementations size regions by it. */
+/*
+ * The header of a packed region without what aligns its entries: other implementations size regions
+ * by it.
+ */
 #define PACKED_HEADER_BYTES (offsetof(struct packed_region, padding) + 7 + 8)
 
 /* Packed: what we need of an entry for ourselves. */
@@ -148,7 +151,10 @@ static int by_counter(const void *a, const void *b)
 
 /* --- split: what an older device left -------------------------------------------------------- */
 
-/* The last batch of an older device: its `n` chains were given back. Returns NULL or what is wrong with the region. */
+/*
+ * The last batch of an older device: its `n` chains were given back. Returns NULL or what is wrong
+ * with the region.
+ */
 static const char *split_strike_out(struct split_region *r, uint32_t desc_num, uint16_t n)
 {
 	uint16_t head = pd_load_relaxed(&r->last_batch_head);
@@ -162,7 +168,10 @@ static const char *split_strike_out(struct split_region *r, uint32_t desc_num, u
 	return NULL;
 }
 
-/* Collect in held[] what is in flight, at most `most`, and count it in *n. Returns NULL or what is wrong with the region. */
+/*
+ * Collect in held[] what is in flight, at most `most`, and count it in *n. Returns NULL or what is
+ * wrong with the region.
+ */
 static const char *split_collect(const struct split_region *r, const struct pd_inflight *inf,
 				 uint32_t size, uint32_t most, struct held *held, uint32_t *n)
 {
@@ -193,7 +202,10 @@ static const char *split_begin(struct pd_inflight *inf, const struct pd_vq_layou
 	uint16_t batch = used - pd_load_relaxed(&r->used_idx);
 	const char *why = NULL;
 
-	/* Where the indices make no sense the ring begins at its base, and nothing can be in flight. */
+	/*
+	 * Where the indices make no sense the ring begins at its base, and nothing can be in
+	 * flight.
+	 */
 	if (open > layout->size)
 		open = 0;
 	if (batch && batch <= layout->size)
@@ -236,7 +248,10 @@ static void packed_end_batch(struct packed_region *r, const struct pd_vq_layout 
 	}
 }
 
-/* Read the list of free entries into ours, and strike them out. Returns NULL or what is wrong with the region. */
+/*
+ * Read the list of free entries into ours, and strike them out. Returns NULL or what is wrong with
+ * the region.
+ */
 static const char *packed_read_free(struct pd_inflight *inf, uint32_t *n_free)
 {
 	struct packed_region *r = inf->packed;
@@ -253,7 +268,10 @@ static const char *packed_read_free(struct pd_inflight *inf, uint32_t *n_free)
 	return NULL;
 }
 
-/* Read the chain of entries that begins with `head` into ours, at most `most` of them. Returns NULL or what is wrong with the region. */
+/*
+ * Read the chain of entries that begins with `head` into ours, at most `most` of them. Returns NULL
+ * or what is wrong with the region.
+ */
 static const char *packed_read_chain(struct pd_inflight *inf, uint16_t head, uint32_t most)
 {
 	const struct packed_desc *desc = inf->packed->desc;
@@ -277,7 +295,10 @@ static const char *packed_read_chain(struct pd_inflight *inf, uint16_t head, uin
 		       : "a chain in the in-flight region does not end where it says";
 }
 
-/* Collect in held[] what is in flight, and count its entries in inf->n_again. Returns NULL or what is wrong with the region. */
+/*
+ * Collect in held[] what is in flight, and count its entries in inf->n_again. Returns NULL or what
+ * is wrong with the region.
+ */
 static const char *packed_collect(struct pd_inflight *inf, uint32_t size, struct held *held,
 				  uint32_t *n)
 {
@@ -530,7 +551,10 @@ void pd_inflight_take(struct pd_vq *vq, struct pd_ring_block *b, uint32_t ahead,
 
 /* --- giving back ----------------------------------------------------------------------------- */
 
-/* Packed: the chain of entries `head` is free; in our copy and, but for the list's head, in the region. */
+/*
+ * Packed: the chain of entries `head` is free; in our copy and, but for the list's head, in the
+ * region.
+ */
 static void packed_free(struct pd_inflight *inf, uint16_t head)
 {
 	struct entry *last = &inf->entry[inf->entry[head].last];
@@ -602,7 +626,10 @@ void pd_inflight_gave(struct pd_vq *vq, uint32_t n)
 	pd_packed_advance(vq, &inf->at, n);
 	inf->old_free_head = inf->free_head;
 	pd_store_release(&inf->packed->old_free_head, inf->free_head);
-	/* In this order: the slot with the old counter is one that was given back, as the commit needs it. */
+	/*
+	 * In this order: the slot with the old counter is one that was given back, as the commit
+	 * needs it.
+	 */
 	pd_store_release(&inf->packed->old_used_idx, (uint16_t)inf->at.slot);
 	pd_store_release(&inf->packed->old_used_wrap_counter, (uint8_t)(inf->at.bits != 0));
 }
@@ -645,7 +672,10 @@ void pd_inflight_stop(struct pd_vq *vq)
 
 	if (!inf)
 		return;
-	/* What an older device left stays in flight until it is given back. The last goes first: what remains is always the beginning. */
+	/*
+	 * What an older device left stays in flight until it is given back. The last goes first:
+	 * what remains is always the beginning.
+	 */
 	from = (int32_t)(inf->again_end - inf->done) > 0 ? inf->again_end : inf->done;
 	if (vq->packed)
 		packed_untake(vq, inf, from);

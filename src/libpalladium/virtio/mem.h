@@ -50,7 +50,10 @@ int pd_mem_del(struct pd_mem_table *table, uint64_t guest_addr, uint64_t user_ad
  */
 void *pd_mem_translate_user(const struct pd_mem_table *table, uint64_t user_addr, uint64_t len);
 
-/* The guest address of what stands at `p` in our memory, or UINT64_MAX: the other way round. Not for every frame. */
+/*
+ * The guest address of what stands at `p` in our memory, or UINT64_MAX: the other way round. Not
+ * for every frame.
+ */
 uint64_t pd_mem_guest(const struct pd_mem_table *table, const void *p);
 
 /* The region that holds `gpa`, or NULL; *hint is updated. Out of line: the cache did not hold it.

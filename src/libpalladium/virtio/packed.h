@@ -4,27 +4,27 @@
  *
  * There is one ring of descriptors, which both ends write, and no index. The driver goes around it
  * and makes descriptors available, the device goes around it and writes used ones over them; two
- * bits in a descriptor's flags, AVAIL and USED, say in which lap each end has been there. A lap's bits
- * are compared with those of the lap that the reader is in (struct pd_packed_place), so the size may be
- * anything from 1 on.
+ * bits in a descriptor's flags, AVAIL and USED, say in which lap each end has been there. A lap's
+ * bits are compared with those of the lap that the reader is in (struct pd_packed_place), so the
+ * size may be anything from 1 on.
  *
  * len, id and flags stand in one word of eight bytes, which each end writes and reads as one: what
- * belongs to the flags is never older than they are. A batch is staged with plain stores but for the
- * word of its first descriptor, which is kept back (pd_vq.first) and is the one release store that
- * publishes all of it: a reader comes to the first descriptor first. The pairings:
+ * belongs to the flags is never older than they are. A batch is staged with plain stores but for
+ * the word of its first descriptor, which is kept back (pd_vq.first) and is the one release store
+ * that publishes all of it: a reader comes to the first descriptor first. The pairings:
  *
  *   (P) store-release of the first word, load-acquire of it by the other end
  *   (N) publish, full fence, load the peer's event structure | store ours, full fence, load the word
  *
  * What is counted. The device's cursor and position count descriptors of the ring: a chain of three
  * is three, one with an indirect table is one. So the slot at which a position is reached is known
- * without looking at the chains before it, and a notification can be asked for there (off_wrap). The
- * driver counts its own buffers, as on a split ring.
+ * without looking at the chains before it, and a notification can be asked for there (off_wrap).
+ * The driver counts its own buffers, as on a split ring.
  *
  * A used element is written over the first descriptor of its chain and both ends then pass over the
  * chain's others. As we complete in order, as devices, the place where we read and the place where
- * we write are the same slot. The buffer's id is the driver's business: whatever it is, it is handed
- * back.
+ * we write are the same slot. The buffer's id is the driver's business: whatever it is, it is
+ * handed back.
  *
  * All reading of what the peer wrote is here: pd_packed_look for flags alone, pd_packed_fetch and
  * pd_packed_step for descriptors, pd_packed_used_load for used elements, pd_packed_wanted for event

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Fetching cache lines ahead of their use. They come from the core of the other end, which wrote or
- * read them last; fetched ahead, several are on their way at once. All of this is hints: any address
- * will do, and nothing is read. The lines of a short frame with its header are fetched in any case.
+ * read them last; fetched ahead, several are on their way at once. All of this is hints: any
+ * address will do, and nothing is read. The lines of a short frame with its header are fetched in
+ * any case.
  */
 #ifndef PD_VIRTIO_PREFETCH_H
 #define PD_VIRTIO_PREFETCH_H
@@ -18,7 +19,9 @@
 #	define PD_PREFETCH_LINE(p, write) __builtin_prefetch(p, write)
 #endif
 
-/* Of the first `n` bytes at `p`, which will be written, fetch the lines beyond PD_PREFETCH_LEAST. */
+/*
+ * Of the first `n` bytes at `p`, which will be written, fetch the lines beyond PD_PREFETCH_LEAST.
+ */
 static PD_ALWAYS_INLINE void pd_prefetch_write_rest(const uint8_t *p, uint32_t n)
 {
 	for (uint32_t i = PD_PREFETCH_LEAST; i < n; i += PD_CACHE_LINE)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The tests of what a peer has written: pd_refuse(x) where the frames of a decent peer never make x true.
+ * The tests of what a peer has written: pd_refuse(x) where the frames of a decent peer never make x
+ * true.
  *
  * What they cost is measured against a program without them (tests/bench/ring_unchecked), which is
- * made of these sources with PD_BENCH_UNCHECKED. It trusts its peer with all of its memory, so no library is made so.
+ * made of these sources with PD_BENCH_UNCHECKED. It trusts its peer with all of its memory, so no
+ * library is made so.
  */
 #ifndef PD_VIRTIO_REFUSE_H
 #define PD_VIRTIO_REFUSE_H

@@ -2,9 +2,9 @@
 /*
  * Rings of either format behind one interface.
  *
- * `packed` and `device` are constants where these functions are used, and what is made of them there
- * is the format's own code (split.h, packed.h) for that end. The data paths in device.h and driver.h
- * are written once, over this.
+ * `packed` and `device` are constants where these functions are used, and what is made of them
+ * there is the format's own code (split.h, packed.h) for that end. The data paths in device.h and
+ * driver.h are written once, over this.
  */
 #ifndef PD_VIRTIO_RING_H
 #define PD_VIRTIO_RING_H
@@ -72,9 +72,9 @@ static PD_ALWAYS_INLINE int pd_ring_look(struct pd_vq *vq, bool packed)
 }
 
 /*
- * Read up to `n` (1 to PD_RING_BLOCK) entries into a block, from the one that is `ahead` of the first
- * that is not consumed. `write`: the buffers will be written. Returns how many, fewer than `n` when
- * no more are available, or -ENETDOWN.
+ * Read up to `n` (1 to PD_RING_BLOCK) entries into a block, from the one that is `ahead` of the
+ * first that is not consumed. `write`: the buffers will be written. Returns how many, fewer than
+ * `n` when no more are available, or -ENETDOWN.
  */
 static PD_ALWAYS_INLINE int pd_ring_fetch(struct pd_vq *vq, bool packed, struct pd_ring_block *b,
 					  uint32_t ahead, unsigned n, bool write)
@@ -233,7 +233,8 @@ static PD_ALWAYS_INLINE void pd_ring_used_pass(const struct pd_vq *vq, bool pack
 
 /*
  * Stage the buffer `i` of ours, of which `len` bytes are to be read, in the chain of the buffer
- * `head`, which is `i` itself for the first. `next`: the buffer that follows it, if `flags` has NEXT.
+ * `head`, which is `i` itself for the first. `next`: the buffer that follows it, if `flags` has
+ * NEXT.
  */
 static PD_ALWAYS_INLINE void pd_ring_avail_stage(struct pd_vq *vq, bool packed, uint16_t head,
 						 uint16_t i, uint32_t len, uint16_t flags,

@@ -156,7 +156,10 @@ bool pd_vq_is_misplaced(const struct pd_vq *vq)
 	current = (here & PD_PACKED_AVAIL) == lap;
 	if (current && are_used(here))
 		return true;
-	/* The driver is a whole lap ahead, or has not come here; what it may be writing proves nothing. */
+	/*
+	 * The driver is a whole lap ahead, or has not come here; what it may be writing proves
+	 * nothing.
+	 */
 	if ((before & PD_PACKED_AVAIL) != lap_before)
 		return !current && (!are_used(here) || are_used(before));
 	while (n < vq->size && !are_used(flags_at(vq, end - 1 - n)))
@@ -299,8 +302,8 @@ static void stage_again(struct pd_vq *vq, uint16_t head)
 
 /*
  * Write a packed ring's slots so that none is available or used: those that are not staged again
- * hold what the device left there. A slot's bits are those of a used descriptor of the lap before the
- * one in which it is written next.
+ * hold what the device left there. A slot's bits are those of a used descriptor of the lap before
+ * the one in which it is written next.
  */
 static void clear_slots(struct pd_vq *vq)
 {
@@ -382,7 +385,10 @@ void pd_vq_fini(struct pd_vq *vq)
 	memset(vq, 0, sizeof(*vq));
 }
 
-/* The parts of an area, which has room for either format, start on lines of their own, so that the two ends do not share any. */
+/*
+ * The parts of an area, which has room for either format, start on lines of their own, so that the
+ * two ends do not share any.
+ */
 static uint64_t line_up(uint64_t n)
 {
 	return (n + 127) & ~127ULL;

@@ -75,9 +75,9 @@ struct pd_vq_layout {
 	void *avail;
 	void *used;
 	/*
-	 * Device: SET_VRING_BASE. Split: the next avail entry, used when used->idx cannot be trusted.
-	 * Packed: where to begin, as the specification has it: slot and wrap counter (bit 15) of the next
-	 * available descriptor, in the upper half those of the next used one or 0.
+	 * Device: SET_VRING_BASE. Split: the next avail entry, used when used->idx cannot be
+	 * trusted. Packed: where to begin, as the specification has it: slot and wrap counter (bit
+	 * 15) of the next available descriptor, in the upper half those of the next used one or 0.
 	 */
 	uint32_t base;
 	struct pd_inflight
@@ -169,9 +169,9 @@ struct pd_vq_slot {
 #define PD_VQ_WRITE 2
 
 /*
- * Device role, where addresses are translated (VIRTIO_F_ACCESS_PLATFORM): an address that has no translation may
- * get one. A chain that holds such an address stays in the ring, and when it stands first, the side is not ready
- * until the control side has changed that.
+ * Device role, where addresses are translated (VIRTIO_F_ACCESS_PLATFORM): an address that has no
+ * translation may get one. A chain that holds such an address stays in the ring, and when it stands
+ * first, the side is not ready until the control side has changed that.
  */
 struct pd_vq_miss {
 	struct pd_progress_work
@@ -237,8 +237,8 @@ struct pd_vq {
 	 * receive rings. Never behind cursor. */
 	uint32_t seen;
 	/*
-	 * How many entries (driver's transmit ring: free buffers) it takes until anything can move: 1,
-	 * or more while a frame waits for them. With fewer the side is not ready.
+	 * How many entries (driver's transmit ring: free buffers) it takes until anything can move:
+	 * 1, or more while a frame waits for them. With fewer the side is not ready.
 	 */
 	uint32_t need;
 	uint32_t frame_max; /* of what is received: PD_FRAME_MAX_BYTES, or PD_FRAME_LARGE_BYTES */
@@ -274,20 +274,20 @@ struct pd_vq {
 int pd_vq_layout_check(const struct pd_vq_layout *layout, const char **why);
 
 /*
- * Take up a ring in the device role. `vq` is zeroed or finished memory. Control path; allocates.
- * A split ring starts at used->idx, as everything is completed in order: a driver that reconnects
- * gives a base of 0 whatever the ring says (DPDK's virtio-user); layout->base serves where used->idx
- * and avail->idx disagree. A packed ring says nowhere how far it is: it starts at layout->base, at
- * the used half where there is one. Returns 0, -EINVAL or -ENOMEM.
+ * Take up a ring in the device role. `vq` is zeroed or finished memory. Control path; allocates. A
+ * split ring starts at used->idx, as everything is completed in order: a driver that reconnects
+ * gives a base of 0 whatever the ring says (DPDK's virtio-user); layout->base serves where
+ * used->idx and avail->idx disagree. A packed ring says nowhere how far it is: it starts at
+ * layout->base, at the used half where there is one. Returns 0, -EINVAL or -ENOMEM.
  */
 int pd_vq_init_device(struct pd_vq *vq, const struct pd_vq_layout *layout,
 		      const struct pd_mem_table *mem);
 
 /*
- * Device role, just taken up: do a packed ring's descriptors contradict the base? A front-end does not
- * know the base when the device before us died without a word, and QEMU 7.2 then repeats what it heard
- * last. The place cannot be found again: a device that dies in a batch leaves used descriptors behind
- * one that it had not come to publish.
+ * Device role, just taken up: do a packed ring's descriptors contradict the base? A front-end does
+ * not know the base when the device before us died without a word, and QEMU 7.2 then repeats what
+ * it heard last. The place cannot be found again: a device that dies in a batch leaves used
+ * descriptors behind one that it had not come to publish.
  */
 bool pd_vq_is_misplaced(const struct pd_vq *vq);
 
@@ -331,12 +331,15 @@ uint64_t pd_vq_driver_area_bytes(uint32_t size, uint32_t buf_bytes);
 void pd_vq_driver_place(struct pd_vq_layout *layout, uint8_t *area, uint64_t gpa);
 
 /*
- * The address `addr`, which was to be read or written (PD_VQ_*), is in no region. Returns -EFAULT, or -EAGAIN when
- * it was noted, since it may get a translation.
+ * The address `addr`, which was to be read or written (PD_VQ_*), is in no region. Returns -EFAULT,
+ * or -EAGAIN when it was noted, since it may get a translation.
  */
 int pd_vq_missed(struct pd_vq *vq, uint64_t addr, uint8_t access) PD_COLD;
 
-/* The chain that stands first waits for a translation: until pd_vq_answered nothing moves. Returns 0. */
+/*
+ * The chain that stands first waits for a translation: until pd_vq_answered nothing moves. Returns
+ * 0.
+ */
 int pd_vq_stall(struct pd_vq *vq) PD_COLD;
 
 /* The translations changed: what waited is tried again. */

@@ -8,9 +8,9 @@
 typedef volatile uint64_t __attribute__((aligned(1), may_alias)) unaligned_u64;
 
 /*
- * Read the 16 bytes of entry `i` of the indirect table that `w` is in, as a split ring has them. The
- * table stands where the peer says: at any alignment, across regions. Returns 0, or as pd_vq_missed when the
- * entry is in no memory.
+ * Read the 16 bytes of entry `i` of the indirect table that `w` is in, as a split ring has them.
+ * The table stands where the peer says: at any alignment, across regions. Returns 0, or as
+ * pd_vq_missed when the entry is in no memory.
  */
 static int read_entry(struct pd_vq *vq, const struct pd_ring_walk *w, uint32_t i,
 		      struct pd_ring_desc *out)
@@ -48,8 +48,8 @@ static int read_entry(struct pd_vq *vq, const struct pd_ring_walk *w, uint32_t i
  *
  * In a packed ring's table the id stands where split descriptors have their flags, and the flags at
  * the end; WRITE is the only one that counts (virtio 1.2 section 2.8.7). DPDK 22.11 sets NEXT and
- * AVAIL, too, and leaves WRITE on the header of what it sends: where nothing is ours to write, that is
- * passed over.
+ * AVAIL, too, and leaves WRITE on the header of what it sends: where nothing is ours to write, that
+ * is passed over.
  */
 static int read_indirect(struct pd_vq *vq, const struct pd_ring_walk *w, uint32_t i,
 			 struct pd_ring_desc *out)
@@ -88,8 +88,9 @@ static int enter_indirect(struct pd_vq *vq, struct pd_ring_walk *w)
 }
 
 /*
- * Go to the descriptor that follows in the indirect table: 1, 0 at the end, or an error of pd_ring_walk_next. In a
- * packed ring's tables they stand one after the other (2.8.7), in a split ring's they are linked.
+ * Go to the descriptor that follows in the indirect table: 1, 0 at the end, or an error of
+ * pd_ring_walk_next. In a packed ring's tables they stand one after the other (2.8.7), in a split
+ * ring's they are linked.
  */
 static int table_step(struct pd_vq *vq, struct pd_ring_walk *w)
 {

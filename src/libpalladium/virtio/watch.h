@@ -2,8 +2,8 @@
 /*
  * Queues of a device whose peer wants to know more than what is published: vq->watched.
  *
- * The data path tests that one flag once per batch. Where it is set, frames go the general way (device.c),
- * and these functions do the rest, out of line.
+ * The data path tests that one flag once per batch. Where it is set, frames go the general way
+ * (device.c), and these functions do the rest, out of line.
  */
 #ifndef PD_VIRTIO_WATCH_H
 #define PD_VIRTIO_WATCH_H

@@ -5,14 +5,15 @@
  * One stretch of address space is reserved at the first pool and never moves; pools are cut from
  * it, lowest gap first, and only what a pool occupies is made accessible (base/mem.h), so the
  * reservation costs neither memory nor commit charge. A stretch that the host's limits refuse
- * (RLIMIT_AS) is halved until it fits. Nothing is written into a pool before its buffers are taken: with the
- * last freed taken first, a process pays for the buffers it needs at once, whatever the pool's size.
+ * (RLIMIT_AS) is halved until it fits. Nothing is written into a pool before its buffers are taken:
+ * with the last freed taken first, a process pays for the buffers it needs at once, whatever the
+ * pool's size.
  *
  * pd_buffer_map_lock guards which pool stands where (control path); each pool's own lock guards its
  * stack of free indices and is taken once per batch. Both are leaves and never held together.
  *
- * After fork the memory is the child's own copy, as all private memory. Huge pages are not copied: the
- * parent could use up those that the child's first write needs, which is SIGBUS. The child gets
+ * After fork the memory is the child's own copy, as all private memory. Huge pages are not copied:
+ * the parent could use up those that the child's first write needs, which is SIGBUS. The child gets
  * ordinary memory in their place, and what it holds of such a pool has to be all of it (a ring, a
  * lane) or is forgotten (pd_buffer_pool_reset).
  */
@@ -102,8 +103,8 @@ static void pd_buffer_map_remove(uint16_t id)
 }
 
 /*
- * Give `pool` an id, a place and memory: pool->bytes, rounded up to whole pages of their kind. Takes
- * the map lock. Returns 0, -ENOMEM or -ENOSPC.
+ * Give `pool` an id, a place and memory: pool->bytes, rounded up to whole pages of their kind.
+ * Takes the map lock. Returns 0, -ENOMEM or -ENOSPC.
  */
 static int pd_buffer_pool_place(struct pd_buffer_pool *pool)
 {

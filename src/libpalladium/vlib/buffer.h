@@ -26,7 +26,10 @@
 
 /* The largest frame, without sidecar: MTU plus Ethernet header. */
 #define PD_FRAME_MAX_BYTES 12240
-/* The largest that is to be cut into such: IPv6 with all that its length can say, Ethernet header and two VLAN tags. */
+/*
+ * The largest that is to be cut into such: IPv6 with all that its length can say, Ethernet header
+ * and two VLAN tags.
+ */
 #define PD_FRAME_LARGE_BYTES (65535 + 40 + 14 + 8)
 /* The sidecar's size, as metadata/sidecar.h has it. */
 #define PD_BUFFER_SIDECAR_BYTES 48
@@ -110,8 +113,9 @@ void pd_buffer_pool_destroy(struct pd_buffer_pool *pool);
 void pd_buffer_pool_reset(struct pd_buffer_pool *pool);
 
 /*
- * In a forked child, first of all that has buffers: pools of huge pages have memory again. Of one whose buffers were all held
- * they all are, with fresh headers; of another none may be used before pd_buffer_pool_reset.
+ * In a forked child, first of all that has buffers: pools of huge pages have memory again. Of one
+ * whose buffers were all held they all are, with fresh headers; of another none may be used before
+ * pd_buffer_pool_reset.
  */
 void pd_buffer_pools_after_fork(void);
 

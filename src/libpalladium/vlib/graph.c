@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The dispatcher (the theory stands in node.h), and the nodes where frames end: drop and error-drop.
+ * The dispatcher (the theory stands in node.h), and the nodes where frames end: drop and
+ * error-drop.
  *
  * Memory: vectors are made ahead, two per node, and more are made when a round needs them; they are
- * never given back before the engine is. When there is no memory for one more, frames go to the overflow
- * vector, which is emptied by freeing them, and are counted.
+ * never given back before the engine is. When there is no memory for one more, frames go to the
+ * overflow vector, which is emptied by freeing them, and are counted.
  */
 #include <errno.h>
 #include <poll.h>
@@ -109,7 +110,10 @@ static bool pd_node_moves_frames(const struct pd_node_registration *reg)
 	return reg->type != PD_NODE_PROCESS;
 }
 
-/* Make the nodes: the last registered stands first in the list, and gets the highest number. Returns 0 or -errno. */
+/*
+ * Make the nodes: the last registered stands first in the list, and gets the highest number.
+ * Returns 0 or -errno.
+ */
 static int pd_engine_make_nodes(struct pd_engine *engine)
 {
 	const struct pd_node_registration *reg;
@@ -346,8 +350,8 @@ unsigned pd_engine_run_input(struct pd_engine *engine, struct pd_node *node)
 /* --- polling and sleeping ------------------------------------------------------------------ */
 
 /*
- * Sleep until a lane has something, pd_engine_stop, or `timeout_ms` (-1: never). Takes the lanes' locks
- * one after the other. Returns 0, or -errno of ppoll.
+ * Sleep until a lane has something, pd_engine_stop, or `timeout_ms` (-1: never). Takes the lanes'
+ * locks one after the other. Returns 0, or -errno of ppoll.
  */
 static int pd_engine_sleep_on_lanes(struct pd_engine *engine, int timeout_ms)
 {
@@ -360,7 +364,10 @@ static int pd_engine_sleep_on_lanes(struct pd_engine *engine, int timeout_ms)
 	uint64_t drained;
 	int ret = 0;
 
-	/* Numbers that stay: engines with threads of their own run in our programs, where names are numbers. */
+	/*
+	 * Numbers that stay: engines with threads of their own run in our programs, where names are
+	 * numbers.
+	 */
 	fds[0] = (struct pollfd){.fd = pd_internal_fd_number(engine->wake_fd), .events = POLLIN};
 	for (uint64_t left = engine->lane_mask; left && may_sleep; left &= left - 1) {
 		struct pd_lane *lane = engine->lanes[__builtin_ctzll(left)];
@@ -461,7 +468,10 @@ PD_NODE_REGISTER(pd_drop) = {
 	.fn = pd_drop_dispatch,
 };
 
-/* error-drop: counts the error that pd_buffer_set_error noted, at the node that noted it; then drop. */
+/*
+ * error-drop: counts the error that pd_buffer_set_error noted, at the node that noted it; then
+ * drop.
+ */
 static unsigned pd_error_drop_dispatch(struct pd_engine *engine, struct pd_node *node,
 				       struct pd_vector *vector)
 {

@@ -3,8 +3,8 @@
  * Init functions: the list and its order.
  *
  * The constraints become a matrix, before[i][j]: i runs before j. A depth-first walk along it gives
- * the reverse of the order and meets every circle on its own path, so that it can be named. There are
- * some dozens of functions at most; the matrix is freed before anything runs.
+ * the reverse of the order and meets every circle on its own path, so that it can be named. There
+ * are some dozens of functions at most; the matrix is freed before anything runs.
  */
 #include <errno.h>
 #include <stdbool.h>

@@ -8,8 +8,8 @@
  *           .runs_after = PD_INITS("make_pools", "read_tables"),
  *   };
  *
- * A constructor enters each into a list when its object is loaded; pd_init_run sorts the list and calls
- * every function once. `.init_order = PD_INITS("a", "b", "c")` asks for a before b before c,
+ * A constructor enters each into a list when its object is loaded; pd_init_run sorts the list and
+ * calls every function once. `.init_order = PD_INITS("a", "b", "c")` asks for a before b before c,
  * whoever states it. Functions without an order among them run in the order of registration.
  */
 #ifndef PD_VLIB_INIT_H
@@ -43,7 +43,10 @@ extern struct pd_init_list pd_inits;
 		__VA_ARGS__, NULL \
 	}
 
-/* Declare function `f` an init function; an initialiser follows (`= {}` when there is nothing to say). */
+/*
+ * Declare function `f` an init function; an initialiser follows (`= {}` when there is nothing to
+ * say).
+ */
 #define PD_INIT_FUNCTION(f)                                         \
 	static struct pd_init pd_init_of_##f;                       \
 	static PD_CONSTRUCTOR_EARLY void pd_init_register_##f(void) \

@@ -66,8 +66,8 @@ void pd_lane_ring(struct pd_lane *lane, enum pd_dir dir, bool all)
 }
 
 /*
- * Tell the waiters of everything up to now and arm the side for what comes next. Returns the position
- * that is armed. The side is up, its lock is held.
+ * Tell the waiters of everything up to now and arm the side for what comes next. Returns the
+ * position that is armed. The side is up, its lock is held.
  */
 static uint32_t pd_lane_tell(struct pd_lane *lane, enum pd_dir dir)
 {

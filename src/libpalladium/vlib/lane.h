@@ -20,12 +20,12 @@
  * that merely consumes neither drains nor disarms while anybody is linked, so it owes the sleepers
  * nothing.
  *
- * There is one armed position per side and arming replaces it, so whoever arms while others sleep tells
- * them first of what they have not seen: the peer may have published and not yet looked.
+ * There is one armed position per side and arming replaces it, so whoever arms while others sleep
+ * tells them first of what they have not seen: the peer may have published and not yet looked.
  *
- * `seen` is the position that the sleeper based its decision on, never one read later: who found the
- * side not ready sleeps from `cursor`; who was refused by tx sleeps from the position it read before
- * tx; who wants news only sleeps from the position it last reported.
+ * `seen` is the position that the sleeper based its decision on, never one read later: who found
+ * the side not ready sleeps from `cursor`; who was refused by tx sleeps from the position it read
+ * before tx; who wants news only sleeps from the position it last reported.
  *
  * Who sleeps alone and knows all there is may arm for more than one position at once, when traffic
  * flows (vlib/moderation.h). It then sleeps no longer than until w->until_ns: what came by then is
@@ -84,13 +84,13 @@ struct pd_lane_ops {
 	 * Copy up to `n` frames out, in order. Returns how many were taken: fewer than `n` when the
 	 * ring is full (then `position` has not moved past what was seen); if the first cannot be
 	 * taken, 0 when room may come (sleep from the position read *before* this call, or room
-	 * that came since goes unnoticed), -EMSGSIZE when this frame can never fit, -ENETDOWN as in rx.
-	 * Nothing is published before tx_flush.
+	 * that came since goes unnoticed), -EMSGSIZE when this frame can never fit, -ENETDOWN as in
+	 * rx. Nothing is published before tx_flush.
 	 */
 	int (*tx)(struct pd_lane *lane, struct pd_buffer *const *bufs, unsigned n);
 	/*
-	 * As tx, for frames of which all go or none: returns `n`, 0, or the errors of tx, where -EMSGSIZE also means that
-	 * they can never go together. 1 to PD_LANE_ALL_MAX of them.
+	 * As tx, for frames of which all go or none: returns `n`, 0, or the errors of tx, where
+	 * -EMSGSIZE also means that they can never go together. 1 to PD_LANE_ALL_MAX of them.
 	 */
 	int (*tx_all)(struct pd_lane *lane, struct pd_buffer *const *bufs, unsigned n);
 	/* Publish what tx took, with one index store, and notify the peer once if it asked for it.
@@ -100,9 +100,9 @@ struct pd_lane_ops {
 	 * broken ring). */
 	uint32_t (*position)(struct pd_lane *lane, enum pd_dir dir);
 	/*
-	 * Ask for a notification when the position leaves `seen`; true when it already has. `hold`: the
-	 * notification need not come before the position is that far beyond (1: as soon as it moves); at
-	 * most the side's hold_max, and more than 1 only at seen == cursor.
+	 * Ask for a notification when the position leaves `seen`; true when it already has. `hold`:
+	 * the notification need not come before the position is that far beyond (1: as soon as it
+	 * moves); at most the side's hold_max, and more than 1 only at seen == cursor.
 	 */
 	bool (*arm)(struct pd_lane *lane, enum pd_dir dir, uint32_t seen, uint32_t hold);
 	/* No notification is needed from here on (a hint). */
@@ -138,7 +138,10 @@ struct pd_lane {
 	const struct pd_lane_ops *ops;
 	uint16_t port;  /* index of the port */
 	uint16_t queue; /* queue pair within the port */
-	/* The unfinished frames that tx takes as they are, enum pd_lane_offload; under the lock of the transmit side. */
+	/*
+	 * The unfinished frames that tx takes as they are, enum pd_lane_offload; under the lock of
+	 * the transmit side.
+	 */
 	uint8_t takes;
 	/* Told, under the lock of the side, that it went up or down; or NULL. */
 	void (*moved)(struct pd_lane *lane, enum pd_dir dir);
@@ -164,8 +167,8 @@ void pd_lane_ring(struct pd_lane *lane, enum pd_dir dir, bool all);
 
 /*
  * Link `w` for a sleep: arms at w->seen. Returns true when the caller may sleep; false (not linked)
- * when there is something new already. A side that is down may always be slept on. The sleep must end
- * at w->until_ns at the latest. Lock held.
+ * when there is something new already. A side that is down may always be slept on. The sleep must
+ * end at w->until_ns at the latest. Lock held.
  */
 bool pd_lane_sleep(struct pd_lane *lane, enum pd_dir dir, struct pd_lane_waiter *w);
 

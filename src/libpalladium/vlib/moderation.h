@@ -2,10 +2,10 @@
 /*
  * Moderation: when a sleeper asks to be woken by the n-th frame instead of the next one.
  *
- * No hardware holds a notification back for us. What we have is the event index: a sleeper names the
- * position whose passing the peer is to tell of. So a moderated sleep names one that is `count` on,
- * and is bounded by `period`, since frames may stop short of it. Each costs what it saves when it is
- * done at the wrong time, so:
+ * No hardware holds a notification back for us. What we have is the event index: a sleeper names
+ * the position whose passing the peer is to tell of. So a moderated sleep names one that is `count`
+ * on, and is bounded by `period`, since frames may stop short of it. Each costs what it saves when
+ * it is done at the wrong time, so:
  *
  *   only in a flow   Over the last PD_MODERATION_WINDOW sleeps frames came at a rate that brings
  *                    `count` within `period`. One pause that this rate does not explain ends the flow.
@@ -16,12 +16,12 @@
  *                    is tried again, up to PD_MODERATION_PATIENCE, so that the frames of a
  *                    conversation that are late become as few as one in thousands.
  *
- * Adaptive moderation sets count and period anew in every interval, from the frames that came in it,
- * so that wake-ups come at the rate that was asked for.
+ * Adaptive moderation sets count and period anew in every interval, from the frames that came in
+ * it, so that wake-ups come at the rate that was asked for.
  *
- * A frame here is whatever a position counts: a buffer, or a descriptor (virtio/vq.h); on a transmit
- * side room to send. All of it belongs to a side of a lane, under its lock, and happens only on the
- * way into a sleep and out of it.
+ * A frame here is whatever a position counts: a buffer, or a descriptor (virtio/vq.h); on a
+ * transmit side room to send. All of it belongs to a side of a lane, under its lock, and happens
+ * only on the way into a sleep and out of it.
  */
 #ifndef PD_VLIB_MODERATION_H
 #define PD_VLIB_MODERATION_H
@@ -67,13 +67,16 @@ struct pd_moderation {
 void pd_moderation_begin(struct pd_moderation *m);
 
 /*
- * A thread goes to sleep from the position `seen`, all of which it knows, at `now_ns`. Returns how many
- * frames to ask for, at most `most`: 1 is the next one. If it is more, the sleep is to end after
- * m->period_ns.
+ * A thread goes to sleep from the position `seen`, all of which it knows, at `now_ns`. Returns how
+ * many frames to ask for, at most `most`: 1 is the next one. If it is more, the sleep is to end
+ * after m->period_ns.
  */
 uint32_t pd_moderation_hold(struct pd_moderation *m, uint32_t seen, uint32_t most, uint64_t now_ns);
 
-/* Such a sleep is over, having asked for `hold`: by then `came` had come; `late`: its period has passed. */
+/*
+ * Such a sleep is over, having asked for `hold`: by then `came` had come; `late`: its period has
+ * passed.
+ */
 void pd_moderation_held(struct pd_moderation *m, uint32_t hold, uint32_t came, bool late);
 
 #endif /* PD_VLIB_MODERATION_H */

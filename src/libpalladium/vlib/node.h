@@ -14,18 +14,20 @@
  *           .next_names = {[MY_NODE_NEXT_DROP] = "error-drop"},
  *   };
  *
- * The work of a node on one frame is an inline function that returns which next node the frame goes to;
- * PD_NODE_DISPATCH makes the dispatch function from it. A fused path calls the same inline functions in a
- * straight line, so both give the same results (port_nodes.h shows it).
+ * The work of a node on one frame is an inline function that returns which next node the frame goes
+ * to; PD_NODE_DISPATCH makes the dispatch function from it. A fused path calls the same inline
+ * functions in a straight line, so both give the same results (port_nodes.h shows it).
  *
- * An engine is one instance of the graph, run by one thread at a time. Work travels in vectors: a frame
- * of the graph (struct pd_vector) is an array of up to PD_VECTOR_MAX buffer indices. One vector per node
- * is open for adding; everybody who enqueues to that node adds to it, so the node that is the target owns
- * it and no arc has to hand it over. When it fills, it stays pending and a new one opens; it is detached
- * before its node runs, so a node that enqueues to itself opens a new one.
+ * An engine is one instance of the graph, run by one thread at a time. Work travels in vectors: a
+ * frame of the graph (struct pd_vector) is an array of up to PD_VECTOR_MAX buffer indices. One
+ * vector per node is open for adding; everybody who enqueues to that node adds to it, so the node
+ * that is the target owns it and no arc has to hand it over. When it fills, it stays pending and a
+ * new one opens; it is detached before its node runs, so a node that enqueues to itself opens a new
+ * one.
  *
- * Counters of a node count what was done with its function, be it by the dispatcher or by a fused path (pd_node_count). Only the
- * dispatcher reads the clock. One thread writes, any may read (runtime.h).
+ * Counters of a node count what was done with its function, be it by the dispatcher or by a fused
+ * path (pd_node_count). Only the dispatcher reads the clock. One thread writes, any may read
+ * (runtime.h).
  *
  * Process nodes move no frames: process.h has them, and no engine holds them.
  */
@@ -68,8 +70,8 @@ struct pd_vector {
 } PD_CACHE_ALIGNED;
 
 /*
- * Dispatch: `vector` is the work (NULL for pre-input and input nodes). Whatever is in it is the node's: to
- * enqueue or to free. Returns how many frames it worked on.
+ * Dispatch: `vector` is the work (NULL for pre-input and input nodes). Whatever is in it is the
+ * node's: to enqueue or to free. Returns how many frames it worked on.
  */
 typedef unsigned (*pd_node_fn)(struct pd_engine *engine, struct pd_node *node,
 			       struct pd_vector *vector);
@@ -79,7 +81,9 @@ struct pd_node_registration {
 	enum pd_node_type type;
 	pd_node_fn fn;
 	uint64_t (*process)(struct pd_process *process); /* instead of fn: process.h */
-	/* Input nodes: the round is over, nothing of what fn brought in is in the graph any more. */
+	/*
+	 * Input nodes: the round is over, nothing of what fn brought in is in the graph any more.
+	 */
 	void (*finish)(struct pd_engine *engine, struct pd_node *node);
 	const char *const *errors; /* texts, by number */
 	unsigned error_count;
@@ -131,8 +135,9 @@ struct pd_node_ctx {
 };
 
 /*
- * Room for vectors, in place of the stacks of the program's threads, which may be small. It belongs to the function that runs for the
- * engine: a node's dispatch, or a call on the fused way, until it returns.
+ * Room for vectors, in place of the stacks of the program's threads, which may be small. It belongs
+ * to the function that runs for the engine: a node's dispatch, or a call on the fused way, until it
+ * returns.
  */
 struct pd_engine_scratch {
 	struct pd_buffer *bufs[PD_VECTOR_MAX];
@@ -170,15 +175,16 @@ struct pd_engine {
 };
 
 /*
- * How many want each frame to go through a graph, and fused paths not to be taken: the tracer, plug-ins. Atomic; who changes it
- * need not wait for calls that are under way.
+ * How many want each frame to go through a graph, and fused paths not to be taken: the tracer,
+ * plug-ins. Atomic; who changes it need not wait for calls that are under way.
  */
 extern uint32_t pd_graph_wanted;
 
 /*
- * Make an engine of all registered nodes but process nodes; they are numbered in the order of their registration. Opens no
- * descriptor. Control path. Returns it, or NULL with *err set: -ENOENT when a next node does not exist, -EEXIST when two have one
- * name (both are logged by name), -E2BIG, or -ENOMEM.
+ * Make an engine of all registered nodes but process nodes; they are numbered in the order of their
+ * registration. Opens no descriptor. Control path. Returns it, or NULL with *err set: -ENOENT when
+ * a next node does not exist, -EEXIST when two have one name (both are logged by name), -E2BIG, or
+ * -ENOMEM.
  */
 struct pd_engine *pd_engine_create(const char *name, int *err);
 
@@ -193,15 +199,16 @@ struct pd_node *pd_engine_node(struct pd_engine *engine, const char *name);
 unsigned pd_engine_round(struct pd_engine *engine);
 
 /*
- * One input node's share of a round: `node`, then all pending work, then its finish. Others that bring work in do not run: this is
- * how a caller with work of its own (engine->call) puts it through the graph. Returns the frames that came in.
+ * One input node's share of a round: `node`, then all pending work, then its finish. Others that
+ * bring work in do not run: this is how a caller with work of its own (engine->call) puts it
+ * through the graph. Returns the frames that came in.
  */
 unsigned pd_engine_run_input(struct pd_engine *engine, struct pd_node *node);
 
 /*
  * Rounds until pd_engine_stop. Polls while there is work; after `idle_limit` rounds without any it
- * sleeps (engine->sleep), and polls again only once two rounds in a row had work, so that a trickle of
- * frames does not make it poll for nothing. Returns 0, or -errno when it cannot sleep.
+ * sleeps (engine->sleep), and polls again only once two rounds in a row had work, so that a trickle
+ * of frames does not make it poll for nothing. Returns 0, or -errno when it cannot sleep.
  */
 int pd_engine_run(struct pd_engine *engine);
 
@@ -212,8 +219,8 @@ void pd_engine_stop(struct pd_engine *engine);
 struct pd_vector *pd_vector_open(struct pd_engine *engine, struct pd_node *node);
 
 /*
- * Where to add buffer indices for next node number `next` of `node`: returns the place, *room tells how
- * many fit (at least one). pd_next_put follows, before anything else is enqueued.
+ * Where to add buffer indices for next node number `next` of `node`: returns the place, *room tells
+ * how many fit (at least one). pd_next_put follows, before anything else is enqueued.
  */
 static inline uint32_t *pd_next_get(struct pd_engine *engine, struct pd_node *node, unsigned next,
 				    unsigned *room)
@@ -281,7 +288,9 @@ static inline void pd_node_add(uint64_t *counter, uint64_t n)
 	pd_store_relaxed(counter, *counter + n);
 }
 
-/* Count that `node` worked on `n` frames; a fused path calls it once for each node it stands for. */
+/*
+ * Count that `node` worked on `n` frames; a fused path calls it once for each node it stands for.
+ */
 static inline void pd_node_count(struct pd_node *node, unsigned n)
 {
 	pd_node_add(&node->calls, 1);

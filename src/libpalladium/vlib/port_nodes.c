@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * port-input, sidecar-input and port-output, and their fused form (the theory stands in port_nodes.h).
+ * port-input, sidecar-input and port-output, and their fused form (the theory stands in
+ * port_nodes.h).
  */
 #include <errno.h>
 
@@ -109,8 +110,8 @@ PD_NODE_REGISTER(pd_sidecar_input) = {
 /* --- port-output --------------------------------------------------------------------------- */
 
 /*
- * Send `n` frames by one lane, whose transmit side is locked and up. Stops at the first that does not
- * go. Returns how many went; *error tells why the next did not.
+ * Send `n` frames by one lane, whose transmit side is locked and up. Stops at the first that does
+ * not go. Returns how many went; *error tells why the next did not.
  */
 static unsigned pd_port_send(struct pd_lane *lane, struct pd_buffer *const *bufs, unsigned n,
 			     enum pd_port_output_error *error)

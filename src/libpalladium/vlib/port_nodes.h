@@ -7,13 +7,14 @@
  *                       `--------> error-drop     frames without a sidecar
  *
  * port-input shows the frames of every lane attached to the engine; they stay the lane's (external
- * buffers) and go back to it when the round is over. port-output sends each to its tx_port. What a lane
- * cannot take is dropped and counted: in a graph, holding one port back would hold all. The fused path has
- * one port in and one out, so it never shows more than the output has room for and loses nothing.
+ * buffers) and go back to it when the round is over. port-output sends each to its tx_port. What a
+ * lane cannot take is dropped and counted: in a graph, holding one port back would hold all. The
+ * fused path has one port in and one out, so it never shows more than the output has room for and
+ * loses nothing.
  *
  * Each inline function below is one node's work on one frame, used by the node and by
- * pd_port_forward alike. Locks: port-input tries the lock of each lane's receive side and holds it until
- * the round is over; port-output takes the lock of a transmit side per run of frames.
+ * pd_port_forward alike. Locks: port-input tries the lock of each lane's receive side and holds it
+ * until the round is over; port-output takes the lock of a transmit side per run of frames.
  */
 #ifndef PD_VLIB_PORT_NODES_H
 #define PD_VLIB_PORT_NODES_H
@@ -83,7 +84,10 @@ static inline enum pd_port_output_error pd_port_output_why(int ret)
 				: PD_PORT_OUTPUT_ERROR_NO_PORT;
 }
 
-/* port-output: hand frames to the lane, whose transmit side is locked and up. As lane->ops->tx; when nothing went, *error tells why. */
+/*
+ * port-output: hand frames to the lane, whose transmit side is locked and up. As lane->ops->tx;
+ * when nothing went, *error tells why.
+ */
 static PD_ALWAYS_INLINE int pd_port_output_try(struct pd_lane *lane, struct pd_buffer *const *bufs,
 					       unsigned n, enum pd_port_output_error *error)
 {
@@ -95,8 +99,9 @@ static PD_ALWAYS_INLINE int pd_port_output_try(struct pd_lane *lane, struct pd_b
 }
 
 /*
- * Attach a lane to the engine, one per port: port-input polls it, frames from it leave by the port with
- * index `out`, and port-output finds it by its port's index. Returns 0 or -EINVAL. Control path, engine at rest.
+ * Attach a lane to the engine, one per port: port-input polls it, frames from it leave by the port
+ * with index `out`, and port-output finds it by its port's index. Returns 0 or -EINVAL. Control
+ * path, engine at rest.
  */
 int pd_engine_attach(struct pd_engine *engine, struct pd_lane *lane, uint16_t out);
 
@@ -108,11 +113,12 @@ struct pd_forward_errors {
 
 /*
  * The same three nodes in one straight line, for one lane in and one out: up to `n` frames (at most
- * PD_VECTOR_MAX) from `in` go to `out`. Takes both sides' locks, receive
- * before transmit. What `out` has no room for stays in `in`. Returns how many frames were consumed, 0 when there is nothing or
- * no room, -ENETDOWN when a side is down.
+ * PD_VECTOR_MAX) from `in` go to `out`. Takes both sides' locks, receive before transmit. What
+ * `out` has no room for stays in `in`. Returns how many frames were consumed, 0 when there is
+ * nothing or no room, -ENETDOWN when a side is down.
  *
- * For programs that pass frames from port to port without sockets, as tests/bench/spike.c does; the library itself has none.
+ * For programs that pass frames from port to port without sockets, as tests/bench/spike.c does; the
+ * library itself has none.
  */
 int pd_port_forward(struct pd_lane *in, struct pd_lane *out, unsigned n,
 		    struct pd_forward_errors *errors);

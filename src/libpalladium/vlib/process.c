@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Process nodes (contract in process.h): each is a timer and a piece of posted work of the progress thread, with a short queue of
- * events.
+ * Process nodes (contract in process.h): each is a timer and a piece of posted work of the progress
+ * thread, with a short queue of events.
  *
- * Processes are made once and never freed, so that whoever found one may keep it; the list only grows. A process's lock guards its queue
- * and its one-time events. Everything else of it belongs to the holder of pd_control.
+ * Processes are made once and never freed, so that whoever found one may keep it; the list only
+ * grows. A process's lock guards its queue and its one-time events. Everything else of it belongs
+ * to the holder of pd_control.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -113,7 +114,10 @@ int pd_process_signal_one_time(struct pd_process *p, uintptr_t type, uintptr_t d
 	return ret;
 }
 
-/* Take the events of `type` out of the queue: up to `n` to `data`, or all, into nowhere, when it is NULL. p->lock held. Returns how many. */
+/*
+ * Take the events of `type` out of the queue: up to `n` to `data`, or all, into nowhere, when it is
+ * NULL. p->lock held. Returns how many.
+ */
 static unsigned pd_process_take(struct pd_process *p, uintptr_t type, uintptr_t *data, unsigned n)
 {
 	uint32_t keep = p->head, taken = 0;
@@ -189,7 +193,9 @@ void *pd_process_data(struct pd_process *p)
 
 /* --- running ------------------------------------------------------------------------------- */
 
-/* Call the function of the process, and set the timer for what it wants to wait. pd_control held. */
+/*
+ * Call the function of the process, and set the timer for what it wants to wait. pd_control held.
+ */
 static void pd_process_run(struct pd_process *p)
 {
 	uint64_t wait_ns, start = pd_clock_cycles();

@@ -550,8 +550,8 @@ int pd_progress_start(void)
 		return -ret;
 	pthread_attr_setstacksize(&attr, PD_PROGRESS_STACK_BYTES);
 	/*
-	 * The thread inherits the mask: no signal of the program ever runs on it. But it touches memory of peers, which may be gone
-	 * (base/fault.h).
+	 * The thread inherits the mask: no signal of the program ever runs on it. But it touches
+	 * memory of peers, which may be gone (base/fault.h).
 	 */
 	all = ~(1ull << (SIGBUS - 1));
 	PD_SYS_4(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, PD_KERNEL_SIGSET_BYTES);
@@ -563,7 +563,10 @@ int pd_progress_start(void)
 		pd_err("progress", "the progress thread cannot be started (ulimit -u, -v): %s",
 		       pd_strerror(ret));
 	told = ret; /* a port that waits for it tries again and again */
-	/* To who asks for a port it is a want of resources; EAGAIN would have programs try again, for ever. */
+	/*
+	 * To who asks for a port it is a want of resources; EAGAIN would have programs try again,
+	 * for ever.
+	 */
 	return ret == EAGAIN ? -ENOMEM : -ret;
 }
 

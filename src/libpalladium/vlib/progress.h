@@ -94,8 +94,9 @@ struct pd_progress_work {
 void pd_progress_post(struct pd_progress_work *work);
 
 /*
- * The descriptor `name`, which the epoll knows as `from`, is to have the number `to` (base/internal_fd.h): change that there, if it
- * stands there. pd_control held. Returns 0, or -errno with nothing changed.
+ * The descriptor `name`, which the epoll knows as `from`, is to have the number `to`
+ * (base/internal_fd.h): change that there, if it stands there. pd_control held. Returns 0, or
+ * -errno with nothing changed.
  */
 int pd_progress_move(int name, int from, int to);
 

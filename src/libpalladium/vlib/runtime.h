@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the nodes have done: every engine's nodes and the process nodes, with their counters and errors.
+ * What the nodes have done: every engine's nodes and the process nodes, with their counters and
+ * errors.
  *
- * Counters are read as they are, without stopping who writes them: each is right, and together they are of nearly one moment.
+ * Counters are read as they are, without stopping who writes them: each is right, and together they
+ * are of nearly one moment.
  */
 #ifndef PD_VLIB_RUNTIME_H
 #define PD_VLIB_RUNTIME_H
@@ -27,19 +29,26 @@ struct pd_node_runtime {
 };
 
 /*
- * Call `fn` for every node of every engine, in the order in which they were made, then for every process node. What it is given
- * is valid during the call, and it must take no lock and make no engine. Control path, any thread.
+ * Call `fn` for every node of every engine, in the order in which they were made, then for every
+ * process node. What it is given is valid during the call, and it must take no lock and make no
+ * engine. Control path, any thread.
  */
 void pd_runtime_each(void (*fn)(const struct pd_node_runtime *row, void *arg), void *arg);
 
-/* In a forked child: what the parent's threads had pending is dropped, counters begin at zero. The engines are at rest. */
+/*
+ * In a forked child: what the parent's threads had pending is dropped, counters begin at zero. The
+ * engines are at rest.
+ */
 void pd_runtime_after_fork(void);
 
 /* An engine was made, or ends. */
 void pd_runtime_enter(struct pd_engine *engine);
 void pd_runtime_leave(struct pd_engine *engine);
 
-/* Drop what is pending in `engine`, freeing nothing, and set its counters to zero; nobody runs it. For pd_runtime_after_fork. */
+/*
+ * Drop what is pending in `engine`, freeing nothing, and set its counters to zero; nobody runs it.
+ * For pd_runtime_after_fork.
+ */
 void pd_engine_forget(struct pd_engine *engine);
 
 #endif /* PD_VLIB_RUNTIME_H */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Beacons (the theory stands in beacon.h). One eventfd serves all epolls of a process, and its children.
+ * Beacons (the theory stands in beacon.h). One eventfd serves all epolls of a process, and its
+ * children.
  *
  * Its event is known by 64 random bits as its data, which no program has for its own members.
  */

@@ -5,32 +5,37 @@
  * Items hold (descriptor number, object), as the kernel's do (number, file), so one object may
  * stand in an epoll several times under different numbers and in any number of epolls.
  *
- * Who is asked. ep->items are those that a harvest has to ask; an item may rest, outside of that list, when it had nothing to report and
- * whatever changes that marks it. Marking pushes it to ep->marked, a stack that the next harvest empties into the list. What comes
- * in by a ring marks nobody by itself, since its peer runs none of our code: so a harvest first gathers, lane by lane, for
- * the ports of all its members: the work of a harvest grows with the lanes and with what is ready, and not with the members.
- * Items that cannot rest: those of objects without `glance` (epolls among them), and those that wait for room to send.
+ * Who is asked. ep->items are those that a harvest has to ask; an item may rest, outside of that
+ * list, when it had nothing to report and whatever changes that marks it. Marking pushes it to
+ * ep->marked, a stack that the next harvest empties into the list. What comes in by a ring marks
+ * nobody by itself, since its peer runs none of our code: so a harvest first gathers, lane by lane,
+ * for the ports of all its members: the work of a harvest grows with the lanes and with what is
+ * ready, and not with the members. Items that cannot rest: those of objects without `glance`
+ * (epolls among them), and those that wait for room to send.
  *
- * No mark is lost between asking and resting: a mark comes after the change, and the flag that it sets is cleared before the asking, with
- * read-modify-writes of one word. So either the asking sees the change, or the mark finds the flag clear and pushes. A thread that is
- * about to sleep has noted the lanes before it asked, and the epoll's bell before that, which pd_pollable_ring rings
+ * No mark is lost between asking and resting: a mark comes after the change, and the flag that it
+ * sets is cleared before the asking, with read-modify-writes of one word. So either the asking sees
+ * the change, or the mark finds the flag clear and pushes. A thread that is about to sleep has
+ * noted the lanes before it asked, and the epoll's bell before that, which pd_pollable_ring rings
  * (tests/model/marks.pml).
  *
  * Level-triggered interest is asked anew at each harvest. Edge-triggered interest remembers the
  * edge counts last reported. ONESHOT disables the item until it is modified. Items take turns: what
  * was reported goes to the end of the list.
  *
- * Exclusive interest. All who sleep on a lane or bell look when it tells of something, and the first whose exclusive item finds the object
- * ready takes a turn and returns with it; the others find no turn left and sleep on. Nobody is chosen before it looks: whoever ends its
- * wait in the same moment, by time, a signal, cancellation, or because a member or the epoll goes, has taken nothing, and who
- * has taken a turn does return with the event. So none is lost (tests/model/exclusive.pml). There is a turn for each count that
- * the object's edges moved since turns were last given, but not for what came before the asking item last found nothing: that
- * was taken meanwhile. An edge count that merely differs gives one turn at least, since counts may begin anew with a link: so
- * one may be told too many, but none too few. Errors are for all.
+ * Exclusive interest. All who sleep on a lane or bell look when it tells of something, and the
+ * first whose exclusive item finds the object ready takes a turn and returns with it; the others
+ * find no turn left and sleep on. Nobody is chosen before it looks: whoever ends its wait in the
+ * same moment, by time, a signal, cancellation, or because a member or the epoll goes, has taken
+ * nothing, and who has taken a turn does return with the event. So none is lost
+ * (tests/model/exclusive.pml). There is a turn for each count that the object's edges moved since
+ * turns were last given, but not for what came before the asking item last found nothing: that was
+ * taken meanwhile. An edge count that merely differs gives one turn at least, since counts may
+ * begin anew with a link: so one may be told too many, but none too few. Errors are for all.
  *
- * Locks: pd_epoll_links_lock (who is linked to whom) -> pd_control -> ep->lock (items) -> lanes -> object->lock. Harvests of one
- * epoll exclude each other, so two threads never get the same edge. A nested epoll's lock is taken
- * inside its parent's; circles are refused when they are made.
+ * Locks: pd_epoll_links_lock (who is linked to whom) -> pd_control -> ep->lock (items) -> lanes ->
+ * object->lock. Harvests of one epoll exclude each other, so two threads never get the same edge. A
+ * nested epoll's lock is taken inside its parent's; circles are refused when they are made.
  */
 #include <errno.h>
 #include <sched.h>
@@ -119,7 +124,10 @@ void pd_pollable_mark(struct pd_pollable *p)
 {
 	struct pd_epoll_item *item;
 
-	/* An item that rests was linked before it was asked, under a lock that the change was made under since. */
+	/*
+	 * An item that rests was linked before it was asked, under a lock that the change was made
+	 * under since.
+	 */
 	if (pd_likely(!pd_load_relaxed(&p->watched)))
 		return;
 	pd_lock(&p->lock);
@@ -141,7 +149,10 @@ void pd_pollable_ring(struct pd_pollable *p)
 	pd_bell_ring(&p->bell);
 }
 
-/* Move the items that were marked to those that are asked, in the order of their marks. ep->lock held. */
+/*
+ * Move the items that were marked to those that are asked, in the order of their marks. ep->lock
+ * held.
+ */
 static void pd_epoll_collect(struct pd_epoll *ep)
 {
 	struct pd_epoll_item *item, *next, *first = NULL;
@@ -383,7 +394,10 @@ static int pd_epoll_mod(struct pd_epoll_item *item, const struct epoll_event *ev
 	return 0;
 }
 
-/* Whether `events` ask for EPOLLEXCLUSIVE where it is not to be had. As Linux: before anything is said of the member. */
+/*
+ * Whether `events` ask for EPOLLEXCLUSIVE where it is not to be had. As Linux: before anything is
+ * said of the member.
+ */
 static bool pd_epoll_exclusive_misused(int op, uint32_t events, const struct pd_pollable *target)
 {
 	if (op == EPOLL_CTL_DEL || !(events & EPOLLEXCLUSIVE))
@@ -451,7 +465,10 @@ void pd_pollable_after_fork(struct pd_pollable *p)
 	if (p->ops != &pd_epoll_pollable_ops)
 		return;
 	ep = pd_container_of(p, struct pd_epoll, self);
-	/* A thread of the parent's may have been in the middle of a harvest; the members were quiet. */
+	/*
+	 * A thread of the parent's may have been in the middle of a harvest; the members were
+	 * quiet.
+	 */
 	pd_lock_init(&ep->lock, PD_RANK_EPOLL);
 	pd_list_init(&ep->items);
 	ep->marked = NULL;
@@ -500,7 +517,10 @@ static void pd_epoll_item_reported(struct pd_epoll_item *item, const struct pd_e
 		item->disabled = true;
 }
 
-/* Take a turn, at the edge count `edge`, for an item that found nothing at `quiet`; false when none is left. The object's lock is held. */
+/*
+ * Take a turn, at the edge count `edge`, for an item that found nothing at `quiet`; false when none
+ * is left. The object's lock is held.
+ */
 static bool pd_turns_take(struct pd_turns *t, uint32_t edge, uint32_t quiet)
 {
 	if (edge != t->edge) {
@@ -516,8 +536,8 @@ static bool pd_turns_take(struct pd_turns *t, uint32_t edge, uint32_t quiet)
 }
 
 /*
- * Whether an exclusive item that is ready is to report it; a turn is taken in any case. `waiting`: the call had nothing to report when it
- * came. ep->lock held.
+ * Whether an exclusive item that is ready is to report it; a turn is taken in any case. `waiting`:
+ * the call had nothing to report when it came. ep->lock held.
  */
 static bool pd_epoll_item_turn(struct pd_epoll_item *item, uint32_t ready,
 			       const struct pd_edge *edge, bool waiting)
@@ -535,7 +555,10 @@ static bool pd_epoll_item_turn(struct pd_epoll_item *item, uint32_t ready,
 	pd_unlock(&object->lock);
 	if (turn || !waiting || !item->waited)
 		return true;
-	/* This epoll's threads are told like those of any epoll, one after the other, once one of them was. */
+	/*
+	 * This epoll's threads are told like those of any epoll, one after the other, once one of
+	 * them was.
+	 */
 	return !item->fresh && item->reported.in == edge->in && item->reported.out == edge->out;
 }
 
@@ -551,7 +574,8 @@ static void pd_epoll_item_rest(struct pd_epoll_item *item)
 }
 
 /*
- * Have what came in marked, and collect the marks. `all` and `ws` as in pd_wait_gather, whose result is returned. ep->lock held.
+ * Have what came in marked, and collect the marks. `all` and `ws` as in pd_wait_gather, whose
+ * result is returned. ep->lock held.
  */
 static bool pd_epoll_gather(struct pd_epoll *ep, bool all, struct pd_wait_set *ws)
 {
@@ -592,7 +616,10 @@ static int pd_epoll_ask(struct pd_epoll *ep, struct epoll_event *events, int max
 			pd_epoll_item_rest(item);
 			continue;
 		}
-		/* Others were told; it stays with those that are asked, for a call that comes may be told too. */
+		/*
+		 * Others were told; it stays with those that are asked, for a call that comes may
+		 * be told too.
+		 */
 		if (item->event.events & EPOLLEXCLUSIVE &&
 		    !pd_epoll_item_turn(item, ready, &edge, how & PD_EPOLL_WAITING))
 			continue;
@@ -612,8 +639,9 @@ static int pd_epoll_ask(struct pd_epoll *ep, struct epoll_event *events, int max
 }
 
 /*
- * Collect up to `max` events of offloaded members; with none `ws` gets what to wait for. What lies behind the head of a ring is only looked at
- * when nothing else is there: that copies it, and who is told of the head takes it from there. `how`: PD_EPOLL_...
+ * Collect up to `max` events of offloaded members; with none `ws` gets what to wait for. What lies
+ * behind the head of a ring is only looked at when nothing else is there: that copies it, and who
+ * is told of the head takes it from there. `how`: PD_EPOLL_...
  */
 static int pd_epoll_harvest(struct pd_epoll *ep, struct epoll_event *events, int max,
 			    struct pd_wait_set *ws, unsigned how)

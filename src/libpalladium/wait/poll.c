@@ -10,7 +10,9 @@
 /* All polls of a process learn together whether spinning pays off. */
 static struct pd_spin pd_poll_spin;
 
-/* Ask every offloaded entry; returns how many have revents, or -ESTALE. `ws` gets what to wait for. */
+/*
+ * Ask every offloaded entry; returns how many have revents, or -ESTALE. `ws` gets what to wait for.
+ */
 static int pd_poll_objects(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
 			   struct pd_wait_set *ws)
 {
@@ -89,8 +91,9 @@ static unsigned pd_poll_prepare(struct pd_pollable *const *objects, unsigned n)
 }
 
 /*
- * One round: the offloaded entries, noting in `ws` (if given) what to wait for; and the kernel's, when something is ready or it is their
- * turn. `scratch` has the kernel's entries. Returns how many are ready, or -errno.
+ * One round: the offloaded entries, noting in `ws` (if given) what to wait for; and the kernel's,
+ * when something is ready or it is their turn. `scratch` has the kernel's entries. Returns how many
+ * are ready, or -errno.
  */
 static int pd_poll_round(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
 			 struct pd_wait_set *scratch, struct pd_wait_set *ws, bool look_at_kernel)

@@ -34,27 +34,32 @@ struct pd_pollable_ops {
 	uint32_t (*poll)(struct pd_pollable *p, uint32_t events, struct pd_wait_set *ws,
 			 struct pd_edge *edge);
 	/*
-	 * For objects that ports feed, or NULL: as poll, in an epoll that has called pd_wait_gather for the object's ports before.
-	 * Without its own look into the rings: what stands first in one, or has been taken off it, is enough. What comes in, and
-	 * any other change of the answer, is told with pd_pollable_mark; only what the answer to EPOLLOUT waits for has to be
-	 * noted in the wait set.
+	 * For objects that ports feed, or NULL: as poll, in an epoll that has called pd_wait_gather
+	 * for the object's ports before. Without its own look into the rings: what stands first in
+	 * one, or has been taken off it, is enough. What comes in, and any other change of the
+	 * answer, is told with pd_pollable_mark; only what the answer to EPOLLOUT waits for has to
+	 * be noted in the wait set.
 	 */
 	uint32_t (*glance)(struct pd_pollable *p, uint32_t events, struct pd_wait_set *ws,
 			   struct pd_edge *edge);
-	/* With `glance`: the ports that feed it, a bit each. When they change, pd_pollable_ring comes after. */
+	/*
+	 * With `glance`: the ports that feed it, a bit each. When they change, pd_pollable_ring
+	 * comes after.
+	 */
 	uint64_t (*feeds)(struct pd_pollable *p);
 };
 
 /*
- * Look what has come in by the ports of `ports`, a bit each, and mark the objects that it is for. `all`: to the last frame; else where
- * a first look finds something it may leave what is behind that. `ws`, only with `all`: note what to wait for. Returns true when
- * something was left. The socket layer's.
+ * Look what has come in by the ports of `ports`, a bit each, and mark the objects that it is for.
+ * `all`: to the last frame; else where a first look finds something it may leave what is behind
+ * that. `ws`, only with `all`: note what to wait for. Returns true when something was left. The
+ * socket layer's.
  */
 extern bool (*pd_wait_gather)(uint64_t ports, bool all, struct pd_wait_set *ws);
 
 /*
- * Whom an object's exclusive members have told of what happened on it in one direction, by its edge count: the next one that waits
- * is told only if something came that nobody was told of.
+ * Whom an object's exclusive members have told of what happened on it in one direction, by its edge
+ * count: the next one that waits is told only if something came that nobody was told of.
  */
 struct pd_turns {
 	uint32_t edge; /* as it was last seen */
@@ -77,8 +82,9 @@ struct pd_pollable {
 void pd_pollable_init(struct pd_pollable *p, const struct pd_pollable_ops *ops);
 
 /*
- * The answer of an object with `glance` may have changed: have the epolls that it stands in ask it. After the change. Wakes nobody: for
- * what a lane or bell tells of anyway. Data path; locks of lanes may be held.
+ * The answer of an object with `glance` may have changed: have the epolls that it stands in ask it.
+ * After the change. Wakes nobody: for what a lane or bell tells of anyway. Data path; locks of
+ * lanes may be held.
  */
 void pd_pollable_mark(struct pd_pollable *p);
 
@@ -89,15 +95,17 @@ void pd_pollable_ring(struct pd_pollable *p);
 void pd_pollable_detach(struct pd_pollable *p);
 
 /*
- * The object's numbers are a kernel object's from now on: it becomes a member of the kernel's half of each epoll that it stands in,
- * with its interest. `number` gives the number to use for one that it was added under, or -1. Who polls it gets -ESTALE and has to look
- * its numbers up again; pd_pollable_detach comes next. No lock held.
+ * The object's numbers are a kernel object's from now on: it becomes a member of the kernel's half
+ * of each epoll that it stands in, with its interest. `number` gives the number to use for one that
+ * it was added under, or -1. Who polls it gets -ESTALE and has to look its numbers up again;
+ * pd_pollable_detach comes next. No lock held.
  */
 void pd_pollable_move(struct pd_pollable *p, int (*number)(void *ctx, int fd), void *ctx);
 
 /*
- * Around a fork: the links between epolls and objects are held still. In the child each object that it knows is made anew, for threads of
- * the parent's held its locks and slept on its bell; then pd_epoll_after_fork in both.
+ * Around a fork: the links between epolls and objects are held still. In the child each object that
+ * it knows is made anew, for threads of the parent's held its locks and slept on its bell; then
+ * pd_epoll_after_fork in both.
  */
 void pd_epoll_before_fork(void);
 void pd_epoll_after_fork(void);
@@ -116,8 +124,8 @@ extern struct pd_wait_tuning pd_wait_tuning;
 
 /*
  * poll(2) over `n` entries; objects[i] is NULL where fds[i] belongs to the kernel. Returns the
- * number of entries with revents, 0 at the deadline, or -errno (-EINTR after a signal, -ESTALE when an object was moved). `mask` as
- * for pd_wait_sleep.
+ * number of entries with revents, 0 at the deadline, or -errno (-EINTR after a signal, -ESTALE when
+ * an object was moved). `mask` as for pd_wait_sleep.
  */
 int pd_poll(struct pollfd *fds, struct pd_pollable *const *objects, unsigned n,
 	    uint64_t deadline_ns, const void *mask, bool *slept);
@@ -152,8 +160,9 @@ void pd_epoll_destroy(struct pd_epoll *ep);
 
 /*
  * EPOLL_CTL_ADD, MOD, DEL of an offloaded member, known by its descriptor number and object.
- * Returns 0, -EEXIST, -ENOENT, -EINVAL (itself; EPOLLEXCLUSIVE for an epoll, with MOD, before it or beside other events than the kernel
- * takes), -ELOOP (nesting in a circle or deeper than 5), -ENOMEM, -ESTALE (the object was moved: its number is the kernel's).
+ * Returns 0, -EEXIST, -ENOENT, -EINVAL (itself; EPOLLEXCLUSIVE for an epoll, with MOD, before it or
+ * beside other events than the kernel takes), -ELOOP (nesting in a circle or deeper than 5),
+ * -ENOMEM, -ESTALE (the object was moved: its number is the kernel's).
  */
 int pd_epoll_ctl(struct pd_epoll *ep, int op, int fd, struct pd_pollable *target,
 		 const struct epoll_event *event);
@@ -165,10 +174,12 @@ static inline bool pd_epoll_active(const struct pd_epoll *ep)
 }
 
 /*
- * epoll_pwait2(2). Returns the number of events, 0 at the deadline, -EINTR, -EINVAL. *slept: whether it had to sleep (as in pd_poll).
+ * epoll_pwait2(2). Returns the number of events, 0 at the deadline, -EINTR, -EINVAL. *slept:
+ * whether it had to sleep (as in pd_poll).
  *
- * EPOLLEXCLUSIVE: of the epolls that wait for an object, each thing that happens on it ends the wait of one exclusive member's epoll, and
- * of all others'. A call that finds it ready at the first look is told in any case, as is one whose epoll was told of it before.
+ * EPOLLEXCLUSIVE: of the epolls that wait for an object, each thing that happens on it ends the
+ * wait of one exclusive member's epoll, and of all others'. A call that finds it ready at the first
+ * look is told in any case, as is one whose epoll was told of it before.
  */
 int pd_epoll_wait(struct pd_epoll *ep, struct epoll_event *events, int max, uint64_t deadline_ns,
 		  const void *mask, bool *slept);

@@ -61,7 +61,10 @@ static void pd_wait_thread_end(void *arg)
 	struct pd_wait_thread *self = arg;
 
 	pd_lib_enter();
-	/* Cancelled in its sleep, or ended by a handler: the lanes must not keep what is freed here. */
+	/*
+	 * Cancelled in its sleep, or ended by a handler: the lanes must not keep what is freed
+	 * here.
+	 */
 	for (int i = 0; i < PD_WAIT_NESTING; i++)
 		pd_wait_abandon(&self->sets[i]);
 	pd_lock(&pd_wait_threads_lock);
@@ -86,8 +89,8 @@ static void pd_wait_key_create(void)
 }
 
 /*
- * Put the calling thread into the list, and have pd_wait_thread_end take it out again. Without that it must not be there, nor sleep
- * for long.
+ * Put the calling thread into the list, and have pd_wait_thread_end take it out again. Without that
+ * it must not be there, nor sleep for long.
  */
 static void pd_wait_register(struct pd_wait_thread *self)
 {
@@ -136,8 +139,9 @@ void pd_wait_after_fork(void)
 /* --- numbers that change -------------------------------------------------------------------- */
 
 /*
- * A thread that is about to sleep notes the last move, and then looks numbers up; a mover changes a number, counts the move, and then
- * looks who has noted an older one. One of the two sees the other.
+ * A thread that is about to sleep notes the last move, and then looks numbers up; a mover changes a
+ * number, counts the move, and then looks who has noted an older one. One of the two sees the
+ * other.
  */
 static void pd_wait_numbers_begin(void)
 {
@@ -145,7 +149,10 @@ static void pd_wait_numbers_begin(void)
 	pd_fence_full(); /* pairs with the one in pd_wait_call_out */
 }
 
-/* It sleeps no more: woken, interrupted by a handler that may never return (preload/signal.c), cancelled. */
+/*
+ * It sleeps no more: woken, interrupted by a handler that may never return (preload/signal.c),
+ * cancelled.
+ */
 static void pd_wait_numbers_end(void)
 {
 	pd_store_release(&pd_lib_self.numbers, 0); /* pairs with the load in pd_wait_call_out */
@@ -230,8 +237,9 @@ static bool pd_wait_on_signal_stack(void)
 }
 
 /*
- * A set for a thread whose first one is asleep: it belongs to what this signal handler interrupted. Or the handler never came back
- * (longjmp): then the sleep's frame is no longer on the stack, and its set is free to take.
+ * A set for a thread whose first one is asleep: it belongs to what this signal handler interrupted.
+ * Or the handler never came back (longjmp): then the sleep's frame is no longer on the stack, and
+ * its set is free to take.
  */
 static PD_NOINLINE struct pd_wait_set *pd_wait_nested(uintptr_t frame)
 {
@@ -398,8 +406,8 @@ static void pd_wait_unlink(struct pd_wait_entry *e, bool notified)
 }
 
 /*
- * Take a set out of what it is linked to, whose sleep will not return. In a forked child the lanes are gone and bells start anew, so
- * there is nothing to take it out of.
+ * Take a set out of what it is linked to, whose sleep will not return. In a forked child the lanes
+ * are gone and bells start anew, so there is nothing to take it out of.
  */
 static void pd_wait_abandon(struct pd_wait_set *ws)
 {
@@ -425,8 +433,8 @@ static struct timespec pd_wait_left(uint64_t deadline_ns)
 }
 
 /*
- * The call will not return: its thread was cancelled, or a handler of the program jumped out of it. Undo what it did, and leave the library
- * for what the program does next.
+ * The call will not return: its thread was cancelled, or a handler of the program jumped out of it.
+ * Undo what it did, and leave the library for what the program does next.
  */
 static void pd_wait_left_behind(void *arg)
 {
@@ -442,8 +450,8 @@ static void pd_wait_left_behind(void *arg)
 }
 
 /*
- * ppoll for the set, with signal handlers running as they arrive. -EINTR when one ran or is to run. The thread can be cancelled in
- * here and nowhere else: no lock is held, and nothing is taken yet.
+ * ppoll for the set, with signal handlers running as they arrive. -EINTR when one ran or is to run.
+ * The thread can be cancelled in here and nowhere else: no lock is held, and nothing is taken yet.
  */
 static int pd_wait_ppoll(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask)
 {
@@ -455,7 +463,10 @@ static int pd_wait_ppoll(struct pd_wait_set *ws, uint64_t deadline_ns, const voi
 	if (!pd_lib_sleep_begin(&left)) {
 		if (pd_lib_setcanceltype)
 			pd_lib_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
-		/* The kernel has to read the limit itself, at its start: pd_lib_sleep_begin tells why. */
+		/*
+		 * The kernel has to read the limit itself, at its start: pd_lib_sleep_begin tells
+		 * why.
+		 */
 		ret = (int)PD_SYS_5(SYS_ppoll, ws->fds, ws->n_kernel + 1 + ws->n, &left, mask,
 				    PD_KERNEL_SIGSET_BYTES);
 		if (pd_lib_setcanceltype)
@@ -498,7 +509,10 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 		return pd_sys_ppoll(ws->fds, base, &ts, mask);
 	}
 	pd_wait_numbers_begin();
-	/* Of the caller's descriptors the first may be an epoll's own; it is put there anew for each sleep. */
+	/*
+	 * Of the caller's descriptors the first may be an epoll's own; it is put there anew for
+	 * each sleep.
+	 */
 	if (base)
 		ws->fds[0].fd = pd_internal_fd_number(ws->fds[0].fd);
 	ws->fds[base] = (struct pollfd){.fd = pd_internal_fd_number(wake_fd), .events = POLLIN};
@@ -518,7 +532,9 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 		ws->asleep = true;
 		ret = pd_wait_ppoll(ws, deadline_ns, mask);
 		ws->asleep = false;
-		/* A handler ends the call, also one that ran before the kernel's sleep or after it. */
+		/*
+		 * A handler ends the call, also one that ran before the kernel's sleep or after it.
+		 */
 		interrupted = pd_lib_interrupted(mask);
 	} else {
 		/* Something moved: no sleep, but the kernel's descriptors get their turn. */
@@ -537,7 +553,10 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 		pd_sys_read(wake_fd, &drain, sizeof(drain));
 	if (interrupted || ret == -EINTR) {
 		pd_wait_run_signals(ws);
-		/* One that `mask` holds back, and that came before the mask was in place, is none of the call's. */
+		/*
+		 * One that `mask` holds back, and that came before the mask was in place, is none
+		 * of the call's.
+		 */
 		return pd_lib_self.ran && !pd_lib_interrupted(mask) ? 0 : -EINTR;
 	}
 	if (ret <= 0)

@@ -16,8 +16,9 @@
  * A *bell* is for what no lane tells: an epoll got a member, a socket was bound or closed, a frame
  * was looped back.
  *
- * What a bell stands in must not be freed while a thread sleeps on it. A call that holds a reference already gives no owner; the
- * others give the object's owner, which the set holds (pd_wait_hold) until it is emptied.
+ * What a bell stands in must not be freed while a thread sleeps on it. A call that holds a
+ * reference already gives no owner; the others give the object's owner, which the set holds
+ * (pd_wait_hold) until it is emptied.
  *
  * Locks: a wait set belongs to one thread. Lane locks are taken one at a time.
  */
@@ -87,7 +88,10 @@ struct pd_wait_set {
 	void *undo_arg;
 };
 
-/* How long a thread sleeps at most when something may change that nobody tells of: another process gives up a port. */
+/*
+ * How long a thread sleeps at most when something may change that nobody tells of: another process
+ * gives up a port.
+ */
 #define PD_WAIT_RECHECK_NS (50 * PD_NS_PER_MS)
 
 /* Hold and drop the owner of a bell; the socket layer puts its references here. */
@@ -95,14 +99,15 @@ extern void (*pd_wait_hold)(void *owner);
 extern void (*pd_wait_drop)(void *owner);
 
 /*
- * The calling thread's wait set, emptied; pd_wait_end when the call is over. Not to be nested: a thread waits for one thing at a time
- * (but a signal handler that interrupts a sleep gets a set of its own).
+ * The calling thread's wait set, emptied; pd_wait_end when the call is over. Not to be nested: a
+ * thread waits for one thing at a time (but a signal handler that interrupts a sleep gets a set of
+ * its own).
  */
 struct pd_wait_set *pd_wait_begin(void);
 
 /*
- * A sleep is a cancellation point: the call does not return then, and the stack below it is gone. Have `undo(arg)` give back the
- * references that the call holds. Until the next pd_wait_begin.
+ * A sleep is a cancellation point: the call does not return then, and the stack below it is gone.
+ * Have `undo(arg)` give back the references that the call holds. Until the next pd_wait_begin.
  */
 static inline void pd_wait_on_cancel(struct pd_wait_set *ws, void (*undo)(void *arg), void *arg)
 {
@@ -151,8 +156,8 @@ struct pd_spin {
 };
 
 /*
- * A spin that lasts, lasts because the other end is slow; perhaps since this thread has its core. So
- * after this time, and then each time again, the core is offered to others once.
+ * A spin that lasts, lasts because the other end is slow; perhaps since this thread has its core.
+ * So after this time, and then each time again, the core is offered to others once.
  */
 #define PD_SPIN_YIELD_NS (50 * PD_NS_PER_US)
 
@@ -185,8 +190,9 @@ uint64_t pd_wait_deadline_ts(const struct timespec *ts, int *err);
 extern uint32_t pd_wait_fork_epoch;
 
 /*
- * A descriptor of ours has another number (base/internal_fd.h): wake the threads that sleep on numbers as they were before, and wait
- * until none does. No lock of rank WAITER or LEAF may be held.
+ * A descriptor of ours has another number (base/internal_fd.h): wake the threads that sleep on
+ * numbers as they were before, and wait until none does. No lock of rank WAITER or LEAF may be
+ * held.
  */
 void pd_wait_call_out(void);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Huge pages for a test: root may have some more while it runs. One test program at a time has them.
+ * Huge pages for a test: root may have some more while it runs. One test program at a time has
+ * them.
  */
 #ifndef PD_TEST_HUGE_H
 #define PD_TEST_HUGE_H
@@ -48,7 +49,10 @@ static inline long huge_free(void)
 	return huge_read("free_hugepages") - huge_read("resv_hugepages");
 }
 
-/* `n` huge pages are free from here on, exactly; false when that cannot be had (not root, memory too scattered). */
+/*
+ * `n` huge pages are free from here on, exactly; false when that cannot be had (not root, memory
+ * too scattered).
+ */
 static bool huge_begin(long n)
 {
 	huge_lock = open("/tmp/palladium-test-hugepages.lock", O_CREAT | O_RDWR | O_CLOEXEC, 0666);
@@ -58,7 +62,10 @@ static bool huge_begin(long n)
 	return huge_before >= 0 && huge_write(huge_before + n - huge_free()) && huge_free() == n;
 }
 
-/* As it was before huge_begin; harmless without it, so that the teardown of a failed test can call it. */
+/*
+ * As it was before huge_begin; harmless without it, so that the teardown of a failed test can call
+ * it.
+ */
 static void huge_end(void)
 {
 	if (huge_lock < 0)
@@ -69,7 +76,10 @@ static void huge_end(void)
 	huge_lock = -1;
 }
 
-/* KernelPageSize in KiB of the mapping at `at`, and in *resident its Rss in KiB; -1 when there is none. */
+/*
+ * KernelPageSize in KiB of the mapping at `at`, and in *resident its Rss in KiB; -1 when there is
+ * none.
+ */
 static long huge_page_size(const void *at, long *resident)
 {
 	unsigned long from, to, addr = (unsigned long)at;

@@ -282,7 +282,10 @@ static int fault_in_child(const struct sigaction *act, unsigned mends, char said
 	return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 }
 
-/* The library sees a fault first; what it does not mend is the program's, as the kernel would have it. */
+/*
+ * The library sees a fault first; what it does not mend is the program's, as the kernel would have
+ * it.
+ */
 static void test_faults(void **state)
 {
 	struct sigaction act = {.sa_handler = SIG_DFL};

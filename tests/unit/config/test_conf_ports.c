@@ -475,7 +475,10 @@ static void test_mistakes_in_the_environment(void **state)
 	assert_int_equal(cfg->error_count, 2);
 }
 
-/* What follows a quotation without its end, nobody can tell: no port is made of the half that was read. */
+/*
+ * What follows a quotation without its end, nobody can tell: no port is made of the half that was
+ * read.
+ */
 static void test_an_entry_that_is_not_read_to_its_end_makes_no_port(void **state)
 {
 	static const char *const entries[] = {"pd0=vhost-user:/tmp/\"x", "pd0=vhost-user:/tmp/x y",

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Print defs/vars.def as the table of README.txt (no argument) or of libpalladium.conf(5) (`--man`).
- * The man page has every variable in full; README.txt those that act, and the names of the others by reason.
+ * Print defs/vars.def as the table of README.txt (no argument) or of libpalladium.conf(5)
+ * (`--man`). The man page has every variable in full; README.txt those that act, and the names of
+ * the others by reason.
  */
 #include <stdio.h>
 #include <string.h>
@@ -70,7 +71,10 @@ static void wrap(const char *text, int indent)
 	putchar('\n');
 }
 
-/* `text` as roff: no line is a request, no backslash an escape, a minus is a minus; long words may break. */
+/*
+ * `text` as roff: no line is a request, no backslash an escape, a minus is a minus; long words may
+ * break.
+ */
 static void roff(const char *text)
 {
 	if (*text == '.' || *text == '\'')

@@ -146,7 +146,9 @@ static void test_the_file_describes_itself(void **state)
 	munmap((void *)(uintptr_t)map, bytes);
 }
 
-/* Lane counters that have namesakes in the port go there; others are kept in the block of the past. */
+/*
+ * Lane counters that have namesakes in the port go there; others are kept in the block of the past.
+ */
 static void test_what_is_gone_is_not_forgotten(void **state)
 {
 	struct pd_ctr_block *port = pd_ctr_alloc(PD_CTR_PORT, 7, PD_SHM_NONE, "pd7");

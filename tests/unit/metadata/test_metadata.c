@@ -122,7 +122,10 @@ static void test_port_name_of_16_bytes_and_of_17(void **state)
 	assert_string_equal(c.port_name, "");
 }
 
-/* Every size of the buffer: the result is the same, what fits is a prefix, nothing beyond is touched. */
+/*
+ * Every size of the buffer: the result is the same, what fits is a prefix, nothing beyond is
+ * touched.
+ */
 static void test_rendering_keeps_within_bounds(void **state)
 {
 	struct pd_sidecar s = every_byte();
@@ -190,7 +193,9 @@ static void test_units(void **state)
 		assert_non_null(pd_unit_name((enum pd_unit_of)of));
 }
 
-/* The helpers of palladium_extra.h: what is put is what is got, at any place in the control buffer. */
+/*
+ * The helpers of palladium_extra.h: what is put is what is got, at any place in the control buffer.
+ */
 static void test_ancillary_data_helpers(void **state)
 {
 	struct pd_sidecar s = every_byte();

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The wrappers on sockets of ours, with a fake kind of socket: this program contains preload/ itself, so
- * its own calls of close, dup, read... are the wrappers. Signals, too: deferred inside, at once outside.
+ * The wrappers on sockets of ours, with a fake kind of socket: this program contains preload/
+ * itself, so its own calls of close, dup, read... are the wrappers. Signals, too: deferred inside,
+ * at once outside.
  */
 #include <errno.h>
 #include <fcntl.h>

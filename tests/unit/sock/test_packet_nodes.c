@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * sock/packet_nodes: the fused way and the graph give the same, frame by frame and count by count; several taps get what one would;
- * what there is no buffer for stays in the ring, and with PALLADIUM_RX_BACKPRESSURE=port what finds a queue full; who watches sees what
- * is sent.
+ * sock/packet_nodes: the fused way and the graph give the same, frame by frame and count by count;
+ * several taps get what one would; what there is no buffer for stays in the ring, and with
+ * PALLADIUM_RX_BACKPRESSURE=port what finds a queue full; who watches sees what is sent.
  */
 #include <arpa/inet.h>
 #include <net/if_arp.h>
@@ -124,8 +124,8 @@ static struct messages out, in;
 static uint32_t next_frame;
 
 /*
- * Make message `i`, number `next_frame`: mostly a frame for WANTED, else for OTHER, a control frame, one that is too long, or too short.
- * Its bytes tell its number.
+ * Make message `i`, number `next_frame`: mostly a frame for WANTED, else for OTHER, a control
+ * frame, one that is too long, or too short. Its bytes tell its number.
  */
 static void make_message(unsigned i, bool dgram)
 {
@@ -172,7 +172,10 @@ static void make_message(unsigned i, bool dgram)
 	}
 }
 
-/* Receive up to `n` messages with what `flags` say; `narrow`: less room than most frames need. Note all that comes. */
+/*
+ * Receive up to `n` messages with what `flags` say; `narrow`: less room than most frames need. Note
+ * all that comes.
+ */
 static int receive(struct pd_packet *s, struct record *r, unsigned n, int flags, bool narrow)
 {
 	int got;
@@ -205,7 +208,10 @@ static int receive(struct pd_packet *s, struct record *r, unsigned n, int flags,
 	return got;
 }
 
-/* Send batches from `a`, and let `b` receive and look, in a way that random_state fixes. Notes what both saw. */
+/*
+ * Send batches from `a`, and let `b` receive and look, in a way that random_state fixes. Notes what
+ * both saw.
+ */
 static void converse(struct pd_packet *a, struct pd_packet *b, struct record *r)
 {
 	random_state = 5;
@@ -273,7 +279,10 @@ static uint64_t lane_counter(const char *port, enum pd_ctr_word word)
 
 static struct record fused, graph;
 
-/* One conversation; `wanted`: through the graph; `taps`: others listen too. Notes counters of both ends too. */
+/*
+ * One conversation; `wanted`: through the graph; `taps`: others listen too. Notes counters of both
+ * ends too.
+ */
 static void run(struct record *r, int type, bool wanted, unsigned taps)
 {
 	static const uint16_t protocols[] = {OTHER, WANTED, ETH_P_ALL};
@@ -469,7 +478,10 @@ static void test_what_finds_no_buffer_stays_or_is_counted(void **state)
 	uint32_t *taken = calloc(pd_rx_pool->count, sizeof(*taken));
 	unsigned n = hog(taken, 2);
 
-	/* Kept: two go into the queue with what nobody wants before the third, which stays, as all behind it. */
+	/*
+	 * Kept: two go into the queue with what nobody wants before the third, which stays, as all
+	 * behind it.
+	 */
 	send_kinds(a, "owowowo");
 	pd_lock(&lane->side[PD_RX].lock);
 	assert_int_equal(pd_packet_distribute(port, lane, PD_VECTOR_MAX, true), 5);
@@ -521,7 +533,10 @@ static unsigned queued(const struct pd_packet *s)
 	return s->queue.tail - s->queue.head;
 }
 
-/* What only the reader wants is not copied, and what comes after its last message stays in the ring. */
+/*
+ * What only the reader wants is not copied, and what comes after its last message stays in the
+ * ring.
+ */
 static void test_the_ring_is_the_queue_of_each_who_reads(void **state)
 {
 	for (uint32_t wanted = 0; wanted < 2; wanted++) {
@@ -603,7 +618,10 @@ static void test_a_full_queue_stops_the_port(void **state)
 		EXPECT(b, 6);
 		assert_int_equal(b->stat_drops + c->stat_drops, 0);
 		assert_int_equal(c->stat_packets, 4);
-		/* What is longer than the limit goes into a queue that is empty; closing the socket ends its stops. */
+		/*
+		 * What is longer than the limit goes into a queue that is empty; closing the socket
+		 * ends its stops.
+		 */
 		c->receive_limit_bytes = 10;
 		send_kinds(a, "oow");
 		assert_int_equal(receive(b, NULL, BATCH, 0, false), -EAGAIN);
@@ -637,7 +655,10 @@ static void test_frames_for_nobody_are_counted(void **state)
 	close_socket(a);
 }
 
-/* Frames of a SOCK_DGRAM sender have their Ethernet header in the buffer's opaque area: it must come through whole. */
+/*
+ * Frames of a SOCK_DGRAM sender have their Ethernet header in the buffer's opaque area: it must
+ * come through whole.
+ */
 static void test_who_watches_sees_what_is_sent(void **state)
 {
 	struct pd_packet *a = open_socket("pd0", SOCK_DGRAM, WANTED);

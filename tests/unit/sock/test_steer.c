@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Which lane a message goes by: lanes for keys, hashes of flows, numbers of sockets, keys of messages.
+ * Which lane a message goes by: lanes for keys, hashes of flows, numbers of sockets, keys of
+ * messages.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -140,7 +141,10 @@ static void test_a_flow_is_addresses_and_ports(void **state)
 		for (unsigned tags = 0; tags < 3; tags++) {
 			size_t len = udp(a, tags, v6, 1, 1000), payload = len - 8;
 
-			/* What does not belong to the flow does not count: MACs, priority of a tag, lengths, payload. */
+			/*
+			 * What does not belong to the flow does not count: MACs, priority of a tag,
+			 * lengths, payload.
+			 */
 			memcpy(b, a, sizeof(b));
 			b[5] = 77;
 			b[len - 1] ^= 1;
@@ -159,7 +163,10 @@ static void test_a_flow_is_addresses_and_ports(void **state)
 				b[15] = 6; /* another VLAN */
 				assert_int_not_equal(hash(a, len, false), hash(b, len, false));
 			}
-			/* Cut anywhere: no byte beyond is read (the sanitizer looks), and there is a hash. */
+			/*
+			 * Cut anywhere: no byte beyond is read (the sanitizer looks), and there is
+			 * a hash.
+			 */
 			for (size_t cut = 14; cut <= payload; cut++) {
 				uint8_t exact[128];
 

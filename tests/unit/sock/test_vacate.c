@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Numbers of the library's own descriptors that the program claims, while threads use them, sleep on them, and make and close others.
+ * Numbers of the library's own descriptors that the program claims, while threads use them, sleep
+ * on them, and make and close others.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -48,7 +49,10 @@ static int claim(int file, int number)
 	return pd_vacate_for(number, claim_put, &c);
 }
 
-/* Claim every number that a descriptor of the library's has, with `file`; how many. They are the test's until give_back. */
+/*
+ * Claim every number that a descriptor of the library's has, with `file`; how many. They are the
+ * test's until give_back.
+ */
 static int claimed[64], n_claimed;
 
 static int claim_all(int file)
@@ -377,8 +381,8 @@ static void ring_and_wait(struct sleeper *s)
 }
 
 /*
- * Threads that sleep on a descriptor, and on their own wake descriptors, are woken by it whatever its number is by then. What
- * stands at the old number is never ready.
+ * Threads that sleep on a descriptor, and on their own wake descriptors, are woken by it whatever
+ * its number is by then. What stands at the old number is never ready.
  */
 static void test_sleepers_follow(void **state)
 {
@@ -436,7 +440,10 @@ static void *make_and_close(void *arg)
 	return NULL;
 }
 
-/* The program puts a file at numbers that descriptors of ours come to and leave at the same time. What it put there stays there. */
+/*
+ * The program puts a file at numbers that descriptors of ours come to and leave at the same time.
+ * What it put there stays there.
+ */
 static void test_births_and_ends(void **state)
 {
 	int file = eventfd(7, EFD_NONBLOCK), low = fcntl(0, F_DUPFD, 3), base;

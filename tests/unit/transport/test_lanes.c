@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* transport/lanes: which lanes are sent by while a peer brings its queues up and takes them down. */
+/*
+ * transport/lanes: which lanes are sent by while a peer brings its queues up and takes them down.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

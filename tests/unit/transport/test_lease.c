@@ -75,8 +75,8 @@ static void note_run(struct pd_progress_work *work)
 }
 
 /*
- * Wait until the progress thread is past its start. AddressSanitizer allocates for a thread that starts, and a child that is forked
- * in that moment finds the allocator locked for ever.
+ * Wait until the progress thread is past its start. AddressSanitizer allocates for a thread that
+ * starts, and a child that is forked in that moment finds the allocator locked for ever.
  */
 static void progress_runs(void)
 {

@@ -536,7 +536,9 @@ static void rings_that_cannot_be(void **state)
 	assert_true(peer_closed(sock));
 }
 
-/* A packed ring of 5, by hand: bases in both spellings, stopped and carried on in the second lap. */
+/*
+ * A packed ring of 5, by hand: bases in both spellings, stopped and carried on in the second lap.
+ */
 static void packed_rings_start_and_stop(void **state)
 {
 	struct vring_packed_desc *d = (struct vring_packed_desc *)(void *)(mem + 0x10000);

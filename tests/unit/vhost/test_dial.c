@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Finding the peer: paths that are not there yet, stale, taken, shared by several ports; and who is let in. */
+/*
+ * Finding the peer: paths that are not there yet, stale, taken, shared by several ports; and who is
+ * let in.
+ */
 #include <sys/file.h>
 
 #include "config/vars.h"

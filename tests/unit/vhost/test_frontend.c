@@ -229,7 +229,10 @@ static void sizes_that_are_no_power_of_two(void **state)
 	}
 }
 
-/* Packed rings are version 1's: an offer of them without it is passed over, or ends it where there can be no others. */
+/*
+ * Packed rings are version 1's: an offer of them without it is passed over, or ends it where there
+ * can be no others.
+ */
 static void packed_rings_without_version_1(void **state)
 {
 	const uint64_t offer = (ALL | PACKED) & ~BIT(VIRTIO_F_VERSION_1);

@@ -45,7 +45,10 @@ void start(uint32_t size, uint32_t hdr, uint64_t features);
 int rx(struct pd_buffer **bufs, unsigned n);
 int tx(struct pd_buffer **bufs, unsigned n);
 
-/* Another thread that calls `once` over and over, with a state for random numbers, until it is stopped. */
+/*
+ * Another thread that calls `once` over and over, with a state for random numbers, until it is
+ * stopped.
+ */
 void scribble_start(void (*once)(uint64_t *state));
 void scribble_stop(void);
 
@@ -65,7 +68,9 @@ uint16_t used_idx(void);
 uint32_t used_id(uint16_t entry);
 uint32_t used_len(uint16_t entry);
 
-/* Header and frame `seq` of `len` bytes as the driver's program would write them; returns the sum. */
+/*
+ * Header and frame `seq` of `len` bytes as the driver's program would write them; returns the sum.
+ */
 uint32_t wire_frame(uint8_t *out, uint32_t hdr, uint32_t seq, uint32_t len);
 
 #endif /* TESTS_DEVICE_RIG_H */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A driver's ring for a device that a test plays by hand: between guard pages, in memory that may hold anything outside the
- * device's part.
+ * A driver's ring for a device that a test plays by hand: between guard pages, in memory that may
+ * hold anything outside the device's part.
  */
 #ifndef TESTS_DRIVER_RIG_H
 #define TESTS_DRIVER_RIG_H

@@ -91,7 +91,9 @@ struct out_frame {
 /* Make frame `seq` of `len` bytes in f; the first buffer is returned. */
 struct pd_buffer *frame_make(struct out_frame *f, uint32_t seq, uint32_t len, unsigned pieces);
 
-/* Read the `n` frames that were shown, none of which is too long; the sum of some of their bytes. */
+/*
+ * Read the `n` frames that were shown, none of which is too long; the sum of some of their bytes.
+ */
 unsigned frames_read(struct pd_buffer *const *bufs, int n);
 
 /* Compare what was received with frame `seq` of `len` bytes. */

@@ -2,8 +2,9 @@
 /*
  * virtio/: the dirty log says exactly which pages a device wrote to.
  *
- * The judge is the memory itself: a copy from before is compared with it after each step. The driver
- * is written by hand from virtio 1.2 (2.7, 2.8); the log's layout from the vhost-user specification ("Migration").
+ * The judge is the memory itself: a copy from before is compared with it after each step. The
+ * driver is written by hand from virtio 1.2 (2.7, 2.8); the log's layout from the vhost-user
+ * specification ("Migration").
  */
 #include <signal.h>
 
@@ -99,8 +100,8 @@ static bool in_ring(uint64_t page)
 }
 
 /*
- * Every page that changed has its bit; every bit's page changed or is the ring's. What is staged in the ring has none before it is
- * published. Returns how many changed.
+ * Every page that changed has its bit; every bit's page changed or is the ring's. What is staged in
+ * the ring has none before it is published. Returns how many changed.
  */
 static unsigned compare(void)
 {
@@ -263,7 +264,9 @@ static void send_some(uint32_t hdr, uint64_t features)
 		pd_device_flush(&vq, packed);
 		pd_device_arm(&vq, packed, vq.cursor);
 		changed += compare();
-		/* What is left goes back unused, so that the next round begins with an empty ring. */
+		/*
+		 * What is left goes back unused, so that the next round begins with an empty ring.
+		 */
 		remember();
 		while (pd_device_discard(&vq, chains, &notify) > 0)
 			;
@@ -312,7 +315,10 @@ static void test_received(void **state)
 	each(receive_some);
 }
 
-/* Either half by itself: what goes into buffers, and what goes into the ring, where the front-end says. */
+/*
+ * Either half by itself: what goes into buffers, and what goes into the ring, where the front-end
+ * says.
+ */
 static void test_halves(void **state)
 {
 	const uint64_t elsewhere = C_GPA + 0x8000;
@@ -421,7 +427,10 @@ static void protect(int how)
 		assert_int_equal(mprotect(region(r), REGION, how), 0);
 }
 
-/* A page is about to be written for the first time in a step: the worst moment to copy what is noted so far. */
+/*
+ * A page is about to be written for the first time in a step: the worst moment to copy what is
+ * noted so far.
+ */
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
 	uintptr_t page = (uintptr_t)info->si_addr & ~(uintptr_t)(PAGE - 1);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * virtio/inflight.c: regions written and read by hand, byte by byte, from the text of vhost-user ("Inflight I/O tracking"): fresh ones,
- * what a device leaves in them, what the next one makes of that, and every state that no device leaves.
+ * virtio/inflight.c: regions written and read by hand, byte by byte, from the text of vhost-user
+ * ("Inflight I/O tracking"): fresh ones, what a device leaves in them, what the next one makes of
+ * that, and every state that no device leaves.
  */
 #include "device_rig.h"
 #include "virtio/inflight.h"
@@ -17,7 +18,10 @@ enum { VERSION_AT = 8, SIZE_AT = 10 };
 /* A split region, and in an entry. */
 enum { BATCH_AT = 12, USED_AT = 14, S_NEXT = 6, COUNTER = 8 };
 #define SPLIT(i) (16 + 16 * (i))
-/* A packed region: each index and counter is followed by the one of the last whole batch; and in an entry. */
+/*
+ * A packed region: each index and counter is followed by the one of the last whole batch; and in an
+ * entry.
+ */
 enum { FREE_AT = 12, OLD_FREE_AT = 14, P_USED_AT = 16, OLD_USED_AT = 18, WRAP_AT = 20 };
 enum { OLD_WRAP_AT = 21, NEXT_AT = 2, LAST_AT = 4, NUM_AT = 6, ID_AT = 16, FLAGS_AT = 18 };
 enum { LEN_AT = 20, ADDR_AT = 24 };
@@ -159,7 +163,10 @@ static void test_split_resubmits(void **state)
 	shows(4, (unsigned[]){4, 2, 9, 1});
 	give_back(1);
 	killed();
-	/* One that used them in another order: 9 was taken before 2, and a new chain stands where one of them stood. */
+	/*
+	 * One that used them in another order: 9 was taken before 2, and a new chain stands where
+	 * one of them stood.
+	 */
 	note(9, 3);
 	note(2, 8);
 	region[SPLIT(1)] = 0;
@@ -193,7 +200,10 @@ static void test_split_stop_keeps(void **state)
 	pd_inflight_stop(&vq); /* not tracked any more */
 }
 
-/* Killed between the used index and striking out: the batch was given back. Killed before the index: it was not. */
+/*
+ * Killed between the used index and striking out: the batch was given back. Killed before the
+ * index: it was not.
+ */
 static void test_split_last_batch(void **state)
 {
 	for (unsigned published = 0; published < 2; published++) {
@@ -242,7 +252,10 @@ static void packed_available(unsigned slot, unsigned i, uint16_t flags, bool wra
 		 flags | (wrap ? AVAILABLE : USED_BIT));
 }
 
-/* A region as of a device that used `used` descriptors: `n` chains of `each` descriptors in flight, in the first entries, the last first. */
+/*
+ * A region as of a device that used `used` descriptors: `n` chains of `each` descriptors in flight,
+ * in the first entries, the last first.
+ */
 static void packed_region(uint32_t entries, uint16_t used, bool wrap, unsigned n, unsigned each)
 {
 	put16(region + VERSION_AT, 1);
@@ -314,7 +327,10 @@ static void test_packed_fresh(void **state)
 	assert_int_equal(get16(region + OLD_FREE_AT), 2);
 }
 
-/* Two chains of two descriptors, of which one goes over the ring's end; the one with the lower counter first. */
+/*
+ * Two chains of two descriptors, of which one goes over the ring's end; the one with the lower
+ * counter first.
+ */
 static void test_packed_resubmits(void **state)
 {
 	fresh(SIZE, SIZE, F_PACKED);
@@ -338,7 +354,10 @@ static void test_packed_resubmits(void **state)
 	assert_int_equal(get16(mem_a + DESC + 16 * 13 + 12), 1);
 }
 
-/* Killed before its used elements were published, a batch is rolled back; after that, it is committed. */
+/*
+ * Killed before its used elements were published, a batch is rolled back; after that, it is
+ * committed.
+ */
 static void test_packed_last_batch(void **state)
 {
 	for (unsigned published = 0; published < 2; published++) {
@@ -388,7 +407,10 @@ struct wrong {
 	struct poke poke[3];
 };
 
-/* Each state is refused for its reason, and the ring is as it was; so is one of a version or a size that is not ours. */
+/*
+ * Each state is refused for its reason, and the ring is as it was; so is one of a version or a size
+ * that is not ours.
+ */
 static void refused(const struct wrong *wrong, size_t n, void (*make)(void))
 {
 	static const struct wrong both[] = {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * virtio/: the device on packed rings written by hand, byte by byte, from the text of virtio 1.2 (2.8).
- * Nothing here uses our driver or the kernel's structures.
+ * virtio/: the device on packed rings written by hand, byte by byte, from the text of virtio 1.2
+ * (2.8). Nothing here uses our driver or the kernel's structures.
  *
  * A descriptor is le64 addr, le32 len, le16 id, le16 flags. A driver in its lap with wrap counter w
- * makes one available with AVAIL (bit 7) = w and USED (bit 15) = !w, and finds it used when both are
- * the wrap counter of the lap in which it looks. The ring ends at an unmapped page.
+ * makes one available with AVAIL (bit 7) = w and USED (bit 15) = !w, and finds it used when both
+ * are the wrap counter of the lap in which it looks. The ring ends at an unmapped page.
  */
 
 #include "device_rig.h"
@@ -613,7 +613,9 @@ static void test_discard(void **state)
 	stop_packed();
 }
 
-/* --- a driver that writes while we read -------------------------------------------------------- */
+/*
+ * --- a driver that writes while we read --------------------------------------------------------
+ */
 
 #define SCRIBBLED 16u
 

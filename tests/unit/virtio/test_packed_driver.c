@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * virtio/: the driver on packed rings against a device written by hand from the text of virtio 1.2
- * (2.8), honest and not, in order and not; IN_ORDER on both formats; carrying on after the device has
- * gone.
+ * (2.8), honest and not, in order and not; IN_ORDER on both formats; carrying on after the device
+ * has gone.
  */
 #include "driver_rig.h"
 
@@ -121,7 +121,9 @@ static void test_tx_byte_for_byte(void **state)
 	assert_memory_equal(slot_buf(2), f[1].bytes + 80, 128);
 	assert_memory_equal(slot_buf(3), f[1].bytes + 208, 92);
 	assert_int_equal(slot_flags(4), 0);
-	/* Out of order: the chain of three; the used element stands in slot 0, the next in slot 3. */
+	/*
+	 * Out of order: the chain of three; the used element stands in slot 0, the next in slot 3.
+	 */
 	use(slot_id(1), 0, 3);
 	assert_int_equal(pd_driver_position(&vq, true) - vq.cursor, 4);
 	b[2] = frame_make(&f[2], 2, 200, 1); /* two: slot 4, and slot 0 of the next lap */
@@ -316,7 +318,9 @@ static void test_hostile_devices(void **state)
 
 /* --- IN_ORDER -------------------------------------------------------------------------------- */
 
-/* One element for several frames sent, or for several buffers, of which all but the last are full. */
+/*
+ * One element for several frames sent, or for several buffers, of which all but the last are full.
+ */
 static void test_in_order_batches(void **state)
 {
 	static struct out_frame f;

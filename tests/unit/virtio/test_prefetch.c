@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * virtio/: which cache lines are fetched ahead. What a fetch does to time cannot be tested; which lines
- * it is asked for can, for every setting, end and format. The data path is compiled into this test.
+ * virtio/: which cache lines are fetched ahead. What a fetch does to time cannot be tested; which
+ * lines it is asked for can, for every setting, end and format. The data path is compiled into this
+ * test.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -150,7 +151,9 @@ static void test_every_setting(void **state)
 		}
 }
 
-/* What is expected is looked up in memory that the peer can write: it may name no buffer of ours. */
+/*
+ * What is expected is looked up in memory that the peer can write: it may name no buffer of ours.
+ */
 static void test_hostile_expectation(void **state)
 {
 	for (unsigned packed = 0; packed < 2; packed++) {

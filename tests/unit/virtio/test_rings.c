@@ -273,7 +273,9 @@ static void test_large_rings(void **state)
 	}
 }
 
-/* The 16-bit indices wrap, more than once, at every phase of a small ring; laps do, of odd sizes. */
+/*
+ * The 16-bit indices wrap, more than once, at every phase of a small ring; laps do, of odd sizes.
+ */
 static void test_indices_wrap(void **state)
 {
 	for (unsigned f = 0; f < 16; f++) {

@@ -220,7 +220,10 @@ static int child_has_pools(struct pd_buffer_pool *held, const uint32_t *mine,
 	return 0;
 }
 
-/* Pools of huge pages, or of what there is: the child of a fork has memory of its own where it looks for it. */
+/*
+ * Pools of huge pages, or of what there is: the child of a fork has memory of its own where it
+ * looks for it.
+ */
 static void fork_with_pools(bool huge)
 {
 	struct pd_buffer_pool *held = make(512, 4096), *queue = make(512, 2048);

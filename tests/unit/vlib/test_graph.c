@@ -15,7 +15,9 @@
 #include "vlib/port_nodes.h"
 #include "vlib/progress.h"
 
-/* --- nodes of the test: t-input -> t-turn (again and again to itself) -> t-sink, drop, error-drop */
+/*
+ * --- nodes of the test: t-input -> t-turn (again and again to itself) -> t-sink, drop, error-drop
+ */
 
 static struct pd_buffer_pool *pool;
 static unsigned to_make; /* frames t-input makes in a round */
@@ -55,7 +57,10 @@ PD_NODE_REGISTER(t_input) = {.name = "t-input",
 
 enum { TURN_SELF, TURN_SINK, TURN_DROP, TURN_ERROR, TURN_NEXTS };
 
-/* A frame goes round `turns` times; then every 5th is dropped, every 7th is an error, the rest sink. */
+/*
+ * A frame goes round `turns` times; then every 5th is dropped, every 7th is an error, the rest
+ * sink.
+ */
 static uint16_t t_turn_one(const struct pd_node_ctx *ctx, struct pd_buffer *b)
 {
 	struct note note;
@@ -194,7 +199,10 @@ static void test_nodes_are_numbered_as_they_were_registered(void **state)
 	pd_engine_destroy(e);
 }
 
-/* A node that asked for room when there was no memory, and then had nothing to add, goes on with real vectors. */
+/*
+ * A node that asked for room when there was no memory, and then had nothing to add, goes on with
+ * real vectors.
+ */
 static void test_overflow_ends_with_the_round(void **state)
 {
 	struct pd_engine *e = engine_new();

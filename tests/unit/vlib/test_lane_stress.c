@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The waiting protocol of vlib/lane.[ch] under load: a lane that is a stub, eight threads, half of
- * them waiting for level and half for edge, one that only passes by, a peer, and a link that goes and comes at random; and one or two
- * threads alone, who ask for several positions at once while these flow (vlib/moderation.h). The model in
- * tests/model proves the protocol; this shows that the code is the protocol, above all under
- * ThreadSanitizer.
+ * them waiting for level and half for edge, one that only passes by, a peer, and a link that goes
+ * and comes at random; and one or two threads alone, who ask for several positions at once while
+ * these flow (vlib/moderation.h). The model in tests/model proves the protocol; this shows that the
+ * code is the protocol, above all under ThreadSanitizer.
  *
- * The stub's peer publishes positions with the semantics of the event index, the harder of the two: it
- * notifies only when the armed position lies in what it has just published. Between publishing and
- * looking it lets others run, since there the wake-ups were lost once.
+ * The stub's peer publishes positions with the semantics of the event index, the harder of the two:
+ * it notifies only when the armed position lies in what it has just published. Between publishing
+ * and looking it lets others run, since there the wake-ups were lost once.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -121,7 +121,9 @@ static void *peer(void *arg)
 
 	for (int i = 0; i < ROUNDS; i++) {
 		peer_publish(1 + (uint32_t)rand_r(&seed) % 3, rand_r(&seed) % 4 == 0);
-		/* Mostly wait until all have it, for the next publication would mend what was lost. */
+		/*
+		 * Mostly wait until all have it, for the next publication would mend what was lost.
+		 */
 		if (rand_r(&seed) % 64)
 			while (!at_rest())
 				sched_yield();
@@ -290,7 +292,9 @@ static void run(int threads, bool moderated)
 		      (unsigned long long)stub.sleeps, stub.held, stub.published, ROUNDS);
 	assert_true(pd_list_empty(&side->waiters));
 	assert_int_equal(side->cursor, stub.published);
-	/* Nobody spun: a few ends of sleep per thread for each publication and change of the link. */
+	/*
+	 * Nobody spun: a few ends of sleep per thread for each publication and change of the link.
+	 */
 	assert_true(stub.sleeps < 8ull * THREADS * ROUNDS);
 	assert_int_equal(stub.held > 0, moderated);
 	close(stub.event_fd);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Moderation of notifications, by a clock that the test moves: when frames are waited for, when they
- * are not, and where adapting arrives. Then the same at a lane, on which nothing else sleeps.
+ * Moderation of notifications, by a clock that the test moves: when frames are waited for, when
+ * they are not, and where adapting arrives. Then the same at a lane, on which nothing else sleeps.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -42,7 +42,10 @@ static uint32_t sleep_after(uint32_t frames, uint64_t ns)
 	return pd_moderation_hold(&m, seen, MOST, now);
 }
 
-/* Sleep after sleep, as above, `times`; what the last one asks for. Those that are held get what they asked for, at the same pace. */
+/*
+ * Sleep after sleep, as above, `times`; what the last one asks for. Those that are held get what
+ * they asked for, at the same pace.
+ */
 static uint32_t flow(unsigned times, uint32_t frames, uint64_t ns)
 {
 	uint32_t hold = 1;
@@ -247,7 +250,10 @@ static void test_adapting_leaves_alone_what_is_slow_enough(void **state)
 	assert_in_range(stream(200000, 1000), 4990, 5010);
 }
 
-/* One frame at a time, each 20 us after the last was answered: the wake-ups that its answers wait for in vain. */
+/*
+ * One frame at a time, each 20 us after the last was answered: the wake-ups that its answers wait
+ * for in vain.
+ */
 static void test_adapting_does_not_slow_a_conversation(void **state)
 {
 	unsigned late = 0, rounds = 0;

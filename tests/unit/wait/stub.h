@@ -2,8 +2,8 @@
 /*
  * A lane without a transport, and objects over it, for the tests of wait/.
  *
- * The lane's peer is whoever calls stub_publish: it notifies as the event index has it, only when the armed position lies in
- * what it has just published.
+ * The lane's peer is whoever calls stub_publish: it notifies as the event index has it, only when
+ * the armed position lies in what it has just published.
  */
 #ifndef PD_TEST_WAIT_STUB_H
 #define PD_TEST_WAIT_STUB_H
@@ -85,7 +85,10 @@ static inline void stub_lane_init(struct stub_lane *s)
 	pd_unlock(&side->lock);
 }
 
-/* Publish `n` positions; then look whether anybody wants to know. `dawdle`: let others run in between. */
+/*
+ * Publish `n` positions; then look whether anybody wants to know. `dawdle`: let others run in
+ * between.
+ */
 static inline void stub_publish(struct stub_lane *s, uint32_t n, bool dawdle)
 {
 	static const uint64_t one = 1;
@@ -110,8 +113,8 @@ static inline void stub_consume(struct stub_lane *s, uint32_t n)
 }
 
 /*
- * An object over a lane. `keeps`: ready as soon as anything was ever published, as if nobody took it. `flags`: events that hold
- * besides. Without a lane, `count` is what a bell tells of.
+ * An object over a lane. `keeps`: ready as soon as anything was ever published, as if nobody took
+ * it. `flags`: events that hold besides. Without a lane, `count` is what a bell tells of.
  */
 struct stub_object {
 	struct pd_pollable pollable; /* first */

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Eight threads on four epolls over two stub lanes: sleeping, arming, looking again, while members come, change and go, objects and
- * epolls are closed, and links go down; and the same with a thread or two. Above all for ThreadSanitizer and AddressSanitizer.
+ * Eight threads on four epolls over two stub lanes: sleeping, arming, looking again, while members
+ * come, change and go, objects and epolls are closed, and links go down; and the same with a thread
+ * or two. Above all for ThreadSanitizer and AddressSanitizer.
  *
- * Some epolls are level-triggered: all of these must report a frame before it is taken. Others are edge-triggered: each must report each position of
- * each lane, and each ring of a bell, to one of its threads. The peer publishes mostly when all of that has happened, for the
- * next publication would mend what was lost; a thread that nobody wakes aborts the test. Nobody may report an edge twice, nor go round
- * without sleeping.
+ * Some epolls are level-triggered: all of these must report a frame before it is taken. Others are
+ * edge-triggered: each must report each position of each lane, and each ring of a bell, to one of
+ * its threads. The peer publishes mostly when all of that has happened, for the next publication
+ * would mend what was lost; a thread that nobody wakes aborts the test. Nobody may report an edge
+ * twice, nor go round without sleeping.
  *
- * With exclusive members all level-triggered epolls count as one, which is told when one of them is, and so do the edge-triggered ones but the
- * last. Some threads end their waits soon by time or a signal, and stay away until all are told without them: calling anew they would see
- * what was lost.
+ * With exclusive members all level-triggered epolls count as one, which is told when one of them
+ * is, and so do the edge-triggered ones but the last. Some threads end their waits soon by time or
+ * a signal, and stay away until all are told without them: calling anew they would see what was
+ * lost.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -41,7 +44,10 @@ struct epoll {
 	int epfd, leave_fd;
 };
 
-/* Who waits. The first epolls are level-triggered, the others edge-triggered; threads are shared out. */
+/*
+ * Who waits. The first epolls are level-triggered, the others edge-triggered; threads are shared
+ * out.
+ */
 struct shape {
 	int threads, epolls, levels;
 	bool churn;     /* everything changes meanwhile */
@@ -162,7 +168,10 @@ static bool at_rest(void)
 	return true;
 }
 
-/* An epoll of `e` has reported `source`: note the position, and take the frames once all level epolls know. */
+/*
+ * An epoll of `e` has reported `source`: note the position, and take the frames once all level
+ * epolls know.
+ */
 static void reported(int e, int source)
 {
 	struct pd_lane_side *side;
@@ -224,7 +233,10 @@ static void *waiter(void *arg)
 		for (int i = 0; i < n; i++)
 			if (events[i].data.u32 < SOURCES)
 				reported(e, (int)events[i].data.u32);
-		/* A program that does something else between its calls: then the other thread is alone. */
+		/*
+		 * A program that does something else between its calls: then the other thread is
+		 * alone.
+		 */
 		for (int i = rand_r(&seed) % 64; i; i--)
 			sched_yield();
 	}
@@ -418,7 +430,10 @@ static void test_eight_threads_on_four_epolls(void **state)
 	run(&(struct shape){8, 4, 2, true, false, false});
 }
 
-/* Threads that go to sleep tell those that sleep already, so many of them heal what one lost. Alone each must do. */
+/*
+ * Threads that go to sleep tell those that sleep already, so many of them heal what one lost. Alone
+ * each must do.
+ */
 static void test_one_thread_alone(void **state)
 {
 	run(&(struct shape){1, 1, 0, false, false, false});
@@ -433,7 +448,10 @@ static void test_alone_and_held(void **state)
 	run(&(struct shape){2, 2, 1, false, true, false});
 }
 
-/* Six exclusive threads beside two that are not; and three on two epolls that each have to do it alone. */
+/*
+ * Six exclusive threads beside two that are not; and three on two epolls that each have to do it
+ * alone.
+ */
 static void test_exclusive_ones_leave(void **state)
 {
 	run(&(struct shape){8, 4, 2, true, false, true});

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * poll and epoll over stub objects: what takes two threads or a hand-over to see. What a program can see is in tests/sock.
+ * poll and epoll over stub objects: what takes two threads or a hand-over to see. What a program
+ * can see is in tests/sock.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -244,7 +245,10 @@ static void test_a_spin_gives_the_core_back(void **state)
 	/* Interrupt-driven: not once. */
 	assert_int_equal(spin(&history, 0, PD_WAIT_FOREVER), 0);
 	assert_int_equal(yields, 0);
-	/* A long one, once each 50 us; a slow machine looks more rarely, and then gives it away each time. */
+	/*
+	 * A long one, once each 50 us; a slow machine looks more rarely, and then gives it away
+	 * each time.
+	 */
 	rounds = spin(&history, 20000, PD_WAIT_FOREVER);
 	assert_in_range(yields, 1, 20000 / 50);
 	assert_true(rounds > yields);

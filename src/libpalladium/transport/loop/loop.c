@@ -3,18 +3,18 @@
  * loop: two ports of one process, joined. The reference transport: the whole contract of lane.h and
  * transport.h, without a peer that has to be mistrusted.
  *
- * A pair (pd1=loop:pd2) exists as soon as one of its ports is open. When both are, each queue pair gets
- * two rings, one per direction, and the lanes come up; when one closes, the other goes down.
+ * A pair (pd1=loop:pd2) exists as soon as one of its ports is open. When both are, each queue pair
+ * gets two rings, one per direction, and the lanes come up; when one closes, the other goes down.
  *
- * A ring has one producer, the transmit side of a lane, and one consumer, the receive side of the partner's.
- * Each slot is a buffer with room for the largest frame, which stays in its slot for good: tx copies
- * a frame into it, rx shows that very buffer, rx_done hands the slot back. `head` and `tail` count
- * without end; they are the positions of lane.h: what the receiver may take is head, what the sender may
- * fill is tail plus the size of the ring.
+ * A ring has one producer, the transmit side of a lane, and one consumer, the receive side of the
+ * partner's. Each slot is a buffer with room for the largest frame, which stays in its slot for
+ * good: tx copies a frame into it, rx shows that very buffer, rx_done hands the slot back. `head`
+ * and `tail` count without end; they are the positions of lane.h: what the receiver may take is
+ * head, what the sender may fill is tail plus the size of the ring.
  *
- * Notification: a sleeper sets `armed` of its direction, fences and looks at the position again; the
- * other end moves the position, fences and takes the flag; who takes it set writes the eventfd. One of
- * the two always sees the other, and a burst costs one write.
+ * Notification: a sleeper sets `armed` of its direction, fences and looks at the position again;
+ * the other end moves the position, fences and takes the flag; who takes it set writes the eventfd.
+ * One of the two always sees the other, and a burst costs one write.
  *
  * Locking: the data path holds its own side's lock and touches nothing of the partner's lane, only
  * the ring, whose words are atomic. So no thread ever holds two locks of one rank. The control path
@@ -121,12 +121,12 @@ err_ring:
 	return NULL;
 }
 
-/* The position of direction `dir` moved: notify who armed it. Returns 1 if it took a system call. */
+/* The position of `dir` moved: notify who armed it. Returns 1 if it took a system call. */
 static int pd_loop_notify(struct pd_loop_ring *ring, enum pd_dir dir)
 {
 	static const uint64_t one = 1;
 
-	/* The new position is visible before the flag is read: pairs with the fence in pd_loop_arm. */
+	/* The position is visible before the flag is read: pairs with the fence in pd_loop_arm. */
 	pd_fence_full();
 	if (!pd_load_relaxed(&ring->armed[dir]) || !pd_exchange(&ring->armed[dir], 0))
 		return 0;
@@ -405,7 +405,10 @@ err:
 	return ret;
 }
 
-/* Whether both ports allow that checksums are left open between them. Large segments do not fit a slot: they are cut before. */
+/*
+ * Whether both ports allow that checksums are left open between them. Large segments do not fit a
+ * slot: they are cut before.
+ */
 static bool pd_loop_is_offloaded(const struct pd_port *a, const struct pd_port *b)
 {
 	return a->config->dialect == PD_CONF_DIALECT_VIRTIO &&

@@ -75,7 +75,10 @@ static void backend_reset(struct pd_vhost_backend *be)
 typedef const char *handler_fn(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 			       struct pd_vhost_ring *ring);
 
-/* Answer `msg` with `size` bytes of its own payload, and the descriptor `fd` (borrowed) unless it is -1. */
+/*
+ * Answer `msg` with `size` bytes of its own payload, and the descriptor `fd` (borrowed) unless it
+ * is -1.
+ */
 static const char *reply_fd(struct pd_vhost_backend *be, struct pd_vhost_msg *msg, uint32_t size,
 			    int fd)
 {
@@ -305,8 +308,8 @@ static const char *on_get_vring_base(struct pd_vhost_backend *be, struct pd_vhos
 }
 
 /*
- * The peer kicks by a message, which starts the ring if nothing did before. Where it gave an eventfd too, that is what the ring
- * listens to, so the message rings it.
+ * The peer kicks by a message, which starts the ring if nothing did before. Where it gave an
+ * eventfd too, that is what the ring listens to, so the message rings it.
  */
 static const char *on_vring_kick(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 				 struct pd_vhost_ring *ring)
@@ -331,8 +334,9 @@ static const char *take_eventfd(struct pd_vhost_msg *msg, int *fd)
 }
 
 /*
- * Take the eventfd of a KICK or CALL into *held, in place of the one that is there; `hand_over` gives
- * it, or what is there in its place (`instead`), to a side that runs. Returns NULL or a refusal.
+ * Take the eventfd of a KICK or CALL into *held, in place of the one that is there; `hand_over`
+ * gives it, or what is there in its place (`instead`), to a side that runs. Returns NULL or a
+ * refusal.
  */
 static const char *set_eventfd(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 			       struct pd_vhost_ring *ring, int *held, int instead,
@@ -385,9 +389,10 @@ static const char *on_set_vring_err(struct pd_vhost_backend *be, struct pd_vhost
 }
 
 /*
- * What is offered. QEMU (5.1 to 8) gives each pair of queues every memory region anew when regions are added one by one, but the table
- * of all once: with several pairs there is only the table. There is nothing to ask of a front-end but translations, and nothing
- * to tell it but that it is to look at a ring.
+ * What is offered. QEMU (5.1 to 8) gives each pair of queues every memory region anew when regions
+ * are added one by one, but the table of all once: with several pairs there is only the table.
+ * There is nothing to ask of a front-end but translations, and nothing to tell it but that it is to
+ * look at a ring.
  */
 static uint64_t protocol_features(const struct pd_vhost_backend *be)
 {
@@ -408,7 +413,10 @@ static const char *on_get_protocol_features(struct pd_vhost_backend *be, struct 
 	return reply_u64(be, msg, protocol_features(be));
 }
 
-/* Take up notifications by messages, or leave them, as `features` say; rings that run keep the ones that they have. NULL or a refusal. */
+/*
+ * Take up notifications by messages, or leave them, as `features` say; rings that run keep the ones
+ * that they have. NULL or a refusal.
+ */
 static const char *agree_inband(struct pd_vhost_backend *be, uint64_t features)
 {
 	bool on = features & PD_BIT(PD_VHOST_PF_INBAND_NOTIFICATIONS);

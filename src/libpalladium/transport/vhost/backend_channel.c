@@ -2,9 +2,10 @@
 /*
  * The back-end's own requests.
  *
- * The front-end gives the socket. Only a connected Unix stream socket is taken, and what comes back on it
- * must be the answers to notifications (inband.h): anything else ends the connection. When the front-end closes the
- * channel, nothing can be asked or told any more, which matters when something has to be.
+ * The front-end gives the socket. Only a connected Unix stream socket is taken, and what comes back
+ * on it must be the answers to notifications (inband.h): anything else ends the connection. When
+ * the front-end closes the channel, nothing can be asked or told any more, which matters when
+ * something has to be.
  */
 #include "transport/vhost/backend_channel.h"
 

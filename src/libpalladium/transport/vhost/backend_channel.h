@@ -2,8 +2,9 @@
 /*
  * The back-end's end of the channel on which it makes requests of its own (SET_BACKEND_REQ_FD).
  *
- * Nothing but notifications is asked for an answer: a request that the front-end can fulfil shows by what comes on the connection.
- * pd_control is held by the caller of everything here, and no lane lock.
+ * Nothing but notifications is asked for an answer: a request that the front-end can fulfil shows
+ * by what comes on the connection. pd_control is held by the caller of everything here, and no lane
+ * lock.
  */
 #ifndef PD_TRANSPORT_VHOST_BACKEND_CHANNEL_H
 #define PD_TRANSPORT_VHOST_BACKEND_CHANNEL_H
@@ -13,7 +14,10 @@
 /* No channel yet. Once, before everything else. */
 void pd_vhost_backend_channel_init(struct pd_vhost_backend *be);
 
-/* Take the socket that came with `msg` in place of the one that is there. Returns NULL or a refusal. */
+/*
+ * Take the socket that came with `msg` in place of the one that is there. Returns NULL or a
+ * refusal.
+ */
 const char *pd_vhost_backend_channel_open(struct pd_vhost_backend *be, struct pd_vhost_msg *msg);
 
 /* Close the channel, if there is one. */

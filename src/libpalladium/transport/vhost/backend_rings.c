@@ -9,15 +9,15 @@
  * Where a ring begins. Everything is completed in order and no descriptor outlives a call, so what
  * we have consumed is what used->idx says, and every start of a split ring, after whatever stop, is
  * at used->idx (vq.h). That is what makes the death of either side harmless: a frame is copied out
- * before used->idx covers it, and a front-end that comes back, with a base of 0 or none at all, finds
- * us where used->idx stands.
+ * before used->idx covers it, and a front-end that comes back, with a base of 0 or none at all,
+ * finds us where used->idx stands.
  *
  * A packed ring says nowhere how far it is, so it begins where SET_VRING_BASE says, or we last
- * stopped, and without either at its first slot. Of the two places in a base it is the used one that
- * counts: what an earlier device took and did not complete is taken again. When we are killed, it
- * depends on the front-end: ours reads its ring and says where to go on; DPDK's virtio-user makes its
- * rings anew; QEMU repeats the base of the last start, which is wrong by then, and the ring that does
- * not fit it moves nothing or is found broken until the guest resets the device.
+ * stopped, and without either at its first slot. Of the two places in a base it is the used one
+ * that counts: what an earlier device took and did not complete is taken again. When we are killed,
+ * it depends on the front-end: ours reads its ring and says where to go on; DPDK's virtio-user
+ * makes its rings anew; QEMU repeats the base of the last start, which is wrong by then, and the
+ * ring that does not fit it moves nothing or is found broken until the guest resets the device.
  *
  * A ring that is started and was disabled by a message discards what the peer sends (sink.c). One
  * that is merely not enabled yet is left alone: DPDK kicks first and enables afterwards, and frames
@@ -42,7 +42,10 @@
 /* What is said of a ring that waits for a translation of its addresses. */
 static const char waits[] = "waits for a translation";
 
-/* Our pointer to a part of ring `i`, or NULL with *why said (or not yet). With translations: access to it as PD_VQ_*. */
+/*
+ * Our pointer to a part of ring `i`, or NULL with *why said (or not yet). With translations: access
+ * to it as PD_VQ_*.
+ */
 static void *ring_part(struct pd_vhost_backend *be, unsigned i, const struct pd_vhost_map *map,
 		       uint64_t addr, uint64_t bytes, uint8_t access, const char **why)
 {
@@ -63,7 +66,10 @@ static void *ring_part(struct pd_vhost_backend *be, unsigned i, const struct pd_
 	return p;
 }
 
-/* Where ring `i` stands in `map`. Returns NULL with *layout filled, or why it cannot be run; `waits` when it cannot yet. */
+/*
+ * Where ring `i` stands in `map`. Returns NULL with *layout filled, or why it cannot be run;
+ * `waits` when it cannot yet.
+ */
 static const char *ring_layout(struct pd_vhost_backend *be, unsigned i,
 			       const struct pd_vhost_map *map, struct pd_vq_layout *layout)
 {

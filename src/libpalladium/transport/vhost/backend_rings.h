@@ -24,7 +24,10 @@ bool pd_vhost_backend_ring_stays(struct pd_vhost_backend *be, unsigned i);
 /* True when some ring runs or is discarded. */
 bool pd_vhost_backend_is_running(const struct pd_vhost_backend *be);
 
-/* The eventfds of ring `i`, by which the peer rings and is rung: its own or, where messages do instead, ours. -1: none. */
+/*
+ * The eventfds of ring `i`, by which the peer rings and is rung: its own or, where messages do
+ * instead, ours. -1: none.
+ */
 int pd_vhost_backend_kick_fd(const struct pd_vhost_backend *be, unsigned i);
 int pd_vhost_backend_call_fd(const struct pd_vhost_backend *be, unsigned i);
 

@@ -85,8 +85,8 @@ static void conn_end(struct pd_vhost_conn *conn, const char *reason)
 }
 
 /*
- * Take the descriptors out of what recvmsg gave into conn->in. `wanted`: they may come now. Under pd_internal_fd_lock.
- * Returns NULL or what is wrong; then they are closed.
+ * Take the descriptors out of what recvmsg gave into conn->in. `wanted`: they may come now. Under
+ * pd_internal_fd_lock. Returns NULL or what is wrong; then they are closed.
  */
 static const char *collect_fds(struct pd_vhost_conn *conn, struct msghdr *mh, bool wanted)
 {

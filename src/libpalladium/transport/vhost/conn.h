@@ -71,7 +71,10 @@ static inline bool pd_vhost_conn_is_open(const struct pd_vhost_conn *conn)
 	return conn->io.fd >= 0;
 }
 
-/* True when `reason`, of `ended` or pd_vhost_conn_send, is that the other end closed the connection. */
+/*
+ * True when `reason`, of `ended` or pd_vhost_conn_send, is that the other end closed the
+ * connection.
+ */
 bool pd_vhost_conn_closed_by_peer(const char *reason);
 
 /* How many more messages pd_vhost_conn_send takes now. */

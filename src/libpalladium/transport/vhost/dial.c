@@ -3,16 +3,18 @@
  * Connecting, listening, and trying again.
  *
  * Connecting. A Unix connect never takes time: it works or fails at once. After a failure the next
- * try comes PALLADIUM_RECONNECT_MIN_MS later, then after twice that each time, up to PALLADIUM_RECONNECT_MAX_MS. A connection that ends
- * before it was of use counts as a failure, so a peer that accepts and hangs up is not hammered.
+ * try comes PALLADIUM_RECONNECT_MIN_MS later, then after twice that each time, up to
+ * PALLADIUM_RECONNECT_MAX_MS. A connection that ends before it was of use counts as a failure, so a
+ * peer that accepts and hangs up is not hammered.
  *
- * Listening. One listener per path, however many ports name it. A connection goes to the first port,
- * in configuration order, that has none. When all have one the newcomer is kept for a second: a
- * peer that was killed and is back at once may be seen before its old connection's end is. Then one
- * that has never said anything gives way to it, or it is closed, with a line in the log.
+ * Listening. One listener per path, however many ports name it. A connection goes to the first
+ * port, in configuration order, that has none. When all have one the newcomer is kept for a second:
+ * a peer that was killed and is back at once may be seen before its old connection's end is. Then
+ * one that has never said anything gives way to it, or it is closed, with a line in the log.
  *
- * Who is let in: path.c makes the file and asks who is at the other end. Ports that share a path share its file, which is as
- * the first of them wants it; each asks for its own peers, so a connection that a port does not admit goes to the next.
+ * Who is let in: path.c makes the file and asks who is at the other end. Ports that share a path
+ * share its file, which is as the first of them wants it; each asks for its own peers, so a
+ * connection that a port does not admit goes to the next.
  */
 #include "transport/vhost/dial.h"
 
@@ -121,7 +123,10 @@ static struct pd_vhost_dial *listener_free_port(struct pd_vhost_listener *l, int
 	return NULL;
 }
 
-/* Have a port that admits the connection on `fd` end one that nothing comes from. Returns whether one did. */
+/*
+ * Have a port that admits the connection on `fd` end one that nothing comes from. Returns whether
+ * one did.
+ */
 static bool listener_make_way(struct pd_vhost_listener *l, int fd)
 {
 	struct pd_vhost_dial *dial;

@@ -25,11 +25,16 @@ struct pd_vhost_dial {
 	uint32_t order; /* a new connection goes to the waiting port of the lowest order */
 	/* There is a peer: the connected, non-blocking socket `fd` is the callee's. */
 	void (*connected)(struct pd_vhost_dial *dial, int fd);
-	/* A try that failed, and why (an error of path.h); `again`: for the same reason as the last one. */
+	/*
+	 * A try that failed, and why (an error of path.h); `again`: for the same reason as the last
+	 * one.
+	 */
 	void (*trouble)(struct pd_vhost_dial *dial, int err, bool again);
 	/* Somebody connected who is not let in, of the user `uid`. */
 	void (*refused)(struct pd_vhost_dial *dial, uid_t uid);
-	/* Another peer waits: end a connection that is good for nothing. Returns whether one ended. */
+	/*
+	 * Another peer waits: end a connection that is good for nothing. Returns whether one ended.
+	 */
 	bool (*give_way)(struct pd_vhost_dial *dial);
 	/* Private. */
 	struct pd_list node; /* among the listener's ports */

@@ -2,17 +2,18 @@
 /*
  * The back-end's dirty log: messages and mapping.
  *
- * A ring whose own writes are to be logged (VHOST_VRING_F_LOG) does not run before there is a log. QEMU, when its guest's driver
- * starts during a migration, says that everything is to be logged, starts the rings, and gives the log after that: what
- * would be written in between would be missing on the other side. VHOST_F_LOG_ALL holds up nothing by itself: a front-end
- * that takes whatever features it is offered means nothing by it.
+ * A ring whose own writes are to be logged (VHOST_VRING_F_LOG) does not run before there is a log.
+ * QEMU, when its guest's driver starts during a migration, says that everything is to be logged,
+ * starts the rings, and gives the log after that: what would be written in between would be missing
+ * on the other side. VHOST_F_LOG_ALL holds up nothing by itself: a front-end that takes whatever
+ * features it is offered means nothing by it.
  *
- * Another log takes the old one's place under the lock of each side that runs, and the answer to SET_LOG_BASE
- * comes after that: the front-end then takes the last bits out of the old one.
+ * Another log takes the old one's place under the lock of each side that runs, and the answer to
+ * SET_LOG_BASE comes after that: the front-end then takes the last bits out of the old one.
  *
- * The log is shared memory of a peer's like its regions: nothing is mapped that the file does not hold, and
- * a file that is cut off later is the guard's business. The offset is where the log stands in its file; it
- * is in no address that we mark.
+ * The log is shared memory of a peer's like its regions: nothing is mapped that the file does not
+ * hold, and a file that is cut off later is the guard's business. The offset is where the log
+ * stands in its file; it is in no address that we mark.
  */
 #include "transport/vhost/dirty.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The back-end's dirty log: the bitmap that a front-end gives while it migrates its guest. What goes into it, and when, stands in
- * virtio/dirty.h.
+ * The back-end's dirty log: the bitmap that a front-end gives while it migrates its guest. What
+ * goes into it, and when, stands in virtio/dirty.h.
  *
  * Everything runs under pd_control; no lane lock may be held on entry, but where it says so.
  */
@@ -23,7 +23,10 @@ struct pd_vhost_dirty {
 	uint32_t news;                   /* atomic: some were */
 };
 
-/* SET_LOG_BASE: the log, in place of the one that is there. Returns NULL or why not, then nothing changed. */
+/*
+ * SET_LOG_BASE: the log, in place of the one that is there. Returns NULL or why not, then nothing
+ * changed.
+ */
 const char *pd_vhost_dirty_set_base(struct pd_vhost_backend *be, struct pd_vhost_msg *msg);
 
 /* SET_LOG_FD. Returns NULL or why not. */
@@ -35,10 +38,16 @@ bool pd_vhost_dirty_ready(const struct pd_vhost_backend *be, unsigned i);
 /* Why ring `i`, which is ready, cannot be logged as the peer says, or NULL. */
 const char *pd_vhost_dirty_check(struct pd_vhost_backend *be, unsigned i);
 
-/* Log ring `i`, which may run, as it is to be logged now. Takes the side's lock if there is anything to do. */
+/*
+ * Log ring `i`, which may run, as it is to be logged now. Takes the side's lock if there is
+ * anything to do.
+ */
 void pd_vhost_dirty_ring(struct pd_vhost_backend *be, unsigned i);
 
-/* The same for the queue that ring `i` comes up on, or that moves to the memory `map`. The side's lock is held. */
+/*
+ * The same for the queue that ring `i` comes up on, or that moves to the memory `map`. The side's
+ * lock is held.
+ */
 void pd_vhost_dirty_queue(struct pd_vhost_backend *be, unsigned i, struct pd_vq *vq,
 			  const struct pd_vhost_map *map);
 

@@ -117,7 +117,10 @@ bool pd_vhost_eventfd_is_full(int fd)
 /* The context of asynchronous I/O; 0: none yet. A forked child's is of no use and is made anew. */
 static aio_context_t aio;
 
-/* Have the kernel add one to the eventfd of this number, by completing a poll of it. Returns 1 or -errno. */
+/*
+ * Have the kernel add one to the eventfd of this number, by completing a poll of it. Returns 1 or
+ * -errno.
+ */
 static long signal_by_completion(int number)
 {
 	struct iocb cb = {

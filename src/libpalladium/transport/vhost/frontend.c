@@ -4,16 +4,18 @@
  *
  * How a connection starts is in frontend_start.c, what the rings are made of in frontend_rings.c.
  *
- * The death of the back-end. Rings and buffers stay as they are, in their file; the eventfds are new.
- * What it had published as used is ours: frames to receive, buffers to send from. What it had not is
- * made available again, in the first order, to whoever connects next, who is told to begin where
- * the old one's used elements end (pd_vq_resume_driver), on either format. So a frame that send took is lost only with this process,
- * and one that was used is never shown twice. Only if the peer left a ring broken, or negotiated
- * features say otherwise, everything begins anew in a new file, which the old peer does not have.
+ * The death of the back-end. Rings and buffers stay as they are, in their file; the eventfds are
+ * new. What it had published as used is ours: frames to receive, buffers to send from. What it had
+ * not is made available again, in the first order, to whoever connects next, who is told to begin
+ * where the old one's used elements end (pd_vq_resume_driver), on either format. So a frame that
+ * send took is lost only with this process, and one that was used is never shown twice. Only if the
+ * peer left a ring broken, or negotiated features say otherwise, everything begins anew in a new
+ * file, which the old peer does not have.
  *
- * Memory in which back-ends note what they have taken (INFLIGHT_SHMFD) is asked of the first that offers it and given to each after
- * it, as long as the rings stay. What is made available again begins with what a dead back-end had in flight, in the
- * same order, so a next one that goes by the notes takes the same frames as one that knows of none.
+ * Memory in which back-ends note what they have taken (INFLIGHT_SHMFD) is asked of the first that
+ * offers it and given to each after it, as long as the rings stay. What is made available again
+ * begins with what a dead back-end had in flight, in the same order, so a next one that goes by the
+ * notes takes the same frames as one that knows of none.
  *
  * A peer that takes the connection and does not answer, or does not read, is given up after ten
  * seconds, so that one that works is tried (connecting) or let in (listening).
@@ -44,7 +46,10 @@ static struct pd_vhost_frontend *frontend_of(struct pd_vhost_role_base *role)
 
 /* --- the connection ------------------------------------------------------------------------ */
 
-/* The peer has taken in a translation, or refuses it: it comes between other answers. Returns as below. */
+/*
+ * The peer has taken in a translation, or refuses it: it comes between other answers. Returns as
+ * below.
+ */
 static const char *iotlb_answer(struct pd_vhost_frontend *fe, const struct pd_vhost_msg *msg)
 {
 	const char *why = pd_vhost_check_reply(msg, PD_VHOST_IOTLB_MSG);

@@ -29,7 +29,10 @@ struct pd_vhost_frontend {
 	int channel_fd;                /* its other end until the peer has it, or -1 */
 	struct pd_vhost_inband inband; /* open: in place of the rings' eventfds */
 	struct pd_vhost_area area;
-	/* What back-ends keep of their work, from the first to the last on these rings; -1: nothing. */
+	/*
+	 * What back-ends keep of their work, from the first to the last on these rings; -1:
+	 * nothing.
+	 */
 	int kept_fd;
 	struct pd_vhost_inflight_desc kept;
 	bool kept_given; /* on this connection */

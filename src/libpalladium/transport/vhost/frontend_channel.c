@@ -8,11 +8,12 @@
  * pile up is cut off. Our memory is one piece, whose I/O addresses are its addresses; the answer to
  * any miss inside is all of it, to be read and written, and one outside has none.
  *
- * In-band notifications (inband.h) come here too: a call rings the eventfd that the ring's side listens to.
+ * In-band notifications (inband.h) come here too: a call rings the eventfd that the ring's side
+ * listens to.
  *
  * A request that is none, or was not agreed on, ends the connection, but for a host notifier, which
- * is refused as any driver may: doorbells in memory are a matter of hardware. A back-end that closes
- * the channel has nothing more to ask.
+ * is refused as any driver may: doorbells in memory are a matter of hardware. A back-end that
+ * closes the channel has nothing more to ask.
  */
 #include "transport/vhost/frontend_channel.h"
 
@@ -51,8 +52,8 @@ static const char *send_update(struct pd_vhost_frontend *fe)
 }
 
 /*
- * A handler: does what `msg` asks for, whose syntax was checked; *refused is set when the answer is no.
- * Returns NULL or why the connection must end.
+ * A handler: does what `msg` asks for, whose syntax was checked; *refused is set when the answer is
+ * no. Returns NULL or why the connection must end.
  */
 typedef const char *handler_fn(struct pd_vhost_frontend *fe, const struct pd_vhost_msg *msg,
 			       bool *refused);
@@ -161,7 +162,10 @@ static const char *channel_message(struct pd_vhost_conn *channel, struct pd_vhos
 	return pd_vhost_conn_send(channel, &hdr, &code, NULL, 0);
 }
 
-/* The channel ended. A peer that closed it has nothing to ask, or has gone, which shows on the connection. */
+/*
+ * The channel ended. A peer that closed it has nothing to ask, or has gone, which shows on the
+ * connection.
+ */
 static void channel_ended(struct pd_vhost_conn *channel, const char *reason)
 {
 	if (!pd_vhost_conn_closed_by_peer(reason))

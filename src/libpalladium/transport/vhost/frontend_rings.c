@@ -12,8 +12,9 @@
 #include "transport/vhost/eventfd.h"
 
 /*
- * Bytes of one buffer: a frame of the port's MTU with a VLAN tag and its header, at least 2 KiB. An odd number of cache lines, so that the
- * first lines of all buffers, which each frame touches, use all sets of a cache; at a distance of 2 KiB they would share one in 32.
+ * Bytes of one buffer: a frame of the port's MTU with a VLAN tag and its header, at least 2 KiB. An
+ * odd number of cache lines, so that the first lines of all buffers, which each frame touches, use
+ * all sets of a cache; at a distance of 2 KiB they would share one in 32.
  */
 static uint32_t buffer_bytes(const struct pd_port_config *config)
 {
@@ -53,7 +54,10 @@ int pd_vhost_frontend_area_renew(struct pd_vhost_frontend *fe)
 	return 0;
 }
 
-/* Forget what a peer has written into a ring that never ran: the next one looks at it before it runs. */
+/*
+ * Forget what a peer has written into a ring that never ran: the next one looks at it before it
+ * runs.
+ */
 static void ring_clear(const struct pd_vq_layout *layout)
 {
 	memset(layout->desc, 0, pd_vq_desc_bytes(layout->size));

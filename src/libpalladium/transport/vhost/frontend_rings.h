@@ -9,7 +9,9 @@
 
 #include "transport/vhost/frontend.h"
 
-/* Give up the notes that back-ends kept: they are of rings that are no more, or were not kept up. */
+/*
+ * Give up the notes that back-ends kept: they are of rings that are no more, or were not kept up.
+ */
 void pd_vhost_frontend_kept_forget(struct pd_vhost_frontend *fe);
 
 /* New memory for all rings; none of them is up. Returns 0 or -errno (then the old one is gone). */
@@ -18,12 +20,16 @@ int pd_vhost_frontend_area_renew(struct pd_vhost_frontend *fe);
 /* Find where each ring carries on. Returns 0, or -ENETDOWN when one cannot. */
 int pd_vhost_frontend_rings_resume(struct pd_vhost_frontend *fe);
 
-/* Lay ring `i` out for the features that were agreed. A split ring has a power of two of descriptors: as many as there is room for. */
+/*
+ * Lay ring `i` out for the features that were agreed. A split ring has a power of two of
+ * descriptors: as many as there is room for.
+ */
 void pd_vhost_frontend_ring_shape(struct pd_vhost_frontend *fe, unsigned i);
 
 /*
- * The peer is ready: every side of the agreed queues up, those that send before those that receive. A program may answer what it
- * receives at once, and must not hear that the network is down. Returns NULL or what went wrong.
+ * The peer is ready: every side of the agreed queues up, those that send before those that receive.
+ * A program may answer what it receives at once, and must not hear that the network is down.
+ * Returns NULL or what went wrong.
  */
 const char *pd_vhost_frontend_rings_up(struct pd_vhost_frontend *fe);
 
@@ -31,8 +37,8 @@ const char *pd_vhost_frontend_rings_up(struct pd_vhost_frontend *fe);
 void pd_vhost_frontend_rings_down(struct pd_vhost_frontend *fe);
 
 /*
- * New eventfds for all rings, all of which are down: what the last peer has done to the old ones, which
- * it may still have, does not concern the next. Returns 0 or -errno with none left.
+ * New eventfds for all rings, all of which are down: what the last peer has done to the old ones,
+ * which it may still have, does not concern the next. Returns 0 or -errno with none left.
  */
 int pd_vhost_frontend_eventfds_renew(struct pd_vhost_frontend *fe);
 

@@ -139,8 +139,8 @@ static void fill_enable(struct pd_vhost_frontend *fe, unsigned i, struct outgoin
 }
 
 /*
- * What we take of the features that a peer has. Large segments are received in several buffers or not at all: without mergeable
- * ones each would have to hold the largest.
+ * What we take of the features that a peer has. Large segments are received in several buffers or
+ * not at all: without mergeable ones each would have to hold the largest.
  */
 static uint64_t choose_features(const struct pd_port_config *config, uint64_t offered)
 {
@@ -192,7 +192,10 @@ static const char *answer_features(struct pd_vhost_frontend *fe, struct pd_vhost
 	return NULL;
 }
 
-/* Agree to notifications as messages, if the port is to have them and the peer can. Returns 0 or -errno. */
+/*
+ * Agree to notifications as messages, if the port is to have them and the peer can. Returns 0 or
+ * -errno.
+ */
 static int agree_inband(struct pd_vhost_frontend *fe, uint64_t offered)
 {
 	if (!fe->role.config->inband)
@@ -244,7 +247,10 @@ static const char *answer_queue_num(struct pd_vhost_frontend *fe, struct pd_vhos
 	return NULL;
 }
 
-/* The peer's memory for its notes, which are between back-ends; one that has none after all is served without. */
+/*
+ * The peer's memory for its notes, which are between back-ends; one that has none after all is
+ * served without.
+ */
 static const char *answer_kept(struct pd_vhost_frontend *fe, struct pd_vhost_msg *msg)
 {
 	const struct pd_vhost_inflight_desc *kept = &msg->payload.inflight;
@@ -287,8 +293,8 @@ enum need {
 };
 
 /*
- * The order is that of QEMU and DPDK, but kicks come last: a kick starts the ring, and a ring that is
- * started before it is enabled discards what it finds.
+ * The order is that of QEMU and DPDK, but kicks come last: a kick starts the ring, and a ring that
+ * is started before it is enabled discards what it finds.
  */
 static const struct {
 	uint32_t request;

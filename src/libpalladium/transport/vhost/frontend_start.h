@@ -12,10 +12,16 @@
 /* A new connection: nothing was said on it. */
 void pd_vhost_frontend_start_begin(struct pd_vhost_frontend *fe);
 
-/* Send rows until an answer is due, the socket is full, or all are sent. Returns NULL or why the connection must end. */
+/*
+ * Send rows until an answer is due, the socket is full, or all are sent. Returns NULL or why the
+ * connection must end.
+ */
 const char *pd_vhost_frontend_start_go(struct pd_vhost_frontend *fe);
 
-/* An answer to what was sent, with its descriptors, which stay the message's unless taken. Returns as above. */
+/*
+ * An answer to what was sent, with its descriptors, which stay the message's unless taken. Returns
+ * as above.
+ */
 const char *pd_vhost_frontend_start_answer(struct pd_vhost_frontend *fe, struct pd_vhost_msg *msg);
 
 #endif /* PD_TRANSPORT_VHOST_FRONTEND_START_H */

@@ -2,11 +2,12 @@
 /*
  * Memory of a peer's that vanishes under us.
  *
- * A file that was long enough when it was mapped can be truncated at any moment, and the next access to a
- * page beyond its end raises SIGBUS, which ends the program. (So does a page of hugetlbfs that the
- * system has none left for.) We handle it: the rest of the mapping, from that page on, is replaced
- * by zeroes of our own, the access is repeated and succeeds, and the control side is asked to end
- * with that peer. What the ring code makes of the zeroes is checked as anything from a peer is.
+ * A file that was long enough when it was mapped can be truncated at any moment, and the next
+ * access to a page beyond its end raises SIGBUS, which ends the program. (So does a page of
+ * hugetlbfs that the system has none left for.) We handle it: the rest of the mapping, from that
+ * page on, is replaced by zeroes of our own, the access is repeated and succeeds, and the control
+ * side is asked to end with that peer. What the ring code makes of the zeroes is checked as
+ * anything from a peer is.
  *
  * The handler stands in front of the program's (base/fault.h): a SIGBUS that is not about guarded
  * memory is handed on.
@@ -38,7 +39,9 @@ struct pd_vhost_guard {
 
 static struct pd_vhost_guard guards[GUARDS];
 
-/* Put zeroes where a guarded mapping is gone. Returns whether the address is in one. Any context. */
+/*
+ * Put zeroes where a guarded mapping is gone. Returns whether the address is in one. Any context.
+ */
 static bool guard_mend(uintptr_t addr)
 {
 	for (struct pd_vhost_guard *g = guards; g < guards + GUARDS; g++) {

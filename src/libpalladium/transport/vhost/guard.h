@@ -13,9 +13,9 @@
 struct pd_vhost_guard;
 
 /*
- * Guard a mapping of `len` bytes at `base`, in pages of `unit` bytes. The first access to a page that is
- * gone puts zeroes there, from that page to the end, and posts `cut` (may be NULL). pd_control held.
- * Returns NULL when it cannot be guarded: too many are.
+ * Guard a mapping of `len` bytes at `base`, in pages of `unit` bytes. The first access to a page
+ * that is gone puts zeroes there, from that page to the end, and posts `cut` (may be NULL).
+ * pd_control held. Returns NULL when it cannot be guarded: too many are.
  */
 struct pd_vhost_guard *pd_vhost_guard_begin(void *base, uint64_t len, uint64_t unit,
 					    struct pd_progress_work *cut);

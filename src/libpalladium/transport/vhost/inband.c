@@ -12,7 +12,10 @@
 #include "base/internal_fd.h"
 #include "transport/vhost/eventfd.h"
 
-/* Send the message of ring `i`, to be acknowledged or not. Returns NULL or why the connection must end. */
+/*
+ * Send the message of ring `i`, to be acknowledged or not. Returns NULL or why the connection must
+ * end.
+ */
 static const char *send_ring(struct pd_vhost_inband *inband, unsigned i, bool ack)
 {
 	struct pd_vhost_header hdr = {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The back-end's shared memory for what is in flight (virtio/inflight.h has what stands in it): made for a front-end that asks for it,
- * taken from one that kept it from a back-end before us. Everything runs under pd_control.
+ * The back-end's shared memory for what is in flight (virtio/inflight.h has what stands in it):
+ * made for a front-end that asks for it, taken from one that kept it from a back-end before us.
+ * Everything runs under pd_control.
  */
 #ifndef PD_TRANSPORT_VHOST_INFLIGHT_H
 #define PD_TRANSPORT_VHOST_INFLIGHT_H
@@ -19,8 +20,9 @@ struct pd_vhost_inflight {
 void pd_vhost_inflight_init(struct pd_vhost_inflight *inflight);
 
 /*
- * Make memory for desc->num_queues rings, of `n_rings`, of up to desc->queue_size descriptors each, in place of what there was; fills in
- * the rest of *desc. No ring runs on the old one. `cut`: see guard.h. Returns NULL or why not; then nothing changed.
+ * Make memory for desc->num_queues rings, of `n_rings`, of up to desc->queue_size descriptors each,
+ * in place of what there was; fills in the rest of *desc. No ring runs on the old one. `cut`: see
+ * guard.h. Returns NULL or why not; then nothing changed.
  */
 const char *pd_vhost_inflight_make(struct pd_vhost_inflight *inflight,
 				   struct pd_vhost_inflight_desc *desc, unsigned n_rings,
@@ -31,7 +33,10 @@ const char *pd_vhost_inflight_take(struct pd_vhost_inflight *inflight,
 				   const struct pd_vhost_inflight_desc *desc, unsigned n_rings,
 				   int fd, struct pd_progress_work *cut);
 
-/* Have ring `i`, laid out in *layout, track what is in flight, if there is memory for it: see pd_inflight_begin. */
+/*
+ * Have ring `i`, laid out in *layout, track what is in flight, if there is memory for it: see
+ * pd_inflight_begin.
+ */
 const char *pd_vhost_inflight_ring(const struct pd_vhost_inflight *inflight, unsigned i,
 				   struct pd_vq_layout *layout);
 

@@ -2,19 +2,22 @@
 /*
  * The IOTLB: what the front-end said of where its I/O virtual addresses stand.
  *
- * Two memory tables (virtio/mem.h) by I/O virtual address, one of what may be read and one of what may be written, so that the
- * data path finds a translation as it finds any address, in the one that its ring is for, and permission is a matter of
- * being there. The data path reads them under the locks of the lanes' sides. So a change is made in a second
- * pair, and each side is moved over under its lock: when all are, nobody uses what was taken away, and the message
- * may be acknowledged.
+ * Two memory tables (virtio/mem.h) by I/O virtual address, one of what may be read and one of what
+ * may be written, so that the data path finds a translation as it finds any address, in the one
+ * that its ring is for, and permission is a matter of being there. The data path reads them under
+ * the locks of the lanes' sides. So a change is made in a second pair, and each side is moved over
+ * under its lock: when all are, nobody uses what was taken away, and the message may be
+ * acknowledged.
  *
- * Misses. The data path notes an address that has no translation, leaves its chain in the ring, and goes on when the
- * tables have changed (pd_vq_missed, pd_vq_stall). What is noted is asked for from here, once: the answer is an update on
- * the connection, whenever it comes, and an address that is never answered costs nothing. An answer that does not
- * allow the access makes the chain a bad one, and the front-end is told (ACCESS_FAIL). A part of a ring that
- * has no translation is asked for in the same way, by the control side, and the ring comes up when it is known.
+ * Misses. The data path notes an address that has no translation, leaves its chain in the ring, and
+ * goes on when the tables have changed (pd_vq_missed, pd_vq_stall). What is noted is asked for from
+ * here, once: the answer is an update on the connection, whenever it comes, and an address that is
+ * never answered costs nothing. An answer that does not allow the access makes the chain a bad one,
+ * and the front-end is told (ACCESS_FAIL). A part of a ring that has no translation is asked for in
+ * the same way, by the control side, and the ring comes up when it is known.
  *
- * What is known is bounded. A front-end knows everything itself and is asked again for what was thrown away.
+ * What is known is bounded. A front-end knows everything itself and is asked again for what was
+ * thrown away.
  */
 #include "transport/vhost/iotlb.h"
 
@@ -101,8 +104,8 @@ static struct pd_mem_region behind(const struct pd_mem_region *r, uint64_t from)
 }
 
 /*
- * Take out `from` to `last`, both included; of an entry that is partly there, the rest stays. There is room for one more. Returns
- * where a new entry for that stretch goes.
+ * Take out `from` to `last`, both included; of an entry that is partly there, the rest stays. There
+ * is room for one more. Returns where a new entry for that stretch goes.
  */
 static uint32_t table_cut(struct pd_mem_table *table, uint64_t from, uint64_t last)
 {
@@ -134,7 +137,9 @@ static uint32_t table_cut(struct pd_mem_table *table, uint64_t from, uint64_t la
 	return i;
 }
 
-/* Put an entry in, in place of what is there; the table's bound is kept by throwing another away. */
+/*
+ * Put an entry in, in place of what is there; the table's bound is kept by throwing another away.
+ */
 static void table_set(struct pd_mem_table *table, const struct pd_mem_region *entry,
 		      uint32_t *victim)
 {
@@ -146,8 +151,9 @@ static void table_set(struct pd_mem_table *table, const struct pd_mem_region *en
 }
 
 /*
- * Where `iova` to `iova + len - 1` stand in one piece of our memory, though in several entries perhaps. NULL when some of it is missing: *from
- * is the first such address; or when it is in pieces: *from is past the end.
+ * Where `iova` to `iova + len - 1` stand in one piece of our memory, though in several entries
+ * perhaps. NULL when some of it is missing: *from is the first such address; or when it is in
+ * pieces: *from is past the end.
  */
 static uint8_t *table_find(const struct pd_mem_table *table, uint64_t iova, uint64_t len,
 			   uint64_t *from)
@@ -225,7 +231,10 @@ void pd_vhost_iotlb_attach(struct pd_vhost_backend *be, struct pd_vhost_lane *la
 	pd_vhost_lane_retranslate(lane, dir, buffers_of(t, dir), &t->read);
 }
 
-/* `from` to `last` changed: what waits there has its answer, which may be no. Returns whether it is. */
+/*
+ * `from` to `last` changed: what waits there has its answer, which may be no. Returns whether it
+ * is.
+ */
 static bool answer(struct pd_vq_miss *miss, const struct pd_vhost_tables *t, uint64_t from,
 		   uint64_t last, bool update)
 {
@@ -237,8 +246,8 @@ static bool answer(struct pd_vq_miss *miss, const struct pd_vhost_tables *t, uin
 }
 
 /*
- * Use the changed tables, in which `from` to `last` are not what they were: every side that is up is moved over. Returns NULL or why
- * the connection must end.
+ * Use the changed tables, in which `from` to `last` are not what they were: every side that is up
+ * is moved over. Returns NULL or why the connection must end.
  */
 static const char *change(struct pd_vhost_backend *be, uint64_t from, uint64_t last, bool update)
 {
@@ -277,8 +286,8 @@ static bool meets(uint64_t iova, uint64_t len, uint64_t from, uint64_t last)
 }
 
 /*
- * Take the rings down that lie in `from` to `last` and do not stand where they stood: settling looks for them anew. Others keep their
- * places, even when what is known of those was thrown away.
+ * Take the rings down that lie in `from` to `last` and do not stand where they stood: settling
+ * looks for them anew. Others keep their places, even when what is known of those was thrown away.
  */
 static void rings_moved(struct pd_vhost_backend *be, uint64_t from, uint64_t last)
 {
@@ -309,7 +318,10 @@ static struct pd_vhost_tables *change_begin(struct pd_vhost_backend *be)
 	return t;
 }
 
-/* Forget `from` to `last` in a table that may be full: cut in the middle of an entry, the rest behind is forgotten as well. */
+/*
+ * Forget `from` to `last` in a table that may be full: cut in the middle of an entry, the rest
+ * behind is forgotten as well.
+ */
 static void table_forget(struct pd_mem_table *table, uint64_t from, uint64_t last, uint32_t *victim)
 {
 	while (table->n + 1 > PD_MEM_REGIONS_MAX)

@@ -2,8 +2,8 @@
 /*
  * The vhost transport's lanes. The rings' code is inline over role, format and dialect; this file
  * makes one set of lane operations of it per combination, and adds what the rings leave to their
- * caller: the notification's system call, the counters, and the report of a broken ring. A lane gets
- * the set for its rings when they come up (pd_vhost_lane_up).
+ * caller: the notification's system call, the counters, and the report of a broken ring. A lane
+ * gets the set for its rings when they come up (pd_vhost_lane_up).
  */
 #include <string.h>
 #include <time.h>
@@ -129,7 +129,10 @@ static void count_event(struct pd_vhost_lane *lane, enum pd_dir dir, enum pd_ctr
 	pd_ctr_end(lane->lane.side[dir].ctr, side);
 }
 
-/* --- operations, inline over role, format and dialect ------------------------------------------------ */
+/*
+ * --- operations, inline over role, format and dialect
+ * ------------------------------------------------
+ */
 
 static PD_ALWAYS_INLINE int do_rx(struct pd_lane *pl, struct pd_buffer **bufs, unsigned n,
 				  enum pd_vhost_role role, bool packed, bool avip)
@@ -173,8 +176,8 @@ static PD_ALWAYS_INLINE void do_rx_done(struct pd_lane *pl, unsigned n, enum pd_
 }
 
 /*
- * do_rx where frames may come unfinished. Frames whose header cannot be right are consumed here, a bounded number of them at a time:
- * who looks sees by the cursor that more may be there.
+ * do_rx where frames may come unfinished. Frames whose header cannot be right are consumed here, a
+ * bounded number of them at a time: who looks sees by the cursor that more may be there.
  */
 static PD_ALWAYS_INLINE int do_rx_offload(struct pd_lane *pl, struct pd_buffer **bufs, unsigned n,
 					  enum pd_vhost_role role, bool packed)
@@ -303,7 +306,8 @@ static int driver_tx_all(struct pd_lane *lane, struct pd_buffer *const *bufs, un
 }
 
 /*
- * The operations of one role on one format in one dialect, under the name `name`_ops; `all` is their tx_all.
+ * The operations of one role on one format in one dialect, under the name `name`_ops; `all` is
+ * their tx_all.
  */
 #define LANE_OPS(name, role, packed, avip, all)                                               \
 	static int name##_rx(struct pd_lane *lane, struct pd_buffer **bufs, unsigned n)       \
@@ -340,7 +344,9 @@ static int driver_tx_all(struct pd_lane *lane, struct pd_buffer *const *bufs, un
 		name##_position, name##_arm,     name##_disarm, drain,                        \
 	};
 
-/* The same without a sidecar, where frames may come unfinished: under the name `name`_offload_ops. */
+/*
+ * The same without a sidecar, where frames may come unfinished: under the name `name`_offload_ops.
+ */
 #define LANE_OPS_OFFLOAD(name, role, packed, all)                                               \
 	static int name##_offload_rx(struct pd_lane *lane, struct pd_buffer **bufs, unsigned n) \
 	{                                                                                       \
@@ -599,7 +605,10 @@ void pd_vhost_lane_retranslate(struct pd_vhost_lane *lane, enum pd_dir dir,
 	if (!waited)
 		return;
 	pd_vq_answered(vq);
-	/* As a link that changed: who saw this position before it had to wait is told of it once more. */
+	/*
+	 * As a link that changed: who saw this position before it had to wait is told of it once
+	 * more.
+	 */
 	pd_lane_set_link(&lane->lane, dir, true, side->event_fd, vq->cursor);
 }
 

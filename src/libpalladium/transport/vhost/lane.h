@@ -10,8 +10,8 @@
  *
  * Locking: every pd_vhost_lane_* function below is control path and is called with pd_control and,
  * unless it says otherwise, the lock of the side (lane.side[dir].lock) held. A memory table is
- * borrowed as long as a side is up on it. To swap it, call pd_vhost_lane_remap for each side that is
- * up, one lock at a time, and unmap the old memory when none is left on it.
+ * borrowed as long as a side is up on it. To swap it, call pd_vhost_lane_remap for each side that
+ * is up, one lock at a time, and unmap the old memory when none is left on it.
  *
  * A peer that breaks a ring makes the lane post `broken`; its function runs in the progress thread
  * with pd_control held and finds the reason with pd_vhost_lane_broken.
@@ -92,8 +92,9 @@ int pd_vhost_lane_remap(struct pd_vhost_lane *lane, enum pd_dir dir,
 			const struct pd_vq_layout *layout, const struct pd_mem_table *mem);
 
 /*
- * Device role, side up on a ring whose addresses are translated: buffers are to be found in `buffers` and indirect
- * tables in `tables` from now on. What waited for a translation is tried again.
+ * Device role, side up on a ring whose addresses are translated: buffers are to be found in
+ * `buffers` and indirect tables in `tables` from now on. What waited for a translation is tried
+ * again.
  */
 void pd_vhost_lane_retranslate(struct pd_vhost_lane *lane, enum pd_dir dir,
 			       const struct pd_mem_table *buffers,

@@ -71,8 +71,8 @@ void pd_vhost_map_free(struct pd_vhost_map *map)
 }
 
 /*
- * The stretch of the file `fd` to map for `size` bytes at `offset`: *from and *len, in *unit. Returns NULL or why the file cannot
- * hold them.
+ * The stretch of the file `fd` to map for `size` bytes at `offset`: *from and *len, in *unit.
+ * Returns NULL or why the file cannot hold them.
  */
 static const char *file_stretch(int fd, uint64_t offset, uint64_t size, uint64_t *from,
 				uint64_t *len, uint64_t *unit)

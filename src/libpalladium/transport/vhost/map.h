@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The peer's memory in our address space (back-end role): mappings and the table that the rings use.
+ * The peer's memory in our address space (back-end role): mappings and the table that the rings
+ * use.
  *
  * A table is built whole, aside from the one in use, and swapped in by the role when every lane has
  * been moved over. Regions come from the peer: nothing is mapped that the file does not hold, that
@@ -17,7 +18,10 @@
 #define PD_VHOST_SLOTS_MAX 509
 _Static_assert(PD_VHOST_SLOTS_MAX <= PD_MEM_REGIONS_MAX, "the table holds them all");
 
-/* The mapping of a region, or of other memory that a peer shares; `base` and `len` as munmap wants them. */
+/*
+ * The mapping of a region, or of other memory that a peer shares; `base` and `len` as munmap wants
+ * them.
+ */
 struct pd_vhost_mapping {
 	void *base;
 	uint64_t len;
@@ -56,8 +60,8 @@ const char *pd_vhost_map_del(struct pd_vhost_map *map, const struct pd_vhost_reg
 bool pd_vhost_map_is_cut(const struct pd_vhost_map *map);
 
 /*
- * Map `size` bytes at `offset` of the file `fd` (borrowed), which holds them now. `cut`, borrowed: see guard.h.
- * Returns NULL, or a few words about why not; then there is no mapping.
+ * Map `size` bytes at `offset` of the file `fd` (borrowed), which holds them now. `cut`, borrowed:
+ * see guard.h. Returns NULL, or a few words about why not; then there is no mapping.
  */
 const char *pd_vhost_mapping_map(struct pd_vhost_mapping *mapping, int fd, uint64_t offset,
 				 uint64_t size, struct pd_progress_work *cut);

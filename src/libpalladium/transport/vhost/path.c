@@ -2,21 +2,23 @@
 /*
  * The socket of a port.
  *
- * What stands at a path that we are to listen on is replaced only when it is a socket, belongs to this user (or to the one that
- * such files of the port are given to), and no socket is bound to it any more. A datagram connect tells, as the kernel refuses
- * it with ECONNREFUSED for a dead file and EPROTOTYPE for a live stream socket, of which the listener there notices nothing.
- * Between that test and the unlink another process could bind, so processes of this library take turns by a lock on the
- * directory; against others the file's identity is compared once more. Only who removes a file needs the lock, so that whoever
- * holds it for no good reason keeps nobody from a path that is free. A symbolic link is never followed: bind does not, and what is
- * looked at is the link.
+ * What stands at a path that we are to listen on is replaced only when it is a socket, belongs to
+ * this user (or to the one that such files of the port are given to), and no socket is bound to it
+ * any more. A datagram connect tells, as the kernel refuses it with ECONNREFUSED for a dead file
+ * and EPROTOTYPE for a live stream socket, of which the listener there notices nothing. Between
+ * that test and the unlink another process could bind, so processes of this library take turns by a
+ * lock on the directory; against others the file's identity is compared once more. Only who removes
+ * a file needs the lock, so that whoever holds it for no good reason keeps nobody from a path that
+ * is free. A symbolic link is never followed: bind does not, and what is looked at is the link.
  *
- * Access. The file is made with the mode 0600, less the umask, gets what was asked for, and only then is the socket listened on:
- * nobody can connect before. It is changed through a descriptor of the file itself (O_PATH, no link followed), which was seen to be
- * a socket of ours with one name; so who can write the directory can put something else in its place, but have nothing of
- * ours or of another opened up. At the end the file is removed only if it is still the one we made.
+ * Access. The file is made with the mode 0600, less the umask, gets what was asked for, and only
+ * then is the socket listened on: nobody can connect before. It is changed through a descriptor of
+ * the file itself (O_PATH, no link followed), which was seen to be a socket of ours with one name;
+ * so who can write the directory can put something else in its place, but have nothing of ours or
+ * of another opened up. At the end the file is removed only if it is still the one we made.
  *
- * The other end. The kernel notes who connects, and who listens, when they do; SO_PEERCRED reads it. Who passes the connection on to
- * another process answers for that.
+ * The other end. The kernel notes who connects, and who listens, when they do; SO_PEERCRED reads
+ * it. Who passes the connection on to another process answers for that.
  */
 #include "transport/vhost/path.h"
 
@@ -213,7 +215,10 @@ static int file_chmod(int fd, mode_t mode)
 	uint32_t turn;
 	int err;
 
-	/* fchmod takes no such descriptor; its link in /proc leads to the file itself, whatever its path leads to. */
+	/*
+	 * fchmod takes no such descriptor; its link in /proc leads to the file itself, whatever its
+	 * path leads to.
+	 */
 	snprintf(name, sizeof(name), "/proc/self/fd/%d", pd_internal_fd_hold(fd, &turn));
 	err = (int)PD_SYS_3(SYS_fchmodat, AT_FDCWD, name, mode);
 	pd_internal_fd_release(fd, turn);
@@ -236,7 +241,10 @@ static int file_give(int fd, const struct stat *st, const struct pd_conf_access 
 	return 0;
 }
 
-/* Set up the file that we just made at `path`. Returns 0 or an error; *id is set unless it is not ours. */
+/*
+ * Set up the file that we just made at `path`. Returns 0 or an error; *id is set unless it is not
+ * ours.
+ */
 static int path_give(const char *path, const struct pd_conf_access *access,
 		     struct pd_vhost_path_id *id)
 {

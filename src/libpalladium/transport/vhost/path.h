@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The socket of a port: making its file or reaching the one that is there, and who is at the other end.
+ * The socket of a port: making its file or reaching the one that is there, and who is at the other
+ * end.
  *
- * Descriptors are names of base/internal_fd.h. Errors are -errno, or minus one of the PATH_* below it.
+ * Descriptors are names of base/internal_fd.h. Errors are -errno, or minus one of the PATH_* below
+ * it.
  */
 #ifndef PD_TRANSPORT_VHOST_PATH_H
 #define PD_TRANSPORT_VHOST_PATH_H
@@ -23,8 +25,9 @@ struct pd_vhost_path_id {
 };
 
 /*
- * Listen at `path`, where nothing stands or the socket of a listener that is gone; the file has the mode, owner and group of
- * `access` before anybody can connect. Returns the socket or an error; *id is set on success.
+ * Listen at `path`, where nothing stands or the socket of a listener that is gone; the file has the
+ * mode, owner and group of `access` before anybody can connect. Returns the socket or an error; *id
+ * is set on success.
  */
 int pd_vhost_path_listen(const char *path, const struct pd_conf_access *access,
 			 struct pd_vhost_path_id *id);
@@ -32,10 +35,16 @@ int pd_vhost_path_listen(const char *path, const struct pd_conf_access *access,
 /* Remove the file at `path` if it is still the one we made. */
 void pd_vhost_path_remove(const char *path, const struct pd_vhost_path_id *id);
 
-/* Connect to `path`. Returns the socket or an error, also when the other end is none that `access` lets in. */
+/*
+ * Connect to `path`. Returns the socket or an error, also when the other end is none that `access`
+ * lets in.
+ */
 int pd_vhost_path_connect(const char *path, const struct pd_conf_access *access);
 
-/* True when who is at the other end of the connected socket `fd` may be there; *uid is set to the user it runs as. */
+/*
+ * True when who is at the other end of the connected socket `fd` may be there; *uid is set to the
+ * user it runs as.
+ */
 bool pd_vhost_path_admits(const struct pd_conf_access *access, int fd, uid_t *uid);
 
 /* The errno value of an error, 0 when it is one of the PATH_*. */

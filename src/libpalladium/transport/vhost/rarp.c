@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * SEND_RARP. A switch would broadcast a RARP request in the guest's name, so that all switches learn where it is now. Behind us is no
- * switch but the program, so it receives that frame, as if the guest had sent it.
+ * SEND_RARP. A switch would broadcast a RARP request in the guest's name, so that all switches
+ * learn where it is now. Behind us is no switch but the program, so it receives that frame, as if
+ * the guest had sent it.
  *
- * The socket layer takes what is left in a ring before that goes away (pd_port_on_receive_end). Here the "ring" is a lane that stands in
- * for the port's first one, under its lock, and holds that one frame.
+ * The socket layer takes what is left in a ring before that goes away (pd_port_on_receive_end).
+ * Here the "ring" is a lane that stands in for the port's first one, under its lock, and holds that
+ * one frame.
  */
 #include "transport/vhost/rarp.h"
 

@@ -8,8 +8,8 @@
 #include "transport/vhost/role.h"
 
 /*
- * Let the port receive the frame by which the station `mac` (six bytes) would announce itself. pd_control held, no lane lock.
- * Returns NULL, or why not.
+ * Let the port receive the frame by which the station `mac` (six bytes) would announce itself.
+ * pd_control held, no lane lock. Returns NULL, or why not.
  */
 const char *pd_vhost_rarp(struct pd_vhost_role_base *role, const uint8_t *mac);
 

@@ -69,7 +69,10 @@ static inline enum pd_dir pd_vhost_ring_dir(const struct pd_vhost_role_base *rol
 	return (i & 1) == (role->ops->lane_role == PD_VHOST_DEVICE) ? PD_RX : PD_TX;
 }
 
-/* What is wrong with the first broken ring of those that run (as pd_vhost_reason's), whose index is *ring then, or NULL. */
+/*
+ * What is wrong with the first broken ring of those that run (as pd_vhost_reason's), whose index is
+ * *ring then, or NULL.
+ */
 const char *pd_vhost_broken_ring(struct pd_vhost_role_base *role, unsigned *ring);
 
 /*
@@ -82,27 +85,33 @@ const char *pd_vhost_reason(struct pd_vhost_role_base *role, const char *fmt, ..
 uint32_t pd_vhost_hdr_bytes(const struct pd_port_config *config, uint64_t features);
 
 /*
- * The virtio features that say how rings and the buffers in them are laid out and used, of which the port's configuration
- * allows these.
+ * The virtio features that say how rings and the buffers in them are laid out and used, of which
+ * the port's configuration allows these.
  */
 uint64_t pd_vhost_format_features(const struct pd_port_config *config);
 
 /*
- * Front-end: what it asks for of `features`, those of its own that the peer offers. Where split rings will do, an offer of packed
- * ones that the specification does not allow is passed over.
+ * Front-end: what it asks for of `features`, those of its own that the peer offers. Where split
+ * rings will do, an offer of packed ones that the specification does not allow is passed over.
  */
 uint64_t pd_vhost_format_choose(const struct pd_port_config *config, uint64_t features);
 
 /*
- * The virtio features by which an end may leave checksums and segmentation to the other, of which the port's configuration allows
- * these. With a sidecar in the header's place there are none.
+ * The virtio features by which an end may leave checksums and segmentation to the other, of which
+ * the port's configuration allows these. With a sidecar in the header's place there are none.
  */
 uint64_t pd_vhost_offload_features(const struct pd_port_config *config);
 
-/* What they say of the ring `dir` of an end in this role: enum pd_lane_offload. Features without those that they depend on say nothing. */
+/*
+ * What they say of the ring `dir` of an end in this role: enum pd_lane_offload. Features without
+ * those that they depend on say nothing.
+ */
 uint8_t pd_vhost_offloads(enum pd_vhost_role role, enum pd_dir dir, uint64_t features);
 
-/* Are rings with these features what the configuration asks for, and may they be? Returns NULL or why not. */
+/*
+ * Are rings with these features what the configuration asks for, and may they be? Returns NULL or
+ * why not.
+ */
 const char *pd_vhost_format_check(const struct pd_port_config *config, uint64_t features);
 
 #endif /* PD_TRANSPORT_VHOST_ROLE_H */

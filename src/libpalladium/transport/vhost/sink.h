@@ -19,7 +19,10 @@ struct pd_vhost_sink {
 	uint64_t discarded;
 };
 
-/* Begin on a ring. `kick_fd` and `call_fd` are borrowed until the end. Returns it or NULL; layout->inflight is taken in either case. */
+/*
+ * Begin on a ring. `kick_fd` and `call_fd` are borrowed until the end. Returns it or NULL;
+ * layout->inflight is taken in either case.
+ */
 struct pd_vhost_sink *pd_vhost_sink_start(const struct pd_vq_layout *layout,
 					  const struct pd_mem_table *mem, int kick_fd, int call_fd);
 

@@ -52,8 +52,8 @@ _Static_assert((int)PD_VHOST_AVIP == PD_CONF_DIALECT_AVIP &&
 	       "lanes and configuration name the dialects alike");
 
 /*
- * What lanes post when their ring is broken, one per port. They outlive the ports, since posted work
- * cannot be taken back.
+ * What lanes post when their ring is broken, one per port. They outlive the ports, since posted
+ * work cannot be taken back.
  */
 static struct pd_progress_work broken_work[PD_PORTS_MAX];
 static struct pd_vhost_port *broken_port[PD_PORTS_MAX]; /* NULL: closed by now */
@@ -65,7 +65,10 @@ static struct pd_vhost_port *port_of(struct pd_vhost_role_base *role)
 
 /* --- what the role tells ------------------------------------------------------------------- */
 
-/* When the next watch is due: at the same moment for all ports, so that many idle ones wake the progress thread no oftener than one. */
+/*
+ * When the next watch is due: at the same moment for all ports, so that many idle ones wake the
+ * progress thread no oftener than one.
+ */
 static uint64_t port_watch_in(void)
 {
 	return WATCH_NS - pd_clock_ns() % WATCH_NS;

@@ -156,7 +156,10 @@ static int fds_ok(const struct pd_vhost_msg *msg, enum pd_vhost_fds fds)
 	}
 }
 
-/* Look at the payload and the descriptors of `msg`, which is of this kind. Returns NULL or what is wrong. */
+/*
+ * Look at the payload and the descriptors of `msg`, which is of this kind. Returns NULL or what is
+ * wrong.
+ */
 static const char *check_kind(const struct pd_vhost_msg *msg, const struct pd_vhost_kind *kind)
 {
 	if (!size_ok(msg, kind->size))

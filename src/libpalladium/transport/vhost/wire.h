@@ -182,7 +182,9 @@ struct pd_vhost_log {
 };
 _Static_assert(sizeof(struct pd_vhost_log) == 16, "layout");
 
-/* In-flight memory: `num_queues` queue regions for up to `queue_size` descriptors each, in a file. */
+/*
+ * In-flight memory: `num_queues` queue regions for up to `queue_size` descriptors each, in a file.
+ */
 struct pd_vhost_inflight_desc {
 	uint64_t mmap_size;
 	uint64_t mmap_offset;
@@ -278,10 +280,16 @@ const char *pd_vhost_check_request(const struct pd_vhost_msg *msg);
 /* The name of a request of the back-end's, without VHOST_USER_BACKEND_. */
 const char *pd_vhost_backend_request_name(uint32_t request);
 
-/* Look at a whole request of the back-end's. Returns NULL, or a few words about what is wrong with it. */
+/*
+ * Look at a whole request of the back-end's. Returns NULL, or a few words about what is wrong with
+ * it.
+ */
 const char *pd_vhost_check_backend_request(const struct pd_vhost_msg *msg);
 
-/* Look at a whole reply to `request`, one that we send. `ack`: need_reply was set. Returns NULL or what is wrong. */
+/*
+ * Look at a whole reply to `request`, one that we send. `ack`: need_reply was set. Returns NULL or
+ * what is wrong.
+ */
 const char *pd_vhost_check_reply(const struct pd_vhost_msg *msg, uint32_t request);
 
 /* Close the descriptors that `msg` still holds. */

@@ -16,7 +16,8 @@ from lab.packedring import AVAIL, USED, PackedDeviceQueue, PackedDriverQueue, av
 from lab.peer import BASIC
 from lab.proc import Proc, preload_env, require, scale
 from lab.ring import DeviceQueue, need_event
-from lab.vhostpeer import BackEnd, F, FrontEnd
+from lab.vhostpeer import BackEnd, F, FrontEnd, Req
+from lab.wire import NO_FD, u64
 
 COUNT, WINDOW, SECOND = 8, 8, 1000000
 MODERATED = {"CQ_MODERATION_COUNT": COUNT, "CQ_MODERATION_PERIOD_USEC": 60 * SECOND, "CQ_AIM_INTERVAL_MSEC": 0}
@@ -393,6 +394,33 @@ for n in range(10000):
     assert s.recv(2000)[14:18] == n.to_bytes(4, "big")
 print("answered", flush=True)
 """
+
+
+class Unkicking(FrontEnd):
+    """Gives no eventfds for kicks: who serves its rings has to look by itself (specification, SET_VRING_KICK)."""
+
+    def ring_message(self, req, i, **kw):
+        if req == Req.SET_VRING_KICK:
+            self.channel.send(req, u64(i | NO_FD))
+        else:
+            super().ring_message(req, i, **kw)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_ring_without_kicks_is_looked_at(sock, packed):
+    """By a receiver asleep, and by a sender asleep that waits for room."""
+    keys = f"pd0=vhost-user:{sock},role=backend,format={'packed' if packed else 'split'}"
+    with Unkicking(sock, features=BASIC | (F.RING_PACKED if packed else 0)) as fe, \
+            Proc(["/usr/bin/python3", "-c", ECHO], env=preload_env(keys, **INTERRUPTS)) as p:
+        fe.start_like_qemu()
+        p.expect("ready")
+        for _ in range(10):
+            until(lambda: sleeps(p.pid), "the receiver's sleep")
+            fe.send(FRAME)
+            fe.wait_sent()
+            until(lambda: sleeps(p.pid), "the sender's sleep")
+            fe.post_rx([2048], refill=False)
+            assert fe.recv().frame == FRAME
 
 
 @pytest.mark.parametrize("variables", [{}, {"RX_POLL": 0, "SELECT_POLL": 0}, {"RX_POLL": -1}, {"RX_POLL": -1, "RX_POLL_YIELD": 1}])

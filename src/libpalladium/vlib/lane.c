@@ -7,6 +7,9 @@
 #include "base/sys.h"
 #include "vlib/lane.h"
 
+/* How long a sleeper may go without a look at a side whose peer does not notify. */
+#define PD_LANE_POLLED_NS PD_NS_PER_MS
+
 void pd_lane_init(struct pd_lane *lane, const struct pd_lane_ops *ops, uint16_t port,
 		  uint16_t queue, struct pd_ctr_block *const ctr[PD_DIRS])
 {
@@ -116,6 +119,8 @@ bool pd_lane_sleep(struct pd_lane *lane, enum pd_dir dir, struct pd_lane_waiter 
 		 * since without having looked: so the others were told first. */
 		return false;
 	}
+	if (pd_unlikely(side->up && side->event_fd < 0))
+		w->until_ns = pd_min(w->until_ns, pd_clock_ns() + PD_LANE_POLLED_NS);
 	pd_list_add_tail(&side->waiters, &w->node);
 	return true;
 }

@@ -31,6 +31,9 @@
  * flows (vlib/moderation.h). It then sleeps no longer than until w->until_ns: what came by then is
  * there although nobody told. A second sleeper ends that by arming for the next position.
  *
+ * A side that is up without event_fd has a peer that does not notify: who sleeps on it looks by
+ * itself every millisecond.
+ *
  * A change of the link (up, down, a new event_fd) rings every waiter, whatever it has seen.
  */
 #ifndef PD_VLIB_LANE_H
@@ -126,7 +129,7 @@ struct pd_lane_side {
 	bool up;       /* rings are there and enabled */
 	uint32_t link; /* counts changes of the link, so that a sleeper can tell */
 	uint32_t cursor;
-	int event_fd; /* becomes readable on notification; -1 when there is none */
+	int event_fd; /* becomes readable on notification; -1: the peer does not notify */
 	struct pd_list waiters;
 	uint32_t
 		hold_max; /* the most that arm can hold; set by the transport before the link comes up */

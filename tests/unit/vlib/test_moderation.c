@@ -315,6 +315,9 @@ static const struct pd_lane_ops stub_ops = {
 	.drain = stub_nothing,
 };
 
+/* A number for what nobody polls or reads here. */
+#define EVENT_FD 1000
+
 /* A lane in a flow: a period so long that the test's own speed does not matter. */
 static struct pd_lane_side *lane_flowing(struct pd_lane *lane)
 {
@@ -327,7 +330,7 @@ static struct pd_lane_side *lane_flowing(struct pd_lane *lane)
 	side->hold_max = 64;
 	published = 0;
 	pd_lock(&side->lock);
-	pd_lane_set_link(lane, PD_RX, true, -1, 0);
+	pd_lane_set_link(lane, PD_RX, true, EVENT_FD, 0);
 	for (unsigned i = 0; i < 2 * PD_MODERATION_WINDOW; i++) {
 		w.seen = side->cursor = published += 8;
 		assert_true(pd_lane_sleep(lane, PD_RX, &w));
@@ -371,6 +374,20 @@ static void test_a_lane_holds_nothing_from_who_leaves_frames(void **state)
 	pd_unlock(&side->lock);
 }
 
+static void test_a_lane_whose_peer_does_not_notify_is_looked_at(void **state)
+{
+	struct pd_lane lane;
+	struct pd_lane_side *side = lane_flowing(&lane);
+	struct pd_lane_waiter w = {.wake_fd = -1, .seen = side->cursor};
+	uint64_t before = pd_clock_ns();
+
+	pd_lane_set_link(&lane, PD_RX, true, -1, side->cursor);
+	assert_true(pd_lane_sleep(&lane, PD_RX, &w));
+	assert_in_range(w.until_ns, before, pd_clock_ns() + PD_NS_PER_MS);
+	pd_lane_wake(&lane, PD_RX, &w, false);
+	pd_unlock(&side->lock);
+}
+
 static void test_a_lane_without_event_index_holds_nothing(void **state)
 {
 	struct pd_lane lane;
@@ -391,7 +408,7 @@ static void test_a_new_link_begins_anew(void **state)
 	struct pd_lane_side *side = lane_flowing(&lane);
 	struct pd_lane_waiter w = {.wake_fd = -1, .seen = side->cursor};
 
-	pd_lane_set_link(&lane, PD_RX, true, -1, side->cursor);
+	pd_lane_set_link(&lane, PD_RX, true, EVENT_FD, side->cursor);
 	assert_true(pd_lane_sleep(&lane, PD_RX, &w));
 	assert_int_equal(armed_hold, 1);
 	pd_lane_wake(&lane, PD_RX, &w, false);
@@ -417,6 +434,7 @@ int main(void)
 		cmocka_unit_test_setup(test_adapting_follows, setup),
 		cmocka_unit_test_setup(test_a_lane_holds_for_who_sleeps_alone, setup),
 		cmocka_unit_test_setup(test_a_lane_holds_nothing_from_who_leaves_frames, setup),
+		cmocka_unit_test_setup(test_a_lane_whose_peer_does_not_notify_is_looked_at, setup),
 		cmocka_unit_test_setup(test_a_lane_without_event_index_holds_nothing, setup),
 		cmocka_unit_test_setup(test_a_new_link_begins_anew, setup),
 	};

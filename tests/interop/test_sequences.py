@@ -168,7 +168,8 @@ def another(player, rings):
 
 
 OURS = {Req.GET_QUEUE_NUM: P.MQ, Req.GET_STATUS: P.STATUS, Req.SET_STATUS: P.STATUS,
-        Req.GET_PROTOCOL_FEATURES: 1, Req.SET_PROTOCOL_FEATURES: 1, Req.SET_VRING_ENABLE: 1}
+        Req.NET_SET_MTU: P.NET_MTU, Req.GET_PROTOCOL_FEATURES: 1, Req.SET_PROTOCOL_FEATURES: 1,
+        Req.SET_VRING_ENABLE: 1}
 ALWAYS = {Req.GET_FEATURES, Req.SET_FEATURES, Req.SET_OWNER, Req.SET_MEM_TABLE, Req.SET_VRING_NUM,
           Req.SET_VRING_BASE, Req.SET_VRING_ADDR, Req.SET_VRING_KICK, Req.SET_VRING_CALL}
 
@@ -193,11 +194,12 @@ def test_back_end(sock, name, rings):
             be.wait_started()
             assert be.features & ~(features | F.PROTOCOL) == 0 and be.protocol & ~offer.protocol == 0
             assert bool(be.features & F.RING_PACKED) == (rings == "packed")
-            assert be.protocol & ~(P.MQ | P.REPLY_ACK | P.STATUS) == 0
+            assert be.protocol & ~(P.MQ | P.REPLY_ACK | P.NET_MTU | P.STATUS) == 0
             returns(be, 1000 * n)
             assert be.status == (0xf if be.protocol & P.STATUS else 0)
             for _, req in be.channel.log:
                 assert req in ALWAYS or (offer.protocol and OURS[req] & (be.protocol | 1))
+                assert req != Req.NET_SET_MTU or be.features & F.MTU
             be.drop()
         assert program.running
 

@@ -140,3 +140,9 @@ def test_vhost_asks_for_translations(sockdir, sock, iommu, packed):
         said = relay.words()
         assert ("SET_BACKEND_REQ_FD" in said) == (iommu == "on")
         assert ("IOTLB_MSG!" in said) == (iommu == "on")
+
+
+def test_vhost_hears_our_mtu(sock):
+    with Testpmd.vhost(sock, client=False) as pmd, Echo(sock, dialect="virtio", role="frontend"):
+        pmd.wait_link()
+        assert "MTU: 12226" in pmd.command("show port info 0")

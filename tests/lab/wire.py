@@ -65,6 +65,7 @@ class F:
     """Feature bits."""
     CSUM = 1 << 0
     GUEST_CSUM = 1 << 1
+    MTU = 1 << 3
     MAC = 1 << 5
     GUEST_TSO4 = 1 << 7
     GUEST_TSO6 = 1 << 8

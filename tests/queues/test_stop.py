@@ -3,12 +3,13 @@
 as a whole: its status, its reset, its MTU."""
 import pytest
 
-from lab.vhostpeer import P, FrontEnd, PeerTimeout, Req
+from lab.peer import BASIC
+from lab.vhostpeer import BackEnd, F, P, FrontEnd, PeerTimeout, Req
 from lab.wire import u64
 from interop.port import Echo
 from queues.remote import Program
 from queues.test_queues import WAIT, Side, numbered, port
-from hostile.victim import echoes, stats, until
+from hostile.victim import echoes, returns, stats, until
 
 RESTART = (Req.SET_VRING_NUM, Req.SET_VRING_ADDR, Req.SET_VRING_KICK, Req.SET_VRING_CALL)
 STOPPED = 1
@@ -134,3 +135,17 @@ def test_mtu_of_the_peer(sock):
                 fe.acked(Req.NET_SET_MTU, u64(mtu))
         echoes(fe)
         until(lambda: "the peer's MTU is 9000, this port's is 12226" in program.text, "the line")
+
+
+def test_a_front_end_tells_its_mtu(sock):
+    """To a peer that wants it by both its features; one that comes next and does not gets the same rings."""
+    told, both = [], BASIC | F.MTU
+    with BackEnd(sock, listen=True, features=both, protocol=P.REPLY_ACK | P.NET_MTU) as be, Echo(sock, role="frontend") as program:
+        be.instead[Req.NET_SET_MTU] = lambda _, msg: told.append(msg.u64)
+        for features, protocol in ((both, P.NET_MTU), (BASIC, P.NET_MTU), (both, P.REPLY_ACK), (both, P.NET_MTU)):
+            be.offer, be.offer_protocol = features, protocol
+            be.drop()
+            be.wait_started()
+            returns(be)
+        assert told == [12226, 12226]
+        assert "other features" not in program.text

@@ -20,12 +20,19 @@
 #include "transport/vhost/frontend_rings.h"
 
 /* What we make use of; the rest of what a peer offers is left alone. */
-#define PROTOCOL_FEATURES                                         \
-	(PD_BIT(PD_VHOST_PF_MQ) | PD_BIT(PD_VHOST_PF_REPLY_ACK) | \
+#define PROTOCOL_FEATURES                                                                   \
+	(PD_BIT(PD_VHOST_PF_MQ) | PD_BIT(PD_VHOST_PF_REPLY_ACK) | PD_BIT(PD_VHOST_PF_MTU) | \
 	 PD_BIT(PD_VHOST_PF_INFLIGHT_SHMFD) | PD_BIT(PD_VHOST_PF_STATUS))
-#define FEATURES                                                         \
-	(PD_BIT(VIRTIO_F_ANY_LAYOUT) | PD_BIT(VIRTIO_RING_F_EVENT_IDX) | \
-	 PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES) | PD_BIT(VIRTIO_F_VERSION_1))
+#define FEATURES                                                                  \
+	(PD_BIT(VIRTIO_NET_F_MTU) | PD_BIT(VIRTIO_F_ANY_LAYOUT) |                 \
+	 PD_BIT(VIRTIO_RING_F_EVENT_IDX) | PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES) | \
+	 PD_BIT(VIRTIO_F_VERSION_1))
+
+/*
+ * What makes no difference to the rings: who translates our addresses, and whether the peer hears
+ * of our MTU.
+ */
+#define FEATURES_APART (PD_BIT(VIRTIO_F_ACCESS_PLATFORM) | PD_BIT(VIRTIO_NET_F_MTU))
 
 /* Device status bits of virtio 1.2, 2.1. */
 #define STATUS_FEATURES_OK \
@@ -57,6 +64,11 @@ static void fill_protocol_features(struct pd_vhost_frontend *fe, unsigned i, str
 static void fill_channel(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
 {
 	out->fds[out->n_fds++] = fe->channel_fd;
+}
+
+static void fill_mtu(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
+{
+	out->payload->u64 = fe->role.config->mtu;
 }
 
 static void fill_features_ok(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
@@ -172,8 +184,7 @@ static const char *answer_features(struct pd_vhost_frontend *fe, struct pd_vhost
 	fe->offered = value;
 	if (why)
 		return why;
-	/* Who translates our addresses makes no difference to the rings. */
-	if (fe->ring[0].used && (features ^ fe->features) & ~PD_BIT(VIRTIO_F_ACCESS_PLATFORM)) {
+	if (fe->ring[0].used && (features ^ fe->features) & ~FEATURES_APART) {
 		int err;
 
 		pd_warn("vhost",
@@ -284,6 +295,7 @@ enum need {
 	NEED_NONE,
 	NEED_PROTOCOL,
 	NEED_MQ,
+	NEED_MTU,
 	NEED_BACKEND_REQ,
 	NEED_EVENTFDS, /* and no messages in their place */
 	NEED_INBAND,
@@ -310,6 +322,7 @@ static const struct {
 	{PD_VHOST_SET_BACKEND_REQ_FD, NEED_BACKEND_REQ, false, fill_channel, NULL},
 	{PD_VHOST_SET_OWNER, NEED_NONE, false, NULL, NULL},
 	{PD_VHOST_SET_FEATURES, NEED_NONE, false, fill_features, NULL},
+	{PD_VHOST_NET_SET_MTU, NEED_MTU, false, fill_mtu, NULL},
 	{PD_VHOST_SET_STATUS, NEED_STATUS, false, fill_features_ok, NULL},
 	{PD_VHOST_SET_MEM_TABLE, NEED_NONE, false, fill_memory, NULL},
 	{PD_VHOST_GET_INFLIGHT_FD, NEED_INFLIGHT, false, fill_kept_size, answer_kept},
@@ -333,6 +346,9 @@ static bool step_wanted(const struct pd_vhost_frontend *fe, unsigned step)
 		return fe->offered & PD_BIT(PD_VHOST_F_PROTOCOL_FEATURES);
 	case NEED_MQ:
 		return fe->protocol_features & PD_BIT(PD_VHOST_PF_MQ);
+	case NEED_MTU:
+		return fe->protocol_features & PD_BIT(PD_VHOST_PF_MTU) &&
+		       fe->features & PD_BIT(VIRTIO_NET_F_MTU);
 	case NEED_BACKEND_REQ:
 		return fe->protocol_features & PD_BIT(PD_VHOST_PF_BACKEND_REQ);
 	case NEED_EVENTFDS:

@@ -38,7 +38,6 @@
  * nested epoll's lock is taken inside its parent's; circles are refused when they are made.
  */
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,8 +54,6 @@
 #define PD_EPOLL_EXCLUSIVE_OK                                                          \
 	((uint32_t)(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | \
 		    EPOLLEXCLUSIVE))
-
-struct pd_wait_tuning pd_wait_tuning = {.spin_us = -1, .kernel_looks = 10, .kernel_skips = 4};
 
 struct pd_epoll_item {
 	struct pd_list in_epoll;   /* ep->items unless it rests, under ep->lock */
@@ -723,36 +720,6 @@ static uint32_t pd_epoll_poll(struct pd_pollable *p, uint32_t events, struct pd_
 }
 
 /* --- waiting ---------------------------------------------------------------------------- */
-
-bool pd_spin_more(struct pd_spin_loop *loop, int64_t setting_us, uint64_t deadline_ns)
-{
-	uint64_t now;
-
-	if (deadline_ns == 0)
-		return false;
-	if (pd_unlikely(pd_wait_tuning.yield && loop->until_ns))
-		sched_yield();
-	/* Reading the clock costs as much as asking again: every eighth round is often enough. */
-	if (loop->until_ns && ++loop->rounds % 8 && !loop->long_rounds) {
-		pd_cpu_relax();
-		return true;
-	}
-	now = pd_clock_ns();
-	if (!loop->until_ns) {
-		loop->until_ns = pd_spin_begin(loop->spin, setting_us, now);
-		loop->yield_ns = now + PD_SPIN_YIELD_NS;
-	} else if (now >= loop->yield_ns) {
-		sched_yield();
-		loop->yield_ns = pd_clock_ns() + PD_SPIN_YIELD_NS;
-	}
-	pd_cpu_relax();
-	return now < loop->until_ns && now < deadline_ns;
-}
-
-bool pd_spin_kernel_turn(const struct pd_spin_loop *loop)
-{
-	return pd_wait_tuning.kernel_looks && loop->rounds % pd_wait_tuning.kernel_looks == 0;
-}
 
 /* Look at the kernel's members: up to `max` events, without waiting. */
 static int pd_epoll_kernel(struct pd_epoll *ep, struct epoll_event *events, int max)

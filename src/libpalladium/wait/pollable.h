@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 
+#include "wait/spin.h"
 #include "wait/wait.h"
 
 struct pd_pollable;
@@ -111,17 +112,6 @@ void pd_epoll_before_fork(void);
 void pd_epoll_after_fork(void);
 void pd_pollable_after_fork(struct pd_pollable *p);
 
-/* How the program's settings say to spin and to mix; one per process. */
-struct pd_wait_tuning {
-	int64_t spin_us; /* poll, select, epoll: -1 adapts */
-	unsigned
-		kernel_looks; /* a spin looks at kernel descriptors at every so many rounds; 0: not at all */
-	unsigned
-		kernel_skips; /* an epoll that has ready sockets of ports does at every so many calls */
-	bool yield;           /* give the core away between two looks */
-};
-extern struct pd_wait_tuning pd_wait_tuning;
-
 /*
  * poll(2) over `n` entries; objects[i] is NULL where fds[i] belongs to the kernel. Returns the
  * number of entries with revents, 0 at the deadline, or -errno (-EINTR after a signal, -ESTALE when
@@ -183,19 +173,5 @@ static inline bool pd_epoll_active(const struct pd_epoll *ep)
  */
 int pd_epoll_wait(struct pd_epoll *ep, struct epoll_event *events, int max, uint64_t deadline_ns,
 		  const void *mask, bool *slept);
-
-/* Spinning for pd_poll and pd_epoll_wait share this: true while the caller should ask again at
- * once. */
-struct pd_spin_loop {
-	struct pd_spin *spin;
-	uint64_t until_ns; /* 0: not begun */
-	uint64_t yield_ns; /* when to give the core away, for once */
-	unsigned rounds;
-	bool long_rounds; /* each is long enough for a look at the clock */
-};
-bool pd_spin_more(struct pd_spin_loop *loop, int64_t setting_us, uint64_t deadline_ns);
-
-/* Whether this round of a spin is one that also looks at the kernel's descriptors. */
-bool pd_spin_kernel_turn(const struct pd_spin_loop *loop);
 
 #endif /* PD_WAIT_POLLABLE_H */

@@ -41,7 +41,6 @@ static struct pd_list pd_wait_threads = PD_LIST_INIT(pd_wait_threads);
 static pthread_key_t pd_wait_key;
 static pthread_once_t pd_wait_once = PTHREAD_ONCE_INIT;
 uint32_t pd_wait_fork_epoch;
-uint32_t pd_spin_max_ns = 50000;
 
 /* Nobody counts references. */
 static void pd_wait_hold_nothing(void *owner)
@@ -567,32 +566,7 @@ int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask
 	return ret;
 }
 
-/* --- spinning --------------------------------------------------------------------------- */
-
-/* How long `spin` may last now. */
-static uint32_t pd_spin_budget(const struct pd_spin *spin)
-{
-	uint32_t budget = pd_load_relaxed(&spin->budget_ns);
-
-	return budget ? budget : pd_spin_max_ns / 2;
-}
-
-uint64_t pd_spin_begin(const struct pd_spin *spin, int64_t setting_us, uint64_t now_ns)
-{
-	if (setting_us >= 0)
-		return now_ns + (uint64_t)setting_us * PD_NS_PER_US;
-	return now_ns + pd_spin_budget(spin);
-}
-
-void pd_spin_end(struct pd_spin *spin, bool hit)
-{
-	uint32_t budget = pd_spin_budget(spin);
-
-	/* Up fast, down slowly enough that one late frame does not end a conversation. */
-	budget = hit ? pd_min(2 * budget, pd_max(pd_spin_max_ns, PD_SPIN_MIN_NS))
-		     : pd_max(budget - budget / 4, PD_SPIN_MIN_NS);
-	pd_store_relaxed(&spin->budget_ns, budget);
-}
+/* --- deadlines -------------------------------------------------------------------------- */
 
 uint64_t pd_wait_deadline_ts(const struct timespec *ts, int *err)
 {

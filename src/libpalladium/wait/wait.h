@@ -147,31 +147,6 @@ int pd_wait_kernel_fds(struct pd_wait_set *ws, unsigned n);
  */
 int pd_wait_sleep(struct pd_wait_set *ws, uint64_t deadline_ns, const void *mask);
 
-/*
- * Adaptive spinning. State of one waiter (a socket, an epoll): how long spinning has paid off
- * lately.
- */
-struct pd_spin {
-	uint32_t budget_ns;
-};
-
-/*
- * A spin that lasts, lasts because the other end is slow; perhaps since this thread has its core.
- * So after this time, and then each time again, the core is offered to others once.
- */
-#define PD_SPIN_YIELD_NS (50 * PD_NS_PER_US)
-
-/* The most and the least an adaptive spin lasts. */
-#define PD_SPIN_MIN_NS 500u
-extern uint32_t pd_spin_max_ns;
-
-/* When to stop spinning, as a pd_clock_ns value: `setting_us` >= 0 is what the user asked for, -1
- * lets the history decide. */
-uint64_t pd_spin_begin(const struct pd_spin *spin, int64_t setting_us, uint64_t now_ns);
-
-/* Tell what came of it: `hit` when something came while spinning. */
-void pd_spin_end(struct pd_spin *spin, bool hit);
-
 /* The deadline of a call that must not wait. */
 #define PD_WAIT_NOT 0ull
 

@@ -43,6 +43,7 @@ static int file, witness;    /* what it puts at the others, and its other end */
 static int claimed[NUMBERS]; /* the others that it has now */
 static unsigned n_claimed;
 static uint32_t rounds, running;
+static bool answered; /* a frame has come back: there is a link, with all its descriptors */
 
 /* Remember `fd` as one of ours. */
 static int note(int fd)
@@ -181,6 +182,7 @@ static void *ask(void *arg)
 	for (uint32_t n = 0; __atomic_load_n(&rounds, __ATOMIC_ACQUIRE) > 0 || n < 100; n++) {
 		put(p, n);
 		CHECK(get(p) == n);
+		__atomic_store_n(&answered, true, __ATOMIC_RELEASE);
 	}
 	put(p, OVER);
 	CHECK(get(p) == OVER);
@@ -259,7 +261,8 @@ static void exchange(struct peer *peers, unsigned n)
 			poke(&peers[i * WAYS + 3], pokes + 1);
 		pokes++;
 		give_back();
-		if (__atomic_load_n(&rounds, __ATOMIC_ACQUIRE))
+		if (__atomic_load_n(&answered, __ATOMIC_ACQUIRE) &&
+		    __atomic_load_n(&rounds, __ATOMIC_ACQUIRE))
 			__atomic_fetch_sub(&rounds, 1, __ATOMIC_RELEASE);
 	}
 	for (unsigned i = 0; i < n * WAYS; i++)

@@ -106,8 +106,7 @@ static int dec_emit_all(const struct dec_options *o, const struct dec_bytes *b, 
 	return 0;
 }
 
-/* --- hex
- * ------------------------------------------------------------------------------------------ */
+/* --- hex ------------------------------------------------------------------------------------- */
 
 /* State of reading hex: separators and 0x may stand between bytes, never within one. */
 struct dec_hex {
@@ -202,8 +201,7 @@ static int dec_from_hex(const struct dec_options *o, char **args)
 	return err;
 }
 
-/* --- raw bytes
- * ------------------------------------------------------------------------------------ */
+/* --- raw bytes ------------------------------------------------------------------------------- */
 
 /* Read a file of headers. Returns the exit status. */
 static int dec_from_raw(const struct dec_options *o)
@@ -227,8 +225,7 @@ static int dec_from_raw(const struct dec_options *o)
 	return err;
 }
 
-/* --- capture files
- * -------------------------------------------------------------------------------- */
+/* --- capture files --------------------------------------------------------------------------- */
 
 /* Print packet number `number`. Returns the exit status. */
 static int dec_packet(const struct dec_options *o, uint64_t number, const struct pcap_pkthdr *ph,
@@ -293,8 +290,7 @@ static int dec_from_pcap(const struct dec_options *o)
 	return err;
 }
 
-/* --- command line
- * --------------------------------------------------------------------------------- */
+/* --- command line ---------------------------------------------------------------------------- */
 
 static void dec_help(void)
 {

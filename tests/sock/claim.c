@@ -270,10 +270,7 @@ static void exchange(struct peer *peers, unsigned n)
 	printf("claimed %u\n", times);
 }
 
-/*
- * --- an epoll's first packet socket
- * ---------------------------------------------------------------
- */
+/* --- an epoll's first packet socket ---------------------------------------------------------- */
 
 static void *sleep_in(void *arg)
 {

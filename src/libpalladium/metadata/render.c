@@ -140,8 +140,7 @@ int pd_units_parse(struct pd_units *units, const char *settings, char *why, size
 	return 0;
 }
 
-/* --- what there is to tell
- * ------------------------------------------------------------------------ */
+/* --- what there is to tell ------------------------------------------------------------------- */
 
 /* One description in the making. */
 struct pd_render {
@@ -306,8 +305,7 @@ static size_t pd_next_left(const struct pd_render *r, size_t *at, const char **n
 	return n;
 }
 
-/* --- text
- * ----------------------------------------------------------------------------------------- */
+/* --- text ------------------------------------------------------------------------------------ */
 
 /* The names of the flags that are set, and the bits that have none. */
 static void pd_text_flags(struct pd_render *r)
@@ -451,8 +449,7 @@ static void pd_render_text(struct pd_render *r)
 	pd_put(&r->w, "\n");
 }
 
-/* --- JSON
- * ----------------------------------------------------------------------------------------- */
+/* --- JSON ------------------------------------------------------------------------------------ */
 
 static void pd_json_flags(struct pd_render *r)
 {

@@ -444,10 +444,7 @@ static inline const struct pd_queued *pd_frame_queue_peek(const struct pd_frame_
 /* Take the first frame of the queue: its buffer, or PD_BUFFER_NONE. packet->lock held. */
 uint32_t pd_frame_queue_pop(struct pd_frame_queue *q);
 
-/*
- * --- packet_poll.c, packet_rx.c, packet_tx.c
- * --------------------------------------------------------------
- */
+/* --- packet_poll.c, packet_rx.c, packet_tx.c ------------------------------------------------- */
 
 extern const struct pd_pollable_ops pd_packet_pollable_ops;
 

@@ -129,10 +129,7 @@ static void count_event(struct pd_vhost_lane *lane, enum pd_dir dir, enum pd_ctr
 	pd_ctr_end(lane->lane.side[dir].ctr, side);
 }
 
-/*
- * --- operations, inline over role, format and dialect
- * ------------------------------------------------
- */
+/* --- operations, inline over role, format and dialect ---------------------------------------- */
 
 static PD_ALWAYS_INLINE int do_rx(struct pd_lane *pl, struct pd_buffer **bufs, unsigned n,
 				  enum pd_vhost_role role, bool packed, bool avip)

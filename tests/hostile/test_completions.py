@@ -11,7 +11,7 @@ from lab.frames import numbered
 from lab.packedring import AVAIL, EVENT_DESC, USED, off_wrap
 from lab.ring import INDIRECT, NEXT, WRITE
 from lab.vhostpeer import BASIC, BackEnd, F, PeerClosed, PeerTimeout
-from hostile.victim import Victim, returns, until
+from hostile.victim import Victim, next_is_served, returns, until
 
 FORMATS = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
 GONE = (PeerClosed, PeerTimeout, AssertionError, OSError)
@@ -33,14 +33,7 @@ def up(sock, fmt, more=0):
         returns(be)
         fds = program.fds()
         yield be, program
-        be.drop()
-        be.wait_started()
-        be.send(numbered(1 << 20, 60))
-        while be.recv().frame != numbered(1 << 20, 60):  # it still had echoes to send
-            pass
-        returns(be, 100)
-        program.settled(fds)
-        assert program.running
+        next_is_served(be, program, fds)
 
 
 def broken(be, program, reason):

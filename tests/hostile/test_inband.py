@@ -15,7 +15,7 @@ from lab.proc import Proc, preload_env
 from lab.vhostpeer import BackEnd, F, FrontEnd, P, PeerClosed, PeerTimeout, Req
 from lab.wire import HEADER, NO_FD, REPLY, VERSION, u64, vring_state
 from interop.port import port
-from hostile.victim import Victim, echoes, returns, serves, until
+from hostile.victim import Victim, echoes, next_is_served, returns, serves, until
 
 FORMATS = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
 formats = pytest.mark.parametrize("fmt", FORMATS)
@@ -52,14 +52,7 @@ def serving(sock, fmt="split", **kw):
         returns(be)
         fds = program.fds()
         yield be, program
-        be.drop()
-        be.wait_started()
-        be.send(numbered(1 << 20, 60))
-        while be.recv().frame != numbered(1 << 20, 60):  # it may owe answers
-            pass
-        returns(be, 1000)
-        program.settled(fds)
-        assert program.running
+        next_is_served(be, program, fds)
 
 
 def woken(program, frame):

@@ -107,3 +107,16 @@ def returns(be, first=0, count=20):
         be.send(numbered(n, 60 + n % 1000), avip.distinct(n))
         pkt = be.recv()
         assert check(pkt.frame) == n and pkt.header[3:] == avip.distinct(n)[3:]
+
+
+def next_is_served(be, program, fds):
+    """The device goes, and the next on its path gets what the program may still owe, and frames to and fro; the program's descriptors
+    are `fds` again."""
+    be.drop()
+    be.wait_started()
+    be.send(numbered(1 << 20, 60))
+    while be.recv().frame != numbered(1 << 20, 60):
+        pass
+    returns(be, 100)
+    program.settled(fds)
+    assert program.running

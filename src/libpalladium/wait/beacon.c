@@ -44,14 +44,16 @@ void pd_beacon_light(struct pd_epoll *ep)
 {
 	struct epoll_event event = {.events = EPOLLIN, .data.u64 = pd_beacon_data};
 
-	pd_store_release(&ep->beacon, true);
+	if (!pd_beacon_lit(ep->beacon))
+		pd_store_release(&ep->beacon, ep->beacon + 1);
 	pd_sys_epoll_ctl(ep->epfd, EPOLL_CTL_ADD, pd_beacon_fd, &event);
 }
 
 void pd_beacon_out(struct pd_epoll *ep)
 {
 	pd_sys_epoll_ctl(ep->epfd, EPOLL_CTL_DEL, pd_beacon_fd, NULL);
-	pd_store_release(&ep->beacon, false);
+	if (pd_beacon_lit(ep->beacon))
+		pd_store_release(&ep->beacon, ep->beacon + 1);
 	pd_bell_ring(&ep->self.bell);
 }
 

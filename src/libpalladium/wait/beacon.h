@@ -9,7 +9,9 @@
  * taken out.
  *
  * While an epoll's beacon is lit its descriptor says nothing about the kernel's members, so
- * pd_epoll_wait leaves it alone and is rung when the beacon goes out.
+ * pd_epoll_wait leaves it alone and is rung when the beacon goes out. ep->beacon counts how often
+ * it was lit and went out: what the descriptor said holds when the count was even before and is the
+ * same after.
  */
 #ifndef PD_WAIT_BEACON_H
 #define PD_WAIT_BEACON_H
@@ -21,6 +23,12 @@ int pd_beacon_init(void);
 
 /* True when `fd` is an epoll. After pd_beacon_init. */
 bool pd_beacon_fits(int fd);
+
+/* Whether a beacon is lit where ep->beacon is `count`. */
+static inline bool pd_beacon_lit(uint32_t count)
+{
+	return count & 1;
+}
 
 /* Put the beacon into the epoll, or take it out. The caller excludes other callers. */
 void pd_beacon_light(struct pd_epoll *ep);

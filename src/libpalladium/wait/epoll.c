@@ -276,7 +276,7 @@ void pd_epoll_init(struct pd_epoll *ep, int epfd)
 	ep->feeds = 0;
 	memset(ep->feed_count, 0, sizeof(ep->feed_count));
 	ep->edges = 0;
-	ep->beacon = false;
+	ep->beacon = 0;
 	ep->kernel_members = 0;
 	ep->harvests = 0;
 	ep->spin.budget_ns = 0;
@@ -468,6 +468,7 @@ void pd_pollable_after_fork(struct pd_pollable *p)
 	 */
 	pd_lock_init(&ep->lock, PD_RANK_EPOLL);
 	pd_list_init(&ep->items);
+	ep->beacon += ep->beacon & 1; /* whom it calls is in the parent, which takes it out */
 	ep->marked = NULL;
 	ep->feeds = 0;
 	memset(ep->feed_count, 0, sizeof(ep->feed_count));
@@ -690,9 +691,9 @@ static uint32_t pd_epoll_poll(struct pd_pollable *p, uint32_t events, struct pd_
 			      struct pd_edge *edge)
 {
 	struct pd_epoll *ep = pd_container_of(p, struct pd_epoll, self);
-	uint32_t seq = pd_bell_seq(&p->bell);
+	uint32_t seq = pd_bell_seq(&p->bell), beacon = pd_load_acquire(&ep->beacon);
+	bool ready = false, kernel_tells = !pd_beacon_lit(beacon);
 	struct pd_epoll_item *item, *tmp;
-	bool ready = false, kernel_tells = !pd_load_acquire(&ep->beacon);
 
 	pd_lock_nested(&ep->lock);
 	pd_epoll_gather(ep, true, ws);
@@ -712,7 +713,7 @@ static uint32_t pd_epoll_poll(struct pd_pollable *p, uint32_t events, struct pd_
 			pd_wait_add_fd(ws, ep->epfd);
 	}
 	if (!ready && kernel_tells && pd_load_relaxed(&ep->kernel_members) &&
-	    pd_internal_fd_ready(ep->epfd, POLLIN) > 0) {
+	    pd_internal_fd_ready(ep->epfd, POLLIN) > 0 && pd_load_acquire(&ep->beacon) == beacon) {
 		ready = true;
 		edge->in++; /* the kernel keeps its own edges: any readiness counts anew */
 	}
@@ -768,8 +769,9 @@ static int pd_epoll_sleep(struct pd_epoll *ep, struct epoll_event *events, int m
 		if (n < 0)
 			break;
 		/* A beacon that goes out rings, and that was noted before this look. */
-		ws->fds[0] = (struct pollfd){.fd = pd_load_acquire(&ep->beacon) ? -1 : ep->epfd,
-					     .events = POLLIN};
+		ws->fds[0] = (struct pollfd){
+			.fd = pd_beacon_lit(pd_load_acquire(&ep->beacon)) ? -1 : ep->epfd,
+			.events = POLLIN};
 		n = pd_wait_sleep(ws, deadline_ns, mask);
 		if (n < 0)
 			break;

@@ -135,7 +135,7 @@ struct pd_epoll {
 	uint32_t edges;               /* of all items, for an epoll around this one */
 	struct pd_list members; /* the same items, as they came; under the lock of the links */
 	unsigned n_items;
-	bool beacon;             /* a beacon is lit: epfd says nothing (wait/beacon.h) */
+	uint32_t beacon;         /* odd while a beacon is lit: epfd says nothing (wait/beacon.h) */
 	uint32_t kernel_members; /* at least as many as there are; 0 means none */
 	uint32_t fork_epoch;     /* members were last prepared in this generation of the process */
 	unsigned harvests;       /* since the kernel was last looked at */

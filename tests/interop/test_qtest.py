@@ -5,7 +5,8 @@ import pytest
 from lab import avip
 from lab.frames import check, numbered
 from lab.qtest import Qemu, VirtioNet
-from lab.vhostpeer import BASIC, F
+from lab.relay import Relay
+from lab.vhostpeer import BASIC, F, P
 from interop.port import Echo, echoes
 
 EVERY = BASIC | F.STATUS | F.RING_PACKED | F.CTRL_VQ | F.MQ
@@ -141,25 +142,33 @@ def test_queue_pairs(nic):
         assert used == set(range(pairs))
 
 
-def in_last_region(nic, gpa):
-    """Is this address in the memory that was plugged in last?"""
-    last = nic.memory.regions[-1]
-    return last.gpa <= gpa < last.gpa + last.size
-
-
-@both_rings
-def test_memory_is_plugged_in(nic):
-    """The table of memory changes while frames are on their way; the next ones are in the new memory, in the end the
-    rings, too."""
-    first = 0
-    for name in "abc":
-        end = burst(nic, first)
-        nic.vm.plug_memory(name, 32)
-        end = burst(nic, end)
-        returned(nic, first, end)
-        assert all(in_last_region(nic, gpa) for c in nic.rx.chains.values() for gpa, *_ in c.segs)
-        first = burst(nic, end)
-        returned(nic, end, first)
-    anew(nic)
-    assert all(in_last_region(nic, gpa) for q in nic.queues for gpa in q.gpa)
-    returned(nic, first, burst(nic, first))
+@pytest.mark.parametrize("without", [0, P.MEM_SLOTS], ids=["region by region", "whole tables"])
+@pytest.mark.parametrize("device", ["", PACKED["device"]], ids=["split", "packed"])
+def test_memory_comes_and_goes(sockdir, device, without):
+    """The memory changes while frames are on their way: the next ones are in what came, nothing is in what goes. In the end the rings
+    are there, too. QEMU tells of it by ADD_MEM_REG and REM_MEM_REG, or by SET_MEM_TABLE where the back-end knows no other."""
+    front, back = str(sockdir / "f"), str(sockdir / "b")
+    with Echo(back, mode="listen") as program, Relay(front, back, without=without) as relay, \
+            Qemu(front, device=device) as vm, VirtioNet(vm) as nic:
+        anew(nic)
+        first, old = 0, ""
+        for name in "abcd":
+            end = burst(nic, first)
+            vm.plug_memory(name, 32)
+            end = burst(nic, end)
+            returned(nic, first, end)
+            nic.wait_sent()
+            assert all(vm.memory.is_newest(gpa) for c in nic.rx.chains.values() for gpa, *_ in c.segs)
+            first, end = end, burst(nic, end)
+            if old:
+                vm.unplug_memory(old)
+            end = burst(nic, end)
+            returned(nic, first, end)
+            first, old = end, name
+        said = [w.split("!")[0] for w in relay.words()]
+        assert [said.count(w) for w in ("ADD_MEM_REG", "REM_MEM_REG")] == [0, 0] if without else [5, 3], said
+        assert said.count("SET_MEM_TABLE") == (8 if without else 0), said
+        anew(nic)
+        assert all(vm.memory.is_newest(gpa) for q in nic.queues for gpa in q.gpa)
+        returned(nic, first, burst(nic, first))
+        assert program.running

@@ -59,12 +59,17 @@ class Ram(Memory):
         self.used.append(0)
         self.bins.clear()
 
-    def unplug(self):
-        """The region that was plugged last is gone."""
-        self.regions.pop()
-        self.used.pop()
-        os.close(self.fds.pop())
+    def unplug(self, gpa):
+        """The region that begins there is gone."""
+        i = next(i for i, r in enumerate(self.regions) if r.gpa == gpa)
+        del self.regions[i], self.used[i]
+        os.close(self.fds.pop(i))
         self.bins.clear()
+
+    def is_newest(self, gpa):
+        """Is this address in the memory that was plugged in last?"""
+        last = self.regions[-1]
+        return last.gpa <= gpa < last.gpa + last.size
 
     def alloc(self, size, align=16, region=None):
         """See Memory.alloc()."""
@@ -74,8 +79,7 @@ class Ram(Memory):
 
     def free(self, gpa, size, align=16):
         """What is not of the last region is not handed out again."""
-        last = self.regions[-1]
-        if last.gpa <= gpa < last.gpa + last.size:
+        if self.is_newest(gpa):
             super().free(gpa, size, align)
 
 
@@ -192,7 +196,11 @@ class Qemu:
         """The machine starts anew: no register is where it was."""
         self.events.clear()
         self.qmp("system_reset")
-        while "RESET" not in self.events:
+        self.await_event("RESET")
+
+    def await_event(self, name):
+        """Until QEMU has told of it, which the caller is the cause of."""
+        while name not in self.events:
             self.qmp("query-status")
 
     def plug_memory(self, name, mib):
@@ -201,8 +209,24 @@ class Qemu:
         self.qmp("object-add", qom_type="memory-backend-file", id=name, size=mib * MIB, share=True,
                  mem_path=self.pass_fd(fd))
         self.qmp("device_add", driver="pc-dimm", id="dimm" + name, memdev=name)
-        dimm = next(d["data"] for d in self.qmp("query-memory-devices") if d["data"]["id"] == "dimm" + name)
+        dimm = self._dimm(name)
         self.memory.plug(dimm["addr"], dimm["size"], fd)
+
+    def _dimm(self, name):
+        return next(d["data"] for d in self.qmp("query-memory-devices") if d["data"]["id"] == "dimm" + name)
+
+    def unplug_memory(self, name):
+        """Take a DIMM out, in which nothing of the test's may be: the guest is asked for it and lets go, as its firmware's ACPI
+        methods would have it do (docs/specs/acpi_mem_hotplug.txt of QEMU: slot, status, control)."""
+        dimm = self._dimm(name)
+        self.events.clear()
+        self.qmp("device_del", id=dimm["id"])
+        self.ask("outl", 0xa00, dimm["slot"])
+        assert self.ask("inb", 0xa14) & 4, "the guest is not asked for the DIMM"
+        self.ask("outb", 0xa14, 8)
+        self.await_event("DEVICE_DELETED")
+        self.qmp("object-del", id=name)
+        self.memory.unplug(dimm["addr"])
 
     def pci(self, offset, size="l", value=None):
         """Read, or write, a register of the card's PCI configuration space."""

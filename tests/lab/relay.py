@@ -5,17 +5,18 @@
         ...
         print(relay.words())                # ["GET_FEATURES", "SET_VRING_ENABLE 0 1", ...]
 
-The messages pass with their descriptors, unchanged. It sees the control socket only: rings and eventfds
-are shared between the peers themselves.
+The messages pass with their descriptors, unchanged but for protocol features that it may keep from the front-end. It
+sees the control socket only: rings and eventfds are shared between the peers themselves.
 """
 import struct
 import threading
 
 from .ring import wait_fds
-from .wire import NEED_REPLY, Listener, PeerClosed, PeerTimeout, Req, close_fds, dial
+from .wire import NEED_REPLY, Listener, PeerClosed, PeerTimeout, Req, close_fds, dial, u64
 
 STATE = (Req.SET_VRING_NUM, Req.SET_VRING_BASE, Req.GET_VRING_BASE, Req.SET_VRING_ENABLE)
 RING_FD = (Req.SET_VRING_KICK, Req.SET_VRING_CALL, Req.SET_VRING_ERR)
+PATIENCE = 20  # in seconds, with the rest of a message that has begun
 U64 = (Req.SET_FEATURES, Req.SET_PROTOCOL_FEATURES, Req.SET_STATUS, Req.NET_SET_MTU)
 
 
@@ -37,10 +38,11 @@ def spell(msg):
 
 class Relay:
     """front: where the front-end is reached, back: the back-end. *_listens: that peer listens there and
-    the relay dials; otherwise the relay listens and the peer dials. Over reconnects of either peer."""
+    the relay dials; otherwise the relay listens and the peer dials. Over reconnects of either peer.
+    without: protocol features that the back-end is not seen to offer."""
 
-    def __init__(self, front, back, front_listens=False, back_listens=True):
-        self.log, self.error, self.over = [], None, False
+    def __init__(self, front, back, front_listens=False, back_listens=True, without=0):
+        self.log, self.error, self.over, self.without = [], None, False, without
         self.listeners = {p: Listener(p, 1.0) for p, listens in
                           ((front, front_listens), (back, back_listens)) if not listens}
         self.paths = (front, back)
@@ -81,7 +83,9 @@ class Relay:
                     end.close()
 
     def _pass(self, side, ends):
-        msg = ends[side].recv()
+        msg = ends[side].recv(PATIENCE)
+        if side == 1 and msg.req == Req.GET_PROTOCOL_FEATURES:
+            msg = msg._replace(payload=u64(msg.u64 & ~self.without))
         try:
             ends[1 - side].send(msg.req, msg.payload, msg.fds, flags=msg.flags)
             self.log.append((side, msg))

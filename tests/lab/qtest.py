@@ -33,7 +33,7 @@ from .wire import F, PeerClosed
 MIB = 1 << 20
 LOW = MIB  # below are firmware and what else a PC has there
 BAR = 0xe0000000  # where the card's registers are put, in the hole for PCI
-SLOT = 4
+SLOT, PORT = 4, 5
 # cli; hlt; jmp to the hlt: at the address at which an x86 starts, 16 bytes below the end.
 FIRMWARE = bytes(0xfff0) + b"\xfa\xf4\xeb\xfd" + bytes(12)
 
@@ -135,11 +135,11 @@ class Qemu:
     """A machine with one vhost-user network card in PCI slot 4, netdev n0.
 
     sock, listen: as guest.Guest has them. queues: pairs that the netdev has. device: more properties of the
-    card. accel: tcg, or kvm, which skips where that is not to be had. memory in MiB. interrupt: is called in a
-    thread for each interrupt.
+    card. accel: tcg, or kvm, which skips where that is not to be had. memory in MiB. iommu: the card is
+    behind one (vtd.py), and a port. interrupt: is called in a thread for each interrupt.
     """
 
-    def __init__(self, sock, listen=False, queues=1, device="", accel="tcg", memory=64):
+    def __init__(self, sock, listen=False, queues=1, device="", accel="tcg", memory=64, iommu=False):
         require("qemu-system-x86_64")
         if accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
             pytest.skip("no access to /dev/kvm")
@@ -147,11 +147,14 @@ class Qemu:
         self.memory = Ram()
         self.memory.plug(LOW, (memory - 1) * MIB, self.memory.make(memory * MIB), LOW)
         how = ",server=on,wait=off" if listen else ",reconnect=1"
-        card = f"virtio-net-pci,netdev=n0,id=card,addr={SLOT},mrg_rxbuf=on,vectors=0{device}"
+        self.card = 1 << 8 if iommu else SLOT << 3
+        card = f"virtio-net-pci,netdev=n0,id=card,mrg_rxbuf=on,vectors=0{device}"
+        card += ",bus=rp,iommu_platform=on,ats=on,disable-legacy=on" if iommu else f",addr={SLOT}"
         argv = ["-M", "q35,memory-backend=mem", "-accel", accel, "-m", f"{memory},slots=4,maxmem=1G", "-object",
                 f"memory-backend-file,id=mem,size={memory}M,share=on,mem-path={self.pass_fd(self.memory.fds[0])}",
-                "-nodefaults", "-no-user-config", "-display", "none", "-chardev", f"socket,id=c0,path={sock}{how}",
-                "-netdev", f"vhost-user,id=n0,chardev=c0,vhostforce=on,queues={queues}", "-device", card]
+                "-nodefaults", "-no-user-config", "-display", "none",
+                *(["-device", "intel-iommu,device-iotlb=on", "-device", f"pcie-root-port,id=rp,addr={PORT}"] if iommu else []),
+                "-chardev", f"socket,id=c0,path={sock}{how}", "-netdev", f"vhost-user,id=n0,chardev=c0,vhostforce=on,queues={queues}", "-device", card]
         self._launch(argv)
 
     @staticmethod
@@ -179,6 +182,12 @@ class Qemu:
         self.qmp("qmp_capabilities")
         os.close(firmware)
         self.ask("irq_intercept_in", "ioapic")
+        self._open_port()
+
+    def _open_port(self):
+        """What is behind the PCI Express port, if the card is: bus 1, and the 16 MiB that begin at BAR."""
+        for offset, value in ((0x18, 0x10100), (0x20, BAR + 15 * MIB | BAR >> 16), (4, 0x6)) if self.card >> 8 else ():
+            self.pci(offset, value=value, who=PORT << 3)
 
     def qmp(self, command, **arguments):
         """Give a command to QEMU's monitor and wait until it has carried it out; what it returns."""
@@ -197,6 +206,7 @@ class Qemu:
         self.events.clear()
         self.qmp("system_reset")
         self.await_event("RESET")
+        self._open_port()
 
     def await_event(self, name):
         """Until QEMU has told of it, which the caller is the cause of."""
@@ -228,9 +238,9 @@ class Qemu:
         self.qmp("object-del", id=name)
         self.memory.unplug(dimm["addr"])
 
-    def pci(self, offset, size="l", value=None):
-        """Read, or write, a register of the card's PCI configuration space."""
-        self.ask("outl", 0xcf8, 0x80000000 | SLOT << 11 | offset & ~3)
+    def pci(self, offset, size="l", value=None, who=None):
+        """Read, or write, a register of the PCI configuration space of the card, or of who it is that has this bus, slot and function."""
+        self.ask("outl", 0xcf8, 0x80000000 | (self.card if who is None else who) << 8 | offset & ~3)
         port = 0xcfc + (offset & 3)
         return self.ask("in" + size, port) if value is None else self.ask("out" + size, port, value)
 
@@ -261,16 +271,16 @@ def _register(width, offset):
 
 class VirtioNet(Driver):
     """The driver of a Qemu's card. hdr: the header's length on the rings, which is the back-end's affair. ring:
-    entries of each. timeout in seconds, of every wait."""
+    entries of each. timeout in seconds, of every wait. memory: what the rings and buffers are in, if not the guest's."""
 
     feature_select, feature = _register("l", 0), _register("l", 4)
     driver_feature_select, driver_feature = _register("l", 8), _register("l", 12)
     status, queue_select = _register("b", 20), _register("w", 22)
     queue_size, queue_enable, notify_off = _register("w", 24), _register("w", 28), _register("w", 30)
 
-    def __init__(self, vm, hdr=48, ring=256, timeout=20.0):
+    def __init__(self, vm, hdr=48, ring=256, timeout=20.0, memory=None):
         self.vm, self.hdr, self.ring, self.timeout = vm, hdr, ring, scale(timeout)
-        self.memory, self.pairs = vm.memory, vm.queues
+        self.memory, self.pairs = memory or vm.memory, vm.queues
         self.queues, self.control, self.features = [], [], 0  # the driver has one control queue or none
         self.at, self.multiplier = {}, 0
         self.lock, self.configured = threading.Lock(), threading.Event()  # lock: queues and control, from the handler

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The configuration: the file, PALLADIUM_PORTS, and the variables. Any bytes; pieces of the grammar
- * mostly.
+ * The configuration: the file, PALLADIUM_PORTS, and the variables. Any bytes, pieces of the grammar
+ * mostly; and whole statements, right ones mostly (config_make.c).
  */
 #include <sys/socket.h>
 
 #include "config/config.h"
 #include "config/text.h"
 #include "config/vars.h"
+#include "config_make.h"
 #include "fuzz.h"
 
-enum { THE_FILE, PORTS, VARIABLES };
+enum { THE_FILE, PORTS, VARIABLES, MADE_FILE, MADE_PORTS };
 
-static const char *const kinds[] = {"file", "ports", "variables"};
+static const char *const kinds[] = {"file", "ports", "variables", "file of statements",
+				    "ports of statements"};
 
 static const char *const words[] = {"port ",
 				    "pd0 ",
@@ -138,14 +140,29 @@ static void check_ports(const struct pd_config *cfg)
 	}
 }
 
+/* One end of a socket, whose address and port are those that are written in rules, mostly. */
+static struct pd_conf_endpoint any_endpoint(uint8_t family)
+{
+	struct pd_conf_endpoint end = {.family = family};
+
+	if (one_in(8)) {
+		end.addr[0] = (uint8_t)rnd(256);
+		end.port = (uint16_t)rnd(65536);
+		return end;
+	}
+	memcpy(end.addr, family == AF_INET ? "\x0a" : "\xfd", 1);
+	end.addr[family == AF_INET ? 3 : 15] = (uint8_t)rnd(4);
+	end.port = (uint16_t)(one_in(2) ? 1 + rnd(4) : 65535);
+	return end;
+}
+
 /* Ask for every role. */
 static void ask(const struct pd_config *cfg)
 {
 	struct pd_conf_decision decision;
-	struct pd_conf_endpoint a = {.family = one_in(2) ? AF_INET : AF_INET6}, b = a;
+	struct pd_conf_endpoint a = any_endpoint(one_in(2) ? AF_INET : AF_INET6);
+	struct pd_conf_endpoint b = any_endpoint(a.family);
 
-	a.port = (uint16_t)rnd(65536);
-	a.addr[0] = (uint8_t)rnd(256);
 	for (int role = 0; role < PD_ROLE_COUNT; role++) {
 		if (role == PD_ROLE_PACKET)
 			pd_conf_match_packet(cfg, "fuzz", "", "pd0", (uint16_t)rnd(65536),
@@ -161,7 +178,7 @@ static void ask(const struct pd_config *cfg)
  * Read a text, in a copy that ends where its memory does. Returns whether there is no mistake in
  * it.
  */
-static bool read_text(unsigned kind, const char *text, size_t len)
+static bool read_text(bool file, const char *text, size_t len)
 {
 	struct pd_config *cfg = pd_config_new();
 	char *copy = malloc(len + !len);
@@ -171,8 +188,8 @@ static bool read_text(unsigned kind, const char *text, size_t len)
 	MUST(cfg && copy);
 	memcpy(copy, text, len);
 	memset(said, 0, sizeof(said));
-	MUST(!(kind == THE_FILE ? pd_config_parse : pd_config_parse_ports)(cfg, "fuzz", copy, len,
-									   message, said));
+	MUST(!(file ? pd_config_parse : pd_config_parse_ports)(cfg, "fuzz", copy, len, message,
+							       said));
 	free(copy);
 	MUST(cfg->error_count == said[PD_CONF_ERROR] &&
 	     cfg->warning_count == said[PD_CONF_WARNING]);
@@ -255,15 +272,19 @@ static bool variables(const char *text)
 
 static bool run(unsigned kind)
 {
-	char text[2048];
+	char text[8192];
 	size_t len;
 
+	if (kind >= MADE_FILE) {
+		len = any_config(text, sizeof(text), kind == MADE_FILE);
+		return read_text(kind == MADE_FILE, text, len);
+	}
 	if (kind == VARIABLES) {
 		any_text(text, 1 + rnd(64), words, PD_ARRAY_SIZE(words));
 		return variables(text);
 	}
-	len = any_text(text, sizeof(text), words, PD_ARRAY_SIZE(words));
-	return read_text(kind, text, len);
+	len = any_text(text, 2048, words, PD_ARRAY_SIZE(words));
+	return read_text(kind == THE_FILE, text, len);
 }
 
 const struct fuzz_target fuzz_target = {

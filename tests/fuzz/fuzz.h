@@ -71,6 +71,9 @@ void any_calm(void);
  */
 size_t any_text(char *to, size_t room, const char *const *words, unsigned n_words);
 
+/* Read all of it, so that a place that is not there ends the program. */
+void fuzz_read(const uint8_t *p, size_t len);
+
 /* What is drawn by nobody else: for a thread of its own, and the same for the same run. Never 0. */
 uint64_t fuzz_chance(void);
 

@@ -16,8 +16,6 @@
 static struct pd_buffer *bufs[2 * FUZZ_HEADERS];
 const struct pd_vq_headers fuzz_headers = {bufs, FUZZ_HEADERS};
 static uint8_t frame_bytes[2 * PD_FRAME_MAX_BYTES];
-/* Where what was read goes, so that it is read. */
-static volatile uint8_t sink;
 
 static const char *const kinds[] = {"split device", "packed device", "split driver",
 				    "packed driver"};
@@ -28,11 +26,31 @@ static struct {
 
 /* --- shared memory --------------------------------------------------------------------------- */
 
+/* Small pieces are kept for the next run that wants one of that size: mapping them costs much. */
+#define KEPT_BYTES_MAX 65536
+static struct shared kept[32];
+
+/* The place of a kept piece of this size, of one that is there with 0, or NULL. */
+static struct shared *kept_place(size_t bytes)
+{
+	for (unsigned i = 0; i < PD_ARRAY_SIZE(kept); i++)
+		if (kept[i].bytes == bytes)
+			return &kept[i];
+	return NULL;
+}
+
 void shared_map(struct shared *s, size_t bytes)
 {
+	struct shared *from;
 	uint8_t *p;
 
 	s->bytes = (bytes + 4095) & ~(size_t)4095;
+	from = kept_place(s->bytes);
+	if (from) {
+		*s = *from;
+		from->bytes = 0;
+		return;
+	}
 	p = mmap(NULL, s->bytes + 8192, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
 		 0);
 	MUST(p != MAP_FAILED && !mprotect(p + 4096, s->bytes, PROT_READ | PROT_WRITE));
@@ -41,6 +59,13 @@ void shared_map(struct shared *s, size_t bytes)
 
 void shared_unmap(struct shared *s)
 {
+	struct shared *to = s->bytes <= KEPT_BYTES_MAX ? kept_place(0) : NULL;
+
+	if (to) {
+		memset(s->p, 0, s->bytes);
+		*to = *s;
+		return;
+	}
 	munmap(s->p - 4096, s->bytes + 8192);
 }
 
@@ -66,8 +91,7 @@ static void read_frames(struct pd_buffer **shown, int n, const struct shared *s,
 		for (;;) {
 			MUST(!b->len || stands_in(s, n_shared, b->data, b->len) ||
 			     (vq->bounce && stands_in(&bounce, 1, b->data, b->len)));
-			for (uint32_t at = 0; at < b->len; at++)
-				sink ^= b->data[at];
+			fuzz_read(b->data, b->len);
 			total += b->len;
 			if (b->next == PD_BUFFER_NONE)
 				break;

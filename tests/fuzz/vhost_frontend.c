@@ -48,6 +48,8 @@ static void give_channel(void)
 	const union pd_vhost_payload none = {0};
 	int pair[2];
 
+	if (peer.sock < 0)
+		return;
 	MUST(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair));
 	if (peer.channel >= 0)
 		close(peer.channel);

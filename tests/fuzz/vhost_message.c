@@ -9,7 +9,10 @@
 #include "vhost.h"
 #include "virtio/inflight.h"
 
-/* Send bytes with descriptors; in two pieces at times. The end of the connection is no matter. */
+/*
+ * Send bytes with descriptors; in two pieces at times. Where the connection is at its end, so is
+ * the peer.
+ */
 static void send_bytes(int sock, const void *bytes, size_t n, const int *fds, unsigned n_fds)
 {
 	union {
@@ -19,6 +22,7 @@ static void send_bytes(int sock, const void *bytes, size_t n, const int *fds, un
 	size_t first = rarely(16) && n > 1 ? 1 + rnd((uint32_t)n - 1) : n;
 	struct iovec iov = {(void *)(uintptr_t)bytes, first};
 	struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t sent;
 
 	if (n_fds) {
 		control.c.cmsg_level = SOL_SOCKET;
@@ -28,7 +32,10 @@ static void send_bytes(int sock, const void *bytes, size_t n, const int *fds, un
 		mh.msg_control = &control;
 		mh.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
 	}
-	if (sendmsg(sock, &mh, MSG_NOSIGNAL) != (ssize_t)first || first == n)
+	sent = sendmsg(sock, &mh, MSG_NOSIGNAL);
+	if (sent < 0 && sock == peer.sock && errno != EAGAIN) /* we have been hung up on */
+		peer_gone();
+	if (sent != (ssize_t)first || first == n)
 		return;
 	turn();
 	if (rarely(4)) /* the rest never comes, or belongs to something else */

@@ -7,7 +7,7 @@ child carries on in the rings where the last one died. Frames hold the numbers 0
 takes one ring entry, ring indices and numbers are the same modulo 2^16, positions in a packed ring
 modulo twice its size.
 
-PD_CYCLES: how many deaths (10; `make soak` takes 1000, or SOAK_CYCLES=N).
+How many deaths: see cycles.py. The program lives through all of them, and holds no more after the last than after the third.
 """
 import os
 import random
@@ -21,10 +21,11 @@ from lab.proc import Proc, preload_env
 from lab.packedring import PackedDeviceQueue
 from lab.ring import wait_fds
 from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd
+from hostile.cycles import Cycles
 from hostile.victim import stats, until
 
-CYCLES = int(os.environ.get("PD_CYCLES", "10"))
 SLOT, SIZE = 2048, 1024
+QUEUE_BYTES = 16 << 20  # what frames that wait for a slow receiver may take
 
 START = """
 import errno, os, socket, struct, time
@@ -47,14 +48,6 @@ RECEIVER = START + """
 while True:
     os.write(1, b"%d\\n" % struct.unpack_from("!I", s.recv(4096), 14))
 """
-
-
-def cycles():
-    """Count the deaths, and say now and then how many there were (make soak shows it)."""
-    for n in range(CYCLES):
-        if n and n % 100 == 0:
-            print(f"  {n} of {CYCLES}", flush=True)
-        yield n
 
 
 def program(code, sock, role):
@@ -144,7 +137,8 @@ def test_front_end_killed_while_it_sends(sock):
                     if k % 7 == 0:
                         q.publish()
                 q.publish()
-        for cycle in cycles():
+        run = Cycles(p.pid, more=QUEUE_BYTES)
+        for cycle in run:
             first = n
             child = Child(lambda tell, first=first: send(first))
             goal = first + random.Random(cycle).randrange(100, 6000)
@@ -157,6 +151,7 @@ def test_front_end_killed_while_it_sends(sock):
         n += 1000
         until(lambda: len(numbers_in(p)) >= n, f"{n} frames")
         assert numbers_in(p) == list(range(n))
+        run.note(frames=n)
 
 
 def test_front_end_killed_while_it_receives(sock):
@@ -172,7 +167,8 @@ def test_front_end_killed_while_it_receives(sock):
                     q.add_raw(posted % SIZE)
                     posted += 1
                     q.publish()
-        for cycle in cycles():
+        run = Cycles(p.pid)
+        for cycle in run:
             posted = after(n, q.ring.avail_idx)
             child = Child(lambda tell, a=n, b=posted: receive(a, b))
             goal = n + random.Random(cycle).randrange(50, SIZE)
@@ -184,7 +180,8 @@ def test_front_end_killed_while_it_receives(sock):
                 assert q.ring.used_elem[2 * (k % SIZE)] == k % SIZE
                 assert number(fe.memory.view(area + SLOT * (k % SIZE) + 48, 60)) == k
             n = after(n, q.last_used)
-        assert n >= 50 * CYCLES
+        assert n >= 50 * run.done
+        run.note(frames=n)
 
 
 FEATURES = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
@@ -208,7 +205,8 @@ def test_back_end_killed_while_it_receives(sock, listen, fmt):
                 if k % 64 == 0:
                     tell(k, 0)
         expected = 0
-        for cycle in cycles():
+        run = Cycles(p.pid, lambda: down(p))
+        for cycle in run:
             child = Child(receive)
             used, first = child.hear()
             assert first == used and expected <= first < expected + 8192
@@ -219,6 +217,7 @@ def test_back_end_killed_while_it_receives(sock, listen, fmt):
         used, modulus = used_index(be.queue(1))
         assert number(be.recv().frame) == after(expected, used, modulus)
         assert p.running
+        run.note(frames=after(expected, used, modulus))
 
 
 @pytest.mark.parametrize("fmt", FEATURES)
@@ -237,7 +236,8 @@ def test_back_end_killed_while_it_sends(sock, fmt):
                 if k % 64 == 0:
                     tell(k, 0)
         n = 0
-        for cycle in cycles():
+        run = Cycles(p.pid, lambda: down(p), QUEUE_BYTES)
+        for cycle in run:
             child = Child(lambda tell, n=n: send(tell, n))
             n, _ = child.hear()
             for _ in range(random.Random(cycle).randrange(1, 20)):
@@ -248,3 +248,4 @@ def test_back_end_killed_while_it_sends(sock, fmt):
         n = told[0] + 1000
         until(lambda: len(numbers_in(p)) >= n, f"{n} frames")
         assert numbers_in(p) == list(range(n))
+        run.note(frames=n)

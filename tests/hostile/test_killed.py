@@ -4,9 +4,7 @@ is lost, and none comes twice.
 
 Acknowledged are: to a peer that sends, frames whose used element was published; to a program, those for which send has returned. One frame at a
 time is between the two: a receiver that is killed when recv has taken it and the next instruction of the program has not yet written it
-down. It is counted, and at most one a death.
-
-PD_CYCLES: how many deaths (10; `make soak` takes 1000, or SOAK_CYCLES=N).
+down. It is counted, and at most one a death. How many deaths: see cycles.py.
 """
 import json
 import os
@@ -19,7 +17,8 @@ from lab.peer import BASIC
 from lab.proc import Proc, build, preload_env
 from lab.vhostpeer import BackEnd, F
 from interop.port import Echo
-from hostile.test_kill import CYCLES, RECEIVER, START, cycles, frame, number, numbers_in
+from hostile.cycles import Cycles
+from hostile.test_kill import RECEIVER, START, frame, number, numbers_in
 from hostile.victim import stats, until
 
 SIZE = 256
@@ -63,7 +62,8 @@ def test_back_end_killed_while_it_receives(sock, fmt):
     unsaid = 0
     with Keeper(sock, features=FEATURES[fmt], ring=SIZE) as fe:
         sent = used = expected = 0
-        for cycle in cycles():
+        run = Cycles()
+        for cycle in run:
             with program(RECEIVER, sock, "backend", fmt) as p:
                 fe.start_like_qemu()
                 goal = random.Random(cycle).randrange(1, 2000)
@@ -80,12 +80,12 @@ def test_back_end_killed_while_it_receives(sock, fmt):
             assert used - said[-1] - 1 in (0, 1)
             unsaid += used - said[-1] - 1
             expected = used
-    print(f"  {CYCLES} deaths, {used} frames used, {unsaid} of them in the program's hands")
+    run.note(frames=used, in_hand=unsaid)
 
 
 def sends_and_dies(p, cycle, receive, left):
     """A sender is killed after some frames. receive() gives the next one, left() one that it left behind, or None: together they are all
-    that send has returned for, each once and in order, and at most one more."""
+    that send has returned for, each once and in order, and at most one more. Returns how many there were."""
     n = random.Random(cycle).randrange(1, 800)
     for i in range(n):
         assert number(receive()) == i
@@ -94,6 +94,7 @@ def sends_and_dies(p, cycle, receive, left):
         assert number(data) == n
         n += 1
     assert said == list(range(len(said))) and len(said) <= n <= len(said) + 1
+    return n
 
 
 @formats
@@ -101,25 +102,29 @@ def test_back_end_killed_while_it_sends(sock, fmt):
     """What send has returned for is in the ring; the successor goes on in it, behind that."""
     with Keeper(sock, features=FEATURES[fmt], ring=SIZE) as fe:
         fe.post_rx([2048] * (SIZE - 8))
-        for cycle in cycles():
+        run, n = Cycles(), 0
+        for cycle in run:
             with program(SENDER, sock, "backend", fmt) as p:
                 fe.start_like_qemu()
-                sends_and_dies(p, cycle, lambda: fe.recv().frame,
-                               lambda: fe.recv().frame if fe.rx.completed() or fe.pending.get(0) else None)
+                n += sends_and_dies(p, cycle, lambda: fe.recv().frame,
+                                    lambda: fe.recv().frame if fe.rx.completed() or fe.pending.get(0) else None)
             fe.drop()
+        run.note(frames=n)
 
 
 @formats
 def test_front_end_killed_while_it_sends(sock, fmt):
     """The memory lives as long as the back-end has it: all that send has returned for is there, once."""
     with BackEnd(sock, listen=True, features=FEATURES[fmt]) as be:
-        for cycle in cycles():
+        run, n = Cycles(), 0
+        for cycle in run:
             with program(SENDER, sock, "frontend", fmt) as p:
                 be.wait_started()
                 q = be.queue(1)
-                sends_and_dies(p, cycle, lambda: be.recv().frame,
-                               lambda: q.read(popped)[48:] if (popped := q.pop()) else None)
+                n += sends_and_dies(p, cycle, lambda: be.recv().frame,
+                                    lambda: q.read(popped)[48:] if (popped := q.pop()) else None)
             be.drop()
+        run.note(frames=n)
 
 
 @formats
@@ -127,7 +132,8 @@ def test_front_end_killed_while_it_receives(sock, fmt):
     """Each gets frames from the first one that the back-end gives it on, without a gap."""
     with BackEnd(sock, listen=True, features=FEATURES[fmt]) as be:
         n = 0
-        for cycle in cycles():
+        run = Cycles()
+        for cycle in run:
             with program(RECEIVER, sock, "frontend", fmt) as p:
                 be.wait_started()
                 first, goal = n, random.Random(cycle).randrange(1, 800)
@@ -137,6 +143,7 @@ def test_front_end_killed_while_it_receives(sock, fmt):
                 said = kill(p)
             be.drop()
             assert said[0] == first and said[-1] < n
+        run.note(frames=n)
 
 
 def echoed(p):
@@ -151,7 +158,8 @@ def test_echo_killed_under_the_tester(sock, fmt):
     args = [build("palladium_vlm"), "--socket", sock, "--json", "--format", fmt, "--duration", 3600, "--expect", "echo", "--loss-after", 2,
             "--tolerate-restart", "--timeout", 60, "--check", "header"]
     with Proc(args) as tester:
-        for cycle in cycles():
+        run = Cycles(tester.pid)
+        for cycle in run:
             with Echo(sock, format=fmt) as p:
                 if not cycle:
                     tester.expect("sending")
@@ -164,6 +172,6 @@ def test_echo_killed_under_the_tester(sock, fmt):
             tester.popen.terminate()
             assert tester.wait(60) == 0, tester.text[-2000:]
     result = json.loads([line for line in tester.text.splitlines() if line.startswith("{")][-1])
-    print(" ", {k: v for k, v in result.items() if "restart" in k or k in ("sent", "returned", "lost")})
-    assert result["restarts"] == CYCLES and not result.get("lost", 0)
-    assert result["restart_lost"] <= 64 * CYCLES and result["restart_repeated"] <= 64 * CYCLES
+    assert result["restarts"] == run.done and not result.get("lost", 0)
+    assert result["restart_lost"] <= 64 * run.done and result["restart_repeated"] <= 64 * run.done
+    run.note(**{k: v for k, v in result.items() if "restart" in k or k in ("sent", "returned", "lost")})

@@ -51,8 +51,9 @@ while True:
 
 
 def program(code, sock, role):
-    """A Python program under the preload."""
-    p = Proc(["/usr/bin/python3", "-c", code], env=preload_env(f"pd0=vhost-user:{sock},role={role}"))
+    """A Python program under the preload, which does not wait long for peers that live for a moment."""
+    env = preload_env(f"pd0=vhost-user:{sock},role={role}", RECONNECT_MIN_MS=1, RECONNECT_MAX_MS=5)
+    p = Proc(["/usr/bin/python3", "-c", code], env=env)
     p.expect("ready\n")
     return p
 

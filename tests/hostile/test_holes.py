@@ -24,8 +24,9 @@ def kept_full(*fds):
     end = False
 
     def fill(fd):
-        while not end:
-            os.eventfd_write(fd, FULL)
+        with contextlib.suppress(BlockingIOError):  # the end
+            while not end:
+                os.eventfd_write(fd, FULL)
     for fd in fds:
         os.set_blocking(fd, True)
         os.eventfd_write(fd, 1)

@@ -321,7 +321,7 @@ static const char *on_vring_kick(struct pd_vhost_backend *be, struct pd_vhost_ms
 	return NULL;
 }
 
-/* Take the eventfd of a KICK or CALL into *fd, -1 when none comes. Returns NULL or a refusal. */
+/* Take the eventfd of a KICK, CALL or ERR into *fd, -1 when none comes. NULL or a refusal. */
 static const char *take_eventfd(struct pd_vhost_msg *msg, int *fd)
 {
 	*fd = -1;
@@ -381,10 +381,17 @@ static const char *on_set_vring_call(struct pd_vhost_backend *be, struct pd_vhos
 	return set_eventfd(be, msg, ring, &ring->call_fd, out, pd_vhost_lane_set_signal);
 }
 
-/* Errors are told by ending the connection; the descriptor is not kept. */
+/* It is rung when the ring is broken, before the connection ends for that (backend_broken). */
 static const char *on_set_vring_err(struct pd_vhost_backend *be, struct pd_vhost_msg *msg,
 				    struct pd_vhost_ring *ring)
 {
+	int fd;
+	const char *why = take_eventfd(msg, &fd);
+
+	if (why)
+		return why;
+	pd_vhost_eventfd_close(&ring->err_fd);
+	ring->err_fd = fd;
 	return NULL;
 }
 
@@ -673,7 +680,7 @@ static int backend_init(struct pd_vhost_role_base *role)
 		be->offered |= PD_BIT(VIRTIO_NET_F_MQ);
 	be->dirty.fd = -1;
 	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++)
-		be->ring[i].kick_fd = be->ring[i].call_fd = -1;
+		be->ring[i].kick_fd = be->ring[i].call_fd = be->ring[i].err_fd = -1;
 	return 0;
 }
 

@@ -30,8 +30,8 @@ struct pd_vhost_ring {
 	bool up;                    /* the lane's side runs on it */
 	struct pd_vhost_sink *sink; /* or this does: started, but disabled */
 	struct pd_vhost_vring_addr addr;
-	struct pd_vq_layout layout; /* as it was last started */
-	int kick_fd, call_fd;       /* -1: none */
+	struct pd_vq_layout layout;   /* as it was last started */
+	int kick_fd, call_fd, err_fd; /* -1: none */
 };
 
 struct pd_vhost_backend {

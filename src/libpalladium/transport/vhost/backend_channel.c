@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 
 #include "base/sys.h"
+#include "transport/vhost/eventfd.h"
 
 static struct pd_vhost_backend *backend_of(struct pd_vhost_conn *channel)
 {
@@ -125,6 +126,8 @@ void pd_vhost_backend_channel_error(struct pd_vhost_backend *be, unsigned i)
 	};
 	struct pd_vhost_vring_state state = {.index = i};
 
-	if (pd_vhost_inband_is_open(&be->inband) && pd_vhost_conn_is_open(&be->channel))
+	if (be->ring[i].err_fd >= 0)
+		pd_vhost_eventfd_signal(be->ring[i].err_fd);
+	else if (pd_vhost_inband_is_open(&be->inband) && pd_vhost_conn_is_open(&be->channel))
 		pd_vhost_conn_send(&be->channel, &hdr, &state, NULL, 0);
 }

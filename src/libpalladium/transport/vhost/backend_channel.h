@@ -27,7 +27,11 @@ void pd_vhost_backend_channel_close(struct pd_vhost_backend *be);
 const char *pd_vhost_backend_channel_iotlb(struct pd_vhost_backend *be, uint8_t type, uint64_t iova,
 					   uint8_t perm);
 
-/* Say that ring `i` is broken, if notifications are messages; the connection is about to end. */
+/*
+ * Say that ring `i` is broken, as the connection is about to end: by the eventfd that the peer gave
+ * for it (SET_VRING_ERR), which goes before the message that there is where notifications are
+ * messages.
+ */
 void pd_vhost_backend_channel_error(struct pd_vhost_backend *be, unsigned i);
 
 #endif /* PD_TRANSPORT_VHOST_BACKEND_CHANNEL_H */

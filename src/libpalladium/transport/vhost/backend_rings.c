@@ -287,8 +287,9 @@ void pd_vhost_backend_reset_rings(struct pd_vhost_backend *be)
 		pd_vhost_backend_ring_down(be, i);
 		pd_vhost_eventfd_close(&ring->kick_fd);
 		pd_vhost_eventfd_close(&ring->call_fd);
+		pd_vhost_eventfd_close(&ring->err_fd);
 		memset(ring, 0, sizeof(*ring));
-		ring->kick_fd = ring->call_fd = -1;
+		ring->kick_fd = ring->call_fd = ring->err_fd = -1;
 	}
 }
 

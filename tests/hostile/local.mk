@@ -8,7 +8,8 @@ HOSTILE_TESTS += tests/hostile/test_dirty.py
 HOSTILE_TESTS += tests/hostile/test_inflight.py tests/hostile/test_kept.py tests/hostile/test_killed.py
 HOSTILE_TESTS += tests/hostile/test_sigbus.py
 HOSTILE_TESTS += tests/hostile/test_translations.py
-HOSTILE_TESTS += tests/hostile/test_inband.py
+HOSTILE_TESTS += tests/hostile/test_inband.py tests/hostile/test_errors.py \
+	tests/hostile/test_reconnect.py
 TESTS += $(HOSTILE_TESTS)
 EXTRA_DIST += $(HOSTILE_TESTS) tests/hostile/__init__.py tests/hostile/victim.py tests/hostile/cycles.py tests/hostile/soak.py
 

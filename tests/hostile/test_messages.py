@@ -190,6 +190,9 @@ ATTACKS = {
                                                    os.memfd_create("x")), "not an eventfd"),
     "a call that is a file": (lambda fe: vring_fd(fe, Req.SET_VRING_CALL, another_file()),
                               "not an eventfd"),
+    "an error that is a pipe": (lambda fe: vring_fd(fe, Req.SET_VRING_ERR, os.pipe()[1]), "not an eventfd"),
+    "an error without one": (SEND(Req.SET_VRING_ERR, u64(0)), "file descriptors"),
+    "an error of ring 2": (lambda fe: fe.channel.send(Req.SET_VRING_ERR, u64(2 | NO_FD)), "ring 2, where there are 2"),
     "a call that is a socket": (lambda fe: vring_fd(fe, Req.SET_VRING_CALL,
                                                     socket.socketpair()[0].detach()),
                                 "not an eventfd"),
@@ -332,29 +335,3 @@ def test_end_inside_a_header(sock, sent):
         fe.drop()
         serves(fe, 100)
         program.settled(fds)
-
-
-def test_peer_goes_after_each_message(sock):
-    """The connection ends after the first, the second... message of the start sequence. (The program
-    listens: when it connects, it waits longer after each failure.)"""
-    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
-        serves(fe)
-        fds, length = program.fds(), len(fe.channel.log)
-        for stop in range(length):
-            fe.drop()
-            fe.reset_rings()
-            fe.connect()
-            send = fe.channel.send
-
-            def some(*args, send=send, stop=stop, ch=fe.channel, **kw):
-                if len(ch.log) >= stop:
-                    raise PeerClosed("on purpose")
-                send(*args, **kw)
-            fe.channel.send = some
-            with contextlib.suppress(PeerClosed):
-                fe.connect_like_qemu()
-                fe.start_like_qemu()
-        fe.drop()
-        serves(fe, 100)
-        program.settled(fds)
-        assert program.errors() == 0

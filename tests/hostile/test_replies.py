@@ -224,22 +224,3 @@ def test_end_inside_an_answer(sock):
         be.instead = {}
         be.wait_started()
         assert program.errors() == 0
-
-
-def test_peer_goes_after_each_message(sock):
-    """The connection ends when the first, the second... message has come. (The program listens: when it
-    connects, it waits longer after each failure.)"""
-    with BackEnd(sock) as be, Victim(sock, role="frontend", mode="listen") as program:
-        be.wait_started()
-        returns(be)
-        length, fds = sum(way == "<" for way, _ in be.channel.log), program.fds()
-        assert length > 10
-        for stop in range(length):
-            be.connect()
-            for _ in range(stop):
-                be.handle_message()
-            be.drop()
-        be.wait_started()
-        returns(be, 100)
-        program.settled(fds)
-        assert program.errors() == 0

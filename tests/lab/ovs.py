@@ -34,6 +34,11 @@ def server():
     return ["type=dpdkvhostuser"]
 
 
+def user(path, queues):
+    """A port that is the driver of a device which listens at path, with so many pairs of queues."""
+    return ["type=dpdk", f"options:dpdk-devargs=net_virtio_user0,path={path},queues={queues},cq=1", f"options:n_rxq={queues}"]
+
+
 def root():
     """The folder below which the programs are. Skips, with the reason, where they are not to be had."""
     if os.path.exists("/" + VSWITCHD):
@@ -61,23 +66,25 @@ def _fetch(home):
 
 
 class Switch:
-    """A switch with two ports, each as client() or server() has it. folder: a short path, where the sockets are."""
+    """A switch with two ports, each as client(), server() or user() has it. A frame leaves by the queue that its flow is of. folder: a
+    short path, where the sockets are. cores: what its threads run on."""
 
-    def __init__(self, folder, ports, core=0):
+    def __init__(self, folder, ports, cores=(0,)):
         self.folder, self.root = pathlib.Path(folder), root()
         self.env = {"OVS_PKGDATADIR": str(self.root / "usr/share/openvswitch"), "RUNTIME_DIRECTORY": str(folder),
                     **{f"OVS_{x}DIR": str(folder) for x in ("RUN", "LOG", "DB", "SYSCONF")}}
         self.database = f"unix:{folder}/db.sock"
         with contextlib.ExitStack() as stack:
             self.procs = stack.enter_context(Together())
-            self._start(ports, 1 << core % os.cpu_count())
+            self._start(ports, sum({1 << core % os.cpu_count() for core in cores}))
             self.stack = stack.pop_all()
 
     def _start(self, ports, cpus):
         eal = f"--no-huge --legacy-mem --no-pci --no-telemetry -m 256 --file-prefix=pdovs{os.getpid()}"
         configuration = ["--", "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"]
         for i, port in enumerate(ports, 1):
-            configuration += ["--", "add-port", "br0", f"p{i}", "--", "set", "Interface", f"p{i}", f"ofport_request={i}", *port]
+            configuration += ["--", "add-port", "br0", f"p{i}", "--", "set", "Interface", f"p{i}", f"ofport_request={i}",
+                              "other_config:tx-steering=hash", *port]
         self._run("usr/bin/ovsdb-tool", "create", self.folder / "db", self.root / "usr/share/openvswitch/vswitch.ovsschema")
         base = self.procs.start([self.root / "usr/sbin/ovsdb-server", self.folder / "db", f"--remote=p{self.database}",
                                  f"--unixctl={self.folder}/dbctl"], env=self.env)

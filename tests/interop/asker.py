@@ -4,8 +4,9 @@
     asker.py ADDRESS OUR_ADDRESS OUR_MAC GUEST_MAC PORT...
 
 At the first byte of its input begins to send ICMP echo requests without pause by the first port that takes it; the answers hold what was
-asked, byte for byte. Says which port answers first. At an "s" sends stream() to TCP port 5000 as well, and says when the guest has it. At the
-end of its input waits for the last answers and prints what it saw as JSON.
+asked, byte for byte. Says which port answers first. At an "s" sends stream() to TCP port 5000 as well, and says when the guest has it. At an
+"l" takes what has no answer for lost, since the guest was reset, asks on, and says which port answers first now. At the end of its input waits
+for the last answers and prints what it saw as JSON.
 """
 import json
 import os
@@ -48,7 +49,8 @@ class Asker:
         self.asked = 0
         self.took = [0] * len(ports)
         self.answered = [0] * len(ports)
-        self.seen = set()
+        self.seen, self.lost = set(), set()
+        self.quiet = True
         self.streamed = False
         self.saw = {"twice": [], "wrong": 0, "rarp": []}
 
@@ -93,9 +95,11 @@ class Asker:
             self.saw["twice"].append(n)
         else:
             self.seen.add(n)
-            if not self.answered[i]:
+            self.lost.discard(n)
+            if self.quiet or not self.answered[i]:
                 print(f"{self.ports[i]} answers", flush=True)
             self.answered[i] += 1
+            self.quiet = False
         return True
 
     def segment(self, flags, seq, ack=0, payload=b""):
@@ -124,20 +128,27 @@ class Asker:
         word = os.read(0, 1)
         if word == b"s":
             self.segment(SYN, 0)
+        if word == b"l":
+            self.lost |= self.waiting()
+            self.quiet = True
         return bool(word)
+
+    def waiting(self):
+        """The questions that have no answer."""
+        return set(range(self.asked)) - self.seen
 
     def run(self):
         """From the first byte of the input to its end, then until all is answered."""
         os.read(0, 1)
         while self.told():
-            while self.asked - len(self.seen) < AHEAD and self.ask():
+            while self.asked - len(self.seen) - len(self.lost) < AHEAD and self.ask():
                 pass
             self.hear(0.003)
-        while len(self.seen) < self.asked and self.hear(PATIENCE):
+        while self.waiting() - self.lost and self.hear(PATIENCE):
             pass
         self.hear(0.2)
-        missing = sorted(set(range(self.asked)) - self.seen)
-        print(json.dumps(self.saw | {"took": self.took, "answered": self.answered, "missing": missing}), flush=True)
+        print(json.dumps(self.saw | {"took": self.took, "answered": self.answered, "missing": sorted(self.waiting() - self.lost),
+                                     "lost": len(self.lost)}), flush=True)
 
 
 if __name__ == "__main__":

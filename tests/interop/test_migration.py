@@ -17,7 +17,7 @@ from lab.guest import Guest
 from lab.proc import Proc, preload_env
 from lab.vhostpeer import FrontEnd, Req
 from hostile.victim import Victim, echoes, serves, until
-from interop.asker import stream
+from interop.asker import AHEAD, stream
 from interop.test_guest import GUEST_IP, PROGRAM_IP, Responder, rings_of
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
@@ -102,8 +102,12 @@ def send_once(vm, road):
         road.allow(1 << 18, patience=1)
 
 
-@pytest.mark.skipif(os.environ.get("PD_SLOW_TESTS") != "1", reason="takes half a minute: set PD_SLOW_TESTS=1")
-@pytest.mark.parametrize("rings", ["split", "packed"])
+slow = pytest.mark.skipif(os.environ.get("PD_SLOW_TESTS") != "1", reason="takes half a minute: set PD_SLOW_TESTS=1")
+both_rings = pytest.mark.parametrize("rings", ["split", "packed"])
+
+
+@slow
+@both_rings
 def test_under_traffic(sockdir, rings):
     """Frames of a stream arrive after all memory was sent once, and stand unread in the guest's socket, in pages that nobody else writes
     to: what the other side has of them is there by our dirty log alone. (Bits of the rings' pages cannot be missed here, as the guest
@@ -144,6 +148,31 @@ def test_under_traffic(sockdir, rings):
         assert saw["missing"] == saw["twice"] == [] and saw["wrong"] == 0, saw
         assert saw["rarp"] and all(r == ["pd1", rarp(mac(GUEST_MAC)).hex()] for r in saw["rarp"]), saw["rarp"]
         assert min(saw["took"]) > 20 and min(saw["answered"]) > 20, saw
+
+
+@slow
+@both_rings
+def test_reset(sockdir, rings):
+    """The guest is reset while it is asked, by QEMU and by itself. What was on its way is lost then, and no more: each question after
+    that is answered, once and byte for byte."""
+    sock, resets = str(sockdir / "a"), (lambda vm: vm.hmp("system_reset"), lambda vm: vm.proc.write("reboot -f\n"))
+    with Asker(sock) as program, \
+            Guest(sock, listen=False, mac=GUEST_MAC, ip=GUEST_IP, monitor=str(sockdir / "m"), args=["-action", "reboot=reset"],
+                  device=",packed=on" if rings == "packed" else "") as vm:
+        assert rings_of(vm) == rings
+        vm.check(f"arp -s {PROGRAM_IP} {OUR_MAC}")
+        program.write("b")
+        program.expect("pd0 answers", 60)
+        for reset in resets:
+            reset(vm)
+            vm.booted()
+            vm.check(f"arp -s {PROGRAM_IP} {OUR_MAC}")
+            program.write("l")
+            program.expect("pd0 answers", 60)
+            vm.check("arp -n")
+        saw = program.end()
+        assert saw["missing"] == saw["twice"] == [] and saw["wrong"] == 0 and saw["lost"] <= AHEAD * len(resets), saw
+        assert saw["answered"][0] >= saw["took"][0] - saw["lost"] > 100, saw
 
 
 @pytest.mark.parametrize("wants_reply", [False, True])

@@ -164,10 +164,14 @@ class Guest:
         if self.incoming:
             return
         try:
-            self.proc.expect("lab-guest-ready", timeout)
+            self.booted(timeout)
         except AssertionError:
             self.kill()
             raise
+
+    def booted(self, timeout=120.0):
+        """Wait until it has booted, also after a reset, for which args must allow (-action reboot=reset), and configure eth0."""
+        self.proc.expect("lab-guest-ready", timeout)
         if self.sock and self.ip:
             self.check(f"ifconfig eth0 {self.ip.split('/')[0]} netmask {self._netmask()} up")
 
@@ -226,11 +230,6 @@ class Guest:
         """Kill and boot again."""
         self.kill()
         self.start()
-
-    def reboot(self, timeout=120.0):
-        """The guest resets itself while QEMU stays (needs args without -no-reboot)."""
-        self.proc.write("reboot -f\n")
-        self.proc.expect("lab-guest-ready", timeout)
 
     def __enter__(self):
         return self

@@ -136,10 +136,11 @@ class Qemu:
 
     sock, listen: as guest.Guest has them. queues: pairs that the netdev has. device: more properties of the
     card. accel: tcg, or kvm, which skips where that is not to be had. memory in MiB. iommu: the card is
-    behind one (vtd.py), and a port. interrupt: is called in a thread for each interrupt.
+    behind one (vtd.py), and a port. incoming: it waits at this socket for a machine that migrates, and goes on at "cont". interrupt: is
+    called in a thread for each interrupt.
     """
 
-    def __init__(self, sock, listen=False, queues=1, device="", accel="tcg", memory=64, iommu=False):
+    def __init__(self, sock, listen=False, queues=1, device="", accel="tcg", memory=64, iommu=False, incoming=None):
         require("qemu-system-x86_64")
         if accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
             pytest.skip("no access to /dev/kvm")
@@ -155,7 +156,7 @@ class Qemu:
                 "-nodefaults", "-no-user-config", "-display", "none",
                 *(["-device", "intel-iommu,device-iotlb=on", "-device", f"pcie-root-port,id=rp,addr={PORT}"] if iommu else []),
                 "-chardev", f"socket,id=c0,path={sock}{how}", "-netdev", f"vhost-user,id=n0,chardev=c0,vhostforce=on,queues={queues}", "-device", card]
-        self._launch(argv)
+        self._launch(argv + (["-incoming", f"unix:{incoming}", "-S"] if incoming else []))
 
     @staticmethod
     def pass_fd(fd):
@@ -350,6 +351,18 @@ class VirtioNet(Driver):
         self.reset_rings()
         self.status = 0xf
 
+    def move(self, vm):
+        """The machine has migrated to this one: its memory is elsewhere, the registers are where they were."""
+        vm.memory.used, vm.memory.bins = self.memory.used, self.memory.bins
+        self.vm.interrupt = lambda: None
+        with self.lock:
+            self.vm, self.memory = vm, vm.memory
+            for q in self.queues + self.control:
+                q.memory, parts = vm.memory, zip(q.gpa, q.ring.lengths(q.size))
+                q.ring = type(q.ring)(q.size, *(vm.memory.view(*part) for part in parts))
+                q.kick = partial(vm.ask, *q.kick.args)
+        vm.interrupt = self._interrupted
+
     def stop(self):
         """Reset of the device: the rings are the driver's again."""
         self.status = 0
@@ -372,7 +385,9 @@ class VirtioNet(Driver):
         self.memory.view(at, 2 + len(data))[:] = bytes((cls, cmd)) + data
         self.memory.view(ack, 1)[:] = b"\xff"
         control = self.control[0]
-        control.add([(at, 2 + len(data), False), (ack, 1, True)], owned=[(at, PAGE), (ack, 16)])
+        # Of a packed ring's list QEMU 7.2 gives back the first descriptor's id, and it is the last one's that counts.
+        control.add([(at, 2 + len(data), False), (ack, 1, True)], bool(self.features & F.RING_PACKED),
+                    owned=[(at, PAGE), (ack, 16)])
         control.publish()
         done = control.wait_used(self.timeout)
         answer = self.memory.view(ack, 1)[0]

@@ -253,6 +253,40 @@ def test_more_translations_than_are_kept(sock):
         assert program.errors() == 0
 
 
+KEPT = 2048  # by iotlb.c
+
+
+@pytest.mark.parametrize("count", [KEPT - 100, KEPT + 300])
+def test_what_is_kept_and_what_is_not(sock, count):
+    """So many addresses for one page, each of which a frame comes from. Those that fit are not asked for again, the rest are, once for
+    each that too many were said; with the table full, holes in the middle of what is left change nothing."""
+    with translated(sock, page=1 << 20) as (fe, iommu, program):
+        at = fe.memory.alloc(PAGE, PAGE)
+        first, elsewhere, answer = 1 << 40, set(), iommu.answer
+
+        def say(iova):
+            """Where an address stands, be it one of these or not."""
+            if iova < first:
+                answer(iova)
+            else:
+                elsewhere.add(iova)
+                iommu.update(iova, PAGE, fe.memory.uva(at), RO)
+        iommu.answer = say
+        for n in range(count):
+            iommu.update(first + 2 * n * PAGE, PAGE, fe.memory.uva(at), RO)
+        for n in range(count):
+            if n % 100 == 50:  # a hole in all of the memory, which is asked for anew
+                iommu.update_all()
+                iommu.invalidate(at, PAGE)
+            fe.memory.view(at, 108)[:] = avip.distinct(n) + numbered(n, 60)
+            fe.tx.add([(first + 2 * n * PAGE, 108, False)])
+            fe.tx.publish()
+            assert check(fe.recv().frame) == n
+            fe.wait_sent()
+        assert not elsewhere if count < KEPT else len(elsewhere) >= count - KEPT
+        assert program.errors() == 0 and not iommu.fails
+
+
 def test_the_channel_ends(sock):
     """That matters when something is missing, and not before."""
     with translated(sock) as (fe, iommu, program):

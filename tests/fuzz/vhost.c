@@ -208,7 +208,14 @@ static void transmit(struct pd_lane *lane)
 	lane->ops->tx_flush(lane);
 }
 
-/* The data path, on each side that is up. */
+void channel_gone(void)
+{
+	if (peer.channel >= 0)
+		close(peer.channel);
+	peer.channel = -1;
+	peer.drops_channel = false;
+}
+
 void call_lanes(void)
 {
 	for (unsigned i = 0; i < 2 * side->role->n_lanes; i++) {
@@ -228,6 +235,8 @@ void call_lanes(void)
 		}
 		pd_vhost_lane_unlock(lane, dir);
 	}
+	if (peer.drops_channel)
+		channel_gone();
 	turn();
 }
 
@@ -238,11 +247,10 @@ void peer_gone(void)
 	if (peer.area)
 		munmap(peer.area, peer.area_bytes);
 	peer.area = NULL;
-	if (peer.channel >= 0)
-		close(peer.channel);
+	channel_gone();
 	if (peer.sock >= 0)
 		close(peer.sock);
-	peer.sock = peer.channel = -1;
+	peer.sock = -1;
 }
 
 void peer_comes(void)

@@ -53,7 +53,8 @@ struct peer {
 	uint32_t offset[RINGS_MAX]; /* in each ring: descriptors so far */
 	uint32_t num[RINGS_MAX];
 	bool packed;
-	int channel; /* the peer's end of the back-end's channel, -1: there is none */
+	int channel;        /* the peer's end of the back-end's channel, -1: there is none */
+	bool drops_channel; /* while the back-end is about to use it */
 	/* The rings' memory as it was told, mapped. */
 	uint8_t *area;
 	uint64_t area_bytes;
@@ -73,7 +74,10 @@ extern struct peer peer;
 /* Let the library do what there is to do. */
 void turn(void);
 
-/* The data path, on each side that is up. */
+/* The peer closes its end of the channel, if it has one. */
+void channel_gone(void);
+
+/* The data path, on each side that is up; then what it has set off. */
 void call_lanes(void);
 
 /* The peer closes its connection; it makes a new one; somebody else does, while it has one. */

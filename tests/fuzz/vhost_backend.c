@@ -68,6 +68,7 @@ static bool serve_one(void)
 	else if (fd >= 0)
 		close(fd);
 	answer(&hdr, &p);
+	turn();
 	return true;
 }
 

@@ -16,6 +16,7 @@ static void read_answers(void)
 	union pd_vhost_payload p;
 	int fd;
 
+	turn();
 	while (read_message(peer.sock, PD_VHOST_REPLY, &hdr, &p, &fd)) {
 		if (hdr.request == PD_VHOST_GET_FEATURES)
 			peer.offered = p.u64;
@@ -51,8 +52,7 @@ static void give_channel(void)
 	if (peer.sock < 0)
 		return;
 	MUST(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair));
-	if (peer.channel >= 0)
-		close(peer.channel);
+	channel_gone();
 	peer.channel = pair[0];
 	if (one_in(4)) /* it takes a few messages, and no more before they are read */
 		MUST(!setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &(int){1}, sizeof(int)));
@@ -157,10 +157,11 @@ static void translate(void)
 				 PD_VHOST_IOTLB_UPDATE);
 		break;
 	case 3:
-		if (one_in(4)) {
-			close(peer.channel);
-			peer.channel = -1;
-		}
+		if (!one_in(4))
+			break;
+		peer.drops_channel = one_in(2);
+		if (!peer.drops_channel)
+			channel_gone();
 		break;
 	case 4: /* nobody asked */
 		if (one_in(4))
@@ -206,6 +207,7 @@ static void send_start(void)
 		send_message(peer.sock, PD_VHOST_SET_VRING_KICK, 0, &fd, 8, &event, 1);
 		send_message(peer.sock, PD_VHOST_SET_VRING_ENABLE, 0, &on, 8, NULL, 0);
 	}
+	turn();
 }
 
 /* Make some descriptors of a ring available, in its format. */

@@ -305,7 +305,7 @@ void send_message(int sock, uint32_t request, uint32_t flags, const union pd_vho
 	if (rarely(60))
 		size = rnd(sizeof(msg.payload));
 	send_bytes(sock, &msg, sizeof(msg.hdr) + size, fds, n_fds);
-	if (!one_in(4))
+	if (one_in(4)) /* else it is read with the next ones */
 		turn();
 }
 

@@ -374,6 +374,64 @@ static void a_broken_ring_ends_the_connection(void **state)
 	assert_int_equal(port->state, PD_PORT_DOWN);
 }
 
+/* Give the back-end a new channel. Returns our end of it. */
+static int send_channel(void)
+{
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	peer_send(sock, PD_VHOST_SET_BACKEND_REQ_FD, 0, "", 0, &pair[1], 1);
+	close(pair[1]);
+	turn();
+	return pair[0];
+}
+
+/* Answer everything that the back-end says on its channel. */
+static void acknowledge(int channel)
+{
+	struct pd_vhost_vring_state told;
+	struct pd_vhost_header hdr;
+	uint64_t good = 0;
+
+	for (turn(); recv(channel, &hdr, sizeof(hdr), MSG_DONTWAIT) == sizeof(hdr); turn()) {
+		assert_int_equal(recv(channel, &told, sizeof(told), 0), sizeof(told));
+		assert_int_equal(hdr.flags, PD_VHOST_VERSION | PD_VHOST_NEED_REPLY);
+		peer_send(channel, hdr.request, PD_VHOST_REPLY, &good, sizeof(good), NULL, 0);
+	}
+}
+
+/* It is not known yet to have been closed; the notification is made by the next. */
+static void a_channel_that_breaks_while_a_notification_is_sent(void **state)
+{
+	struct pd_vhost_vring_state told;
+	struct pd_vhost_header hdr;
+	int channel;
+
+	(void)state;
+	peer_config.ports[0].inband = true;
+	negotiate();
+	channel = send_channel();
+	send_memory(whole, 0, mem_fd);
+	for (uint32_t i = 0; i < 2; i++) {
+		send_ring(i, 0);
+		peer_fd(sock, PD_VHOST_SET_VRING_CALL, i, -1);
+		peer_state(sock, PD_VHOST_SET_VRING_ENABLE, i, 1);
+	}
+	acknowledge(channel);
+	assert_int_equal(port->state, PD_PORT_UP);
+	peer_transmit();
+	assert_int_equal(frames_there(), 1);
+	close(channel);
+	turn();
+	assert_false(peer_closed(sock));
+	assert_int_equal(port->state, PD_PORT_UP);
+	channel = send_channel();
+	assert_int_equal(peer_recv(channel, &hdr, &told, sizeof(told)), sizeof(told));
+	assert_int_equal(hdr.request, PD_VHOST_BACKEND_VRING_CALL);
+	assert_int_equal(told.index, 1);
+	close(channel);
+}
+
 /* --- refusals -------------------------------------------------------------------------------- */
 
 struct bad_region {
@@ -707,6 +765,7 @@ int main(void)
 	T(a_disabled_ring_discards);
 	T(reset_device_begins_anew);
 	T(a_broken_ring_ends_the_connection);
+	T(a_channel_that_breaks_while_a_notification_is_sent);
 	T(regions_that_are_no_files_or_overlap);
 	T(who_leaves_before_the_answer_is_not_refused);
 	T(notification_descriptors_must_be_eventfds);

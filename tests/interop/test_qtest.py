@@ -4,9 +4,11 @@ import pytest
 
 from lab import avip
 from lab.frames import check, numbered
-from lab.qtest import Qemu, VirtioNet
+from lab.qtest import MsixNet, Qemu, VirtioNet
 from lab.relay import Relay
+from lab.ring import drain_eventfd, wait_fds
 from lab.vhostpeer import BASIC, F, P
+from hostile.victim import until
 from interop.port import Echo, echoes
 
 EVERY = BASIC | F.STATUS | F.RING_PACKED | F.CTRL_VQ | F.MQ
@@ -171,4 +173,34 @@ def test_memory_comes_and_goes(sockdir, device, without):
         anew(nic)
         assert all(vm.memory.is_newest(gpa) for q in nic.queues for gpa in q.gpa)
         returned(nic, first, burst(nic, first))
+        assert program.running
+
+
+@pytest.mark.parametrize("device", ["", PACKED["device"]], ids=["split", "packed"])
+def test_vectors_are_masked(sock, device):
+    """MSI-X, which KVM takes from the call descriptors while a vector is not masked: it is masked and unmasked while frames come, and a
+    call that was given meanwhile is not lost."""
+    with Echo(sock, mode="listen") as program, \
+            Qemu(sock, accel="kvm", interrupts=True, device=",vectors=8" + device) as vm, MsixNet(vm) as nic:
+        anew(nic)
+        end = 0
+        for _ in range(20):
+            first, end = end, burst(nic, end)
+            for n in range(first, end):
+                nic.mask(n % 2, True)
+                nic.sent()
+                nic.mask(n % 2, False)
+                returned(nic, n, n + 1)
+            nic.wait_sent()
+            for i, q in enumerate(nic.queues):
+                nic.mask(i, True)
+                drain_eventfd(q.call_fd)
+                q.suppress_calls(False)
+            first, end = end, burst(nic, end, 20)
+            until(lambda: all(q.completed() for q in nic.queues), "frames while all is masked")
+            for i, q in enumerate(nic.queues):
+                nic.mask(i, False)
+                assert wait_fds([q.call_fd], nic.timeout), f"the call of queue {i} is lost"
+            returned(nic, first, end)
+            nic.wait_sent()
         assert program.running

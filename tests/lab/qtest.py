@@ -11,7 +11,7 @@ qtest accelerator. Registers are read and written by qtest: PCI configuration sp
 configuration, its queues' doorbells. The guest's memory is a memfd that the test has mapped, too. An
 interrupt (INTx) comes as a line of the protocol; a thread reads the card's interrupt status, as a driver's handler
 does, and tells the queues' call_fd, so that waiting is what it is for a scripted front-end: an interrupt
-that QEMU owes and does not give is a PeerTimeout. vectors=0 as in guest.py.
+that QEMU owes and does not give is a PeerTimeout. vectors=0 as in guest.py, but for MsixNet.
 """
 import contextlib
 import json
@@ -27,7 +27,7 @@ from .driver import Driver
 from .packedring import PackedDriverQueue
 from .peer import BASIC
 from .proc import Proc, require, scale
-from .ring import PAGE, DriverQueue, Memory, Region, signal_eventfd
+from .ring import PAGE, DriverQueue, Memory, Region, signal_eventfd, wait_fds
 from .wire import F, PeerClosed
 
 MIB = 1 << 20
@@ -36,6 +36,30 @@ BAR = 0xe0000000  # where the card's registers are put, in the hole for PCI
 SLOT, PORT = 4, 5
 # cli; hlt; jmp to the hlt: at the address at which an x86 starts, 16 bytes below the end.
 FIRMWARE = bytes(0xfff0) + b"\xfa\xf4\xeb\xfd" + bytes(12)
+
+# For a card with MSI-X the processor takes interrupts, and says the number of each, from VECTOR on, at a port that is a socket of the test's.
+VECTOR, VECTORS, READY, SAYS, PROGRAM = 0x30, 16, 0xff, 0xe9, 0x1000
+LISTENING = bytes(0xfff0) + b"\xea\x00\x10\x00\x00" + bytes(11)  # jmp 0:PROGRAM
+WRMSR = b"\x66\xb9%b\x66\xb8%b\x66\x31\xd2\x0f\x30"  # mov ecx, ...; mov eax, ...; xor edx, edx; wrmsr
+
+
+def _wrmsr(register, value):
+    return WRMSR % (register.to_bytes(4, "little"), value.to_bytes(4, "little"))
+
+
+def interrupt_program():
+    """What stands in the memory from 0 on: the table of interrupts, then what turns the local APIC on (as x2APIC) and waits, and the handlers."""
+    low = bytearray(2 * PAGE)
+    start = (_wrmsr(0x1b, 0xfee00d00) + _wrmsr(0x80f, 0x1ff) + b"\xbc\x00\x70"  # IA32_APIC_BASE, spurious vector; mov sp, 0x7000
+             b"\xb0" + bytes((READY,)) + b"\xe6" + bytes((SAYS,)) + b"\xfb\xf4\xeb\xfd")  # mov al, READY; out SAYS, al; sti; hlt; jmp
+    low[PROGRAM:PROGRAM + len(start)] = start
+    for i in range(VECTORS):
+        at = PROGRAM + 0x100 + 64 * i
+        handler = (b"\x66\x60\xb0" + bytes((i,)) + b"\xe6" + bytes((SAYS,)) +  # pushad; mov al, i; out SAYS, al
+                   _wrmsr(0x80b, 0) + b"\x66\x61\xcf")  # end of interrupt; popad; iret
+        low[at:at + len(handler)] = handler
+        low[4 * (VECTOR + i):4 * (VECTOR + i) + 2] = at.to_bytes(2, "little")
+    return low
 
 
 class Ram(Memory):
@@ -136,17 +160,22 @@ class Qemu:
 
     sock, listen: as guest.Guest has them. queues: pairs that the netdev has. device: more properties of the
     card. accel: tcg, or kvm, which skips where that is not to be had. memory in MiB. iommu: the card is
-    behind one (vtd.py), and a port. incoming: it waits at this socket for a machine that migrates, and goes on at "cont". interrupt: is
-    called in a thread for each interrupt.
+    behind one (vtd.py), and a port. incoming: it waits at this socket for a machine that migrates, and goes on at "cont". interrupts: its
+    processor takes MSI-X for MsixNet; not with tcg, under which QEMU 7.2 dies at DRIVER_OK of a vhost-user card with MSI-X. interrupt: is
+    called in a thread for each interrupt of a line.
     """
 
-    def __init__(self, sock, listen=False, queues=1, device="", accel="tcg", memory=64, iommu=False, incoming=None):
+    def __init__(self, sock, listen=False, queues=1, device="", accel="tcg", memory=64, iommu=False, incoming=None, interrupts=False):
         require("qemu-system-x86_64")
         if accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
             pytest.skip("no access to /dev/kvm")
         self.queues, self.interrupt = queues, lambda: None
         self.memory = Ram()
         self.memory.plug(LOW, (memory - 1) * MIB, self.memory.make(memory * MIB), LOW)
+        self.firmware = FIRMWARE
+        if interrupts:
+            self.firmware = LISTENING
+            os.pwrite(self.memory.fds[0], interrupt_program(), 0)
         how = ",server=on,wait=off" if listen else ",reconnect=1"
         self.card = 1 << 8 if iommu else SLOT << 3
         card = f"virtio-net-pci,netdev=n0,id=card,mrg_rxbuf=on,vectors=0{device}"
@@ -155,7 +184,8 @@ class Qemu:
                 f"memory-backend-file,id=mem,size={memory}M,share=on,mem-path={self.pass_fd(self.memory.fds[0])}",
                 "-nodefaults", "-no-user-config", "-display", "none",
                 *(["-device", "intel-iommu,device-iotlb=on", "-device", f"pcie-root-port,id=rp,addr={PORT}"] if iommu else []),
-                "-chardev", f"socket,id=c0,path={sock}{how}", "-netdev", f"vhost-user,id=n0,chardev=c0,vhostforce=on,queues={queues}", "-device", card]
+                "-chardev", f"socket,id=c0,path={sock}{how}",
+                "-netdev", f"vhost-user,id=n0,chardev=c0,vhostforce=on,queues={queues}", "-device", card]
         self._launch(argv + (["-incoming", f"unix:{incoming}", "-S"] if incoming else []))
 
     @staticmethod
@@ -165,17 +195,19 @@ class Qemu:
 
     def _launch(self, argv):
         """Start it with the two connections, and wait until it answers by both."""
-        ours, theirs = zip(socket.socketpair(), socket.socketpair())
+        ours, theirs = zip(socket.socketpair(), socket.socketpair(), socket.socketpair())
         firmware = os.memfd_create("firmware", os.MFD_CLOEXEC)
-        os.write(firmware, FIRMWARE)
+        os.write(firmware, self.firmware)
         self.proc = Proc(["qemu-system-x86_64", *argv, "-bios", self.pass_fd(firmware),
                           "-chardev", f"socket,id=qt,fd={theirs[0].fileno()}", "-object", "qtest,id=q0,chardev=qt",
-                          "-chardev", f"socket,id=mon,fd={theirs[1].fileno()}", "-mon", "chardev=mon,mode=control"],
+                          "-chardev", f"socket,id=mon,fd={theirs[1].fileno()}", "-mon", "chardev=mon,mode=control",
+                          "-chardev", f"socket,id=says,fd={theirs[2].fileno()}",
+                          "-device", f"isa-debugcon,iobase={SAYS},chardev=says"],
                          pass_fds=[s.fileno() for s in theirs])
         for s in theirs:
             s.close()
         ours[1].settimeout(scale(20))
-        self.monitor = ours[1]
+        self.monitor, self.said = ours[1:]
         self.replies = self.monitor.makefile("rb")
         self.wire = Wire(ours[0], lambda: self.interrupt())  # pylint: disable=unnecessary-lambda
         self.ask, self.events = self.wire.ask, []
@@ -250,6 +282,7 @@ class Qemu:
         self.wire.close()
         self.replies.close()
         self.monitor.close()
+        self.said.close()
         self.proc.close()
         self.memory.close()
 
@@ -283,7 +316,7 @@ class VirtioNet(Driver):
         self.vm, self.hdr, self.ring, self.timeout = vm, hdr, ring, scale(timeout)
         self.memory, self.pairs = memory or vm.memory, vm.queues
         self.queues, self.control, self.features = [], [], 0  # the driver has one control queue or none
-        self.at, self.multiplier = {}, 0
+        self.at, self.multiplier, self.msix = {}, 0, None
         self.lock, self.configured = threading.Lock(), threading.Event()  # lock: queues and control, from the handler
         self.find_registers()
         vm.interrupt = self._interrupted
@@ -299,6 +332,10 @@ class VirtioNet(Driver):
                     self.at[kind] = bars.setdefault(bar, BAR + len(bars) * MIB) + self.vm.pci(cap + 8)
                 if kind == 2:
                     self.multiplier = self.vm.pci(cap + 16)
+            elif self.vm.pci(cap, "b") == 0x11:
+                self.msix = cap
+                for what, where in (("table", self.vm.pci(cap + 4)), ("pending", self.vm.pci(cap + 8))):
+                    self.at[what] = bars.setdefault(where & 7, BAR + len(bars) * MIB) + (where & ~7)
             cap = self.vm.pci(cap + 1, "b")
         for bar, address in bars.items():
             self.vm.pci(0x10 + 4 * bar, value=address)
@@ -410,3 +447,50 @@ class VirtioNet(Driver):
     def __exit__(self, *exc):
         self.vm.interrupt = lambda: None
         self._close_queues()
+
+
+class MsixNet(VirtioNet):
+    """The same with a vector of its own for each queue, for a Qemu with interrupts=True and vectors= that many in device=."""
+
+    vector = _register("w", 26)
+
+    def __init__(self, vm, **keys):
+        super().__init__(vm, **keys)
+        vm.interrupt = lambda: None
+        if not wait_fds([vm.said], self.timeout):
+            pytest.skip("KVM does not run the processor of a machine here")
+        assert vm.said.recv(1)[0] == READY
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+        self.thread.start()
+
+    def find_registers(self):
+        """See VirtioNet; turns MSI-X on."""
+        super().find_registers()
+        assert self.msix, "the card has no MSI-X"
+        self.vm.pci(self.msix + 2, "w", 1 << 15)
+
+    def _make_queue(self, index):
+        queue = super()._make_queue(index)
+        for i, word in enumerate((0xfee00000, 0, VECTOR + index, 0)):
+            self.vm.ask("writel", self.at["table"] + 16 * index + 4 * i, word)
+        self.vector = index
+        assert self.vector == index, "the card has too few vectors"
+        return queue
+
+    def mask(self, index, masked):
+        """Mask the vector of a queue, or unmask it."""
+        self.vm.ask("writel", self.at["table"] + 16 * index + 12, int(masked))
+
+    def _listen(self):
+        """Tell the queues whose vectors the processor says."""
+        while said := self.vm.said.recv(64):
+            with self.lock:
+                queues = self.queues + self.control
+                for index in said:
+                    if index < len(queues):
+                        signal_eventfd(queues[index].call_fd)
+
+    def __exit__(self, *exc):
+        self.vm.said.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        super().__exit__(*exc)

@@ -23,9 +23,10 @@ static const struct key {
 	{"mode", "v", {"connect", "listen"}},
 	{"role", "v", {"backend", "frontend"}},
 	{"socket_mode", "v", {"0660", "600"}},
-	{"socket_owner", "v", {"0", "root", "4242"}},
-	{"socket_group", "v", {"0", "root"}},
-	{"peer_uid", "v", {"self", "0:self:7", "1:2:3:4:5:6:7:8", "root"}},
+	/* A name is looked up in a file, which takes as long as all the rest. */
+	{"socket_owner", "v", {"0", "1", "2", "7", "4242", "4294967294", "0x10", "root"}},
+	{"socket_group", "v", {"0", "1", "2", "7", "4242", "4294967294", "0x10", "root"}},
+	{"peer_uid", "v", {"self", "0", "0:self:7", "1:2:3:4:5:6:7:8", "7", "1+2", "8", "root"}},
 	{"format", "v", {"auto", "packed", "split"}},
 	{"mergeable", "v", {"on", "off"}},
 	{"in_order", "v", {"on", "off"}},

@@ -91,19 +91,26 @@ int pd_config_parse_ports(struct pd_config *cfg, const char *name, const char *t
  */
 static ssize_t pd_config_read_all(int fd, char **out)
 {
-	const size_t max = PD_CONF_FILE_BYTES_MAX;
-	char *text = malloc(max + 1);
-	size_t len = 0;
+	const size_t max = PD_CONF_FILE_BYTES_MAX + 1; /* that there is one more says enough */
+	size_t len = 0, room = 0;
+	char *text = NULL, *more;
 	ssize_t n;
 
-	if (!text)
-		return -ENOMEM;
 	do {
-		n = pd_sys_read(fd, text + len, max + 1 - len);
+		if (len == room) {
+			room = room ? pd_min(2 * room, max) : 4096;
+			more = realloc(text, room);
+			if (!more) {
+				free(text);
+				return -ENOMEM;
+			}
+			text = more;
+		}
+		n = pd_sys_read(fd, text + len, room - len);
 		if (n > 0)
 			len += (size_t)n;
-	} while ((n > 0 && len <= max) || n == -EINTR);
-	if (n < 0 || len > max) {
+	} while ((n > 0 && len < max) || n == -EINTR);
+	if (n < 0 || len == max) {
 		free(text);
 		return n < 0 ? n : -EFBIG;
 	}

@@ -31,6 +31,6 @@ tests_hostile_faults_CFLAGS = $(AM_CFLAGS) -Wno-unused-parameter
 tests_hostile_faults_LDADD = -lpthread
 
 # The list of what a hostile peer sends, with the test of each item; what may be wrong anywhere; all of it again and again.
-HOSTILE_LIST_TESTS = tests/hostile/test_list.py tests/hostile/test_any.py tests/hostile/test_again.py
+HOSTILE_LIST_TESTS = tests/hostile/test_list.py tests/hostile/test_any.py tests/hostile/test_again.py tests/hostile/test_repeated.py
 TESTS += $(HOSTILE_LIST_TESTS)
 EXTRA_DIST += $(HOSTILE_LIST_TESTS)

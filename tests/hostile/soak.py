@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-FILES = ["test_kill.py", "test_killed.py", "test_again.py"]
+FILES = ["test_kill.py", "test_killed.py", "test_again.py", "test_repeated.py"]
 CYCLES = int(os.environ.get("SOAK_CYCLES", "1000"))
 SECONDS = os.environ.get("SOAK_SECONDS", "45")
 LEAST = 4  # cycles of a piece: the first three are not looked at
@@ -54,21 +54,20 @@ def soak(test):
     return True
 
 
-def growth(ps, index):
-    """The largest growth of a program in one piece: descriptors (0), mappings (1), bytes (2)."""
-    seen = [p["after"][index] - p["before"][index] for p in ps if "before" in p]
-    return max(seen) if seen else "-"
+def growth(ps, index, unit=1):
+    """What a program held before and after the piece in which that grew most: descriptors (0), mappings (1), bytes (2)."""
+    seen = [(p["after"][index] - p["before"][index], p["before"][index] // unit, p["after"][index] // unit) for p in ps if "before" in p]
+    return "{1} {2}".format(*max(seen)) if seen else "-"
 
 
 def table():
     """What the log says."""
-    print(f"{'test':72} {'cycles':>6} {'pieces':>6} {'fds':>4} {'maps':>4} {'KiB':>6}  sums")
+    print(f"{'test':75} {'cycles':>6} {'pieces':>6} {'fds':>6} {'mappings':>8} {'KiB':>11}  sums")
     for test in dict.fromkeys(p["test"] for p in pieces()):
         ps = pieces(test)
-        kib = growth(ps, 2)
         sums = " ".join(f"{k}={sum(p[k] for p in ps)}" for k in SUMS if k in ps[0])
-        print(f"{test:72} {sum(p['cycles'] for p in ps):6} {len(ps):6} {growth(ps, 0):>4} {growth(ps, 1):>4} "
-              f"{kib if kib == '-' else kib >> 10:>6}  {sums}")
+        done = sum(p["cycles"] for p in ps)
+        print(f"{test:75} {done:6} {len(ps):6} {growth(ps, 0):>6} {growth(ps, 1):>8} {growth(ps, 2, 1024):>11}  {sums}")
 
 
 def main():

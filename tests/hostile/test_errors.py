@@ -10,7 +10,7 @@ from lab.inband import InbandFrontEnd
 from lab.vhostpeer import FrontEnd, PeerClosed, PeerTimeout, Req
 from lab.wire import NO_FD, u64
 from hostile.test_holes import kept_full
-from hostile.victim import Victim, echoes, serves
+from hostile.victim import Victim, caught_up, echoes, serves
 
 KINDS = {"eventfds": FrontEnd, "messages": InbandFrontEnd}
 ENDED = (PeerClosed, PeerTimeout, BrokenPipeError, ConnectionResetError)
@@ -61,9 +61,7 @@ def up(sock, kind="eventfds"):
         fe.reset_rings()
         fe.start_like_qemu()
         fe.post_rx([2048] * 32)
-        fe.send(numbered(1 << 20, 60))
-        while fe.recv().frame != numbered(1 << 20, 60):  # it may owe what it could not send
-            pass
+        caught_up(fe)
         echoes(fe, 100)
         program.settled(fds)
         assert program.running

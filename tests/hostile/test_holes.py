@@ -28,9 +28,10 @@ def kept_full(*fds):
             while not end:
                 os.eventfd_write(fd, FULL)
     for fd in fds:
+        os.set_blocking(fd, False)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(fd)
         os.set_blocking(fd, True)
-        os.eventfd_write(fd, 1)
-        os.eventfd_read(fd)
         os.eventfd_write(fd, FULL)
     threads = [threading.Thread(target=fill, args=(fd,), daemon=True) for fd in fds]
     for t in threads:
@@ -53,6 +54,7 @@ def test_call_that_waits(sock, ring):
     with FrontEnd(sock) as fe, Victim(sock) as program:
         serves(fe)
         fds = program.fds()
+        fe.get_features()  # it has made the eventfds its own
         with kept_full(fe.queues[ring].call_fd):
             for q in fe.queues:
                 q.suppress_calls(False)

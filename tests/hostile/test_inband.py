@@ -15,7 +15,7 @@ from lab.proc import Proc, preload_env
 from lab.vhostpeer import BackEnd, F, FrontEnd, P, PeerClosed, PeerTimeout, Req
 from lab.wire import HEADER, NO_FD, REPLY, VERSION, u64, vring_state
 from interop.port import port
-from hostile.victim import Victim, echoes, next_is_served, returns, serves, until
+from hostile.victim import Victim, caught_up, echoes, next_is_served, returns, serves, until
 
 FORMATS = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
 formats = pytest.mark.parametrize("fmt", FORMATS)
@@ -35,9 +35,7 @@ def served(sock, fmt="split", kind=InbandFrontEnd, **kw):
         fe.reset_rings()
         fe.start_like_qemu()
         fe.post_rx([2048] * 32)
-        fe.send(numbered(1 << 20, 60))
-        while fe.recv().frame != numbered(1 << 20, 60):  # it may owe answers
-            pass
+        caught_up(fe)
         echoes(fe, 1000)
         program.settled(fds)
         assert program.running

@@ -2,7 +2,8 @@
 """What a hostile or broken peer sends, item by item, and the test of each. Every name here is a test that there is.
 
 Each drives a program under the preload over a real socket and real shared memory from another process, and ends with a peer that
-behaves, on the same path. test_again.py does the wrong messages, answers and rings over and over; test_fuzz.py does anything.
+behaves, on the same path. test_again.py does the wrong messages, answers and rings over and over, test_repeated.py what takes more than
+a message; test_fuzz.py does anything.
 """
 import ast
 import importlib
@@ -11,6 +12,7 @@ import pathlib
 import pytest
 
 MESSAGE, REPLY, RING = "test_messages.ATTACKS", "test_replies.WRONG", "test_rings"
+KICK, CALL = "test_inband.KICKS", "test_inband.CALLS"
 
 # An item: tests as module.function, and rows of their tables as (table, row).
 ITEMS = {
@@ -24,20 +26,22 @@ ITEMS = {
     "unknown request": [(MESSAGE, "request 0"), (MESSAGE, "request 41"), (MESSAGE, "request 2^32-1"), (REPLY, "request 0")],
     "wrong version": [(MESSAGE, "version 0"), (MESSAGE, "version 2"), (REPLY, "version 0"), (REPLY, "version 3")],
     "REPLY bit set, or not": [(MESSAGE, "a reply"), (REPLY, "no reply flag")],
-    "wrong answers to a front-end": ["test_replies.test_wrong_answer", "test_replies.test_unasked", "test_replies.test_strange_answer"],
+    "wrong answers to a front-end": ["test_replies.test_wrong_answer", "test_replies.test_unasked", "test_replies.test_strange_answer",
+                                  "test_repeated.test_unasked_answers"],
     "0, 1, 9, 253 fds on any message": ["test_any.test_descriptors_on_any_message", (REPLY, "253 descriptors")],
     "the no-fd bit with an fd": [(MESSAGE, "no-fd bit with one")],
     "a kick fd that is not an eventfd": [(MESSAGE, "a kick that is a pipe"), (MESSAGE, "a call that is a memfd"),
                                          (MESSAGE, "an error that is a pipe")],
     "a blocking or full call fd": ["test_holes.test_call_that_waits", "test_holes.test_call_that_waits_at_start",
-                                   "test_holes.test_kick_that_waits", "test_holes.test_front_end_kick_that_waits",
+                                   "test_holes.test_kick_that_waits", "test_holes.test_front_end_kick_that_waits", "test_repeated.test_calls_that_wait",
                                    "test_errors.test_one_that_is_full"],
     "0, 9, 2^32-1 regions": [(MESSAGE, "0 regions"), (MESSAGE, "9 regions"), (MESSAGE, "2^32-1 regions")],
     "zero size": [(MESSAGE, "a region of size 0")],
     "gpa, uva or offset + size that wraps": [(MESSAGE, "gpa that wraps"), (MESSAGE, "uva that wraps"), (MESSAGE, "offset that wraps")],
     "overlap of regions": [(MESSAGE, "gpa that overlaps"), (MESSAGE, "uva that overlaps")],
     "a file shorter than its region": [(MESSAGE, "a file too short")],
-    "a file truncated later": ["test_holes.test_memory_truncated", "test_holes.test_programs_own_sigbus"],
+    "a file truncated later": ["test_holes.test_memory_truncated", "test_holes.test_programs_own_sigbus", "test_sigbus.test_states_of_a_thread",
+                              "test_sigbus.test_under_traffic", "test_repeated.test_memory_truncated"],
     "duplicate ADD, duplicate REM": [(MESSAGE, "a slot added twice"), (MESSAGE, "a slot removed twice")],
     "a new memory table in the middle of a burst": ["test_rings.test_new_memory_table_in_a_burst", "test_changes.test_rings_move_in_a_burst"],
     "ring size 0, 65536, not a power of two": [(MESSAGE, "a ring of 0"), (MESSAGE, "a ring of 65536"), (MESSAGE, "a ring of 255")],
@@ -52,14 +56,16 @@ ITEMS = {
     "features changed while running": [(MESSAGE, "features changed while running"), "test_replies.test_features_that_change_later"],
     "ENABLE before all": ["test_messages.test_wrong_order_is_harmless"],
     "available index that jumps": [(RING + ".BROKEN", "index jumps past the ring"), (RING + ".BROKEN", "index goes back"),
-                                   "test_completions.test_used_index_jumps", "test_packed.test_driver_overruns_its_ring"],
+                                   "test_completions.test_used_index_jumps", "test_packed.test_driver_overruns_its_ring",
+                                   "test_repeated.test_broken_completions"],
     "heads out of range": [(RING + ".BROKEN", "head out of range"), (RING + ".BROKEN", "next out of range")],
     "loops, zero-length loops": [(RING + ".BROKEN", "a loop of single bytes"), (RING + ".BROKEN", "a loop of empty descriptors"),
                                  (RING + ".DROPPED", "a loop of two"), "test_packed.test_broken_ring"],
     "chain sums over 2^32": [(RING + ".DROPPED", "a frame of a gigabyte in pieces"), (RING + ".DROPPED", "length of 2^32-1")],
     "indirect abuse": [(RING + ".BROKEN", "a table in a table"), (RING + ".BROKEN", "a table of 17 bytes"),
                        (RING + ".BROKEN", "a table with a loop"), "test_packed.test_flags_in_a_table"],
-    "wrong direction": [(RING + ".DROPPED", "a descriptor that is ours to write"), "test_rings.test_broken_receive_buffers"],
+    "wrong direction": [(RING + ".DROPPED", "a descriptor that is ours to write"), "test_rings.test_broken_receive_buffers",
+                        "test_repeated.test_broken_receive_buffers"],
     "header-only chains, and less": [(RING + ".DROPPED", "half a header"), (RING + ".DROPPED", "an empty chain")],
     "descriptors rewritten while they are read": [
         "test_rings.test_descriptors_rewritten_while_read", "test_packed.test_descriptors_rewritten_while_read",
@@ -71,9 +77,28 @@ ITEMS = {
     "a peer that never reads its replies": [(MESSAGE, "answers never read")],
     "fd exhaustion": ["test_holes.test_out_of_descriptors"],
     "races on the socket path": ["test_paths.test_path_that_is_something_else", "test_paths.test_path_of_a_listener_that_lives",
-                                 "test_paths.test_file_of_a_listener_that_died"],
+                                 "test_paths.test_file_of_a_listener_that_died", "test_repeated.test_who_listens",
+                                "test_repeated.test_strange_things_where_it_connects"],
     "several peers on one listening path": ["test_peers.test_a_crowd_that_comes_and_goes", "test_peers.test_one_too_many",
                                             "test_holes.test_silent_newcomer_gives_way"],
+    "in band: kicks of no ring, of a wrong size, with fds, not agreed on": [
+        (KICK, "no such ring"), (KICK, "ring 2^32-1"), (KICK, "no payload"), (KICK, "two of them"), (KICK, "a descriptor"),
+        (KICK, "not agreed on"), (KICK, "agreed without a channel"), (KICK, "changed while running"),
+        "test_inband.test_kick_before_the_ring", "test_repeated.test_wrong_messages_in_band"],
+    "in band: wrong answers to our calls, and none": [
+        (KICK, "an answer to nothing"), (KICK, "a call that is refused"), (KICK, "an answer of 16 bytes"), (KICK, "answers and no end"),
+        (KICK, "an answer with a descriptor"), "test_inband.test_peers_die_with_messages_on_their_way"],
+    "in band: wrong calls and errors to a front-end": [
+        (CALL, "no such ring"), (CALL, "ring 2^32-1"), (CALL, "an error of no ring"), (CALL, "an error"), (CALL, "no payload"),
+        (CALL, "two payloads"), (CALL, "a descriptor"), (CALL, "more answers than kicks"), (CALL, "a kick that is refused"),
+        "test_repeated.test_wrong_calls_in_band"],
+    "in band: floods, and acknowledgements that nobody reads": [
+        "test_inband.test_flood_of_kicks", "test_inband.test_flood_of_calls",
+        "test_inband.test_calls_whose_acknowledgements_nobody_reads"],
+    "more translations than are kept": ["test_translations.test_more_translations_than_are_kept",
+                                        "test_translations.test_what_is_kept_and_what_is_not"],
+    "nonsense on the back-end's channel": ["test_iotlb.test_nonsense", "test_iotlb.test_bad_headers", "test_iotlb.test_descriptors",
+                                           "test_translations.test_garbage_on_the_channel", "test_repeated.test_nonsense_on_the_channel"],
 }
 
 

@@ -149,14 +149,19 @@ def returned(q):
     return ident, length if flags & WRITE else 0
 
 
+def dropped(fe, name):
+    """Have a chain dropped, and handed back unused."""
+    DROPPED[name](fe)
+    assert until(lambda: returned(fe.tx), "the chain's return") == (7, 0)
+    fe.tx.last_used = fe.tx.avail_next
+
+
 @pytest.mark.parametrize("name", DROPPED)
 def test_bad_chain(sock, name):
     """Dropped, handed back unused, and counted by its kind."""
     with up(sock) as (fe, program):
-        before, q = program.lane(), fe.tx
-        DROPPED[name](fe)
-        assert until(lambda: returned(q), "the chain's return") == (7, 0)
-        q.last_used = q.avail_next
+        before = program.lane()
+        dropped(fe, name)
         echoes(fe, 50)
         after, kinds = program.lane(), ("rx_drop_malformed", "rx_drop_too_long", "rx_desc_errors")
         assert sum(after[k] - before[k] for k in kinds) >= 1

@@ -92,6 +92,15 @@ def refuses_buffers(fe, program, post, reason="ring 0"):
     assert program.running
 
 
+def caught_up(fe):
+    """What the program owes of earlier frames has come, and the next is the first of new ones."""
+    last = numbered(1 << 20, 60)
+    fe.send(last)
+    while fe.recv().frame != last:
+        pass
+    fe.wait_sent()
+
+
 def echoes(fe, first=0, count=20):
     """Frames go to and fro on a link that is up."""
     for n in range(first, first + count):

@@ -21,6 +21,7 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from lab.proc import Proc, build, preload_env  # noqa: E402
+from steady import Steady  # noqa: E402
 
 CORES = (0, 1 % (os.cpu_count() or 1))
 BATCH = 32
@@ -68,24 +69,26 @@ def main():
     args.add_argument("--series", action="append", choices=list(SERIES))
     args.add_argument("--json", action="store_true")
     o = args.parse_args()
-    found, ratios = {}, {}
+    found, ratios, steady = {}, {}, Steady(CORES)
     for series in o.series or SERIES:
         times = {count: [] for count in SERIES[series]}
         for r in range(o.rounds):
             for count in SERIES[series]:
-                times[count].append(measure(series, count, o.frames))
+                times[count].append(steady.take(measure, series, count, o.frames))
                 print(f"round {r + 1} of {o.rounds}: {count} {series}: {times[count][-1]:.1f} ns", file=sys.stderr)
         one = times[SERIES[series][0]]
         found[series] = {count: statistics.median(t) for count, t in times.items()}
         ratios[series] = {count: statistics.median(a / b for a, b in zip(t, one)) for count, t in times.items()}
     if o.json:
-        print(json.dumps({"batch": BATCH, "size": SIZE, "cores": CORES, "rounds": o.rounds, "ns_per_frame": found, "ratios": ratios}))
+        print(json.dumps({"batch": BATCH, "size": SIZE, "cores": CORES, "rounds": o.rounds, "ns_per_frame": found, "ratios": ratios,
+                          "steady": vars(steady)}))
         return
     print(f"growth: {SIZE}-byte frames in bursts of {BATCH}, two processes on cores {CORES}, ring 256, sidecar 48, every frame checked,"
           f" medians of {o.rounds} alternating rounds")
     for series, medians in found.items():
         for count, ns in medians.items():
             print(f"  {count:5} {series:8} {ns:8.1f} ns per frame  {ratios[series][count]:5.2f} x one")
+    print(f"  {steady}")
 
 
 if __name__ == "__main__":

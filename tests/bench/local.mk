@@ -30,7 +30,7 @@ tests_bench_ring_SOURCES = tests/bench/ring.c
 tests_bench_ring_LDADD = libpd.la
 TESTS += tests/bench/test_instructions.py
 EXTRA_DIST += tests/bench/test_instructions.py tests/bench/instructions.txt
-EXTRA_DIST += tests/bench/growth.py tests/bench/rings.py tests/bench/sockets.py tests/bench/spike.py tests/bench/validation.py
+EXTRA_DIST += tests/bench/growth.py tests/bench/rings.py tests/bench/sockets.py tests/bench/spike.py tests/bench/steady.py tests/bench/validation.py
 
 # Figures mean something on an otherwise idle machine only: two cores, both are used. `make bench` takes about an hour;
 # BENCH_ROUNDS=1 gives a first look in a third of that.

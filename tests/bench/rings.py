@@ -26,6 +26,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from lab.proc import Proc, build  # noqa: E402
 from lab.testpmd import Testpmd  # noqa: E402
+from steady import Steady  # noqa: E402
 
 CORES = (0, 1 % (os.cpu_count() or 1))  # of the driver, of the device
 RING = 256
@@ -140,6 +141,7 @@ class Candidates:
 
     def __init__(self, folder, seconds):
         self.folder, self.seconds = folder, seconds
+        self.steady = Steady(CORES)
         self.serial = itertools.count()
         self.best = {}
 
@@ -147,13 +149,17 @@ class Candidates:
         """A socket that nobody has used."""
         return os.path.join(self.folder, f"{next(self.serial)}.sock")
 
+    def take(self, how, row, *more):
+        """One rate, of cores that stand near each other."""
+        return self.steady.take(lambda: how(row, self.path(), self.seconds, *more))
+
     def testpmd(self, row):
         """testpmd at both ends, as it is best; the first time all settings are tried."""
         if str(row) in self.best:
-            return both_pmd(row, self.path(), self.seconds, self.best[str(row)])
+            return self.take(both_pmd, row, self.best[str(row)])
         rate = 0.0
         for settings in SETTINGS[row.format]:
-            got = both_pmd(row, self.path(), self.seconds, settings)
+            got = self.take(both_pmd, row, settings)
             if got > rate:
                 rate, self.best[str(row)] = got, settings
         return rate
@@ -161,15 +167,15 @@ class Candidates:
     def measure(self, row):
         """Every candidate's rate, by name."""
         if row.dialect == "avip":
-            return {"ours": both_ours(row, self.path(), self.seconds)}
+            return {"ours": self.take(both_ours, row)}
         rates = {
             "testpmd": self.testpmd(row),
-            "our device": our_device(row, self.path(), self.seconds),
-            "our driver": our_driver(row, self.path(), self.seconds),
-            "ours": both_ours(row, self.path(), self.seconds),
+            "our device": self.take(our_device, row),
+            "our driver": self.take(our_driver, row),
+            "ours": self.take(both_ours, row),
         }
         if row.to_driver:
-            rates["our driver in place"] = our_driver(row, self.path(), self.seconds, "look")
+            rates["our driver in place"] = self.take(our_driver, row, "look")
         return rates
 
 
@@ -218,7 +224,10 @@ def main():
                     f"  {n} {medians[n]:7.3f}" + (f" ({medians[n] / base:4.2f})" if base else "")
                     for n in names if n in medians), flush=True)
     if o.json:
-        print(json.dumps({"ring": RING, "cores": CORES, "rounds": o.rounds, "seconds": o.seconds, "rows": found}))
+        print(json.dumps({"ring": RING, "cores": CORES, "rounds": o.rounds, "seconds": o.seconds, "rows": found,
+                          "steady": vars(candidates.steady)}))
+    else:
+        print(f"  {candidates.steady}")
 
 
 if __name__ == "__main__":

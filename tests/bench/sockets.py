@@ -26,6 +26,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from lab.ns import Network  # noqa: E402
 from lab.proc import Proc, build, preload_env  # noqa: E402
 from lab.testpmd import Testpmd  # noqa: E402
+from steady import Steady  # noqa: E402
 
 BATCHES = (1, 32, 256)
 PORTS_MANY = 32
@@ -168,16 +169,22 @@ class Figures:
 
     def __init__(self):
         self.all = {}
+        self.steady = Steady(CORES)
 
-    def note(self, what, who, value):
-        """One more round's value."""
+    def note(self, what, who, measure, *args):
+        """One more round's value: what `measure` returns."""
+        value = self.steady.take(measure, *args)
+        self.keep(what, who, value)
+
+    def keep(self, what, who, value):
+        """A value that was taken."""
         self.all.setdefault(what, {}).setdefault(who, []).append(value)
         print(f"  {what}: {who}: {value:.3f}", file=sys.stderr)
 
-    def note_times(self, what, who, times):
-        """Percentiles."""
-        for name, value in zip(("p50", "p99"), times):
-            self.note(f"{what} {name}, us", who, value)
+    def note_times(self, what, who, measure, *args):
+        """Percentiles, which `measure` returns."""
+        for name, value in zip(("p50", "p99"), self.steady.take(measure, *args)):
+            self.keep(f"{what} {name}, us", who, value)
 
     def medians(self):
         """Of all rounds."""
@@ -192,20 +199,20 @@ def one_round(o, folder, figures):
         for batch in BATCHES if size == 64 else BATCHES[1:2]:
             for c in [veth, *ports]:
                 n = o.frames // (8 if c is veth else 1) // (4 if size > 64 or batch == 1 else 1)
-                figures.note(f"{size} B batch {batch}, Mpps", c.name, rate(c, "rx", "tx", n, size, batch))
+                figures.note(f"{size} B batch {batch}, Mpps", c.name, rate, c, "rx", "tx", n, size, batch)
         for c in [veth, *ports[::2]]:
             n = o.frames // (16 if c is veth else 2) // (4 if size > 64 else 1)
-            figures.note(f"{size} B echo, batch 32, Mpps", c.name, rate(c, "echo", "talk", n, size, 32))
-    figures.note_times("round trip", "cache line", bound("line", 20000))
-    figures.note_times("wake-up", "eventfd", bound("eventfd", o.wakes))
+            figures.note(f"{size} B echo, batch 32, Mpps", c.name, rate, c, "echo", "talk", n, size, 32)
+    figures.note_times("round trip", "cache line", bound, "line", 20000)
+    figures.note_times("wake-up", "eventfd", bound, "eventfd", o.wakes)
     for c in [veth, *ports[::2]]:
-        figures.note_times("round trip", c.name, percentiles(c, "pong", "ping", o.pings))
-        figures.note_times("wake-up", c.name, percentiles(c, "rarely", "late", o.wakes))
+        figures.note_times("round trip", c.name, percentiles, c, "pong", "ping", o.pings)
+        figures.note_times("wake-up", c.name, percentiles, c, "rarely", "late", o.wakes)
     with Pmd(folder) as pmd:
         for size in (64, 1500):
-            figures.note(f"{size} B batch 32, Mpps", "testpmd to device", pmd.rate(pmd.driver, pmd.device, size))
-            figures.note(f"{size} B batch 32, Mpps", "testpmd to driver", pmd.rate(pmd.device, pmd.driver, size))
-        figures.note("round trip p50, us", "testpmd (mean)", pmd.bounce())
+            figures.note(f"{size} B batch 32, Mpps", "testpmd to device", pmd.rate, pmd.driver, pmd.device, size)
+            figures.note(f"{size} B batch 32, Mpps", "testpmd to driver", pmd.rate, pmd.device, pmd.driver, size)
+        figures.note("round trip p50, us", "testpmd (mean)", pmd.bounce)
 
 
 def main():
@@ -230,7 +237,7 @@ def main():
     medians = figures.medians()
     if o.json:
         print(json.dumps({"medians": medians, "all": figures.all, "idle_cpu_percent": cpu,
-                          "ring": RING, "rounds": o.rounds}))
+                          "ring": RING, "rounds": o.rounds, "steady": vars(figures.steady)}))
         return
     print(f"packet sockets, two processes on cores {CORES}, ring {RING}, sidecar 48, contents checked, medians of {o.rounds}"
           " alternating rounds")
@@ -239,6 +246,7 @@ def main():
         for name, value in who.items():
             ratio = f"{value / base:8.2f} x veth" if base else ""
             print(f"  {what:22} {name:26} {value:10.3f} {ratio}")
+    print(f"  {figures.steady}")
     for count, percent in cpu.items():
         print(f"  idle in poll, {o.idle} s, {count} ports up: {percent:.4f} % of a core")
 

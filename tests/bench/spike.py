@@ -18,6 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from lab.proc import Proc, build, preload_env  # noqa: E402
 from lab.testpmd import Testpmd  # noqa: E402
+from steady import Steady  # noqa: E402
 
 
 def echo(way, path):
@@ -47,6 +48,7 @@ def main():
     o = args.parse_args()
     ways = ["fused", "graph", "sockets", "testpmd"]
     rate, p50 = {w: [] for w in ways}, {w: [] for w in ways}
+    steady = Steady((0, 1))
     with tempfile.TemporaryDirectory(prefix="pdspike.") as folder:
         for _ in range(o.rounds):
             for w in ways:
@@ -54,9 +56,9 @@ def main():
                 with echo(w, path) as e:
                     if w == "testpmd":
                         e.forward("io")
-                    rate[w].append(vlm(w, path, o.frames, 512)["frames_per_second"] / 1e6)
-                    p50[w].append(vlm(w, path, 50000, 1)["latency_ns"]["p50"] / 1e3)
-    print(f"echo of 64-byte frames, split ring 256, one core each, every byte checked by palladium_vlm, medians of {o.rounds}")
+                    rate[w].append(steady.take(vlm, w, path, o.frames, 512)["frames_per_second"] / 1e6)
+                    p50[w].append(steady.take(vlm, w, path, 50000, 1)["latency_ns"]["p50"] / 1e3)
+    print(f"echo of 64-byte frames, split ring 256, one core each, every byte checked by palladium_vlm, medians of {o.rounds}; {steady}")
     for w in ways:
         r, t = statistics.median(rate[w]), statistics.median(p50[w])
         print(f"  {w:8} {r:8.3f} Mpps  {r / statistics.median(rate['testpmd']):5.2f} x testpmd"

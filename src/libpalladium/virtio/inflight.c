@@ -107,6 +107,7 @@ struct pd_inflight {
 	uint16_t last_batch; /* split: the head that was strung last */
 	/* Packed. */
 	uint16_t free_head, old_free_head;
+	uint32_t n_long;           /* chains of several entries that are taken */
 	struct pd_packed_place at; /* the slot of `done`, with the bits of a used descriptor */
 	struct entry *entry;
 	uint16_t *order; /* room for a head per slot */
@@ -290,6 +291,7 @@ static const char *packed_read_chain(struct pd_inflight *inf, uint16_t head, uin
 	}
 	inf->entry[head].num = num;
 	inf->entry[head].last = last;
+	inf->n_long += num > 1;
 	return last == pd_load_relaxed(&desc[head].last)
 		       ? NULL
 		       : "a chain in the in-flight region does not end where it says";
@@ -468,71 +470,135 @@ void pd_inflight_start(struct pd_vq *vq)
 static void split_take(struct pd_vq *vq, struct pd_inflight *inf, struct pd_ring_block *b,
 		       uint32_t pos, unsigned n, bool write)
 {
-	struct split_region *r = inf->split;
+	struct split_desc *const desc = inf->split->desc;
+	const uint32_t mask = inf->mask, end = pos + n;
+	uint16_t *const heads = inf->heads;
+	uint64_t counter = inf->counter;
+	unsigned i = 0;
 
-	for (unsigned i = 0; i < n; i++, pos++) {
+	for (; i < n && (int32_t)(inf->again_end - (pos + i)) > 0; i++) {
+		b->head[i] = heads[(pos + i) & mask];
+		pd_ring_block_set(vq, b, i, pd_split_desc_load(&vq->desc[b->head[i]]), write);
+	}
+	for (i = (unsigned)pd_max((int32_t)(inf->taken - pos), 0); i < n; i++) {
 		uint16_t head = b->head[i];
 
-		if (pd_unlikely((int32_t)(inf->again_end - pos) > 0)) {
-			head = b->head[i] = inf->heads[pos & inf->mask];
-			pd_ring_block_set(vq, b, i, pd_split_desc_load(&vq->desc[head]), write);
-		}
-		if ((int32_t)(pos - inf->taken) < 0)
-			continue;
-		inf->heads[pos & inf->mask] = head;
-		pd_store_relaxed(&r->desc[head].counter, inf->counter++);
-		pd_store_release(&r->desc[head].inflight, 1);
-		inf->taken = pos + 1;
+		heads[(pos + i) & mask] = head;
+		pd_store_relaxed(&desc[head].counter, counter++);
+		pd_store_release(&desc[head].inflight, 1);
 	}
+	inf->counter = counter;
+	if ((int32_t)(end - inf->taken) > 0)
+		inf->taken = end;
 }
 
-/* Packed: note the descriptor that is `ahead` of the first that is not consumed; `head`: the entry of its chain. Returns whether the chain
- * goes on, or -ENETDOWN when there is no descriptor. */
-static int packed_note(struct pd_vq *vq, struct pd_inflight *inf, uint32_t ahead, uint16_t head)
+/* An entry's first word of eight bytes: of a chain's first entry, in flight. */
+static uint64_t packed_word0(const struct entry *e)
 {
-	struct packed_desc *desc = inf->packed->desc, *d = &desc[inf->free_head];
+	return 1 | (uint64_t)e->next << 16 | (uint64_t)e->last << 32 | (uint64_t)e->num << 48;
+}
+
+/* Its third word: what the descriptor says besides its address. */
+static uint64_t packed_word2(uint16_t id, uint16_t flags, uint32_t len)
+{
+	return id | (uint64_t)flags << 16 | (uint64_t)len << 32;
+}
+
+/* What was taken up to position `taken` is noted: the entries before `free_head` are not free any
+ * more. */
+static void packed_taken(struct pd_inflight *inf, uint32_t taken, uint16_t free_head)
+{
+	inf->taken = taken;
+	inf->free_head = inf->old_free_head = free_head;
+	pd_store_release(&inf->packed->free_head, free_head);
+	pd_store_release(&inf->packed->old_free_head, free_head);
+}
+
+/*
+ * Packed: note the chain that begins at the first position that is not taken, descriptor by
+ * descriptor, as the block may end before it does. Returns false when it does not end in the ring:
+ * it is none, and the walk will find that too.
+ */
+static bool packed_take_chain(struct pd_vq *vq, struct pd_inflight *inf)
+{
+	struct packed_desc *const desc = inf->packed->desc;
+	uint32_t ahead = inf->taken - vq->cursor;
+	uint16_t head = inf->old_free_head, i = head;
 	struct pd_packed_place at = vq->theirs;
+	struct entry *first = &inf->entry[head];
 	uint64_t word;
 
 	pd_packed_advance(vq, &at, ahead);
-	word = pd_load_acquire(pd_packed_word(vq, at.slot));
-	if (!pd_packed_is(word, at) || inf->free_head >= inf->desc_num)
-		return -ENETDOWN;
-	if (head == inf->free_head) {
+	if (head < inf->desc_num) {
 		inf->heads[at.slot] = head;
-		inf->entry[head].num = 0;
-		pd_store_relaxed(&desc[head].num, 0);
-		pd_store_relaxed(&desc[head].counter, inf->counter++);
-		pd_store_release(&desc[head].inflight, 1);
+		first->num = 0;
 	}
-	inf->entry[head].last = inf->free_head;
-	pd_store_relaxed(&desc[head].last, inf->free_head);
-	pd_store_relaxed(&desc[head].num, ++inf->entry[head].num);
-	pd_store_relaxed(&d->addr, pd_load_relaxed(&vq->packed_desc[at.slot].addr));
-	pd_store_relaxed(&d->len, (uint32_t)word);
-	pd_store_relaxed(&d->id, (uint16_t)(word >> 32));
-	pd_store_relaxed(&d->flags, (uint16_t)(word >> 48));
-	inf->free_head = inf->entry[inf->free_head].next;
-	pd_store_release(&inf->packed->free_head, inf->free_head);
-	return word >> 48 & VRING_DESC_F_NEXT ? 1 : 0;
+	do {
+		word = pd_load_acquire(pd_packed_word(vq, at.slot));
+		if (ahead >= vq->size || i >= inf->desc_num || !pd_packed_is(word, at))
+			return false;
+		first->last = i;
+		first->num++;
+		pd_store_relaxed(&desc[i].addr, pd_load_relaxed(&vq->packed_desc[at.slot].addr));
+		pd_store_relaxed((uint64_t *)(void *)&desc[i].id,
+				 packed_word2((uint16_t)(word >> 32), (uint16_t)(word >> 48),
+					      (uint32_t)word));
+		i = inf->entry[i].next;
+		pd_packed_advance(vq, &at, 1);
+		ahead++;
+	} while (word >> 48 & VRING_DESC_F_NEXT);
+	pd_store_relaxed(&desc[head].counter, inf->counter++);
+	pd_store_relaxed((uint64_t *)(void *)&desc[head], packed_word0(first));
+	inf->n_long += first->num > 1;
+	packed_taken(inf, vq->cursor + ahead, i);
+	return true;
 }
 
-/* Packed: the descriptors up to `end` and the rest of the last one's chain. */
-static void packed_take(struct pd_vq *vq, struct pd_inflight *inf, uint32_t end)
+/*
+ * Packed: note the chains of one descriptor each that the block's entries from `k` on are, as far as
+ * they are. Entry 0 of the block is at the position `pos`.
+ */
+static void packed_take_singles(const struct pd_vq *vq, struct pd_inflight *inf,
+				const struct pd_ring_block *b, uint32_t pos, unsigned k, unsigned n)
 {
-	while ((int32_t)(end - inf->taken) > 0) {
-		uint32_t ahead = inf->taken - vq->cursor;
-		uint16_t head = inf->free_head = inf->old_free_head;
-		int more = 1;
+	struct packed_desc *const desc = inf->packed->desc;
+	struct pd_packed_place at = vq->theirs;
+	uint16_t head = inf->old_free_head;
+	uint64_t counter = inf->counter;
 
-		for (; more > 0 && ahead < vq->size; ahead++)
-			more = packed_note(vq, inf, ahead, head);
-		/* A chain that does not end is none; the walk will find it too. */
-		if (more)
+	pd_packed_advance(vq, &at, pos + k - vq->cursor);
+	for (; k < n && !(b->desc[k].flags & VRING_DESC_F_NEXT) && head < inf->desc_num; k++) {
+		const struct pd_ring_desc *d = &b->desc[k];
+		struct entry *e = &inf->entry[head];
+
+		inf->heads[at.slot] = head;
+		e->last = head;
+		e->num = 1;
+		pd_store_relaxed((uint64_t *)(void *)&desc[head], packed_word0(e));
+		pd_store_relaxed(&desc[head].counter, counter++);
+		pd_store_relaxed((uint64_t *)(void *)&desc[head].id,
+				 packed_word2(d->next, d->flags, d->len));
+		pd_store_relaxed(&desc[head].addr, d->addr);
+		head = e->next;
+		pd_packed_advance(vq, &at, 1);
+	}
+	inf->counter = counter;
+	packed_taken(inf, pos + k, head);
+}
+
+/*
+ * Packed: the block's `n` descriptors, of which the first is at the position `pos`, and the rest of
+ * the last one's chain.
+ */
+static void packed_take(struct pd_vq *vq, struct pd_inflight *inf, const struct pd_ring_block *b,
+			uint32_t pos, unsigned n)
+{
+	while ((int32_t)(pos + n - inf->taken) > 0) {
+		uint32_t before = inf->taken;
+
+		packed_take_singles(vq, inf, b, pos, before - pos, n);
+		if (inf->taken == before && !packed_take_chain(vq, inf))
 			return;
-		inf->taken = vq->cursor + ahead;
-		inf->old_free_head = inf->free_head;
-		pd_store_release(&inf->packed->old_free_head, inf->free_head);
 	}
 }
 
@@ -544,7 +610,7 @@ void pd_inflight_take(struct pd_vq *vq, struct pd_ring_block *b, uint32_t ahead,
 	if (!inf)
 		return;
 	if (vq->packed)
-		packed_take(vq, inf, vq->cursor + ahead + n);
+		packed_take(vq, inf, b, vq->cursor + ahead, n);
 	else
 		split_take(vq, inf, b, vq->cursor + ahead, n, write);
 }
@@ -552,16 +618,30 @@ void pd_inflight_take(struct pd_vq *vq, struct pd_ring_block *b, uint32_t ahead,
 /* --- giving back ----------------------------------------------------------------------------- */
 
 /*
- * Packed: the chain of entries `head` is free; in our copy and, but for the list's head, in the
- * region.
+ * Packed: entries of the chain `head`, and the last of them. While there are chains of one entry
+ * only none is looked at, so that the next chain's slot does not wait for this one's length.
  */
-static void packed_free(struct pd_inflight *inf, uint16_t head)
+static PD_ALWAYS_INLINE uint16_t packed_num(const struct pd_inflight *inf, uint16_t head)
 {
-	struct entry *last = &inf->entry[inf->entry[head].last];
+	return pd_likely(!inf->n_long) ? 1 : inf->entry[head].num;
+}
 
-	last->next = inf->free_head;
-	pd_store_relaxed(&inf->packed->desc[inf->entry[head].last].next, inf->free_head);
-	inf->free_head = head;
+static PD_ALWAYS_INLINE uint16_t packed_last(const struct pd_inflight *inf, uint16_t head)
+{
+	return pd_likely(!inf->n_long) ? head : inf->entry[head].last;
+}
+
+/*
+ * Packed: the chain of entries `head` is free, in our copy and, but for the list's head, in the
+ * region. Returns the list's head.
+ */
+static uint16_t packed_free(struct pd_inflight *inf, uint16_t head, uint16_t free_head)
+{
+	uint16_t last = packed_last(inf, head);
+
+	inf->entry[last].next = free_head;
+	pd_store_relaxed(&inf->packed->desc[last].next, free_head);
+	return head;
 }
 
 /* Packed: the slot that is `n` behind `at`. */
@@ -571,36 +651,91 @@ static uint32_t slot_after(const struct pd_vq *vq, struct pd_packed_place at, ui
 	return at.slot;
 }
 
+/* Split: string the batch. */
+static void split_give(struct pd_inflight *inf, uint32_t n)
+{
+	struct split_desc *const desc = inf->split->desc;
+	uint16_t before = inf->last_batch;
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint16_t head = inf->heads[(inf->done + i) & inf->mask];
+
+		pd_store_relaxed(&desc[head].next, before);
+		before = head;
+	}
+	inf->last_batch = before;
+	pd_store_release(&inf->split->last_batch_head, before);
+}
+
+/* Packed: put the batch into the free list, as the next state. */
+static void packed_give(const struct pd_vq *vq, struct pd_inflight *inf, uint32_t n)
+{
+	struct pd_packed_place to = inf->at;
+	uint16_t free_head = inf->free_head;
+
+	for (uint32_t i = 0, num; i < n; i += num) {
+		uint16_t head = inf->heads[to.slot];
+
+		num = packed_num(inf, head);
+		free_head = packed_free(inf, head, free_head);
+		pd_packed_advance(vq, &to, num);
+	}
+	inf->free_head = free_head;
+	pd_store_relaxed(&inf->packed->free_head, free_head);
+	pd_store_relaxed(&inf->packed->used_wrap_counter, (uint8_t)(to.bits != 0));
+	pd_store_release(&inf->packed->used_idx, (uint16_t)to.slot);
+}
+
 void pd_inflight_give(struct pd_vq *vq, uint32_t n)
 {
 	struct pd_inflight *inf = vq->inflight;
-	struct pd_packed_place to;
 
 	if (!inf)
 		return;
-	if (!vq->packed) {
-		struct split_region *r = inf->split;
+	if (vq->packed)
+		packed_give(vq, inf, n);
+	else
+		split_give(inf, n);
+}
 
-		for (uint32_t i = 0; i < n; i++) {
-			uint16_t head = inf->heads[(inf->done + i) & inf->mask];
+/* Split: strike out the batch. */
+static void split_gave(const struct pd_vq *vq, struct pd_inflight *inf, uint32_t n)
+{
+	struct split_desc *const desc = inf->split->desc;
+	const uint32_t done = inf->done;
 
-			pd_store_relaxed(&r->desc[head].next, inf->last_batch);
-			pd_store_release(&r->last_batch_head, head);
-			inf->last_batch = head;
-		}
-		return;
+	for (uint32_t i = 0; i < n; i++)
+		pd_store_release(&desc[inf->heads[(done + i) & inf->mask]].inflight, 0);
+	inf->done = done + n;
+	pd_store_release(&inf->split->used_idx, vq->own_idx);
+}
+
+/* Packed: strike out the batch; the next state is the state. */
+static void packed_gave(const struct pd_vq *vq, struct pd_inflight *inf, uint32_t n)
+{
+	struct packed_desc *const desc = inf->packed->desc;
+	struct pd_packed_place at = inf->at;
+	uint32_t n_long = 0;
+
+	for (uint32_t i = 0, num; i < n; i += num) {
+		uint16_t head = inf->heads[at.slot];
+
+		num = packed_num(inf, head);
+		n_long += num > 1;
+		pd_store_release(&desc[head].inflight, 0);
+		pd_packed_advance(vq, &at, num);
 	}
-	for (uint32_t i = 0; i < n;) {
-		uint16_t head = inf->heads[slot_after(vq, inf->at, i)];
-
-		i += inf->entry[head].num;
-		packed_free(inf, head);
-	}
-	to = inf->at;
-	pd_packed_advance(vq, &to, n);
-	pd_store_relaxed(&inf->packed->free_head, inf->free_head);
-	pd_store_relaxed(&inf->packed->used_wrap_counter, (uint8_t)(to.bits != 0));
-	pd_store_release(&inf->packed->used_idx, (uint16_t)to.slot);
+	inf->n_long -= n_long;
+	inf->done += n;
+	inf->at = at;
+	inf->old_free_head = inf->free_head;
+	pd_store_release(&inf->packed->old_free_head, inf->free_head);
+	/*
+	 * In this order: the slot with the old counter is one that was given back, as the commit
+	 * needs it.
+	 */
+	pd_store_release(&inf->packed->old_used_idx, (uint16_t)at.slot);
+	pd_store_release(&inf->packed->old_used_wrap_counter, (uint8_t)(at.bits != 0));
 }
 
 void pd_inflight_gave(struct pd_vq *vq, uint32_t n)
@@ -609,29 +744,10 @@ void pd_inflight_gave(struct pd_vq *vq, uint32_t n)
 
 	if (!inf)
 		return;
-	if (!vq->packed) {
-		for (uint32_t i = 0; i < n; i++)
-			pd_store_release(
-				&inf->split->desc[inf->heads[inf->done++ & inf->mask]].inflight, 0);
-		pd_store_release(&inf->split->used_idx, vq->own_idx);
-		return;
-	}
-	for (uint32_t i = 0; i < n;) {
-		uint16_t head = inf->heads[slot_after(vq, inf->at, i)];
-
-		i += inf->entry[head].num;
-		pd_store_release(&inf->packed->desc[head].inflight, 0);
-	}
-	inf->done += n;
-	pd_packed_advance(vq, &inf->at, n);
-	inf->old_free_head = inf->free_head;
-	pd_store_release(&inf->packed->old_free_head, inf->free_head);
-	/*
-	 * In this order: the slot with the old counter is one that was given back, as the commit
-	 * needs it.
-	 */
-	pd_store_release(&inf->packed->old_used_idx, (uint16_t)inf->at.slot);
-	pd_store_release(&inf->packed->old_used_wrap_counter, (uint8_t)(inf->at.bits != 0));
+	if (vq->packed)
+		packed_gave(vq, inf, n);
+	else
+		split_gave(vq, inf, n);
 }
 
 /* --- stopping -------------------------------------------------------------------------------- */
@@ -652,13 +768,13 @@ static void packed_untake(struct pd_vq *vq, struct pd_inflight *inf, uint32_t fr
 
 	for (uint32_t pos = from; pos != inf->taken; n++) {
 		inf->order[n] = inf->heads[slot_after(vq, inf->at, pos - inf->done)];
-		pos += inf->entry[inf->order[n]].num;
+		pos += packed_num(inf, inf->order[n]);
 	}
 	inf->free_head = inf->old_free_head;
 	while (n--) {
 		uint16_t head = inf->order[n];
 
-		packed_free(inf, head);
+		inf->free_head = packed_free(inf, head, inf->free_head);
 		pd_store_release(&r->old_free_head, head);
 		pd_store_release(&r->desc[head].inflight, 0);
 	}

@@ -14,13 +14,13 @@ struct pd_ring_block;
 
 /* pd_ring_fetch of a watched queue. */
 int pd_watch_fetch(struct pd_vq *vq, struct pd_ring_block *b, uint32_t ahead, unsigned n,
-		   bool write) PD_COLD;
+		   bool write);
 
 /* Publish what is staged, which is something, on a watched queue. */
-void pd_watch_publish(struct pd_vq *vq) PD_COLD;
+void pd_watch_publish(struct pd_vq *vq);
 
 /* A word that asks for notifications was written on a watched queue. */
-void pd_watch_asked(struct pd_vq *vq) PD_COLD;
+void pd_watch_asked(struct pd_vq *vq);
 
 /* `len` bytes of a frame were written at `p` on a watched queue. */
 void pd_watch_wrote(struct pd_vq *vq, const void *p, uint64_t len) PD_COLD;

@@ -5,8 +5,11 @@
  *
  *   bounds line CORE CORE N      one cache line goes to the other core and back, N times: no message can be faster
  *   bounds eventfd CORE CORE N   a sleeper in read of an eventfd is woken N times, once it is surely asleep
+ *   bounds bytes CORE CORE N SIZE BATCH
+ *                                N frames of SIZE bytes go from the second core to the first, copied into one of 256 buffers
+ *                                and out of it, BATCH at a time: no ring whose ends copy can carry more
  *
- * Two processes, as the ends of a ring are. One line of JSON with percentiles on standard output.
+ * Two processes, as the ends of a ring are. One line of JSON on standard output: percentiles, or millions of frames a second.
  */
 #include <errno.h>
 #include <sched.h>
@@ -26,10 +29,27 @@
 /* Between two wake-ups, long enough for the sleeper to be asleep. */
 #define PAUSE_US 2000
 
+/* As the rings' ends that are measured have them. */
+#define BUFFERS 256
+#define BUFFER_BYTES 2048
+
 struct shared {
 	_Alignas(128) _Atomic uint64_t word;
 	_Alignas(128) _Atomic uint64_t sent_ns;
+	/* Frames so far. */
+	_Alignas(128) _Atomic uint64_t sent;
+	_Alignas(128) _Atomic uint64_t taken;
+	/* An odd number of lines apart, so that they do not fall upon each other in the cache. */
+	_Alignas(128) uint8_t buffer[BUFFERS][BUFFER_BYTES + 64];
 };
+
+/* What is copied, and by how many. */
+struct load {
+	uint64_t frames;
+	size_t size;
+	unsigned batch;
+};
+static uint8_t mine[BUFFERS][BUFFER_BYTES];
 
 static struct shared *shared;
 
@@ -126,19 +146,65 @@ static void eventfd_second(int fd, unsigned n)
 	}
 }
 
+/* Copy each batch out as soon as it is there; its last frame is in buffer `frames - 1`. */
+static void bytes_first(const struct load *l)
+{
+	uint64_t done = 0, start = 0;
+
+	while (done < l->frames) {
+		while (atomic_load_explicit(&shared->sent, memory_order_acquire) < done + l->batch)
+			;
+		if (!start)
+			start = now_ns();
+		for (unsigned i = 0; i < l->batch; i++)
+			memcpy(mine[i], shared->buffer[(done + i) % BUFFERS], l->size);
+		done += l->batch;
+		atomic_store_explicit(&shared->taken, done, memory_order_release);
+	}
+	printf("{\"mode\":\"bytes\",\"n\":%llu,\"mpps\":%.3f}\n", (unsigned long long)done,
+	       (double)done * 1e3 / (double)(now_ns() - start));
+}
+
+static void bytes_second(const struct load *l)
+{
+	for (uint64_t done = 0; done < l->frames; done += l->batch) {
+		while (done + l->batch -
+			       atomic_load_explicit(&shared->taken, memory_order_acquire) >
+		       BUFFERS)
+			;
+		for (unsigned i = 0; i < l->batch; i++)
+			memcpy(shared->buffer[(done + i) % BUFFERS], mine[i], l->size);
+		atomic_store_explicit(&shared->sent, done + l->batch, memory_order_release);
+	}
+}
+
 int main(int argc, char **argv)
 {
-	int line, fd, status;
-	unsigned n;
+	static const char *const modes[] = {"line", "eventfd", "bytes"};
+	struct load load = {.batch = 1};
+	unsigned n, mode = 0;
+	int fd, status;
 	double *us;
 	pid_t pid;
 
-	if (argc != 5 || (strcmp(argv[1], "line") && strcmp(argv[1], "eventfd"))) {
-		fprintf(stderr, "usage: bounds line|eventfd CORE CORE N\n");
+	while (argc > 1 && mode < 3 && strcmp(argv[1], modes[mode]))
+		mode++;
+	if (mode == 3 || argc != (mode == 2 ? 7 : 5)) {
+		fprintf(stderr,
+			"usage: bounds line|eventfd CORE CORE N | bytes CORE CORE N SIZE BATCH\n");
 		return 2;
 	}
-	line = argv[1][0] == 'l';
 	n = (unsigned)strtoul(argv[4], NULL, 0);
+	if (mode == 2) {
+		load.size = strtoul(argv[5], NULL, 0);
+		load.batch = (unsigned)strtoul(argv[6], NULL, 0);
+		load.frames = n;
+		if (load.size > BUFFER_BYTES || !load.batch || load.batch > BUFFERS) {
+			fprintf(stderr, "bounds: SIZE is at most %d, BATCH 1 to %d\n", BUFFER_BYTES,
+				BUFFERS);
+			return 2;
+		}
+	}
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 		      0);
 	us = calloc(n, sizeof(*us));
@@ -150,18 +216,23 @@ int main(int argc, char **argv)
 		die("fork");
 	if (!pid) {
 		pin(atoi(argv[3]));
-		if (line)
+		if (mode == 0)
 			line_second(n);
-		else
+		else if (mode == 1)
 			eventfd_second(fd, n);
+		else
+			bytes_second(&load);
 		_exit(0);
 	}
 	pin(atoi(argv[2]));
-	if (line)
+	if (mode == 0)
 		line_first(us, n);
-	else
+	else if (mode == 1)
 		eventfd_first(fd, us, n);
+	else
+		bytes_first(&load);
 	waitpid(pid, &status, 0);
-	report(argv[1], us, n);
+	if (mode < 2)
+		report(argv[1], us, n);
 	return 0;
 }

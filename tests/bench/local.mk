@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 EXTRA_PROGRAMS += tests/bench/bounds tests/bench/growth tests/bench/ring tests/bench/ring_unchecked tests/bench/ringend tests/bench/sockbench tests/bench/spike
 tests_bench_bounds_SOURCES = tests/bench/bounds.c
+# gcc makes a string instruction of a copy of unknown length, which takes longer.
+tests_bench_bounds_CFLAGS = $(AM_CFLAGS) -fno-builtin-memcpy
 tests_bench_bounds_LDADD =
 tests_bench_growth_SOURCES = tests/bench/growth.c
 tests_bench_growth_LDADD =
 tests_bench_ringend_SOURCES = tests/bench/ringend.c
-# gcc makes a string instruction of a copy of unknown length, which takes longer than the ring.
 tests_bench_ringend_CFLAGS = $(AM_CFLAGS) -fno-builtin-memcpy
 tests_bench_ringend_LDADD = libpd.la
 tests_bench_spike_SOURCES = tests/bench/spike.c

@@ -6,13 +6,13 @@
 
 static uint32_t len_each_size(uint32_t seq)
 {
-	return seq;
+	return seq < PD_FRAME_MIN_BYTES ? 0 : seq;
 }
 
 static uint32_t len_mixed(uint32_t seq)
 {
 	static const uint32_t lens[] = {
-		60, 0, 64, 1514, 1, 576, 9014, 60, 13, 0, PD_FRAME_MAX_BYTES};
+		60, 0, 64, 1514, 14, 576, 9014, 60, 15, 0, PD_FRAME_MAX_BYTES};
 
 	return lens[seq % PD_ARRAY_SIZE(lens)];
 }

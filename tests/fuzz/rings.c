@@ -88,6 +88,7 @@ static void read_frames(struct pd_buffer **shown, int n, const struct shared *s,
 		uint32_t total = 0;
 
 		MUST(b->total_len <= vq->frame_max);
+		MUST(b->total_len >= PD_FRAME_MIN_BYTES || b->flags & PD_BUFFER_CONTROL);
 		for (;;) {
 			MUST(!b->len || stands_in(s, n_shared, b->data, b->len) ||
 			     (vq->bounce && stands_in(&bounce, 1, b->data, b->len)));

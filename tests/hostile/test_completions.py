@@ -104,9 +104,9 @@ def test_used_index_jumps(sock, ring, by):
         broken(be, program, f"ring {ring}")
 
 
-@pytest.mark.parametrize("length", [0, 1, 47])
-def test_frame_shorter_than_its_header(sock, fmt, length):
-    """Dropped and counted; the others are served."""
+@pytest.mark.parametrize("length", [0, 1, 47, 48 + 1, 48 + 13])
+def test_frame_shorter_than_its_headers(sock, fmt, length):
+    """The sidecar's or Ethernet's: dropped and counted; the others are served."""
     with up(sock, fmt) as (be, program):
         before = program.lane()["rx_drop_malformed"]
         received(lambda _: length)(be)

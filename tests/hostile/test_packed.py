@@ -112,6 +112,7 @@ DROPPED = {
     "a header less a byte": tx(lambda fe: [(buffer(fe), 40, NEXT), (buffer(fe), 7, 0)]),
     "a frame of a gigabyte in pieces": tx(lambda fe: [
         (fe.memory.regions[0].gpa, 90 << 20, NEXT)] * 60 + [(buffer(fe), 1, 0)]),
+    "an Ethernet header less a byte": tx(lambda fe: [(buffer(fe), 48 + 13, 0)]),
     "a frame one byte too long": tx(lambda fe: [(fe.memory.regions[0].gpa, 48 + 12240 + 1, 0)]),
     "a table in no region": tx([(1 << 40, 16, INDIRECT)]),
     "a table that leaves its region": tx(lambda fe: [(fe.memory.regions[0].gpa + (96 << 20) - 16, 32,

@@ -100,6 +100,7 @@ DROPPED = {
     "a frame of a gigabyte in pieces": tx(lambda fe: [
         (fe.memory.regions[0].gpa, 90 << 20, NEXT, i + 1) for i in range(60)]
         + [(buffer(fe), 1, 0, None)]),
+    "an Ethernet header less a byte": tx(lambda fe: [(buffer(fe), 48 + 13, 0, None)]),
     "a frame one byte too long": tx(lambda fe: [(fe.memory.regions[0].gpa, 48 + 12240 + 1, 0,
                                                  None)]),
     "a loop of one": tx(lambda fe: [(buffer(fe), 60, NEXT, 0)]),

@@ -112,7 +112,7 @@ def test_text_views(publish, tmp_path):
     assert row(two, "pd0/0")[:4] == ["pd0/0", "1000", "0", "75.0 %"]
     three = stats(tmp_path, "-c", "1", "-v", "3").stdout
     assert row(three, "rx_drop_malformed") == \
-        ["rx_drop_malformed", "2", "frames", "dropped: bad descriptor chain, sidecar or virtio-net header"]
+        ["rx_drop_malformed", "2", "frames", "dropped: bad descriptor chain or header, or shorter than an Ethernet header"]
 
 
 def test_rates_are_divided_by_the_time_that_passed(publish, tmp_path):

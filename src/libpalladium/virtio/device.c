@@ -132,8 +132,7 @@ static PD_ALWAYS_INLINE enum pd_device_chain show(struct pd_vq *vq, bool packed,
 	default:
 		return PD_CHAIN_BAD;
 	}
-	/* Without a sidecar, a header alone says nothing. */
-	if (is_short || (!total && hdr_bytes != PD_VQ_HDR_SIDECAR))
+	if (is_short || !pd_vq_is_frame(total, hdr_bytes == PD_VQ_HDR_SIDECAR ? hdr : NULL))
 		return PD_CHAIN_SHORT;
 	if (burst->used + n > burst->headers->n || burst->used == burst->headers->n)
 		return PD_CHAIN_LATER;

@@ -141,10 +141,20 @@ static PD_ALWAYS_INLINE void pd_vq_frame_set(struct pd_vq *vq, struct pd_buffer 
 	shown->bytes = total;
 }
 
+/*
+ * Whether `total` bytes behind a header are a frame, or what may stand behind a control message;
+ * `sidecar`: that header, if it is one. As Linux's virtio_net, which drops what is shorter than an
+ * Ethernet header.
+ */
+static PD_ALWAYS_INLINE bool pd_vq_is_frame(uint32_t total, const uint8_t *sidecar)
+{
+	return pd_likely(total >= PD_FRAME_MIN_BYTES) || (sidecar && (!total || sidecar[2] & 1));
+}
+
 /* What became of a chain that was not the common case. */
 enum pd_device_chain {
 	PD_CHAIN_SHOWN,
-	PD_CHAIN_SHORT, /* not even a header, or nothing behind one that says nothing */
+	PD_CHAIN_SHORT, /* not even a header, or too little behind it */
 	PD_CHAIN_LONG,  /* longer than the largest frame */
 	PD_CHAIN_BAD,   /* a descriptor's address or direction */
 	PD_CHAIN_LATER, /* no headers left for it, the bounce buffer is taken, or it waits for a translation */
@@ -211,7 +221,7 @@ static PD_ALWAYS_INLINE int pd_device_rx(struct pd_vq *vq, bool packed, bool avi
 		i = block.at;
 		d = &block.desc[i];
 		if (pd_likely(!d->flags && burst.used < headers->n) &&
-		    !pd_refuse(!block.p[i] || d->len < hdr + !avip ||
+		    !pd_refuse(!block.p[i] || d->len < hdr + PD_FRAME_MIN_BYTES ||
 			       d->len - hdr > PD_FRAME_MAX_BYTES)) {
 			b = headers->bufs[burst.used++];
 			pd_vq_buffer_set(b, block.p[i] + hdr, d->len - hdr);

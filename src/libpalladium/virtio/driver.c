@@ -277,7 +277,7 @@ static PD_ALWAYS_INLINE int show_frame(struct pd_vq *vq, bool avip, struct pd_bu
 	}
 	if (pd_refuse(total > (avip ? PD_FRAME_MAX_BYTES : vq->frame_max)))
 		return FRAME_LONG;
-	if (pd_refuse(!total && !avip))
+	if (pd_refuse(!pd_vq_is_frame(total, avip ? b->sidecar : NULL)))
 		return FRAME_SHORT;
 	b->total_len = total;
 	if (!avip)

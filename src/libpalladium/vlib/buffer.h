@@ -24,6 +24,8 @@
 #include "base/compiler.h"
 #include "base/lock.h"
 
+/* The smallest that is a frame: an Ethernet header. */
+#define PD_FRAME_MIN_BYTES 14
 /* The largest frame, without sidecar: MTU plus Ethernet header. */
 #define PD_FRAME_MAX_BYTES 12240
 /*

@@ -19,6 +19,11 @@ uint32_t rnd(uint32_t below)
 	return (uint32_t)((rnd_state * 0x2545f4914f6cdd1d) >> 32) % below;
 }
 
+uint32_t rnd_frame(uint32_t longest)
+{
+	return PD_FRAME_MIN_BYTES + rnd(longest - PD_FRAME_MIN_BYTES + 1);
+}
+
 uint8_t *guarded_map(size_t bytes)
 {
 	size_t room = (bytes + 4095) & ~(size_t)4095;

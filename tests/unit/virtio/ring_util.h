@@ -26,6 +26,9 @@
 /* A number below `below`: the same sequence on every machine. */
 uint32_t rnd(uint32_t below);
 
+/* The length of a frame, at most `longest`, which is one. */
+uint32_t rnd_frame(uint32_t longest);
+
 /* Little-endian numbers at any address. */
 static inline uint16_t get16(const void *p)
 {

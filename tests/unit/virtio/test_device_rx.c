@@ -94,7 +94,7 @@ static void test_rx_any_chain_shape(void **state)
 	static const uint32_t hdrs[] = {10, 12, 48};
 
 	for (unsigned round = 0; round < 6000; round++) {
-		uint32_t hdr = hdrs[round % 3], len = rnd(8) ? 1 + rnd(400) : 1 + rnd(12240);
+		uint32_t hdr = hdrs[round % 3], len = rnd_frame(rnd(8) ? 400 : 12240);
 		/* Sometimes across the seam of B's end (nothing behind it) or A|B. */
 		uint64_t data = rnd(2) ? A_GPA + FREE : C_GPA + rnd(1000);
 		uint32_t n = wire_frame(wire, hdr, round, len);

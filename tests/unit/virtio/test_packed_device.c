@@ -300,7 +300,7 @@ static void model_run(uint32_t n, uint64_t features, uint32_t frames, uint32_t b
 		for (unsigned burst = rnd(40); burst && free_slots && sent < frames; burst--) {
 			/* A place of its own for as long as it may be there. */
 			uint64_t gpa = C_GPA + 128 * (sent % 500);
-			uint32_t len = 1 + rnd(60), k;
+			uint32_t len = rnd_frame(60), k;
 
 			if (q_tail - q_head >= 400)
 				break;

@@ -94,7 +94,7 @@ static void close_ring(void)
 }
 
 static const uint32_t settings[] = {0, 32, 64, 65, 128, 200, 256, 1536, 12240};
-static const uint32_t lens[] = {1, 16, 17, 60, 80, 81, 500, 1500};
+static const uint32_t lens[] = {14, 16, 17, 60, 80, 81, 500, 1500};
 
 /* A frame of `len` bytes from the driver to the device, in buffer `i`. */
 static void to_device(bool packed, unsigned i, uint32_t len, uint32_t rx_bytes)

@@ -156,11 +156,10 @@ static void run(struct link *l, bool to_driver, uint32_t count, uint32_t longest
 			n = pd_min(n, 64 - from);
 			n = pd_min(n, count - sent);
 			for (; made < sent + n; made++) {
-				uint32_t len =
-					rnd(8) ? rnd(pd_min(longest, 300u) + 1) : rnd(longest + 1);
+				uint32_t len = rnd_frame(rnd(8) ? pd_min(longest, 300u) : longest);
 
-				if (!len && (!avip || rnd(4)))
-					len = 1;
+				if (avip && !rnd(200))
+					len = 0; /* a control message */
 				lens[made % LENS] = len;
 				frame_make(&frames[made % 64], made, len, len ? 1 + rnd(3) : 1);
 			}

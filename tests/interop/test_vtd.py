@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A card behind QEMU's IOMMU: our back-end asks for translations, QEMU looks them up in the guest's tables and tells them, and takes
-them back when the guest's driver does. No guest runs: the test is its drivers, of the card and of the IOMMU."""
+them back when the guest's driver does. No guest runs: the test is its drivers, of the card and of the IOMMU. And a guest with Linux."""
 import pytest
 
+from lab.guest import Guest
 from lab.iommu import INVALIDATE, IOTLB, UPDATE
 from lab.qtest import Qemu, VirtioNet
 from lab.relay import Relay
@@ -10,6 +11,8 @@ from lab.ring import PAGE
 from lab.vhostpeer import F, Req
 from lab.vtd import Vtd
 from interop.port import Echo
+from interop.test_guest import GUEST_IP, PROGRAM_IP, Responder, reach, rings_of
+from interop.test_migration import both_rings, slow
 from interop.test_qtest import EVERY, PACKED, burst, returned, settled
 
 BUFFER = 2112  # what a receive buffer takes of the memory
@@ -113,3 +116,28 @@ def test_drivers_start_anew(card):
         settled(card.nic, end, n - 1)
         n = burst(card.nic, end + 1)
         returned(card.nic, end + 1, n)
+
+
+class Behind(Guest):
+    """Its kernel has the card behind the IOMMU, and takes the translation of each buffer back when it has been used."""
+
+    def argv(self):
+        """See Guest."""
+        argv = super().argv()
+        argv[argv.index("-append") + 1] += " intel_iommu=on iommu.strict=1"
+        first = argv.index("-chardev")
+        return argv[:first] + ["-device", "intel-iommu,device-iotlb=on,intremap=off", "-device", "pcie-root-port,id=rp"] + argv[first:]
+
+
+@slow
+@both_rings
+def test_linux(sock, rings):
+    """With rings of 256, whose parts Linux puts into one page each."""
+    device = ",bus=rp,iommu_platform=on,ats=on,disable-legacy=on,rx_queue_size=256" + PACKED["device"] * (rings == "packed")
+    with Responder(sock, mode="listen", iommu="on") as program, Behind(sock, listen=False, ip=GUEST_IP, device=device) as vm:
+        assert rings_of(vm) == rings and vm.check("cat /sys/bus/virtio/devices/virtio0/features")[33] == "1"
+        for _ in range(2):
+            reach(vm)
+            assert vm.ping(PROGRAM_IP, 20) == 20
+            vm.check("ifconfig eth0 down; ifconfig eth0 up")
+        assert program.running and "refused" not in program.text

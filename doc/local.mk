@@ -6,3 +6,4 @@ dist_man_MANS += doc/libpalladium.conf.5
 dist_man_MANS += doc/palladium_vlm.1
 EXTRA_DIST += doc/performance.txt
 EXTRA_DIST += doc/fuzzing.txt
+EXTRA_DIST += doc/soak.txt

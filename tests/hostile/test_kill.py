@@ -26,7 +26,7 @@ from hostile.victim import stats, until
 
 SLOT, SIZE = 2048, 1024
 TOLD = 64  # a child says after so many frames how far it is
-QUEUE_BYTES = 16 << 20  # what frames that wait for a slow receiver may take
+QUEUE_BYTES = 40 << 20  # what frames that wait for a slow receiver may take: PALLADIUM_RX_BUFS of 2 KiB and more
 
 START = """
 import errno, os, socket, struct, time

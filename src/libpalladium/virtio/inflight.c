@@ -5,13 +5,17 @@
  * Positions are those of the queue's cursor: chains on a split ring, descriptors on a packed one.
  * Chains up to `done` are given back, those up to `taken` are noted in the region.
  *
- *   split    A chain is known by its head. Before the used index moves, the batch is strung on a list; when it has moved, each is
- *            struck out and the index is copied: a difference between the two says that the list may not be struck out yet.
- *            What an older device left is not in the available ring's order: heads up to `again_end` are taken from `heads` instead.
- *   packed   Used elements overwrite descriptors, so each descriptor is copied into an entry of the region; a chain is known by its first
- *            one. Entries that are free form a list. Every head of a list or index exists twice: `old_`, as of the last batch
- *            that is whole, and the one that the current batch moves. What an older device left is written back into
- *            the ring, whose slots between used and available are the device's; so nothing else differs.
+ *   split    A chain is known by its head. Before the used index moves, the batch is strung on a
+ *            list; when it has moved, each is struck out and the index is copied: a difference
+ *            between the two says that the list may not be struck out yet. What an older device
+ *            left is not in the available ring's order: heads up to `again_end` are taken from
+ *            `heads` instead.
+ *   packed   Used elements overwrite descriptors, so each descriptor is copied into an entry of the
+ *            region; a chain is known by its first one. Entries that are free form a list. Every
+ *            head of a list or index exists twice: `old_`, as of the last batch that is whole, and
+ *            the one that the current batch moves. What an older device left is written back into
+ *            the ring, whose slots between used and available are the device's; so nothing else
+ *            differs.
  *
  * The order of stores is program order, which is what a process that is killed leaves behind on any
  * machine; releases keep the compiler to it.
@@ -504,8 +508,10 @@ static uint64_t packed_word2(uint16_t id, uint16_t flags, uint32_t len)
 	return id | (uint64_t)flags << 16 | (uint64_t)len << 32;
 }
 
-/* What was taken up to position `taken` is noted: the entries before `free_head` are not free any
- * more. */
+/*
+ * What was taken up to position `taken` is noted: the entries before `free_head` are not free any
+ * more.
+ */
 static void packed_taken(struct pd_inflight *inf, uint32_t taken, uint16_t free_head)
 {
 	inf->taken = taken;
@@ -555,8 +561,8 @@ static bool packed_take_chain(struct pd_vq *vq, struct pd_inflight *inf)
 }
 
 /*
- * Packed: note the chains of one descriptor each that the block's entries from `k` on are, as far as
- * they are. Entry 0 of the block is at the position `pos`.
+ * Packed: note the chains of one descriptor each that the block's entries from `k` on are, as far
+ * as they are. Entry 0 of the block is at the position `pos`.
  */
 static void packed_take_singles(const struct pd_vq *vq, struct pd_inflight *inf,
 				const struct pd_ring_block *b, uint32_t pos, unsigned k, unsigned n)

@@ -731,8 +731,10 @@ static int pd_epoll_kernel(struct pd_epoll *ep, struct epoll_event *events, int 
 	return n == -EINTR ? 0 : pd_beacon_filter(events, n);
 }
 
-/* One round: offloaded members, and the kernel's when it is their turn. `how`: PD_EPOLL_... Returns events found or
- * -errno. */
+/*
+ * One round: offloaded members, and the kernel's when it is their turn. `how`: PD_EPOLL_... Returns
+ * events found or -errno.
+ */
 static int pd_epoll_round(struct pd_epoll *ep, struct epoll_event *events, int max,
 			  struct pd_wait_set *ws, unsigned how)
 {

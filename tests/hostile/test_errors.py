@@ -10,7 +10,7 @@ from lab.inband import InbandFrontEnd
 from lab.vhostpeer import FrontEnd, PeerClosed, PeerTimeout, Req
 from lab.wire import NO_FD, u64
 from hostile.test_holes import kept_full
-from hostile.victim import Victim, caught_up, echoes, serves
+from hostile.victim import Victim, echoes, next_driver_is_served, serves
 
 KINDS = {"eventfds": FrontEnd, "messages": InbandFrontEnd}
 ENDED = (PeerClosed, PeerTimeout, BrokenPipeError, ConnectionResetError)
@@ -57,14 +57,7 @@ def up(sock, kind="eventfds"):
         yield fe, program, errors
         for fd in errors:
             os.close(fd)
-        fe.drop()
-        fe.reset_rings()
-        fe.start_like_qemu()
-        fe.post_rx([2048] * 32)
-        caught_up(fe)
-        echoes(fe, 100)
-        program.settled(fds)
-        assert program.running
+        next_driver_is_served(fe, program, fds)
 
 
 @pytest.mark.parametrize("ring", [0, 1])

@@ -15,7 +15,7 @@ from lab.proc import Proc, preload_env
 from lab.vhostpeer import BackEnd, F, FrontEnd, P, PeerClosed, PeerTimeout, Req
 from lab.wire import HEADER, NO_FD, REPLY, VERSION, u64, vring_state
 from interop.port import port
-from hostile.victim import Victim, caught_up, echoes, next_is_served, returns, serves, until
+from hostile.victim import Victim, echoes, next_driver_is_served, next_is_served, returns, serves, until
 
 FORMATS = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
 formats = pytest.mark.parametrize("fmt", FORMATS)
@@ -31,14 +31,7 @@ def served(sock, fmt="split", kind=InbandFrontEnd, **kw):
         fds = program.fds()
         yield fe, program
         fe.answering = True
-        fe.drop()
-        fe.reset_rings()
-        fe.start_like_qemu()
-        fe.post_rx([2048] * 32)
-        caught_up(fe)
-        echoes(fe, 1000)
-        program.settled(fds)
-        assert program.running
+        next_driver_is_served(fe, program, fds)
 
 
 @contextlib.contextmanager

@@ -129,3 +129,15 @@ def next_is_served(be, program, fds):
     returns(be, 100)
     program.settled(fds)
     assert program.running
+
+
+def next_driver_is_served(fe, program, fds):
+    """The same of the program's peer in the other role."""
+    fe.drop()
+    fe.reset_rings()
+    fe.start_like_qemu()
+    fe.post_rx([2048] * 32)
+    caught_up(fe)
+    echoes(fe, 1000)
+    program.settled(fds)
+    assert program.running

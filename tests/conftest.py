@@ -22,3 +22,9 @@ def sockdir():
 def sock(sockdir):
     """The path of a socket that does not exist yet."""
     return str(sockdir / "s")
+
+
+@pytest.fixture
+def small_pages(monkeypatch):
+    """Programs whose memory is counted have no huge pages: with those, one frame more that waits may count as 2 MiB."""
+    monkeypatch.setenv("PALLADIUM_MEM_ALLOC_TYPE", "anon")

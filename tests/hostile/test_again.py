@@ -14,6 +14,7 @@ from hostile.test_messages import ATTACKS
 from hostile.test_replies import WRONG, until_closed
 from hostile.victim import Victim, echoes, returns, serves, until
 
+pytestmark = pytest.mark.usefixtures("small_pages")
 ENDED = (PeerClosed, PeerTimeout, BrokenPipeError, ConnectionResetError)
 
 # Takes half a second each: once every ten rounds.

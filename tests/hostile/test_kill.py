@@ -24,6 +24,7 @@ from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd
 from hostile.cycles import Cycles
 from hostile.victim import stats, until
 
+pytestmark = pytest.mark.usefixtures("small_pages")
 SLOT, SIZE = 2048, 1024
 TOLD = 64  # a child says after so many frames how far it is
 QUEUE_BYTES = 40 << 20  # what frames that wait for a slow receiver may take: PALLADIUM_RX_BUFS of 2 KiB and more

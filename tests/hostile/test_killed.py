@@ -21,6 +21,7 @@ from hostile.cycles import Cycles
 from hostile.test_kill import RECEIVER, START, frame, number, numbers_in
 from hostile.victim import stats, until
 
+pytestmark = pytest.mark.usefixtures("small_pages")
 SIZE = 256
 FEATURES = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
 formats = pytest.mark.parametrize("fmt", FEATURES)

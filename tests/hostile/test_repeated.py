@@ -21,6 +21,7 @@ from hostile.test_holes import kept_full
 from hostile.test_kill import QUEUE_BYTES
 from hostile.victim import Victim, caught_up, echoes, returns, until
 
+pytestmark = pytest.mark.usefixtures("small_pages")
 FORMATS = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
 formats = pytest.mark.parametrize("fmt", FORMATS)
 SOON = {"PALLADIUM_RECONNECT_MIN_MS": "1", "PALLADIUM_RECONNECT_MAX_MS": "5"}

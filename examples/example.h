@@ -90,7 +90,10 @@ static inline void __attribute__((noreturn)) ex_other_option(int option)
 	exit(option == 'h' || option == 'V' ? 0 : 2);
 }
 
-/* The `n` words behind the options; ends the program when there are more or fewer. `what` says what they are. */
+/*
+ * The `n` words behind the options; ends the program when there are more or fewer. `what` says what
+ * they are.
+ */
 static inline char **ex_words(int argc, char **argv, int n, const char *what)
 {
 	if (argc - optind == n)
@@ -206,7 +209,8 @@ static inline void ex_say_too_long(int fd, const char *port)
 
 /*
  * A send over `port` failed. Returns true after there was time for things to change, so that trying
- * again makes sense; false when the frame is longer than the port takes. Other errors end the program.
+ * again makes sense; false when the frame is longer than the port takes. Other errors end the
+ * program.
  */
 static inline bool ex_wait_to_send(int fd, const char *port)
 {

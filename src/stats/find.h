@@ -21,8 +21,8 @@ struct pd_stats_found {
 struct pd_stats_list {
 	size_t count;
 	struct pd_stats_found **items;
-	unsigned
-		refused; /* files and directories that were not to be trusted; said on standard error */
+	/* Files and directories that were not to be trusted; said on standard error */
+	unsigned refused;
 };
 
 /*

@@ -9,7 +9,8 @@
  *                                N frames of SIZE bytes go from the second core to the first, copied into one of 256 buffers
  *                                and out of it, BATCH at a time: no ring whose ends copy can carry more
  *
- * Two processes, as the ends of a ring are. One line of JSON on standard output: percentiles, or millions of frames a second.
+ * Two processes, as the ends of a ring are. One line of JSON on standard output: percentiles, or
+ * millions of frames a second.
  */
 #include <errno.h>
 #include <sched.h>

@@ -10,21 +10,23 @@
  * A number must not be given away while a thread is about to use it. There are two kinds of use:
  *
  *   a system call   holds the name: it counts itself as a user, then looks the number up, and is no
- *                   user any more when the call is over. There are two counts, one for each *turn* of
- *                   the name, and a move begins the other turn:
+ *                   user any more when the call is over. There are two counts, one for each *turn*
+ *                   of the name, and a move begins the other turn:
  *
- *                     user    add 1 to users[turn]; look at the turn again, it must be the same (else
- *                             take the 1 back, and begin anew); read the number
- *                     mover   write the new number; change the turn; wait until users[old turn] is 0
+ *                     user    add 1 to users[turn]; look at the turn again, it must be the same
+ *                             (else take the 1 back, and begin anew); read the number
+ *                     mover   write the new number; change the turn; wait until the old turn has
+ *                             no user
  *
- *                   All in one order that every thread agrees on. A user whose second look came before
- *                   the change is counted where the mover waits; one whose came after reads the new
- *                   number. The wait ends, since new users count in the other turn.
+ *                   All in one order that every thread agrees on. A user whose second look came
+ *                   before the change is counted where the mover waits; one whose came after reads
+ *                   the new number. The wait ends, since new users count in the other turn.
  *
- *   a sleep         of a thread in ppoll, which reads the numbers again whenever it is woken. It holds nothing, or one that never
- *                   ends could never be moved. Instead the thread notes which move was the last when
- *                   it looked the numbers up (pd_lib_self.numbers; wait/wait.c), and a mover wakes
- *                   every thread that did so before this move, and waits until none is left.
+ *   a sleep         of a thread in ppoll, which reads the numbers again whenever it is woken. It
+ *                   holds nothing, or one that never ends could never be moved. Instead the thread
+ *                   notes which move was the last when it looked the numbers up
+ *                   (pd_lib_self.numbers; wait/wait.c), and a mover wakes every thread that did so
+ *                   before this move, and waits until none is left.
  *
  * The mover (sock/vacate.c) does what remains: descriptors that stand in an epoll change their
  * place there.

@@ -9,9 +9,11 @@
  * held:
  *
  *   - before sleeping: pd_lib_sleep_begin(&limit); if it says that a signal waits, do not sleep;
- *   - sleep in one raw system call that takes the caller's signal mask and the limit; handlers run at once meanwhile;
- *   - pd_lib_sleep_end(), and when a handler ran or waits: pd_lib_signals_run(), then answer -EINTR, or
- *     carry on when pd_signal_restart_wanted() and the call is one that the kernel would restart.
+ *   - sleep in one raw system call that takes the caller's signal mask and the limit; handlers run
+ *     at once meanwhile;
+ *   - pd_lib_sleep_end(), and when a handler ran or waits: pd_lib_signals_run(), then answer
+ *     -EINTR, or carry on when pd_signal_restart_wanted() and the call is one that the kernel would
+ *     restart.
  *
  * Cancellation. A thread of PTHREAD_CANCEL_ASYNCHRONOUS would die with our locks held, so its type
  * is deferred from the outermost enter to the outermost leave, and in between it can be cancelled
@@ -43,16 +45,18 @@ struct pd_lib_thread {
 	int depth;            /* calls into the library that have not returned */
 	volatile int pending; /* a handler waits for depth 0 */
 	volatile int asleep;  /* in a sleep that handlers may interrupt at once */
-	volatile uint64_t
-		ran; /* the signals whose handlers ran since pd_lib_sleep_begin, as a kernel set */
-	struct timespec *
-		left; /* the time limit of the sleep: a handler zeroes it, in case the kernel has not seen it yet */
+	/* The signals whose handlers ran since pd_lib_sleep_begin, as a kernel set */
+	volatile uint64_t ran;
+	/* The time limit of the sleep: a handler zeroes it, in case the kernel has not seen it
+	 * yet */
+	struct timespec *left;
 	int restart; /* the last handler that waited or ran was installed with SA_RESTART */
 	int async;   /* outside the library it can be cancelled at any instruction */
-	uint32_t
-		kernel_wait; /* the epoll that libc's epoll_wait sleeps on, plus one; 0 none. Others read it too */
-	uint32_t
-		numbers; /* it sleeps on numbers as of this move (base/internal_fd.h); 0 it does not. Others read it too */
+	/* The epoll that libc's epoll_wait sleeps on, plus one; 0 none. Others read it too */
+	uint32_t kernel_wait;
+	/* It sleeps on numbers as of this move (base/internal_fd.h); 0 it does not. Others read
+	 * it too */
+	uint32_t numbers;
 };
 
 extern PD_TLS struct pd_lib_thread pd_lib_self;

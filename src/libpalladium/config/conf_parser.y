@@ -2,9 +2,9 @@
 /*
  * Words -> statements.
  *
- * Actions call the builders of conf.h and keep nothing themselves: values point into the text, so there is
- * nothing to free when a line is given up. After a mistake the parser goes on at the next key of a port,
- * or at the end of the line.
+ * Actions call the builders of conf.h and keep nothing themselves: values point into the text, so
+ * there is nothing to free when a line is given up. After a mistake the parser goes on at the next
+ * key of a port, or at the end of the line.
  */
 %define api.prefix {pd_conf_yy}
 %define api.pure full

@@ -102,8 +102,9 @@ struct pd_conf_option {
 
 /* Who may reach the socket of a vhost-user port. All zero is the default: the user alone. */
 struct pd_conf_access {
-	uint16_t
-		mode; /* of the file of a socket that we make; 0: PD_CONF_SOCKET_MODE. Read it by pd_conf_access_mode. */
+	/* Of the file of a socket that we make; 0: PD_CONF_SOCKET_MODE. Read it by
+	 * pd_conf_access_mode. */
+	uint16_t mode;
 	uint8_t given;             /* private to config/: which keys were read */
 	bool narrowed;             /* private to config/: an owner or a group was not understood */
 	bool has_owner, has_group; /* the file is given to these */
@@ -139,8 +140,8 @@ struct pd_port_config {
 	uint32_t mtu; /* octets of payload behind the 14 of the Ethernet header */
 	uint32_t queues;
 	enum pd_conf_steer steer;
-	uint32_t
-		ring; /* descriptors of a ring that we make; those of a split one, or of a loop: a power of two */
+	/* Descriptors of a ring that we make; those of a split one, or of a loop: a power of two */
+	uint32_t ring;
 	uint32_t address_count;
 	struct pd_conf_address addresses[PD_CONF_ADDRESSES_MAX];
 	struct pd_conf_address gateway4, gateway6; /* family 0: none */

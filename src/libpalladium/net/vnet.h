@@ -3,10 +3,11 @@
  * Frames that are not finished: what a struct virtio_net_hdr in front of one asks for (virtio 1.2,
  * 5.1.6.2), and doing it.
  *
- *   NEEDS_CSUM       the field at csum_start + csum_offset holds the sum of a pseudo header; the checksum over all bytes from
- *                    csum_start on takes its place
- *   gso_type         a TCP segment larger than the network takes: to be sent as segments of gso_size octets; or UDP that is to be
- *                    sent as datagrams of so many (GSO_UDP_L4)
+ *   NEEDS_CSUM       the field at csum_start + csum_offset holds the sum of a pseudo header; the
+ *                    checksum over all bytes from csum_start on takes its place
+ *   gso_type         a TCP segment larger than the network takes: to be sent as segments of
+ *                    gso_size octets; or UDP that is to be sent as datagrams of so many
+ *                    (GSO_UDP_L4)
  *
  * The functions work on bytes in private memory, in one piece, and on a header that was copied from
  * wherever it came; both may say anything. Nothing outside the frame is read or written. What

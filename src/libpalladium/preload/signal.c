@@ -6,10 +6,11 @@
  * during it. It looks at this thread's depth (base/lib.h):
  *
  *   outside, or asleep  the handler runs at once, under the mask that the program asked for
- *   inside              signal and siginfo are kept in the thread, and the mask that the kernel restores on
- *                       return becomes "everything": nothing more can arrive, so one place is enough and
- *                       the kernel's queue keeps the order. pd_lib_leave runs the handler, then gives the
- *                       thread its mask back, and what waited in the kernel arrives.
+ *   inside              signal and siginfo are kept in the thread, and the mask that the kernel
+ *                       restores on return becomes "everything": nothing more can arrive, so one
+ *                       place is enough and the kernel's queue keeps the order. pd_lib_leave runs
+ *                       the handler, then gives the thread its mask back, and what waited in the
+ *                       kernel arrives.
  *
  * The kernel's disposition is the truth: what a handler was is read from our record only when the
  * kernel says pd_signal_entry, so SA_RESETHAND and a vfork child's SIG_DFL need no care. Signals
@@ -384,8 +385,8 @@ static void pd_signal_fork_prepare(void)
 {
 	uint64_t mask = pd_signal_mask_set(PD_SIGNALS_BLOCK);
 
-	pd_lock_nested(
-		&pd_signal_lock); /* other leaves are held: all are taken in the order of the hooks */
+	/* Other leaves are held: all are taken in the order of the hooks. */
+	pd_lock_nested(&pd_signal_lock);
 	pd_signal_fork_mask = mask;
 }
 

@@ -10,7 +10,8 @@
  * Two gates keep programs without ports at full speed, each a byte that is read on the way:
  *
  *   pd_gate_configured  some port is configured: socket, interface queries, signals
- *   pd_gate_active      the first socket on a port exists: poll, select, epoll, sendfile, splice, munmap
+ *   pd_gate_active      the first socket on a port exists: poll, select, epoll, sendfile, splice,
+ *                       munmap
  */
 #ifndef PD_SOCK_HOOKS_H
 #define PD_SOCK_HOOKS_H

@@ -77,9 +77,7 @@ static int pd_ifquery_in(const struct pd_port *port, unsigned long req, struct i
 		pd_put_in(&ifr->ifr_addr, addr);
 	else if (req == SIOCGIFNETMASK)
 		pd_put_in(&ifr->ifr_netmask, mask);
-	else if (
-		req ==
-		SIOCGIFDSTADDR) /* the kernel's peer address, which is its own where there is none */
+	else if (req == SIOCGIFDSTADDR) /* the peer's, or its own where there is none */
 		pd_put_in(&ifr->ifr_dstaddr, addr);
 	else
 		pd_put_in(&ifr->ifr_broadaddr, addr | ~mask);

@@ -53,8 +53,8 @@ struct pd_frame_queue {
 	uint32_t mask; /* size - 1, or 0 when nothing was allocated */
 	uint32_t head, tail;
 	uint64_t bytes; /* of the frames queued */
-	uint64_t
-		reserved; /* bytes of frames on their way into it (PALLADIUM_RX_BACKPRESSURE=port) */
+	/* Bytes of frames on their way into it (PALLADIUM_RX_BACKPRESSURE=port) */
+	uint64_t reserved;
 };
 
 /* Room for the options that do nothing but read back as they were set. */
@@ -88,8 +88,8 @@ struct pd_packet {
 	uint32_t heads_ever; /* frames at the head of rings that epolls were told of; for edges */
 	struct pd_frame_queue queue;
 	uint32_t queued_ever; /* for edges */
-	uint32_t
-		heads; /* the lanes where they may stand, a bit each; of use when it is bound to a port */
+	/* The lanes where they may stand, a bit each; of use when it is bound to a port */
+	uint32_t heads;
 	uint32_t stat_packets; /* PACKET_STATISTICS: cleared when read */
 	uint32_t out_edges;    /* times room came after a send or a poll had found none */
 
@@ -121,8 +121,8 @@ struct pd_packet {
 	int fd;                       /* the number it was made with, for statistics */
 	uint64_t unique;              /* in the name of its placeholder */
 	int packet_version;
-	int plain
-		[PD_PACKET_PLAIN_MAX]; /* options that are only remembered: packet_options.c has the table */
+	/* Options that are only remembered: packet_options.c has the table */
+	int plain[PD_PACKET_PLAIN_MAX];
 };
 _Static_assert(offsetof(struct pd_packet, next_lane) <= 4 * PD_CACHE_LINE,
 	       "what a receive reads stands in four cache lines");
@@ -286,11 +286,11 @@ struct pd_packet_port {
 	struct pd_packet_graph *graph[PD_QUEUES_MAX]; /* per lane: packet_nodes.h */
 	bool by_class;                                /* frames go by PFC class (steer.h) */
 	struct pd_bell lanes_bell;                    /* the lanes to send by have changed */
+	/* Per lane: the head that was looked at last, for epolls (packet_poll.c) */
 	struct pd_packet_glanced {
 		bool valid;
 		uint32_t cursor, link;
-	} glanced
-		[PD_QUEUES_MAX]; /* per lane: the head that was looked at last, for epolls (packet_poll.c) */
+	} glanced[PD_QUEUES_MAX];
 	struct pd_bell room; /* a queue that stopped the port has room again */
 };
 
@@ -416,8 +416,8 @@ void pd_packet_salvage(struct pd_port *port, struct pd_lane *lane);
 /* Own data of a buffer of the pool; longer frames take a chain. */
 #define PD_RX_BUFFER_BYTES 2048
 extern struct pd_buffer_pool *pd_rx_pool; /* frames in the queues of sockets */
-extern struct pd_buffer_pool *
-	pd_tx_pool; /* those among them that the program sent; until there can be such, pd_rx_pool */
+/* Those among them that the program sent; until there can be such, pd_rx_pool */
+extern struct pd_buffer_pool *pd_tx_pool;
 extern unsigned pd_packet_lanes; /* of all ports */
 
 /* Room for one more frame in the queue. packet->lock held. Returns 0 or -ENOMEM. */

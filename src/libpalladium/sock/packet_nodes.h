@@ -2,15 +2,15 @@
 /*
  * The nodes of packet sockets, and the step of each on one frame. Private to sock/packet*.c.
  *
- *   receive   packet-input -> packet-match -> packet-deliver      who receives: into the messages of the call
- *                                  |  `-----> packet-queue        other taps: a copy, and a reference to it in each queue
- *                                  `--------> error-drop          nobody wants it
+ *   receive   packet-input -> packet-match -> packet-deliver   who receives: into the call's messages
+ *                                  |  `-----> packet-queue     other taps: a copy, shared by their queues
+ *                                  `--------> error-drop       nobody wants it
  *
  * A frame that both want goes both ways. A call that receives ends at the first frame for which it
  * has no message left, so the ring is the queue of a socket whoever else listens, as long as it
  * reads. It ends at a run of frames for others too, who can take them from there.
  *
- *   send      packet-send -> packet-output -> packet-match ...    the last arc only when others watch what is sent
+ *   send      packet-send -> packet-output -> packet-match ...   the last arc only when others watch it
  *
  * Each lane has two engines with these nodes, one per side, run by whoever holds the lock of that
  * side; so the counters of a node have one writer. A call's own things (messages, limits) stand in
@@ -44,8 +44,8 @@ struct pd_packet_graph {
 	struct pd_engine *rx, *tx;
 	struct pd_node *input, *match, *deliver, *queue, *error_drop, *drop; /* of rx */
 	struct pd_node *send, *output;                                       /* of tx */
-	struct pd_packet_spares
-		kept; /* between calls, by mode; under the lock of the receive side */
+	/* Between calls, by mode; under the lock of the receive side */
+	struct pd_packet_spares kept;
 };
 
 /* One call's way through the nodes. */

@@ -9,7 +9,8 @@
  * It survives exec when the program wants it to, and then tells the preload of the new program what
  * it was:
  *
- *   its name       abstract, "palladium-packet/1/<type>/<16 hex digits>"; two numbers with one name are one socket
+ *   its name       abstract, "palladium-packet/1/<type>/<16 hex digits>"; two numbers with one name
+ *                  are one socket
  *   SO_PEEK_OFF    protocol in the low 16 bits, the options of pd_placeholder_options above them
  *   SO_RCVLOWAT    the ifindex of the port that it is bound to, or 1
  *   SO_RCVTIMEO, SO_SNDTIMEO, O_NONBLOCK   as they are

@@ -15,8 +15,9 @@
 struct pd_sleeper {
 	struct pd_list node;          /* in pd_sleepers */
 	struct pd_lib_thread *thread; /* whose kernel_wait tells where it sleeps */
-	struct pd_sock_epoll *
-		called; /* what a beacon is lit for that calls this thread, with a reference; written under the lock */
+	/* What a beacon is lit for that calls this thread, with a reference; written under the
+	 * lock */
+	struct pd_sock_epoll *called;
 	bool registered;
 };
 

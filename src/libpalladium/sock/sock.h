@@ -12,7 +12,8 @@
  * count of references. `refs` counts descriptors and calls in progress; 0 means free, and nobody
  * raises it from 0.
  *
- *   last descriptor closed  -> ops->release: leave the port, wake those who wait; calls may be in progress
+ *   last descriptor closed  -> ops->release: leave the port, wake those who wait; calls may be
+ *                              in progress
  *   last reference dropped  -> ops->destroy: nobody uses it any more; the block is free afterwards
  */
 #ifndef PD_SOCK_SOCK_H

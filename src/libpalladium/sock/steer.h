@@ -5,11 +5,13 @@
  * Sending. A frame has a *key*, which does not depend on the lanes there are; what decides it, in
  * this order:
  *
- *   1. In a port that steers by PFC class (steer=pfc, the default where frames carry a sidecar): the sidecar that came with the
- *      message, else that of the socket, if one was set (PALLADIUM_DEFAULT_METADATA, SO_PRIORITY). The key is its priority; a
- *      control message's is that of queue 0.
- *   2. PALLADIUM_RING_ALLOCATION_LOGIC_TX: interface (0), a hash of the flow; ip (1), a hash of the source's IP address; socket (10),
- *      thread (20) or core (30, 31), a number that the socket holds (struct pd_steer_own).
+ *   1. In a port that steers by PFC class (steer=pfc, the default where frames carry a sidecar):
+ *      the sidecar that came with the message, else that of the socket, if one was set
+ *      (PALLADIUM_DEFAULT_METADATA, SO_PRIORITY). The key is its priority; a control message's is
+ *      that of queue 0.
+ *   2. PALLADIUM_RING_ALLOCATION_LOGIC_TX: interface (0), a hash of the flow; ip (1), a hash of the
+ *      source's IP address; socket (10), thread (20) or core (30, 31), a number that the socket
+ *      holds (struct pd_steer_own).
  *
  * pd_steer_pick makes a lane of a key and the lanes that are up: class n is lane n as long as there
  * is one, so that no class waits for another; with fewer lanes classes share them, n modulo their

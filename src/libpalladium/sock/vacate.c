@@ -7,8 +7,8 @@
  *
  *   under pd_control, the lock of the sleepers and that of the names (so: no epoll of ours changes)
  *     a copy of the descriptor with another number
- *     whatever epoll it stands in: the new number in, the old one out (an epoll knows its members by file
- *       and number, and would keep the old pair for ever)
+ *     whatever epoll it stands in: the new number in, the old one out (an epoll knows its members
+ *       by file and number, and would keep the old pair for ever)
  *     the name gets the new number
  *     the old one is marked: still open, still not the program's, of no name
  *   with no lock but the one that makes it one at a time

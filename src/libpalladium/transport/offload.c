@@ -306,8 +306,8 @@ static unsigned asks(const struct pd_buffer *b)
 
 	if (type == VIRTIO_NET_HDR_GSO_NONE)
 		return asked;
-	if (!asked ||
-	    type == VIRTIO_NET_HDR_GSO_UDP_L4) /* large frames have open checksums on a ring, and are TCP */
+	/* Large frames have open checksums on a ring, and are TCP. */
+	if (!asked || type == VIRTIO_NET_HDR_GSO_UDP_L4)
 		return UINT8_MAX;
 	asked |= (type & ~VIRTIO_NET_HDR_GSO_ECN) == VIRTIO_NET_HDR_GSO_TCPV4 ? PD_OFFLOAD_TSO4
 									      : PD_OFFLOAD_TSO6;

@@ -108,8 +108,8 @@ void pd_ports_close_all(void);
  */
 void pd_ports_end(void);
 void pd_ports_end_locked(void); /* the same, pd_control held */
-extern bool
-	pd_ports_ended; /* written under pd_control; `close` of a transport must leave the lanes when it is set */
+/* Written under pd_control; `close` of a transport must leave the lanes when it is set */
+extern bool pd_ports_ended;
 
 /*
  * Who owns a port after fork.

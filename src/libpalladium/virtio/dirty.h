@@ -41,8 +41,8 @@ struct pd_dirty {
 	uint64_t pages;                 /* as many bits */
 	const struct pd_mem_table *mem; /* the guest's memory as it is mapped; borrowed */
 	bool frames;                    /* what is written into buffers (VHOST_F_LOG_ALL) */
-	uint64_t
-		used; /* what is written into the ring: where its used part is logged, or PD_DIRTY_NOWHERE */
+	/* What is written into the ring: where its used part is logged, or PD_DIRTY_NOWHERE */
+	uint64_t used;
 	/* Called after bits were set, or NULL: whoever reads the log wants to know. */
 	void (*changed)(void *arg);
 	void *arg;

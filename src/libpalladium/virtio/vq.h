@@ -80,8 +80,8 @@ struct pd_vq_layout {
 	 * 15) of the next available descriptor, in the upper half those of the next used one or 0.
 	 */
 	uint32_t base;
-	struct pd_inflight
-		*inflight; /* device: keeps what is in flight (inflight.h), or NULL; taken over */
+	/* device: keeps what is in flight (inflight.h), or NULL; taken over */
+	struct pd_inflight *inflight;
 	/* Driver role only: */
 	uint8_t *buffers;     /* our pointer to the first buffer */
 	uint64_t buffers_gpa; /* its address in descriptors */
@@ -174,8 +174,8 @@ struct pd_vq_slot {
  * first, the side is not ready until the control side has changed that.
  */
 struct pd_vq_miss {
-	struct pd_progress_work
-		*work; /* posted when an address is noted; NULL: nothing is translated */
+	/* Posted when an address is noted; NULL: nothing is translated */
+	struct pd_progress_work *work;
 	uint64_t addr;
 	uint8_t access; /* PD_VQ_READ, PD_VQ_WRITE or both */
 	bool noted;     /* `addr` is to be asked for */
@@ -201,8 +201,8 @@ struct pd_vq {
 	 * translation may allow to read and not to write. */
 	const struct pd_mem_table *mem, *mem_tables;
 	uint32_t size;
-	uint32_t
-		mask; /* the power of two that holds size, - 1: for split rings and private fifos */
+	/* The power of two that holds size, - 1: for split rings and private fifos */
+	uint32_t mask;
 	uint32_t mem_hint;
 	/* What was agreed. */
 	uint16_t hdr_bytes;

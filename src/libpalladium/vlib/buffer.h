@@ -63,8 +63,8 @@ struct pd_buffer {
 	uint16_t tx_port;   /* index of the port it leaves by */
 	uint32_t trace;     /* the tracer's handle */
 	uint8_t opaque[14]; /* belongs to the subgraph that is running */
-	uint8_t vnet
-		[10]; /* with PD_BUFFER_VNET: a struct virtio_net_hdr; in a chain's first buffer */
+	/* With PD_BUFFER_VNET: a struct virtio_net_hdr; in a chain's first buffer */
+	uint8_t vnet[10];
 	/* Second cache line. */
 	uint8_t sidecar[PD_BUFFER_SIDECAR_BYTES] PD_CACHE_ALIGNED;
 	uint8_t opaque2[16];
@@ -88,8 +88,8 @@ struct pd_buffer_pool {
 	const char *name;
 };
 
-extern uint8_t
-	*pd_buffer_base; /* where index 0 would stand; NULL: there is no stretch to hold pools */
+/* Where index 0 would stand; NULL: there is no stretch to hold pools */
+extern uint8_t *pd_buffer_base;
 
 /* Address space for pools, at least. */
 #define PD_BUFFER_STRETCH_MIN_BYTES (64ull << 20)

@@ -131,8 +131,8 @@ struct pd_lane_side {
 	uint32_t cursor;
 	int event_fd; /* becomes readable on notification; -1: the peer does not notify */
 	struct pd_list waiters;
-	uint32_t
-		hold_max; /* the most that arm can hold; set by the transport before the link comes up */
+	/* The most that arm can hold; set by the transport before the link comes up */
+	uint32_t hold_max;
 	struct pd_moderation moderation;
 	struct pd_ctr_block *ctr;
 } PD_CACHE_ALIGNED;

@@ -70,8 +70,8 @@ struct pd_turns {
 struct pd_pollable {
 	const struct pd_pollable_ops *ops;
 	struct pd_bell bell; /* rung when the answer may have changed and no lane tells */
-	struct pd_list
-		links; /* epoll items on this object; changed under pd_epoll_links_lock and `lock` */
+	/* Epoll items on this object; changed under pd_epoll_links_lock and `lock` */
+	struct pd_list links;
 	struct pd_lock lock;                 /* rank PD_RANK_LINKS */
 	uint32_t watched;                    /* how many items there are */
 	struct pd_turns turns_in, turns_out; /* of items with EPOLLEXCLUSIVE; under `lock` */

@@ -255,6 +255,65 @@ static void replies_wait_for_a_slow_reader(void **state)
 	assert_int_equal(conn.out_count, 0);
 }
 
+/* The descriptor that comes with the next message, which has a number as its payload; -1 none. */
+static int recv_fd(void)
+{
+	union {
+		struct cmsghdr c;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct {
+		struct pd_vhost_header hdr;
+		uint64_t value;
+	} __attribute__((packed)) m;
+	struct iovec iov = {&m, sizeof(m)};
+	struct msghdr mh = {.msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = &control,
+			    .msg_controllen = sizeof(control)};
+	int fd = -1;
+
+	turn();
+	assert_int_equal(recvmsg(peer, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC), sizeof(m));
+	if (CMSG_FIRSTHDR(&mh))
+		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&mh)), sizeof(fd));
+	return fd;
+}
+
+/*
+ * A message that waits goes with what its descriptors were when it was sent, though the sender has
+ * closed them and something else has their numbers. One that never goes leaves none open.
+ */
+static void descriptors_wait_too(void **state)
+{
+	struct pd_vhost_header hdr = {PD_VHOST_GET_INFLIGHT_FD, 5, 8};
+	int fd = memfd_create("first", 0), small = 1, came = -1;
+	struct stat first, got;
+	uint64_t value = 0;
+	uint32_t waiting;
+
+	(void)state;
+	assert_int_equal(fstat(fd, &first), 0);
+	setsockopt(conn.io.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+	pd_lock(&pd_control);
+	do
+		assert_null(pd_vhost_conn_send(&conn, &hdr, &value, NULL, 0));
+	while (!conn.out_count);
+	waiting = conn.out_count;
+	for (int i = 0; i < 2; i++)
+		assert_null(pd_vhost_conn_send(&conn, &hdr, &value, &fd, 1));
+	assert_int_equal(conn.out_count, waiting + 2);
+	close(fd);
+	assert_int_equal(memfd_create("second", 0), fd);
+	pd_unlock(&pd_control);
+	while (came < 0)
+		came = recv_fd();
+	assert_int_equal(fstat(came, &got), 0);
+	assert_int_equal(got.st_ino, first.st_ino);
+	close(came);
+	close(fd);
+}
+
 int main(void)
 {
 	static unsigned nine = 9, most = 253;
@@ -285,6 +344,7 @@ int main(void)
 		T(the_peer_leaves_inside_a_message),
 		T(what_the_role_refuses_ends_it),
 		T(replies_wait_for_a_slow_reader),
+		T(descriptors_wait_too),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

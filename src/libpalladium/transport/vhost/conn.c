@@ -16,6 +16,7 @@
 #include "transport/vhost/conn.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -67,10 +68,22 @@ int pd_vhost_conn_open(struct pd_vhost_conn *conn, int fd)
 	return err;
 }
 
+/* The descriptors of `out` have gone, or never will. */
+static void out_drop_fds(struct pd_vhost_out *out)
+{
+	for (uint32_t i = 0; out->owned && i < out->n_fds; i++)
+		pd_sys_close(out->fds[i]);
+	out->owned = false;
+	out->n_fds = 0;
+}
+
 void pd_vhost_conn_close(struct pd_vhost_conn *conn)
 {
 	if (conn->io.fd < 0)
 		return;
+	for (uint32_t i = 0; i < conn->out_count; i++)
+		out_drop_fds(&conn->out[(conn->out_first + i) % PD_VHOST_OUT_MAX]);
+	conn->out_count = 0;
 	pd_progress_del(&conn->io);
 	pd_sys_close(conn->io.fd);
 	conn->io.fd = -1;
@@ -237,7 +250,7 @@ static const char *conn_flush(struct pd_vhost_conn *conn)
 		struct msghdr mh = {.msg_iov = iov, .msg_iovlen = 2};
 		ssize_t sent;
 
-		if (out->n_fds && !conn->out_bytes)
+		if (out->n_fds)
 			sent = conn_send_fds(conn, &mh, out->fds, out->n_fds);
 		else
 			do
@@ -249,6 +262,7 @@ static const char *conn_flush(struct pd_vhost_conn *conn)
 		if (sent < 0)
 			return sent == -EPIPE || sent == -ECONNRESET ? peer_closed
 								     : pd_strerror((int)sent);
+		out_drop_fds(out);
 		conn->out_bytes += (uint32_t)sent;
 		if (conn->out_bytes < HDR_BYTES + out->hdr.size)
 			continue;
@@ -260,10 +274,30 @@ static const char *conn_flush(struct pd_vhost_conn *conn)
 	return NULL;
 }
 
+/*
+ * `out` waits, and its sender may close what goes with it meanwhile: keep copies of the
+ * descriptors. Returns NULL or why not.
+ */
+static const char *out_own_fds(struct pd_vhost_out *out)
+{
+	uint32_t n = out->n_fds;
+
+	out->owned = true;
+	for (out->n_fds = 0; out->n_fds < n; out->n_fds++) {
+		int *fd = &out->fds[out->n_fds];
+
+		*fd = pd_internal_fd(pd_sys_fcntl(*fd, F_DUPFD_CLOEXEC, 0));
+		if (*fd < 0)
+			return pd_strerror(*fd);
+	}
+	return NULL;
+}
+
 const char *pd_vhost_conn_send(struct pd_vhost_conn *conn, const struct pd_vhost_header *hdr,
 			       const void *payload, const int *fds, uint32_t n_fds)
 {
 	struct pd_vhost_out *out;
+	const char *why;
 
 	pd_assert(hdr->size <= sizeof(out->payload) && n_fds <= PD_VHOST_FDS_MAX);
 	if (conn->out_count == PD_VHOST_OUT_MAX)
@@ -272,10 +306,12 @@ const char *pd_vhost_conn_send(struct pd_vhost_conn *conn, const struct pd_vhost
 	out->hdr = *hdr;
 	if (hdr->size)
 		memcpy(out->payload.bytes, payload, hdr->size);
+	out->owned = false;
 	out->n_fds = n_fds;
 	if (n_fds)
 		memcpy(out->fds, fds, n_fds * sizeof(int));
-	return conn_flush(conn);
+	why = conn_flush(conn);
+	return why || !out->n_fds ? why : out_own_fds(out);
 }
 
 /* The socket is readable, writable or gone. */

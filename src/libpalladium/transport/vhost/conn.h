@@ -3,8 +3,9 @@
  * One vhost-user connection: bytes and descriptors to messages, and back.
  *
  * Nothing blocks. What has arrived of a message waits in `in`; what the socket did not take waits
- * in a bounded queue. Everything runs under pd_control. A connection that ended has closed its
- * socket and every descriptor that came with a message nobody took.
+ * in a bounded queue, with copies of its descriptors. Everything runs under pd_control. A connection
+ * that ended has closed its socket, those copies, and every descriptor that came with a message
+ * nobody took.
  */
 #ifndef PD_TRANSPORT_VHOST_CONN_H
 #define PD_TRANSPORT_VHOST_CONN_H
@@ -37,12 +38,13 @@ struct pd_vhost_conn_ops {
 
 struct pd_vhost_out {
 	struct pd_vhost_header hdr;
-	uint32_t n_fds;
+	uint32_t n_fds; /* that have not gone yet */
+	bool owned;     /* the descriptors are copies of ours: the message waits */
 	union {
 		uint8_t bytes[sizeof(struct pd_vhost_memory)];
 		uint64_t align;
 	} payload;
-	int fds[PD_VHOST_FDS_MAX]; /* the sender's, who keeps them open until the connection ends */
+	int fds[PD_VHOST_FDS_MAX];
 };
 
 struct pd_vhost_conn {
@@ -84,9 +86,9 @@ static inline uint32_t pd_vhost_conn_room(const struct pd_vhost_conn *conn)
 }
 
 /*
- * Send a message: `hdr`, its payload of hdr->size bytes, and `n_fds` descriptors, which are
- * borrowed until the connection ends. Returns NULL, or why the connection must end: the caller
- * returns that from its message callback, or closes the connection.
+ * Send a message: `hdr`, its payload of hdr->size bytes, and `n_fds` descriptors, which stay the
+ * caller's. Returns NULL, or why the connection must end: the caller returns that from its message
+ * callback, or closes the connection.
  */
 const char *pd_vhost_conn_send(struct pd_vhost_conn *conn, const struct pd_vhost_header *hdr,
 			       const void *payload, const int *fds, uint32_t n_fds);

@@ -3,7 +3,9 @@
  * In-flight tracking. See inflight.h.
  *
  * Positions are those of the queue's cursor: chains on a split ring, descriptors on a packed one.
- * Chains up to `done` are given back, those up to `taken` are noted in the region.
+ * Chains up to `done` are given back, those up to `taken` are noted in the region. A packed chain
+ * is read for the note and again when its frame moves, and the driver may write in between; so a
+ * batch is published only if it ends where a chain that was noted ends.
  *
  *   split    A chain is known by its head. Before the used index moves, the batch is strung on a
  *            list; when it has moved, each is struck out and the index is copied: a difference
@@ -342,7 +344,10 @@ static void packed_write_back(struct pd_inflight *inf, const struct pd_vq_layout
 		inf->heads[at.slot] = i;
 		pd_store_release(&desc[i].counter, c);
 		for (uint32_t k = inf->entry[i].num; k; k--) {
-			uint16_t flags = pd_load_relaxed(&desc[i].flags) & PD_PACKED_FLAGS;
+			/* Where it ends is known, whatever its descriptors say. */
+			uint16_t flags = (pd_load_relaxed(&desc[i].flags) & PD_PACKED_FLAGS &
+					  ~VRING_DESC_F_NEXT) |
+					 (k > 1 ? VRING_DESC_F_NEXT : 0);
 			/* Of a used place's bits, those of an available one: USED turned round. */
 			uint64_t word = pd_packed_word_make(pd_load_relaxed(&desc[i].len),
 							    pd_load_relaxed(&desc[i].id),
@@ -521,14 +526,23 @@ static void packed_taken(struct pd_inflight *inf, uint32_t taken, uint16_t free_
 }
 
 /*
+ * Packed: descriptors of the ring that can be noted still. Those that are noted and not given back
+ * are of one lap.
+ */
+static uint32_t packed_room(const struct pd_vq *vq, const struct pd_inflight *inf)
+{
+	return vq->size - (inf->taken - inf->done);
+}
+
+/*
  * Packed: note the chain that begins at the first position that is not taken, descriptor by
  * descriptor, as the block may end before it does. Returns false when it does not end in the ring:
- * it is none, and the walk will find that too.
+ * it is none, and the walk will find that too, or packed_whole.
  */
 static bool packed_take_chain(struct pd_vq *vq, struct pd_inflight *inf)
 {
 	struct packed_desc *const desc = inf->packed->desc;
-	uint32_t ahead = inf->taken - vq->cursor;
+	uint32_t ahead = inf->taken - vq->cursor, room = packed_room(vq, inf);
 	uint16_t head = inf->old_free_head, i = head;
 	struct pd_packed_place at = vq->theirs;
 	struct entry *first = &inf->entry[head];
@@ -541,7 +555,7 @@ static bool packed_take_chain(struct pd_vq *vq, struct pd_inflight *inf)
 	}
 	do {
 		word = pd_load_acquire(pd_packed_word(vq, at.slot));
-		if (ahead >= vq->size || i >= inf->desc_num || !pd_packed_is(word, at))
+		if (!room-- || i >= inf->desc_num || !pd_packed_is(word, at))
 			return false;
 		first->last = i;
 		first->num++;
@@ -572,6 +586,7 @@ static void packed_take_singles(const struct pd_vq *vq, struct pd_inflight *inf,
 	uint16_t head = inf->old_free_head;
 	uint64_t counter = inf->counter;
 
+	n = pd_min(n, k + packed_room(vq, inf));
 	pd_packed_advance(vq, &at, pos + k - vq->cursor);
 	for (; k < n && !(b->desc[k].flags & VRING_DESC_F_NEXT) && head < inf->desc_num; k++) {
 		const struct pd_ring_desc *d = &b->desc[k];
@@ -599,7 +614,7 @@ static void packed_take_singles(const struct pd_vq *vq, struct pd_inflight *inf,
 static void packed_take(struct pd_vq *vq, struct pd_inflight *inf, const struct pd_ring_block *b,
 			uint32_t pos, unsigned n)
 {
-	while ((int32_t)(pos + n - inf->taken) > 0) {
+	while ((int32_t)(pos + n - inf->taken) > 0 && (int32_t)(inf->taken - pos) >= 0) {
 		uint32_t before = inf->taken;
 
 		packed_take_singles(vq, inf, b, pos, before - pos, n);
@@ -692,16 +707,34 @@ static void packed_give(const struct pd_vq *vq, struct pd_inflight *inf, uint32_
 	pd_store_release(&inf->packed->used_idx, (uint16_t)to.slot);
 }
 
-void pd_inflight_give(struct pd_vq *vq, uint32_t n)
+/* Packed: do the next `n` descriptors, which were noted, end where a chain of the notes does? */
+static bool packed_whole(const struct pd_vq *vq, const struct pd_inflight *inf, uint32_t n)
+{
+	struct pd_packed_place at = inf->at;
+	uint32_t i = inf->n_long ? 0 : n;
+
+	while (i < n) {
+		uint16_t num = packed_num(inf, inf->heads[at.slot]);
+
+		i += num;
+		pd_packed_advance(vq, &at, num);
+	}
+	return i == n;
+}
+
+int pd_inflight_give(struct pd_vq *vq, uint32_t n)
 {
 	struct pd_inflight *inf = vq->inflight;
 
 	if (!inf)
-		return;
+		return 0;
+	if (pd_unlikely(n > inf->taken - inf->done || (vq->packed && !packed_whole(vq, inf, n))))
+		return pd_vq_break(vq, "a chain is not what it was when it was fetched");
 	if (vq->packed)
 		packed_give(vq, inf, n);
 	else
 		split_give(inf, n);
+	return 0;
 }
 
 /* Split: strike out the batch. */

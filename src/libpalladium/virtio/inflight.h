@@ -57,8 +57,12 @@ void pd_inflight_free(struct pd_inflight *inf);
 void pd_inflight_take(struct pd_vq *vq, struct pd_ring_block *b, uint32_t ahead, unsigned n,
 		      bool write);
 
-/* `n` staged entries are about to be published, and have been. */
-void pd_inflight_give(struct pd_vq *vq, uint32_t n);
+/*
+ * `n` staged entries are about to be published, and have been. The first returns -ENETDOWN when
+ * they are not what was taken, since the driver has changed them: the ring is broken, and nothing
+ * may be published.
+ */
+int pd_inflight_give(struct pd_vq *vq, uint32_t n);
 void pd_inflight_gave(struct pd_vq *vq, uint32_t n);
 
 #endif /* PD_VIRTIO_INFLIGHT_H */

@@ -21,7 +21,10 @@ void pd_watch_publish(struct pd_vq *vq)
 	uint32_t n = vq->staged;
 
 	pd_dirty_staged(vq);
-	pd_inflight_give(vq, n);
+	if (pd_inflight_give(vq, n) < 0) {
+		vq->staged = 0;
+		return;
+	}
 	pd_ring_publish(vq, vq->packed, true);
 	pd_inflight_gave(vq, n);
 	pd_dirty_published(vq);

@@ -384,6 +384,57 @@ static void test_packed_last_batch(void **state)
 	}
 }
 
+/* Where a chain ends is what the region says of its length, whatever its descriptors' flags say. */
+static void test_packed_length(void **state)
+{
+	fresh(SIZE, SIZE, F_PACKED);
+	packed_region(SIZE, 3, true, 3, 2);
+	for (unsigned i = 0; i < 6; i++) /* turned round */
+		put16(region + PACKED(i) + FLAGS_AT, i % 2 ? NEXT : 0);
+	up(SIZE);
+	for (unsigned i = 0; i < 6; i++)
+		assert_int_equal(get16(mem_a + DESC + 16 * (3 + i) + 14),
+				 AVAILABLE | (i % 2 ? 0 : NEXT));
+	shows(3, (unsigned[]){4, 2, 0});
+	give_back(3);
+	assert_int_equal(in_flight(), 0);
+	assert_int_equal(get16(region + P_USED_AT), 9);
+}
+
+/*
+ * A driver that writes to what its older device left: a chain that ends elsewhere than where it did
+ * is not published, and what was in flight is in flight.
+ */
+static void test_packed_changed(void **state)
+{
+	static const unsigned each[] = {1, 2};
+
+	for (unsigned k = 0; k < PD_ARRAY_SIZE(each); k++) {
+		struct pd_buffer *bufs[1];
+		uint32_t before;
+
+		fresh(SIZE, ENTRIES, F_PACKED);
+		packed_region(ENTRIES, 3, true, 2, each[k]);
+		up(ENTRIES);
+		before = in_flight();
+		/* The last one's second half is another's, or the first one ends early. */
+		packed_available(3 + 2 * each[k], 9, 0, true);
+		if (each[k] == 1)
+			packed_available(4, 8, NEXT, true);
+		else
+			packed_available(3, 8, 0, true);
+		for (unsigned i = 0; i < 2 && !vq.broken; i++) {
+			assert_int_equal(rx(bufs, 1), 1);
+			give_back(1);
+		}
+		assert_string_equal(vq.broken, "a chain is not what it was when it was fetched");
+		assert_int_equal(vq.staged, 0);
+		assert_int_equal(in_flight(), each[k] == 1 ? 1 : before);
+		pd_inflight_stop(&vq);
+		assert_int_equal(in_flight(), each[k] == 1 ? 1 : before);
+	}
+}
+
 /* A chain that does not end is none, and nothing of it is noted for good. */
 static void test_packed_endless(void **state)
 {
@@ -539,6 +590,8 @@ int main(void)
 		cmocka_unit_test(test_packed_fresh),
 		cmocka_unit_test(test_packed_resubmits),
 		cmocka_unit_test(test_packed_last_batch),
+		cmocka_unit_test(test_packed_length),
+		cmocka_unit_test(test_packed_changed),
 		cmocka_unit_test(test_packed_endless),
 		cmocka_unit_test(test_packed_wrong),
 		cmocka_unit_test(test_ring_too_large),

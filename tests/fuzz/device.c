@@ -2,9 +2,12 @@
 /*
  * A random driver under our device: chains of sensible descriptors mostly, in memory of three
  * regions, with indices, laps, tables, events and the ring's memory itself written over now and
- * then.
+ * then. With an in-flight region the device ends or dies between calls, and another goes on.
  */
 #include "ring.h"
+#include "virtio/inflight.h"
+
+#define MEM_REGIONS 3
 
 struct device {
 	struct ring r;
@@ -13,6 +16,8 @@ struct device {
 	struct place avail; /* packed: where the peer writes next */
 	uint32_t offered;   /* packed: slots that it has made available */
 	bool lapped;        /* packed: there may be others that look so */
+	uint32_t entries;   /* of the in-flight region, which is s[MEM_REGIONS]; 0 there is none */
+	bool wrong;         /* tracked: the driver did what none does, or wrote into the region */
 };
 
 static struct device *device_of(struct ring *r)
@@ -101,6 +106,12 @@ static struct vring_desc any_desc(struct device *d, uint32_t next, bool first, b
 	return desc;
 }
 
+/* The device's position. A driver that has an in-flight region does not use again what is not given back. */
+static uint32_t position(const struct device *d)
+{
+	return d->r.vq.cursor - (d->entries ? d->r.vq.staged : 0);
+}
+
 /* The driver writes descriptors, one behind the other, and makes chains of them available. */
 static void split_peer(struct ring *r)
 {
@@ -108,7 +119,8 @@ static void split_peer(struct ring *r)
 	struct vring_avail *avail = d->r.layout.avail;
 	struct vring_desc *desc = d->r.layout.desc;
 	uint32_t size = d->r.layout.size, n = rnd(pd_min(size, 64u) + 1), at = rnd(size);
-	uint16_t room = (uint16_t)(size - (uint16_t)(d->avail_idx - d->r.vq.next));
+	uint32_t held = d->entries ? d->r.vq.staged : 0;
+	uint16_t room = (uint16_t)(size - held - (uint16_t)(d->avail_idx - d->r.vq.next));
 	bool first = true;
 
 	for (uint32_t i = 0; i < n; i++, at = (at + 1) % size) {
@@ -125,6 +137,8 @@ static void split_peer(struct ring *r)
 		first = !(one.flags & VRING_DESC_F_NEXT);
 	}
 	avail->idx = rarely(100) ? (uint16_t)rnd(65536) : d->avail_idx;
+	d->wrong |=
+		avail->idx != d->avail_idx || (uint16_t)(d->avail_idx - d->r.vq.next + held) > size;
 	avail->flags = (uint16_t)rnd(2);
 	avail->ring[size] = (uint16_t)(d->r.vq.own_idx + rnd(8));
 }
@@ -134,7 +148,7 @@ static void packed_peer(struct ring *r)
 {
 	struct device *d = device_of(r);
 	uint8_t *ring = d->r.layout.desc;
-	uint32_t size = d->r.layout.size, room = size - (d->offered - d->r.vq.cursor);
+	uint32_t size = d->r.layout.size, room = size - (d->offered - position(d));
 	uint32_t more = rnd(pd_min(room + 1, 64u)), event;
 	bool first = true, endless;
 
@@ -187,9 +201,9 @@ static bool device_after(struct ring *r)
 /* Memory in three regions; the second follows the first in the guest's addresses. */
 static void device_memory(struct device *d)
 {
-	uint64_t gpa = 0x10000, sizes[RING_SHARED_MAX] = {24576, 4096 * (1 + rnd(3)), 20480};
+	uint64_t gpa = 0x10000, sizes[MEM_REGIONS] = {24576, 4096 * (1 + rnd(3)), 20480};
 
-	for (unsigned i = 0; i < RING_SHARED_MAX; i++) {
+	for (unsigned i = 0; i < MEM_REGIONS; i++) {
 		struct pd_mem_region r = {gpa, sizes[i], 0x7f0000000000 + gpa, NULL};
 		bool noise = one_in(4);
 
@@ -239,8 +253,72 @@ static void packed_place(struct device *d, uint8_t *at)
 		d->r.layout.base = rnd(one_in(2) ? UINT32_MAX : 2 * size);
 }
 
+/* A device takes the ring up, with its region if there is one. Returns whether it could. */
+static bool device_begin(struct device *d)
+{
+	const struct shared *s = &d->r.s[MEM_REGIONS];
+	uint64_t bytes = pd_inflight_queue_bytes(d->entries, d->r.packed);
+	const char *why = NULL;
+
+	d->r.layout.inflight = NULL;
+	if (d->entries)
+		why = pd_inflight_begin(&d->r.layout, s->p + s->bytes - bytes, d->entries);
+	MUST(!why || d->wrong || d->lapped);
+	if (why)
+		d->lapped = true; /* without it the ring is anywhere */
+	MUST(!pd_vq_init_device(&d->r.vq, &d->r.layout, &d->mem));
+	return !why;
+}
+
+/* The driver changes where a chain ends that may be in flight. */
+static void change_chain(struct device *d)
+{
+	uint32_t size = d->r.layout.size, slot = rnd(pd_min(size, 8u));
+	uint8_t *ring = d->r.layout.desc;
+
+	slot = d->r.packed ? (d->r.vq.theirs.slot + slot) % size : rnd(size);
+	ring[16 * slot + (d->r.packed ? 14 : 12)] ^= VRING_DESC_F_NEXT;
+	d->wrong = true;
+}
+
+/* The device dies, or ends, and another goes on where the region says. Returns whether it can. */
+static bool device_again(struct ring *r)
+{
+	struct device *d = device_of(r);
+	const struct shared *s = &r->s[MEM_REGIONS];
+
+	if (!one_in(6))
+		return true;
+	d->wrong |= fuzz_racing;
+	if (rarely(8)) {
+		s->p[rnd((uint32_t)s->bytes)] = (uint8_t)rnd(256);
+		d->wrong = true;
+	}
+	d->offered -= position(d);
+	if (one_in(2)) {
+		pd_inflight_free(r->vq.inflight);
+		r->vq.inflight = NULL;
+	}
+	pd_vq_fini(&r->vq);
+	if (!device_begin(d))
+		return false;
+	if (rarely(6))
+		change_chain(d);
+	return true;
+}
+
+/* A region that no device had; it ends where its memory does. */
+static void device_track(struct device *d)
+{
+	d->entries = d->r.layout.size + (one_in(2) ? 0 : rnd(64));
+	shared_map(&d->r.s[MEM_REGIONS], pd_inflight_queue_bytes(d->entries, d->r.packed));
+	d->r.n_more = 1;
+	d->wrong = !d->r.receive; /* it may have us write over its ring */
+	d->r.again = device_again;
+}
+
 /* Returns whether the ring was accepted. */
-static bool device_make(struct device *d, bool packed)
+static bool device_make(struct device *d, bool packed, bool tracked)
 {
 	uint8_t *at;
 	const char *why;
@@ -250,7 +328,7 @@ static bool device_make(struct device *d, bool packed)
 	any_calm();
 	device_memory(d);
 	d->r.packed = packed;
-	d->r.n_shared = RING_SHARED_MAX;
+	d->r.n_shared = MEM_REGIONS;
 	d->r.end = packed ? &device_packed : &device_split;
 	d->r.peer = packed ? packed_peer : split_peer;
 	d->r.after = device_after;
@@ -277,21 +355,26 @@ static bool device_make(struct device *d, bool packed)
 	at = d->r.s[0].p + 16 * rnd(64);
 	(packed ? packed_place : split_place)(d, at);
 	good = !pd_vq_layout_check(&d->r.layout, &why);
-	MUST(good == !pd_vq_init_device(&d->r.vq, &d->r.layout, &d->mem));
 	MUST(good || packed);
+	if (good && tracked)
+		device_track(d);
+	if (good)
+		device_begin(d);
+	else
+		MUST(pd_vq_init_device(&d->r.vq, &d->r.layout, &d->mem));
 	if (good)
 		pd_vq_is_misplaced(&d->r.vq);
 	return good;
 }
 
-bool fuzz_device(bool packed)
+bool fuzz_device(bool packed, bool tracked)
 {
 	static struct device d;
-	bool good = device_make(&d, packed);
+	bool good = device_make(&d, packed, tracked);
 
 	if (good)
 		good = ring_run(&d.r);
-	for (unsigned i = 0; i < d.r.n_shared; i++)
+	for (unsigned i = 0; i < d.r.n_shared + d.r.n_more; i++)
 		shared_unmap(&d.r.s[i]);
 	return good;
 }

@@ -83,10 +83,11 @@ struct ring_end {
 					     name##_disarm};
 
 /* A ring that is fuzzed. */
-#define RING_SHARED_MAX 3
+#define RING_SHARED_MAX 4
 struct ring {
 	struct shared s[RING_SHARED_MAX];
-	unsigned n_shared;
+	unsigned n_shared; /* where frames may stand; what follows is shared too */
+	unsigned n_more;
 	struct pd_vq_layout layout;
 	struct pd_vq vq;
 	bool packed, avip, receive;
@@ -94,6 +95,7 @@ struct ring {
 	const struct ring_end *end;
 	void (*peer)(struct ring *r);  /* the other end's turn */
 	bool (*after)(struct ring *r); /* after each of ours; false: there is no going on */
+	bool (*again)(struct ring *r); /* then, or NULL: our end may be made anew; false as above */
 };
 
 /*
@@ -103,7 +105,7 @@ struct ring {
 bool ring_run(struct ring *r);
 
 /* One ring each, from its making to its end. Returns whether it is sound. */
-bool fuzz_device(bool packed);
+bool fuzz_device(bool packed, bool tracked); /* tracked: with an in-flight region */
 bool fuzz_driver(bool packed);
 
 /* --- packed rings, as the specification has them (virtio 1.2, 2.8) ---------------------------- */

@@ -5,8 +5,8 @@
  * A run is one ring, with a peer that writes to it between calls of the data path (device.c,
  * driver.c). Shared memory stands between unmapped pages, so that a step outside ends the program,
  * and every frame that is shown is read to its last byte and must stand in that memory. With `race`
- * a second thread writes to the shared memory during the calls: descriptors, indices, headers and
- * indirect tables.
+ * a second thread writes to the shared memory during the calls: descriptors, indices, headers,
+ * indirect tables and in-flight regions.
  */
 #include <pthread.h>
 #include <sys/mman.h>
@@ -17,8 +17,9 @@ static struct pd_buffer *bufs[2 * FUZZ_HEADERS];
 const struct pd_vq_headers fuzz_headers = {bufs, FUZZ_HEADERS};
 static uint8_t frame_bytes[2 * PD_FRAME_MAX_BYTES];
 
-static const char *const kinds[] = {"split device", "packed device", "split driver",
-				    "packed driver"};
+static const char *const kinds[] = {
+	"split device",  "packed device",           "split driver",
+	"packed driver", "split device, in flight", "packed device, in flight"};
 static unsigned kind;
 static struct {
 	unsigned long received, sent;
@@ -198,7 +199,7 @@ static void ring_call(struct ring *r)
 	uint32_t position, hold;
 	int n;
 
-	race_start(r->s, r->n_shared);
+	race_start(r->s, r->n_shared + r->n_more);
 	if (r->receive) {
 		n = end->rx(vq, r->avip, shown, 1 + rnd(PD_VQ_FRAMES_MAX));
 		MUST(n >= 0 ? n == vq->n_shown : n == -ENETDOWN && vq->broken);
@@ -231,7 +232,7 @@ bool ring_run(struct ring *r)
 	for (int i = 0; i < FUZZ_STEPS; i++) {
 		r->peer(r);
 		ring_call(r);
-		if (!r->after(r))
+		if (!r->after(r) || (r->again && !r->again(r)))
 			break;
 	}
 	sound = !r->vq.broken;
@@ -248,7 +249,7 @@ bool ring_run(struct ring *r)
 static bool run(unsigned of_kind)
 {
 	kind = of_kind;
-	return (kind < 2 ? fuzz_device : fuzz_driver)(kind & 1);
+	return kind / 2 == 1 ? fuzz_driver(kind & 1) : fuzz_device(kind & 1, kind > 3);
 }
 
 /* What all runs use. */

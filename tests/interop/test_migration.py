@@ -93,13 +93,15 @@ def passes(vm):
 
 
 def send_once(vm, road):
-    """Migrate until all memory was sent once, and hold it there: there is too much to send again for it to end."""
+    """Migrate until all memory was sent once, and hold it there: there is too much to send again for it to end. It is written over
+    and over while it is sent, so that much of it is new to QEMU however far that had come each time."""
+    vm.check("head -c 4000000 /dev/urandom > /tmp/much; while :; do cat /tmp/much > /tmp/again; done & writer=$!")
     vm.hmp("migrate_set_parameter downtime-limit 1")
     vm.hmp(f"migrate -d unix:{road.listener.getsockname()}")
     until(lambda: passes(vm) == 1, "the migration's begin")
-    vm.check("head -c 4000000 /dev/urandom > /tmp/much")
     while passes(vm) < 2:
         road.allow(1 << 18, patience=1)
+    vm.check("kill $writer")
 
 
 slow = pytest.mark.skipif(os.environ.get("PD_SLOW_TESTS") != "1", reason="takes half a minute: set PD_SLOW_TESTS=1")

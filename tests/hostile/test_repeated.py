@@ -264,6 +264,7 @@ def test_who_listens(sockdir, sock):
                     start(fe)
                     before.terminate()
                     assert before.wait() == 0
+            until(lambda: _port(program) == ("waiting", "its peer has not come yet"), "the path to be its own")
             with FrontEnd(sock, listen=False) as fe:
                 start(fe)
                 echoes(fe)
@@ -272,6 +273,12 @@ def test_who_listens(sockdir, sock):
             os.unlink(sock)
         assert not os.listdir(sockdir)
     run.note()
+
+
+def _port(program):
+    """State of its port, and the reason for it."""
+    port = program.port()
+    return port["state"], port["reason"]
 
 
 @contextlib.contextmanager

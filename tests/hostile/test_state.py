@@ -136,6 +136,38 @@ def test_peers_that_never_get_the_link_up(sock):
             assert p["last_error"]
 
 
+def start_device(be):
+    be.wait_started()
+    returns(be)
+
+
+PEERS = {"backend": (FrontEnd, start), "frontend": (BackEnd, start_device)}
+IN_THE_WAY = {"no folder": "No such file or directory", "a file": "not a socket"}
+
+
+@ROLE
+@pytest.mark.parametrize("what", IN_THE_WAY)
+def test_life_of_a_listener(sockdir, sock, role, what):
+    """It cannot listen; it can, and waits, whatever it was told of before; its peer comes."""
+    path = sockdir / "there" / "s" if what == "no folder" else sockdir / "s"
+    if what == "a file":
+        path.touch()
+    peer, link = PEERS[role]
+    with Victim(str(path), mode="listen", role=role) as program:
+        p = port_that(program, state="down")
+        why = p["reason"]
+        assert why.startswith("cannot listen: ") and IN_THE_WAY[what] in why and p["last_error"] == why
+        (path.parent.mkdir if what == "no folder" else path.unlink)()
+        p = port_that(program, state="waiting", reason="its peer has not come yet", link=0, disconnects=0)
+        assert p["last_error"] == why and 0 <= p["state_age_s"] <= p["last_error_age_s"]
+        assert "its peer has not come yet (" in line_of(program) and f"{why})" in line_of(program)
+        with peer(str(path), listen=False) as other:
+            link(other)
+            p = port_that(program, state="up", reason="", connects=1, reconnects=0, disconnects=0, protocol_errors=0)
+            assert p["last_error"] == why
+    shutil.rmtree(path.parent if what == "no folder" else path, ignore_errors=True)
+
+
 def test_life_of_a_front_end(sock):
     with Victim(sock, role="frontend", ring=64) as program:
         port_that(program, state="down", last_error="cannot connect: No such file or directory")

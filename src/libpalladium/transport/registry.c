@@ -437,7 +437,7 @@ static int pd_port_open_locked(struct pd_port *port)
 	pd_port_count_open(port);
 	pd_store_release(&port->state, (uint32_t)PD_PORT_CONNECTING);
 	pd_ctr_text(port->ctr, PD_CTR_TEXT_STATE, "%s", pd_port_state_names[PD_PORT_CONNECTING]);
-	pd_ctr_text(port->ctr, PD_CTR_TEXT_REASON, "its peer has not come yet");
+	pd_ctr_text(port->ctr, PD_CTR_TEXT_REASON, "%s", PD_PORT_NO_PEER_YET);
 	ret = port->transport->open(port);
 	if (ret == 0)
 		return 0;

@@ -32,6 +32,9 @@ enum pd_port_state {
 	PD_PORT_STATES
 };
 
+/* Why a port is PD_PORT_CONNECTING, when nothing is wrong. */
+#define PD_PORT_NO_PEER_YET "its peer has not come yet"
+
 enum pd_transport_cap {
 	PD_CAP_SIDECAR = 1 << 0,   /* carries the 48 bytes */
 	PD_CAP_RECONNECT = 1 << 1, /* the peer may come and go */

@@ -77,6 +77,13 @@ static void dial_trouble(struct pd_vhost_dial *dial, int err)
 	dial->trouble(dial, err, again);
 }
 
+/* Tell the port that what it was told of is over: its peer may come. */
+static void dial_listening(struct pd_vhost_dial *dial)
+{
+	dial->last_err = 0;
+	dial->listening(dial);
+}
+
 /* --- connecting ---------------------------------------------------------------------------- */
 
 /* Try to connect, and arm the next try when it fails. */
@@ -264,8 +271,8 @@ static void listener_timer(struct pd_progress_timer *timer)
 	pd_list_for_each_safe (dial, next, &l->ports, node) {
 		if (err)
 			dial_trouble(dial, err);
-		else
-			dial->last_err = 0;
+		else if (dial->last_err)
+			dial_listening(dial);
 	}
 	if (!err)
 		pd_debug("vhost", "listening on %s", l->path);

@@ -30,6 +30,8 @@ struct pd_vhost_dial {
 	 * one.
 	 */
 	void (*trouble)(struct pd_vhost_dial *dial, int err, bool again);
+	/* We listen, after tries that failed. */
+	void (*listening)(struct pd_vhost_dial *dial);
 	/* Somebody connected who is not let in, of the user `uid`. */
 	void (*refused)(struct pd_vhost_dial *dial, uid_t uid);
 	/*

@@ -18,7 +18,8 @@
  * which the roles hold while they move a side up or down, and through one posted work item, by
  * which a lane says that the peer broke its ring.
  *
- * States. A port is down from the first failure to find its peer until frames can move. Peers that
+ * States. A port is down from the first failure to find its peer until frames can move; but one
+ * that could not listen waits again as soon as it does, since nothing is wrong any more. Peers that
  * come and go without getting that far change nothing and are logged at a limited rate.
  */
 #include <errno.h>
@@ -171,6 +172,14 @@ static void port_trouble(struct pd_vhost_dial *dial, int err, bool again)
 	pd_port_error(vp->port, pd_vhost_path_errno(err), brief);
 }
 
+/* There may be one from now on. The last error stays what it was: why that took so long. */
+static void port_listening(struct pd_vhost_dial *dial)
+{
+	struct pd_vhost_port *vp = pd_container_of(dial, struct pd_vhost_port, dial);
+
+	pd_port_set_state(vp->port, PD_PORT_CONNECTING, PD_PORT_NO_PEER_YET);
+}
+
 /* Somebody else came. */
 static void port_refused(struct pd_vhost_dial *dial, uid_t uid)
 {
@@ -253,6 +262,7 @@ static int vhost_open(struct pd_port *port)
 	vp->dial.order = port->index;
 	vp->dial.connected = port_connected;
 	vp->dial.trouble = port_trouble;
+	vp->dial.listening = port_listening;
 	vp->dial.refused = port_refused;
 	vp->dial.give_way = port_give_way;
 	pd_list_init(&vp->watch.node);

@@ -3,7 +3,8 @@
  * A program that meets memory of its peers that is gone, in all the states that a thread can be in
  * (test_sigbus.py). It says "ready", with a frame echoed on each port, waits for a line, during
  * which the memory goes, does what argv[1] says, and says "alive", or what was wrong. Then it
- * echoes on the last port for ever.
+ * echoes on the last port until there is a line with the name of another mode, with which it
+ * begins again: it says "ready", waits for a line...
  *
  *   faults MODE PORT...
  */
@@ -50,15 +51,17 @@ static int look(int fd)
 	       (errno == EAGAIN || errno == ENETDOWN);
 }
 
-/* Send back a frame. */
-static void echo(int fd)
+/* Send back a frame; with MSG_DONTWAIT one that is there, if any. */
+static void echo(int fd, int flags)
 {
 	char frame[2048];
 	ssize_t n;
 
 	do
-		n = recv(fd, frame, sizeof(frame), 0);
-	while (n < 0 && (errno == ENETDOWN || errno == EINTR));
+		n = recv(fd, frame, sizeof(frame), flags);
+	while (n < 0 && !flags && (errno == ENETDOWN || errno == EINTR));
+	if (n < 0 && flags)
+		return;
 	CHECK(n > 0);
 	while (send(fd, frame, (size_t)n, 0) < 0)
 		CHECK(errno == ENETDOWN || errno == EINTR);
@@ -117,7 +120,7 @@ static void *echo_for_ever(void *fd)
 {
 	block_all();
 	while (1)
-		echo(*(const int *)fd);
+		echo(*(const int *)fd, 0);
 	return NULL;
 }
 
@@ -223,12 +226,17 @@ static void own_handler(void)
 	own[5] = 1;
 	CHECK(hits == 1 && nested == 1 && !wrong);
 	CHECK(look(sock[0]) && hits == 1);
+	CHECK(!munmap(own, PAGE));
 }
 
 static void act(const char *mode)
 {
 	struct sigaction usr1 = {.sa_handler = on_usr1};
+	sigset_t none;
 
+	sigemptyset(&none);
+	CHECK(!pthread_sigmask(SIG_SETMASK, &none, NULL));
+	hits = nested = wrong = 0;
 	if (!strcmp(mode, "blocked")) {
 		block_all();
 		CHECK(look(sock[0]));
@@ -257,9 +265,28 @@ static void act(const char *mode)
 	}
 }
 
+/* Echo on the last port until there is a line, and take that. */
+static void echo_until(char *line, int size)
+{
+	struct pollfd at[2] = {{.events = POLLIN}, {.fd = sock[ports - 1], .events = POLLIN}};
+
+	while (1) {
+		if (poll(at, 2, -1) < 0) {
+			CHECK(errno == EINTR);
+			continue;
+		}
+		if (at[0].revents)
+			break;
+		if (at[1].revents)
+			echo(sock[ports - 1], MSG_DONTWAIT);
+	}
+	CHECK(fgets(line, size, stdin));
+	line[strcspn(line, "\n")] = 0;
+}
+
 int main(int argc, char **argv)
 {
-	char line[16];
+	char line[16], mode[16];
 
 	ports = argc - 2;
 	for (int i = 0; i < ports; i++) {
@@ -270,13 +297,15 @@ int main(int argc, char **argv)
 		CHECK(sock[i] >= 0 && !bind(sock[i], (void *)&at, sizeof(at)));
 	}
 	for (int i = 0; i < ports; i++)
-		echo(sock[i]);
-	printf("ready\n");
-	fflush(stdout);
-	CHECK(fgets(line, sizeof(line), stdin));
-	act(argv[1]);
-	printf("alive\n");
-	fflush(stdout);
-	while (1)
-		echo(sock[ports - 1]);
+		echo(sock[i], 0);
+	snprintf(mode, sizeof(mode), "%s", argv[1]);
+	while (1) {
+		printf("ready\n");
+		fflush(stdout);
+		CHECK(fgets(line, sizeof(line), stdin));
+		act(mode);
+		printf("alive\n");
+		fflush(stdout);
+		echo_until(mode, sizeof(mode));
+	}
 }

@@ -66,6 +66,19 @@ def payload_of(req, fe):
     return u64(0)
 
 
+def with_descriptors(fe, req, count):
+    """The request with so many descriptors of each of three kinds, over a connection of its own, which the program ends."""
+    for what in (os.dup(0), os.eventfd(0), os.memfd_create("x")):
+        fe.drop()
+        fe.connect()
+        with contextlib.suppress(*ENDED):
+            fe.channel.send(req, payload_of(req, fe), [what] * count)
+            fe.channel.send(Req.GET_FEATURES)
+            fe.channel.sock.shutdown(socket.SHUT_WR)
+        os.close(what)
+        assert fe.channel.closed_by_peer()
+
+
 @pytest.mark.parametrize("count", [0, 1, 9, 253])
 def test_descriptors_on_any_message(sock, count):
     """Whatever becomes of it, nothing stays behind and the next peer is served."""
@@ -73,23 +86,30 @@ def test_descriptors_on_any_message(sock, count):
         serves(fe)
         fds = program.fds()
         for req in range(REQUESTS):
-            for what in (os.dup(0), os.eventfd(0), os.memfd_create("x")):
-                fe.drop()
-                fe.connect()
-                with contextlib.suppress(*ENDED):
-                    fe.channel.send(req, payload_of(req, fe), [what] * count)
-                    fe.channel.send(Req.GET_FEATURES)
-                    fe.channel.sock.shutdown(socket.SHUT_WR)
-                os.close(what)
-                assert fe.channel.closed_by_peer()
+            with_descriptors(fe, req, count)
         fe.drop()
         fe.reset_rings()
         serves(fe, 100)
         program.settled(fds)
 
 
+OVERLAPS = ["all of it", "available over descriptors", "used over available", "both rings"]
+
+
+def overlap(fe, name):
+    """Put the parts of the transmit ring over each other."""
+    desc, avail, used = (fe.memory.uva(g) for g in fe.tx.gpa)
+    places = {
+        "all of it": (desc, desc, desc),
+        "available over descriptors": (desc, desc + 16, used),
+        "used over available": (desc, avail, avail),
+        "both rings": tuple(fe.memory.uva(g) for g in fe.rx.gpa),
+    }[name]
+    fe.channel.send(Req.SET_VRING_ADDR, vring_addr(1, places[0], places[2], places[1]))
+
+
 @pytest.mark.parametrize("fmt", ["split", "packed"])
-@pytest.mark.parametrize("name", ["all of it", "available over descriptors", "used over available", "both rings"])
+@pytest.mark.parametrize("name", OVERLAPS)
 def test_parts_that_overlap(sock, fmt, name):
     """Each part stands in memory of the peer's, so no message is wrong; what is there is not what a ring should be. The program goes
     on, whether frames move, are dropped, or the ring is broken."""
@@ -99,18 +119,10 @@ def test_parts_that_overlap(sock, fmt, name):
         fds = program.fds()
         fe.drop()
         fe.reset_rings()
-        at = [[fe.memory.uva(g) for g in q.gpa] for q in fe.queues]
-        desc, avail, used = at[1]
-        places = {
-            "all of it": (desc, desc, desc),
-            "available over descriptors": (desc, desc + 16, used),
-            "used over available": (desc, avail, avail),
-            "both rings": tuple(at[0]),
-        }[name]
         with contextlib.suppress(*ENDED):
             fe.timeout = 0.2
             fe.start_like_qemu()
-            fe.channel.send(Req.SET_VRING_ADDR, vring_addr(1, places[0], places[2], places[1]))
+            overlap(fe, name)
             fe.post_rx([2048] * 8)
             for n in range(20):
                 fe.send(numbered(n, 60), avip.distinct(n))

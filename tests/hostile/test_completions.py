@@ -2,7 +2,6 @@
 """Broken completions under a program in the front-end role: what the device says it used never was
 its to use, or cannot be. The port goes down by name, and the next device is served."""
 import contextlib
-import threading
 
 import pytest
 
@@ -11,7 +10,7 @@ from lab.frames import numbered
 from lab.packedring import AVAIL, EVENT_DESC, USED, off_wrap
 from lab.ring import INDIRECT, NEXT, WRITE
 from lab.vhostpeer import BASIC, BackEnd, F, PeerClosed, PeerTimeout
-from hostile.victim import Victim, next_is_served, returns, until
+from hostile.victim import Victim, beside, next_is_served, returns, until
 
 FORMATS = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
 GONE = (PeerClosed, PeerTimeout, AssertionError, OSError)
@@ -201,26 +200,26 @@ def test_id_in_order(sock, fmt, ident):
         broken(be, program, "ring 1")
 
 
+def rewrite(be):
+    """What flips the ids and lengths of all entries of the receive ring once."""
+    q = be.queue(0)
+    values = [(0, 108), (0xffff, 108), (5, 0xffffffff), (q.size, 0), (7, 47), (9, 2048)]
+
+    def flip():
+        for i in range(q.size):
+            q.ring.set_done(i, *values[i % 6][::-1])
+    return flip
+
+
 def test_completions_rewritten_while_read(sock, fmt):
     """A thread flips ids and lengths of what is already used; whatever the program makes of that, it
     lives and serves the next device."""
     with up(sock, fmt) as (be, program):
         for _ in range(6):
-            q, stop = be.queue(0), threading.Event()
-
-            def flip(q=q, stop=stop):
-                values = [(0, 108), (0xffff, 108), (5, 0xffffffff), (q.size, 0), (7, 47), (9, 2048)]
-                while not stop.is_set():
-                    for i in range(q.size):
-                        q.ring.set_done(i, *values[i % 6][::-1])
-            thread = threading.Thread(target=flip)
-            thread.start()
-            with contextlib.suppress(*GONE):
+            with beside(rewrite(be)), contextlib.suppress(*GONE):
                 for n in range(20):
                     be.send(numbered(n, 60), timeout=0.2)
                     be.recv(timeout=0.1)
-            stop.set()
-            thread.join()
             be.drop()
             be.wait_started()
         assert program.running

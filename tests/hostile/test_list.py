@@ -2,8 +2,8 @@
 """What a hostile or broken peer sends, item by item, and the test of each. Every name here is a test that there is.
 
 Each drives a program under the preload over a real socket and real shared memory from another process, and ends with a peer that
-behaves, on the same path. test_again.py does the wrong messages, answers and rings over and over, test_repeated.py what takes more than
-a message; test_fuzz.py does anything.
+behaves, on the same path. At least one of each item goes on and on on one program, which must not grow (cycles.py): test_again.py does
+the wrong messages, answers and rings, test_repeated.py what takes more than a message. test_fuzz.py does anything.
 """
 import ast
 import importlib
@@ -11,15 +11,25 @@ import pathlib
 
 import pytest
 
+from hostile.soak import FILES
+
 MESSAGE, REPLY, RING = "test_messages.ATTACKS", "test_replies.WRONG", "test_rings"
 KICK, CALL = "test_inband.KICKS", "test_inband.CALLS"
+
+# The tables whose rows are all done over and over, and by what.
+REPEATED = {
+    MESSAGE: "test_again.test_messages_again", REPLY: "test_again.test_replies_again", RING + ".BROKEN": "test_again.test_rings_again",
+    RING + ".DROPPED": "test_again.test_rings_again", KICK: "test_repeated.test_wrong_messages_in_band",
+    CALL: "test_repeated.test_wrong_calls_in_band",
+}
 
 # An item: tests as module.function, and rows of their tables as (table, row).
 ITEMS = {
     "short, split and coalesced reads": [
+        "test_repeated.test_pieces",
         "test_messages.test_messages_in_pieces", "test_messages.test_end_inside_a_header", "test_any.test_message_cut_behind_each_byte",
         "test_replies.test_answers_in_pieces", "test_replies.test_end_inside_an_answer"],
-    "a sidecar over descriptors, cut behind each of its 48 bytes": ["test_any.test_sidecar_cut_behind_each_byte"],
+    "a sidecar over descriptors, cut behind each of its 48 bytes": ["test_any.test_sidecar_cut_behind_each_byte", "test_repeated.test_pieces"],
     "size over the maximum": [(MESSAGE, "payload over the maximum"), (MESSAGE, "payload of 2^32-1"), (REPLY, "payload over the maximum")],
     "size not the message's own": [(MESSAGE, "payload too short"), (MESSAGE, "payload too long"), (MESSAGE, "payload where none is"),
                                    (REPLY, "half a number"), (REPLY, "two numbers")],
@@ -28,7 +38,8 @@ ITEMS = {
     "REPLY bit set, or not": [(MESSAGE, "a reply"), (REPLY, "no reply flag")],
     "wrong answers to a front-end": ["test_replies.test_wrong_answer", "test_replies.test_unasked", "test_replies.test_strange_answer",
                                   "test_repeated.test_unasked_answers"],
-    "0, 1, 9, 253 fds on any message": ["test_any.test_descriptors_on_any_message", (REPLY, "253 descriptors")],
+    "0, 1, 9, 253 fds on any message": ["test_any.test_descriptors_on_any_message", (REPLY, "253 descriptors"),
+                                    "test_repeated.test_descriptors_on_any_message"],
     "the no-fd bit with an fd": [(MESSAGE, "no-fd bit with one")],
     "a kick fd that is not an eventfd": [(MESSAGE, "a kick that is a pipe"), (MESSAGE, "a call that is a memfd"),
                                          (MESSAGE, "an error that is a pipe")],
@@ -41,20 +52,22 @@ ITEMS = {
     "overlap of regions": [(MESSAGE, "gpa that overlaps"), (MESSAGE, "uva that overlaps")],
     "a file shorter than its region": [(MESSAGE, "a file too short")],
     "a file truncated later": ["test_holes.test_memory_truncated", "test_holes.test_programs_own_sigbus", "test_sigbus.test_states_of_a_thread",
-                              "test_sigbus.test_under_traffic", "test_repeated.test_memory_truncated"],
+                              "test_sigbus.test_under_traffic", "test_repeated.test_memory_truncated", "test_repeated.test_states_of_a_thread"],
     "duplicate ADD, duplicate REM": [(MESSAGE, "a slot added twice"), (MESSAGE, "a slot removed twice")],
-    "a new memory table in the middle of a burst": ["test_rings.test_new_memory_table_in_a_burst", "test_changes.test_rings_move_in_a_burst"],
+    "a new memory table in the middle of a burst": ["test_rings.test_new_memory_table_in_a_burst", "test_changes.test_rings_move_in_a_burst",
+                                                "test_repeated.test_changes_in_a_burst"],
     "ring size 0, 65536, not a power of two": [(MESSAGE, "a ring of 0"), (MESSAGE, "a ring of 65536"), (MESSAGE, "a ring of 255")],
     "ring size changed later": [(MESSAGE, "size changed while running")],
     "a ring across regions": [(MESSAGE, "a ring across regions")],
     "a ring misaligned": [(MESSAGE, "a misaligned table"), (MESSAGE, "a misaligned available ring"), (MESSAGE, "a misaligned used ring")],
-    "a ring whose parts overlap": ["test_any.test_parts_that_overlap"],
+    "a ring whose parts overlap": ["test_any.test_parts_that_overlap", "test_repeated.test_parts_that_overlap"],
     "a base beyond the size": [(MESSAGE, "a base of 65536"), "test_packed.test_base_outside_the_ring"],
-    "a base changed while running": ["test_changes.test_base_of_a_running_ring", "test_changes.test_bad_base_for_a_running_ring"],
-    "messages before owner or features": ["test_messages.test_wrong_order_is_harmless"],
+    "a base changed while running": ["test_changes.test_base_of_a_running_ring", "test_changes.test_bad_base_for_a_running_ring",
+                                     "test_repeated.test_changes_in_a_burst"],
+    "messages before owner or features": ["test_messages.test_wrong_order_is_harmless", "test_repeated.test_wrong_order"],
     "features never offered": [(MESSAGE, "features never offered"), (MESSAGE, "every feature"), (MESSAGE, "protocol features never offered")],
     "features changed while running": [(MESSAGE, "features changed while running"), "test_replies.test_features_that_change_later"],
-    "ENABLE before all": ["test_messages.test_wrong_order_is_harmless"],
+    "ENABLE before all": ["test_messages.test_wrong_order_is_harmless", "test_repeated.test_wrong_order"],
     "available index that jumps": [(RING + ".BROKEN", "index jumps past the ring"), (RING + ".BROKEN", "index goes back"),
                                    "test_completions.test_used_index_jumps", "test_packed.test_driver_overruns_its_ring",
                                    "test_repeated.test_broken_completions"],
@@ -69,18 +82,20 @@ ITEMS = {
     "header-only chains, and less": [(RING + ".DROPPED", "half a header"), (RING + ".DROPPED", "an empty chain")],
     "descriptors rewritten while they are read": [
         "test_rings.test_descriptors_rewritten_while_read", "test_packed.test_descriptors_rewritten_while_read",
-        "test_completions.test_completions_rewritten_while_read"],
+        "test_completions.test_completions_rewritten_while_read", "test_repeated.test_descriptors_rewritten",
+        "test_repeated.test_completions_rewritten"],
     "disconnect in mid-burst": ["test_kill.test_front_end_killed_while_it_sends", "test_kill.test_back_end_killed_while_it_sends",
                                 "test_reconnect.test_after_a_link"],
-    "disconnect before and during negotiation": ["test_reconnect.test_after_a_link", "test_reconnect.test_before_the_first_link"],
-    "interrupt storms": ["test_rings.test_storm_of_kicks", "test_holes.test_kick_that_waits"],
+    "disconnect before and during negotiation": ["test_reconnect.test_after_a_link", "test_reconnect.test_before_the_first_link",
+                                                     "test_repeated.test_gone_during_the_start"],
+    "interrupt storms": ["test_rings.test_storm_of_kicks", "test_holes.test_kick_that_waits", "test_repeated.test_storm_of_kicks"],
     "a peer that never reads its replies": [(MESSAGE, "answers never read")],
-    "fd exhaustion": ["test_holes.test_out_of_descriptors"],
+    "fd exhaustion": ["test_holes.test_out_of_descriptors", "test_repeated.test_out_of_descriptors"],
     "races on the socket path": ["test_paths.test_path_that_is_something_else", "test_paths.test_path_of_a_listener_that_lives",
                                  "test_paths.test_file_of_a_listener_that_died", "test_repeated.test_who_listens",
                                 "test_repeated.test_strange_things_where_it_connects"],
     "several peers on one listening path": ["test_peers.test_a_crowd_that_comes_and_goes", "test_peers.test_one_too_many",
-                                            "test_holes.test_silent_newcomer_gives_way"],
+                                            "test_holes.test_silent_newcomer_gives_way", "test_repeated.test_crowd_on_one_path"],
     "in band: kicks of no ring, of a wrong size, with fds, not agreed on": [
         (KICK, "no such ring"), (KICK, "ring 2^32-1"), (KICK, "no payload"), (KICK, "two of them"), (KICK, "a descriptor"),
         (KICK, "not agreed on"), (KICK, "agreed without a channel"), (KICK, "changed while running"),
@@ -94,9 +109,11 @@ ITEMS = {
         "test_repeated.test_wrong_calls_in_band"],
     "in band: floods, and acknowledgements that nobody reads": [
         "test_inband.test_flood_of_kicks", "test_inband.test_flood_of_calls",
-        "test_inband.test_calls_whose_acknowledgements_nobody_reads"],
+        "test_inband.test_calls_whose_acknowledgements_nobody_reads", "test_repeated.test_flood_of_kicks_in_band",
+        "test_repeated.test_flood_of_calls_in_band"],
     "more translations than are kept": ["test_translations.test_more_translations_than_are_kept",
-                                        "test_translations.test_what_is_kept_and_what_is_not"],
+                                        "test_translations.test_what_is_kept_and_what_is_not",
+                                           "test_repeated.test_more_translations_than_are_kept"],
     "nonsense on the back-end's channel": ["test_iotlb.test_nonsense", "test_iotlb.test_bad_headers", "test_iotlb.test_descriptors",
                                            "test_translations.test_garbage_on_the_channel", "test_repeated.test_nonsense_on_the_channel"],
 }
@@ -118,3 +135,13 @@ def test_item(item):
         else:
             module, function = test.split(".")
             assert function in functions(module), test
+
+
+@pytest.mark.parametrize("item", ITEMS)
+def test_item_is_repeated(item):
+    """Twenty times in make check, a thousand times in make soak."""
+    names = [REPEATED.get(test[0], "") if isinstance(test, tuple) else test for test in ITEMS[item]]
+    repeated = [name.split(".") for name in names if name.split(".")[0] + ".py" in FILES]
+    assert repeated
+    for module, function in repeated:
+        assert function in functions(module), function

@@ -3,7 +3,7 @@
 test_completions.py the front-end role. A ring that contradicts itself takes the port down by name;
 a chain that is no frame is dropped and counted; what the format leaves open is lived with."""
 import contextlib
-import threading
+import itertools
 
 import pytest
 
@@ -13,7 +13,7 @@ from lab.packedring import AVAIL, DESC, EVENT_DESC, USED, off_wrap
 from lab.ring import INDIRECT, NEXT, WRITE
 from lab.vhostpeer import BASIC, F, FrontEnd, PeerClosed, PeerTimeout, Req
 from lab.wire import vring_state
-from hostile.victim import Victim, echoes, refuses_buffers, serves, until
+from hostile.victim import Victim, beside, echoes, refuses_buffers, serves, until
 
 PACKED = BASIC | F.RING_PACKED
 TOP = 1 << 64
@@ -339,27 +339,28 @@ def test_base_outside_the_ring(sock, base):
         fe.reset_rings()
 
 
+def rewrite(fe):
+    """What gives all descriptors of the transmit ring other addresses, lengths, ids and flags."""
+    good = buffer(fe, bytes(2048))
+    rows = [(good, 108, 0, 0), (1 << 40, 108, 1, 0), (TOP - 8, 0xffffffff, 2, NEXT),
+            (0, 0, 0xffff, INDIRECT), (good, 0xffffffff, 4, NEXT | INDIRECT),
+            (good, 64, 5, INDIRECT), (good, 60, 6, WRITE), (good, 200, 7, NEXT)]
+    count = itertools.count(1)
+
+    def flip():
+        n = next(count)
+        for i in range(SIZE):
+            addr, length, ident, flags = rows[(n + i) % len(rows)]
+            fe.tx.ring.set(i, addr, length, ident, flags ^ (AVAIL if n // 8 % 2 else USED))
+    return flip
+
+
 def test_descriptors_rewritten_while_read(sock):
     """A thread flips addresses, lengths, ids and flags under the program; whatever it makes of that,
     it lives and serves the next peer."""
     with peers(sock) as (fe, program):
         serves(fe)
-        stop = threading.Event()
-        good = buffer(fe, bytes(2048))
-        rows = [(good, 108, 0, 0), (1 << 40, 108, 1, 0), (TOP - 8, 0xffffffff, 2, NEXT),
-                (0, 0, 0xffff, INDIRECT), (good, 0xffffffff, 4, NEXT | INDIRECT),
-                (good, 64, 5, INDIRECT), (good, 60, 6, WRITE), (good, 200, 7, NEXT)]
-
-        def flip():
-            n = 0
-            while not stop.is_set():
-                n += 1
-                for i in range(SIZE):
-                    addr, length, ident, flags = rows[(n + i) % len(rows)]
-                    fe.tx.ring.set(i, addr, length, ident, flags ^ (AVAIL if n // 8 % 2 else USED))
-        thread = threading.Thread(target=flip)
-        thread.start()
-        try:
+        with beside(rewrite(fe)):
             for _ in range(30):
                 with contextlib.suppress(PeerClosed, PeerTimeout, AssertionError, OSError):
                     if not fe.channel:
@@ -371,9 +372,6 @@ def test_descriptors_rewritten_while_read(sock):
                     if not fe.channel.closed_by_peer(0.01):
                         continue
                 fe.drop()
-        finally:
-            stop.set()
-            thread.join()
         next_peer(fe, program)
 
 

@@ -193,20 +193,25 @@ def test_the_silent_give_way(sock):
         assert them[2].up().port() in (1, 2)
 
 
+def comes(them, n):
+    """The n-th of a crowd comes and tries until it is served; the one before the last goes."""
+    mine = them[n % len(them)]
+    mine.peer.drop()
+    for _ in range(50):
+        try:
+            assert mine.up().port() in (0, 1, 2)
+            break
+        except (PeerClosed, ConnectionError):
+            mine.peer.drop()
+    else:
+        raise AssertionError("never served")
+    if n >= 2:
+        them[(n - 2) % len(them)].peer.drop()
+
+
 def test_a_crowd_that_comes_and_goes(sock):
     """Five peers for three places, each trying until it is served, a hundred times."""
     with program(sock) as p, peers(sock, 5) as them:
         for n in range(100):
-            mine = them[n % 5]
-            mine.peer.drop()
-            for _ in range(50):
-                try:
-                    assert mine.up().port() in (0, 1, 2)
-                    break
-                except (PeerClosed, ConnectionError):
-                    mine.peer.drop()
-            else:
-                raise AssertionError("never served")
-            if n >= 2:
-                them[(n - 2) % 5].peer.drop()
+            comes(them, n)
         assert p.running

@@ -1,25 +1,29 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Attacks that take more than a message, one a round, on one program: memory that is cut, eventfds that wait, rings and channels that
-are wrong in each role, strange things at the path. As in test_again.py, nothing adds up.
+are wrong in each role or change while they run, no descriptors left, strange things at the path. As in test_again.py, nothing adds up.
 """
 import contextlib
 import itertools
 import os
+import resource
 import socket
 
 import pytest
 
 from lab.frames import numbered
 from lab.inband import InbandBackEnd, InbandFrontEnd
+from lab.iommu import Iommu
+from lab.ring import PAGE
 from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd, Memory, Req
-from lab.wire import REPLY, VERSION, Msg
-from hostile import test_completions, test_inband, test_iotlb, test_packed, test_replies, test_rings
+from lab.wire import HEADER, REPLY, VERSION, Msg, mem_table, vring_state
+from hostile import (test_any, test_completions, test_inband, test_iotlb, test_packed, test_peers, test_reconnect, test_replies,
+                     test_rings, test_sigbus)
 from hostile.cycles import Cycles
 from hostile.test_again import ENDED, again
 from hostile.test_completions import GONE
 from hostile.test_holes import kept_full
 from hostile.test_kill import QUEUE_BYTES
-from hostile.victim import Victim, caught_up, echoes, returns, until
+from hostile.victim import Victim, beside, caught_up, echoes, returns, until
 
 pytestmark = pytest.mark.usefixtures("small_pages")
 FORMATS = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
@@ -50,6 +54,15 @@ def start_device(be):
     be.send(numbered(1 << 20, 60))
     while be.recv().frame != numbered(1 << 20, 60):
         pass
+
+
+def whatever(program, attack, serve):
+    """An attack of which nobody can say what the program makes of it; returns how many faults it was to the program."""
+    before = program.errors()
+    with contextlib.suppress(*GONE):
+        attack()
+    serve()
+    return program.errors() - before
 
 
 # --- to a back-end -----------------------------------------------------------------------------
@@ -137,6 +150,242 @@ def test_wrong_messages_in_band(sock):
         in_turn(program, attack, test_inband.KICKS, serving(fe))
 
 
+@formats
+def test_parts_that_overlap(sock, fmt):
+    with FrontEnd(sock, listen=False, features=FORMATS[fmt]) as fe, Victim(sock, mode="listen", format=fmt) as program:
+        def lie(name):
+            fe.drop()
+            fe.reset_rings()
+            fe.start_like_qemu()
+            test_any.overlap(fe, name)
+            fe.post_rx([2048] * 8)
+            for n in range(20):
+                fe.send(numbered(n, 60))
+            fe.recv(timeout=0.02)
+
+        def attack(name):
+            return whatever(program, lambda: lie(name), serving(fe))
+        in_turn(program, attack, test_any.OVERLAPS, serving(fe), more=QUEUE_BYTES)
+
+
+@formats
+def test_descriptors_rewritten(sock, fmt):
+    tests, size = RECEIVE[fmt]
+    with FrontEnd(sock, listen=False, features=FORMATS[fmt], ring=size) as fe, Victim(sock, mode="listen", format=fmt) as program:
+        def lie():
+            with beside(tests.rewrite(fe)):
+                for _ in range(4):
+                    for i in range(64 if fmt == "split" else 0):
+                        fe.tx.add_raw(i)
+                    fe.tx.publish()
+                    fe.tx.kick()
+                    fe.get_features()
+
+        def attack(_):
+            start(fe)
+            return whatever(program, lie, serving(fe))
+        in_turn(program, attack, [""], serving(fe), more=QUEUE_BYTES)
+
+
+def test_changes_in_a_burst(sock):
+    """Bases, rings and memory said again while frames are under way: they move as if nothing had been said, unless it was nonsense."""
+    def say(fe, what):
+        if what == "memory":
+            fe.channel.send(Req.SET_MEM_TABLE, mem_table([r.row() for r in fe.memory.regions]), fe.memory.fds)
+            return
+        for i in range(2):
+            if what == "rings":
+                fe.ring_message(Req.SET_VRING_ADDR, i)
+            else:
+                fe.channel.send(Req.SET_VRING_BASE, vring_state(i, what))
+
+    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
+        def attack(what):
+            start(fe)
+            for n in range(16):
+                fe.send(numbered(n, 60), publish=False)
+            fe.tx.publish()
+            if what in (65536, 0xffffffff):
+                with contextlib.suppress(*ENDED):
+                    say(fe, what)
+                assert fe.channel.closed_by_peer()
+                return 1
+            say(fe, what)
+            for n in range(16):
+                assert fe.recv().frame == numbered(n, 60)
+            return 0
+        in_turn(program, attack, [0, 65536, 1, 255, "memory", 256, 0xffffffff, 65535, "rings"], serving(fe), more=QUEUE_BYTES)
+
+
+def test_wrong_order(sock):
+    """Each order of what a start says, the features last or not: nothing runs until everything is there, and then it does."""
+    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
+        steps = {
+            "enable": lambda: fe.each_ring(Req.SET_VRING_ENABLE),
+            "rings": lambda: fe.each_ring(Req.SET_VRING_KICK, Req.SET_VRING_CALL, Req.SET_VRING_ADDR, Req.SET_VRING_BASE, Req.SET_VRING_NUM),
+            "memory": fe.send_memory,
+            "features": fe.set_features,
+        }
+
+        def attack(order):
+            fe.drop()
+            fe.reset_rings()
+            fe.connect()
+            fe.protocol = 0
+            fe.get_features()
+            for step in order:
+                steps[step]()
+            fe.post_rx([2048] * 32)
+            echoes(fe)
+            return 0
+        in_turn(program, attack, itertools.permutations(steps), serving(fe))
+
+
+def test_pieces(sock):
+    """A message that ends inside its header and one that comes in two pieces; a sidecar over two descriptors, and over three."""
+    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
+        payload = mem_table([r.row() for r in fe.memory.regions])
+        whole = HEADER.pack(Req.SET_MEM_TABLE, VERSION, len(payload)) + payload + HEADER.pack(Req.GET_FEATURES, VERSION, 0)
+
+        def attack(n):
+            fe.drop()
+            fe.connect()
+            fe.channel.send_raw(whole[:n % 12])
+            start(fe)
+            fe.channel.send_raw(whole[:n], fe.memory.fds)
+            fe.channel.send_raw(whole[n:])
+            assert fe.channel.recv().req == Req.GET_FEATURES
+            for cut in ([n], [n, 48 - n + 5]):
+                fe.send(numbered(n, 60), split=cut)
+                assert fe.recv().frame == numbered(n, 60)
+            return 0
+        in_turn(program, attack, range(1, 48), serving(fe))
+
+
+def test_descriptors_on_any_message(sock):
+    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
+        def lie(req):
+            for count in (0, 1, 9, 253):
+                test_any.with_descriptors(fe, req, count)
+
+        def attack(req):
+            return whatever(program, lambda: lie(req), serving(fe))
+        in_turn(program, attack, range(test_any.REQUESTS), serving(fe))
+
+
+def test_storm_of_kicks(sock):
+    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
+        def attack(_):
+            start(fe)
+            with beside(test_rings.storm(fe)):
+                echoes(fe)
+            return 0
+        in_turn(program, attack, [""], serving(fe))
+
+
+@contextlib.contextmanager
+def no_descriptors(program):
+    """The program gets none any more: it has the first three. (With a limit of less the kernel would not let it poll two, either.)"""
+    limit = resource.prlimit(program.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (3, limit[1]))
+    yield
+    resource.prlimit(program.pid, resource.RLIMIT_NOFILE, limit)
+
+
+def test_out_of_descriptors(sock):
+    """None for the connection, for the memory, or for the eventfds."""
+    with FrontEnd(sock) as fe, Victim(sock, env=SOON) as program:
+        def tried(seen):
+            with contextlib.suppress(*ENDED):
+                fe.connect(0.01)  # one that was there before the descriptors went
+            fe.drop()
+            return tries(program) > seen + 1
+
+        def attack(what):
+            fe.drop()
+            fe.reset_rings()
+            if what == "the connection":
+                with no_descriptors(program):
+                    seen = tries(program)
+                    until(lambda: tried(seen), "tries")
+                return 0
+            fe.connect_like_qemu()
+            if what == "the eventfds":
+                fe.set_features()
+                fe.send_memory()
+                fe.get_features()
+            with no_descriptors(program), contextlib.suppress(*ENDED):
+                if what == "the memory":
+                    fe.send_memory()
+                else:
+                    fe.each_ring(Req.SET_VRING_KICK)
+                assert fe.channel.closed_by_peer()
+            return 1
+        in_turn(program, attack, ["the connection", "the memory", "the eventfds"], serving(fe))
+
+
+def test_states_of_a_thread(sockdir):
+    """Memory is cut while the program's thread is in each state that matters to SIGBUS (faults.c)."""
+    modes = itertools.cycle(test_sigbus.MODES)
+    with test_sigbus.running(sockdir, next(modes), RECONNECT_MIN_MS="1", RECONNECT_MAX_MS="5") as (program, (first,)):
+        first.close()
+        program.write("go\n")
+        program.expect("^alive$")
+
+        @contextlib.contextmanager
+        def peer():
+            with FrontEnd(str(sockdir / "s0"), memory=Memory((8 << 20,), seals=0)) as fe:
+                start(fe)
+                yield fe
+
+        def attack(mode):
+            with peer() as fe:
+                program.write(f"{mode}\n")
+                program.expect("^ready$")
+                test_sigbus.cut(fe)
+                program.write("go\n")
+                program.expect("^alive$")
+                assert fe.channel.closed_by_peer()
+                fe.channel.close()
+            return 1
+
+        def serve():
+            with peer() as fe:
+                test_sigbus.echoed(fe, 1)
+        in_turn(program, attack, test_sigbus.MODES, serve, more=QUEUE_BYTES)
+        program.kill()  # it may not hear of anything less
+
+
+def test_flood_of_kicks_in_band(sock):
+    with InbandFrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen", inband="on") as program:
+        def attack(ack):
+            start(fe)
+            for n in range(500):
+                fe.kick(n % 2, need_reply=ack)
+            echoes(fe)
+            return 0
+        in_turn(program, attack, [True, False], serving(fe))
+
+
+def test_more_translations_than_are_kept(sock):
+    with FrontEnd(sock, features=BASIC | F.ACCESS_PLATFORM, listen=False) as fe, Victim(sock, mode="listen", iommu="on") as program:
+        def serve(count=0):
+            fe.drop()
+            fe.reset_rings()
+            with Iommu(fe, PAGE) as iommu:
+                fe.start_like_qemu()
+                fe.post_rx([2048] * 32)
+                for n in range(count):
+                    iommu.update((1 << 40) + 2 * n * PAGE, PAGE, fe.memory.regions[0].uva + n % 1000 * PAGE)
+                iommu.invalidate(0, 96 << 20)
+                echoes(fe)
+
+        def attack(_):
+            serve(2500)
+            return 0
+        in_turn(program, attack, [""], serve)
+
+
 # --- to a front-end ----------------------------------------------------------------------------
 
 def serving_device(be):
@@ -162,6 +411,21 @@ def test_broken_completions(sock, fmt):
         in_turn(program, attack, test_completions.BROKEN, serving_device(be))
 
 
+@formats
+def test_completions_rewritten(sock, fmt):
+    with BackEnd(sock, features=FORMATS[fmt]) as be, Victim(sock, mode="listen", role="frontend", ring=64, format=fmt) as program:
+        def lie():
+            with beside(test_completions.rewrite(be)):
+                for n in range(20):
+                    be.send(numbered(n, 60), timeout=0.02)
+                    be.recv(timeout=0.02)
+
+        def attack(_):
+            start_device(be)
+            return whatever(program, lie, serving_device(be))
+        in_turn(program, attack, [""], serving_device(be), more=QUEUE_BYTES)
+
+
 def test_unasked_answers(sock):
     with BackEnd(sock) as be, Victim(sock, mode="listen", role="frontend") as program:
         def attack(name):
@@ -185,6 +449,17 @@ def test_wrong_calls_in_band(sock):
         in_turn(program, attack, test_inband.CALLS, serving_device(be))
 
 
+def test_flood_of_calls_in_band(sock):
+    with InbandBackEnd(sock, features=BASIC | F.MQ) as be, Victim(sock, mode="listen", role="frontend", inband="on") as program:
+        def attack(_):
+            start_device(be)
+            for n in range(500):
+                be.ask.send(test_inband.CALL, vring_state(n % 2, 0))
+            returns(be)
+            return 0
+        in_turn(program, attack, [""], serving_device(be))
+
+
 def test_nonsense_on_the_channel(sock):
     with test_iotlb.asking(sock) as be, Victim(sock, role="frontend", iommu="on", env=SOON) as program:
         def attack(name):
@@ -203,6 +478,30 @@ def test_nonsense_on_the_channel(sock):
 
 
 # --- the path ----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("role", test_reconnect.ROLES)
+def test_gone_during_the_start(sock, role):
+    """After each of the first messages, one more a round."""
+    with test_reconnect.ROLES[role](sock, listen=False) as peer, Victim(sock, role=role, mode="listen") as program:
+        def serve():
+            test_reconnect.start(peer)
+
+        def attack(stop):
+            test_reconnect.start(peer, stop)
+            serve()
+            return 0
+        serve()
+        in_turn(program, attack, range(test_reconnect.messages(peer)[0]), serve)
+
+
+def test_crowd_on_one_path(sock):
+    with test_peers.program(sock) as p, test_peers.peers(sock, 5) as them:
+        run = Cycles(p.pid)
+        for n in run:
+            test_peers.comes(them, n)
+        assert p.running
+        run.note()
+
 
 @contextlib.contextmanager
 def something_at(path, what):

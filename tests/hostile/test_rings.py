@@ -3,7 +3,6 @@
 down by name; a chain that is no frame is dropped and counted, and the next frame is served."""
 import contextlib
 import os
-import threading
 
 import pytest
 
@@ -12,7 +11,7 @@ from lab.frames import check, numbered
 from lab.ring import DESC, INDIRECT, NEXT, WRITE
 from lab.vhostpeer import FrontEnd, PeerClosed, PeerTimeout, Req
 from lab.wire import mem_table, u64
-from hostile.victim import Victim, echoes, refuses_buffers, serves, until
+from hostile.victim import Victim, beside, echoes, refuses_buffers, serves, until
 
 TOP = 1 << 64
 
@@ -178,24 +177,25 @@ def test_receive_ring_jumps(sock):
         assert program.running
 
 
+def rewrite(fe):
+    """What flips the addresses, lengths and flags of all descriptors of the transmit ring once."""
+    good = (buffer(fe, bytes(2048)), 108, 0, 0)
+    bad = [(1 << 40, 108, 0, 0), (TOP - 8, 0xffffffff, NEXT, 65535), (0, 0, INDIRECT, 3),
+           (good[0], 0xffffffff, NEXT | INDIRECT, 0), (good[0], 60, WRITE, 0)]
+
+    def flip():
+        for i in range(fe.tx.size):
+            fe.tx.ring.set_desc(i, *good)
+            fe.tx.ring.set_desc(i, *bad[i % len(bad)])
+    return flip
+
+
 def test_descriptors_rewritten_while_read(sock):
     """A thread flips addresses, lengths, flags and heads under the program; whatever it makes of
     that, it lives and serves the next peer."""
     with FrontEnd(sock) as fe, Victim(sock) as program:
         serves(fe)
-        stop = threading.Event()
-        good = (buffer(fe, bytes(2048)), 108, 0, 0)
-        bad = [(1 << 40, 108, 0, 0), (TOP - 8, 0xffffffff, NEXT, 65535), (0, 0, INDIRECT, 3),
-               (good[0], 0xffffffff, NEXT | INDIRECT, 0), (good[0], 60, WRITE, 0)]
-
-        def flip():
-            while not stop.is_set():
-                for i in range(fe.tx.size):
-                    fe.tx.ring.set_desc(i, *good)
-                    fe.tx.ring.set_desc(i, *bad[i % len(bad)])
-        thread = threading.Thread(target=flip)
-        thread.start()
-        try:
+        with beside(rewrite(fe)):
             for n in range(40):
                 with contextlib.suppress(PeerClosed, PeerTimeout, AssertionError, OSError):
                     for i in range(64):
@@ -207,9 +207,6 @@ def test_descriptors_rewritten_while_read(sock):
                 fe.drop()
                 fe.reset_rings()
                 fe.start_like_qemu()
-        finally:
-            stop.set()
-            thread.join()
         fe.drop()
         fe.reset_rings()
         fe.start_like_qemu()
@@ -221,22 +218,19 @@ def test_descriptors_rewritten_while_read(sock):
         assert program.running
 
 
+def storm(fe):
+    """What kicks both rings once."""
+    def kick():
+        fe.tx.kick()
+        fe.rx.kick()
+    return kick
+
+
 def test_storm_of_kicks(sock):
     """A peer that kicks without end costs time, not frames."""
     with up(sock) as (fe, program):
-        stop = threading.Event()
-
-        def storm():
-            while not stop.is_set():
-                fe.tx.kick()
-                fe.rx.kick()
-        thread = threading.Thread(target=storm)
-        thread.start()
-        try:
+        with beside(storm(fe)):
             echoes(fe, 50, 100)
-        finally:
-            stop.set()
-            thread.join()
         assert program.port()["counters"]["link"] == 1
 
 

@@ -9,7 +9,7 @@ import pytest
 from lab.frames import numbered
 from lab.proc import Proc, build, preload_env
 from lab.vhostpeer import FrontEnd, Memory, Req
-from hostile.victim import Victim, serves, stats, until
+from hostile.victim import Victim, Watched, serves, stats, until
 
 
 def echoed(fe, n):
@@ -18,16 +18,22 @@ def echoed(fe, n):
     assert pkt.frame == numbered(n, 60)
 
 
+class Faults(Watched, Proc):
+    """The program over so many ports."""
+
+    def __init__(self, mode, paths, **env):
+        super().__init__([build("tests/hostile/faults"), mode, *(f"pd{i}" for i in range(len(paths)))],
+                         env=preload_env(";".join(f"pd{i}=vhost-user:{p}" for i, p in enumerate(paths)), **env))
+
+
 @contextlib.contextmanager
-def running(sockdir, mode, ports=1):
-    """The program over so many ports, and the peers, each of which has had a frame back."""
+def running(sockdir, mode, ports=1, **env):
+    """The program, and the peers, each of which has had a frame back."""
     paths = [str(sockdir / f"s{i}") for i in range(ports)]
     memories = [Memory((8 << 20,), seals=0) for _ in paths]
     with contextlib.ExitStack() as stack:
         fes = [stack.enter_context(FrontEnd(p, memory=m)) for p, m in zip(paths, memories)]
-        program = stack.enter_context(
-            Proc([build("tests/hostile/faults"), mode, *(f"pd{i}" for i in range(ports))],
-                 env=preload_env(";".join(f"pd{i}=vhost-user:{p}" for i, p in enumerate(paths)))))
+        program = stack.enter_context(Faults(mode, paths, **env))
         for fe in fes:
             fe.start_like_qemu()
             fe.post_rx([2048] * 16)
@@ -49,7 +55,10 @@ def down(program, port, reason="truncated"):
     return until(look, f"pd{port} down")
 
 
-@pytest.mark.parametrize("mode", ["blocked", "handler", "own", "reset", "sent"])
+MODES = ["blocked", "handler", "own", "reset", "sent"]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_states_of_a_thread(sockdir, mode):
     with running(sockdir, mode) as (program, (fe,)):
         cut(fe)

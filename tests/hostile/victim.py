@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What every hostile test does: a program under the preload echoes on pd0, a peer misbehaves, and
 afterwards the program lives, has leaked no descriptor, and serves a well-behaved peer."""
+import contextlib
 import json
 import os
 import re
+import threading
 import time
 
 from lab import avip
@@ -28,8 +30,25 @@ def until(predicate, what, timeout=10.0):
     return value
 
 
-class Victim(Echo):
-    """The program; it connects unless mode="listen"."""
+@contextlib.contextmanager
+def beside(work):
+    """Have a thread do something over and over meanwhile."""
+    stop = threading.Event()
+
+    def run():
+        while not stop.is_set():
+            work()
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+class Watched:
+    """What is asked of a process (Proc) whose port pd0 is attacked."""
 
     def port(self):
         """Port pd0 as palladium_stats shows it."""
@@ -64,6 +83,10 @@ class Victim(Echo):
     def settled(self, fds):
         """Wait until it has as many descriptors as before."""
         until(lambda: self._fds() == fds, f"{fds} descriptors (there were {self._fds()})")
+
+
+class Victim(Watched, Echo):
+    """The program; it connects unless mode="listen"."""
 
 
 def serves(fe, first=0, count=20):

@@ -56,6 +56,13 @@ def start_device(be):
         pass
 
 
+def leave(fe):
+    """Hang up, and wait until the program does not use the rings any more."""
+    with contextlib.suppress(OSError):
+        fe.channel.sock.shutdown(socket.SHUT_WR)
+    fe.channel.closed_by_peer()
+
+
 def whatever(program, attack, serve):
     """An attack of which nobody can say what the program makes of it; returns how many faults it was to the program."""
     before = program.errors()
@@ -163,8 +170,12 @@ def test_parts_that_overlap(sock, fmt):
                 fe.send(numbered(n, 60))
             fe.recv(timeout=0.02)
 
+        def serve():
+            leave(fe)
+            serving(fe)()
+
         def attack(name):
-            return whatever(program, lambda: lie(name), serving(fe))
+            return whatever(program, lambda: lie(name), serve)
         in_turn(program, attack, test_any.OVERLAPS, serving(fe), more=QUEUE_BYTES)
 
 
@@ -181,9 +192,13 @@ def test_descriptors_rewritten(sock, fmt):
                     fe.tx.kick()
                     fe.get_features()
 
+        def serve():
+            leave(fe)
+            serving(fe)()
+
         def attack(_):
             start(fe)
-            return whatever(program, lie, serving(fe))
+            return whatever(program, lie, serve)
         in_turn(program, attack, [""], serving(fe), more=QUEUE_BYTES)
 
 
@@ -202,17 +217,18 @@ def test_changes_in_a_burst(sock):
     with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
         def attack(what):
             start(fe)
-            for n in range(16):
-                fe.send(numbered(n, 60), publish=False)
-            fe.tx.publish()
             if what in (65536, 0xffffffff):
                 with contextlib.suppress(*ENDED):
                     say(fe, what)
                 assert fe.channel.closed_by_peer()
                 return 1
+            for n in range(16):
+                fe.send(numbered(n, 60), publish=False)
+            fe.tx.publish()
             say(fe, what)
             for n in range(16):
                 assert fe.recv().frame == numbered(n, 60)
+            fe.wait_sent()  # the rings are written to again
             return 0
         in_turn(program, attack, [0, 65536, 1, 255, "memory", 256, 0xffffffff, 65535, "rings"], serving(fe), more=QUEUE_BYTES)
 

@@ -196,10 +196,8 @@ def test_descriptors_rewritten(sock, fmt):
             leave(fe)
             serving(fe)()
 
-        def attack(_):
-            start(fe)
-            return whatever(program, lie, serve)
-        in_turn(program, attack, [""], serving(fe), more=QUEUE_BYTES)
+        start(fe)
+        in_turn(program, lambda _: whatever(program, lie, serve), [""], serving(fe), more=QUEUE_BYTES)
 
 
 def test_changes_in_a_burst(sock):

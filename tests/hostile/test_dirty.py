@@ -11,6 +11,7 @@ import pytest
 from lab import avip
 from lab.dirtylog import DirtyLog, log_all, pages_of
 from lab.frames import check, numbered
+from lab.iommu import Iommu
 from lab.peer import BASIC, RX, TX
 from lab.ring import wait_fds
 from lab.vhostpeer import F, FrontEnd, P, PeerClosed, PeerTimeout, Req
@@ -72,6 +73,26 @@ def echo_logged(fe, log, first, count=20):
     assert pages <= buffers | rings
     for i in (RX, TX):
         assert pages & used_pages(fe, i)
+
+
+@pytest.mark.parametrize("ring", FEATURES)
+def test_translated_rings(sock, ring):
+    """With an IOMMU the front-end says where a device finds the rings, which is no place in the guest's memory (QEMU does): they are noted
+    where they stand."""
+    features = FEATURES[ring] & ~F.LOG_ALL | F.ACCESS_PLATFORM
+    with FrontEnd(sock, features=features, protocol=PROTOCOL | P.BACKEND_REQ) as fe, Victim(sock, iommu="on") as program:
+        fe.ring_iova = 1 << 40
+        with Iommu(fe):
+            fe.start_like_qemu()
+            fe.post_rx([2048] * 32)
+            echoes(fe)
+            log = DirtyLog(fe.memory)
+            log.tell(fe)
+            log_all(fe)
+            for n in range(3):
+                echo_logged(fe, log, 100 * n)
+            assert program.errors() == 0
+            log.close()
 
 
 @pytest.mark.parametrize("offset", [0, 4096, 4096 * 5 + 8])

@@ -26,6 +26,7 @@ class FrontEnd(Driver, Peer):
         self.memory = memory or Memory((96 << 20,))
         self.features = self.protocol = 0
         self.log_rings = 0  # VHOST_VRING_F_LOG, see dirtylog.py
+        self.ring_iova = 0  # with an IOMMU: how far above its guest-physical address a device finds a ring, see iommu.py
         self.offered = self.offered_protocol = 0
         self.backend = None
         self.pending = {}
@@ -110,10 +111,9 @@ class FrontEnd(Driver, Peer):
         elif req == Req.SET_VRING_BASE:
             ch.send(req, vring_state(i, kw.get("base", q.base())))
         elif req == Req.SET_VRING_ADDR:
-            desc, avail, used = q.gpa if self.features & F.ACCESS_PLATFORM else \
-                (self.memory.uva(g) for g in q.gpa)
+            desc, avail, used = (g + self.ring_iova if self.features & F.ACCESS_PLATFORM else self.memory.uva(g) for g in q.gpa)
             ch.send(req, vring_addr(i, desc, used, avail, kw.get("addr_flags", self.log_rings),
-                                    kw.get("log", q.gpa[2])))
+                                    kw.get("log", q.gpa[2] + self.ring_iova)))
         elif req == Req.SET_VRING_KICK:
             ch.send(req, u64(i), [q.kick_fd])
         elif req == Req.SET_VRING_CALL:

@@ -6,7 +6,7 @@
         fe.start_like_qemu()
         iommu.invalidate(gpa, 4096)
 
-An I/O virtual address is a guest-physical one; what it stands for is said page by page.
+An I/O virtual address is a guest-physical one, or that of a ring, which is fe.ring_iova above; what it stands for is said page by page.
 """
 import os
 import struct
@@ -68,9 +68,10 @@ class Iommu:
         """Say where the page of an address stands."""
         at = iova - iova % self.page
         if perm := self.allow(at):
-            r = next(r for r in self.fe.memory.regions if r.gpa <= iova < r.gpa + r.size)
-            start, end = max(at, r.gpa), min(at + self.page, r.gpa + r.size)
-            self.update(start, end - start, perm=perm)
+            above = self.fe.ring_iova if iova >= self.fe.ring_iova else 0
+            r = next(r for r in self.fe.memory.regions if r.gpa <= iova - above < r.gpa + r.size)
+            start, end = max(at - above, r.gpa), min(at - above + self.page, r.gpa + r.size)
+            self.update(start + above, end - start, self.fe.memory.uva(start), perm)
 
     def update_all(self):
         """Say where all of the memory stands."""

@@ -15,7 +15,8 @@
  *
  * What is written is noted by where it stands in our memory, and found in the memory table:
  * whatever sort of address a descriptor holds. Only the split ring's used part and the event
- * structure of a packed one are noted where the front-end says (SET_VRING_ADDR, log_guest_addr).
+ * structure of a packed one are noted where the front-end says (SET_VRING_ADDR, log_guest_addr),
+ * as it may want them elsewhere.
  *
  * Nothing here is on the path of a queue that is not watched: there, vq->watched is one test per
  * batch.

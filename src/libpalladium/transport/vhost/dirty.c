@@ -59,8 +59,22 @@ bool pd_vhost_dirty_ready(const struct pd_vhost_backend *be, unsigned i)
 	return !logs_ring(be, i) || be->dirty.mapping.base;
 }
 
-/* How ring `i` is to be logged while its memory is `map`. */
-static struct pd_dirty how(struct pd_vhost_backend *be, unsigned i, const struct pd_vhost_map *map)
+/*
+ * Where what is written into ring `i` is logged, whose used part stands at `used` of `map`: where
+ * the front-end says. With an IOMMU that is an I/O virtual address, as of the ring itself (so QEMU
+ * gives it, and Linux's vhost takes it); then the memory table says which pages those are.
+ */
+static uint64_t used_at(const struct pd_vhost_backend *be, unsigned i,
+			const struct pd_vhost_map *map, const void *used)
+{
+	if (!logs_ring(be, i))
+		return PD_DIRTY_NOWHERE;
+	return be->iotlb ? pd_mem_guest(&map->table, used) : be->ring[i].addr.log;
+}
+
+/* How ring `i`, with its used part at `used`, is to be logged while its memory is `map`. */
+static struct pd_dirty how(struct pd_vhost_backend *be, unsigned i, const struct pd_vhost_map *map,
+			   const void *used)
 {
 	if (!be->dirty.mapping.base || !is_logged(be, i))
 		return (struct pd_dirty){.bits = NULL};
@@ -69,7 +83,7 @@ static struct pd_dirty how(struct pd_vhost_backend *be, unsigned i, const struct
 		.pages = be->dirty.pages,
 		.mem = &map->table,
 		.frames = logs_frames(be),
-		.used = logs_ring(be, i) ? be->ring[i].addr.log : PD_DIRTY_NOWHERE,
+		.used = used_at(be, i, map, used),
 		.changed = be->dirty.fd >= 0 ? on_news : NULL,
 		.arg = be,
 	};
@@ -77,9 +91,12 @@ static struct pd_dirty how(struct pd_vhost_backend *be, unsigned i, const struct
 
 const char *pd_vhost_dirty_check(struct pd_vhost_backend *be, unsigned i)
 {
-	const struct pd_dirty d = how(be, i, be->map);
 	const bool packed = pd_vq_is_packed(be->features);
+	struct pd_dirty d;
 
+	if (be->iotlb) /* the log has bits for all memory */
+		return NULL;
+	d = how(be, i, be->map, NULL);
 	if (!d.bits || d.used == PD_DIRTY_NOWHERE ||
 	    pd_dirty_covers(&d, d.used, pd_vq_used_bytes(be->ring[i].num, packed)))
 		return NULL;
@@ -89,7 +106,7 @@ const char *pd_vhost_dirty_check(struct pd_vhost_backend *be, unsigned i)
 void pd_vhost_dirty_queue(struct pd_vhost_backend *be, unsigned i, struct pd_vq *vq,
 			  const struct pd_vhost_map *map)
 {
-	const struct pd_dirty d = how(be, i, map);
+	const struct pd_dirty d = how(be, i, map, vq->used);
 
 	if (d.bits || vq->dirty.bits)
 		pd_dirty_set(vq, &d);

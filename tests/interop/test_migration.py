@@ -156,8 +156,12 @@ def test_under_traffic(sockdir, rings):
 @both_rings
 def test_reset(sockdir, rings):
     """The guest is reset while it is asked, by QEMU and by itself. What was on its way is lost then, and no more: each question after
-    that is answered, once and byte for byte."""
-    sock, resets = str(sockdir / "a"), (lambda vm: vm.hmp("system_reset"), lambda vm: vm.proc.write("reboot -f\n"))
+    that is answered, once and byte for byte.
+
+    The guest does so at once (sysrq), without shutting its devices down: one in some two hundred kernels that do so under traffic never
+    comes to an end, in virtnet_poll_cleantx on a queue that its own shutdown broke, whatever the device (Linux 0d0eff39ceb3 mends it).
+    """
+    sock, resets = str(sockdir / "a"), (lambda vm: vm.hmp("system_reset"), lambda vm: vm.proc.write("echo b > /proc/sysrq-trigger\n"))
     with Asker(sock) as program, \
             Guest(sock, listen=False, mac=GUEST_MAC, ip=GUEST_IP, monitor=str(sockdir / "m"), args=["-action", "reboot=reset"],
                   device=",packed=on" if rings == "packed" else "") as vm:

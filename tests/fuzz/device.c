@@ -106,7 +106,10 @@ static struct vring_desc any_desc(struct device *d, uint32_t next, bool first, b
 	return desc;
 }
 
-/* The device's position. A driver that has an in-flight region does not use again what is not given back. */
+/*
+ * The device's position. A driver that has an in-flight region does not use again what is not given
+ * back.
+ */
 static uint32_t position(const struct device *d)
 {
 	return d->r.vq.cursor - (d->entries ? d->r.vq.staged : 0);

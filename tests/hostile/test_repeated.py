@@ -107,6 +107,14 @@ def serving(fe):
     return serve
 
 
+def serving_next(fe):
+    """The same where the rings are the program's until it has seen that the peer is gone."""
+    def serve():
+        leave(fe)
+        serving(fe)()
+    return serve
+
+
 def test_calls_that_wait(sock):
     with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
         def attack(ring):
@@ -170,12 +178,8 @@ def test_parts_that_overlap(sock, fmt):
                 fe.send(numbered(n, 60))
             fe.recv(timeout=0.02)
 
-        def serve():
-            leave(fe)
-            serving(fe)()
-
         def attack(name):
-            return whatever(program, lambda: lie(name), serve)
+            return whatever(program, lambda: lie(name), serving_next(fe))
         in_turn(program, attack, test_any.OVERLAPS, serving(fe), more=QUEUE_BYTES)
 
 
@@ -192,12 +196,8 @@ def test_descriptors_rewritten(sock, fmt):
                     fe.tx.kick()
                     fe.get_features()
 
-        def serve():
-            leave(fe)
-            serving(fe)()
-
         start(fe)
-        in_turn(program, lambda _: whatever(program, lie, serve), [""], serving(fe), more=QUEUE_BYTES)
+        in_turn(program, lambda _: whatever(program, lie, serving_next(fe)), [""], serving(fe), more=QUEUE_BYTES)
 
 
 def test_changes_in_a_burst(sock):
@@ -236,7 +236,8 @@ def test_wrong_order(sock):
     with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
         steps = {
             "enable": lambda: fe.each_ring(Req.SET_VRING_ENABLE),
-            "rings": lambda: fe.each_ring(Req.SET_VRING_KICK, Req.SET_VRING_CALL, Req.SET_VRING_ADDR, Req.SET_VRING_BASE, Req.SET_VRING_NUM),
+            "rings": lambda: fe.each_ring(Req.SET_VRING_KICK, Req.SET_VRING_CALL, Req.SET_VRING_ADDR, Req.SET_VRING_BASE,
+                                          Req.SET_VRING_NUM),
             "memory": fe.send_memory,
             "features": fe.set_features,
         }

@@ -3,9 +3,9 @@
  * One vhost-user connection: bytes and descriptors to messages, and back.
  *
  * Nothing blocks. What has arrived of a message waits in `in`; what the socket did not take waits
- * in a bounded queue, with copies of its descriptors. Everything runs under pd_control. A connection
- * that ended has closed its socket, those copies, and every descriptor that came with a message
- * nobody took.
+ * in a bounded queue, with copies of its descriptors. Everything runs under pd_control. A
+ * connection that ended has closed its socket, those copies, and every descriptor that came with a
+ * message nobody took.
  */
 #ifndef PD_TRANSPORT_VHOST_CONN_H
 #define PD_TRANSPORT_VHOST_CONN_H

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Packet sockets over a port, beside the same program on kernel veth, beside testpmd, and beside the machine's own bounds.
+"""Packet sockets over a port, beside the same program on kernel veth, the ring without sockets, testpmd, and the machine's own bounds.
 
 One run alternates between the candidates, round after round, and reports medians as ratios: on a
 shared machine only figures of one run compare. Two processes, one core each; every byte of every
@@ -8,9 +8,10 @@ frame is checked by the receiver (testpmd checks nothing). Prints a table, or --
 
     PD_BUILD=build tests/bench/sockets.py [--rounds N] [--frames N] [--format split|packed] [--idle SECONDS] [--json]
 
-What is measured: frames a second one way with batches of 1 (sendmsg, recvmsg), 32 and 256 (sendmmsg, recvmmsg); the same sent back
-(echo); the round trip of one frame beside that of a cache line between the two cores; how late a frame reaches a receiver that
-sleeps, beside the wake-up of an eventfd's reader; and what sleeping in poll costs with 1 port and with 32.
+What is measured: frames a second one way with batches of 1 (sendmsg, recvmsg), 32 and 256 (sendmmsg, recvmmsg), and what the
+same ring moves without sockets (rings.py's two ends, with the sidecar); the same sent back (echo); the round trip of one frame
+beside that of a cache line between the two cores; how late a frame reaches a receiver that sleeps, beside the wake-up of an
+eventfd's reader; and what sleeping in poll costs with 1 port and with 32.
 """
 import argparse
 import json
@@ -26,6 +27,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from lab.ns import Network  # noqa: E402
 from lab.proc import Proc, build, preload_env  # noqa: E402
 from lab.testpmd import Testpmd  # noqa: E402
+from rings import Row, both_ours  # noqa: E402
 from steady import Steady  # noqa: E402
 
 BATCHES = (1, 32, 256)
@@ -83,6 +85,22 @@ class Port:
             return sockbench(first, "pd0", n, size, batch, CORES[0], env=back), y
         x = sockbench(first, "pd0", n, size, batch, CORES[0], env=front)
         return x, sockbench(second, "pd0", n, size, batch, CORES[1], env=back)
+
+
+class Ring:
+    """The ring of a `Port`, without sockets: every frame carries its sidecar, and is copied and checked as theirs are."""
+    SECONDS = 0.15  # about as long as the sockets' frames take
+
+    def __init__(self, folder, form, to_driver):
+        self.folder, self.form, self.to_driver = folder, form, to_driver
+        self.name = f"{form} ring, to the {'front' if to_driver else 'back'}-end"
+        self.serial = 0
+
+    def rate(self, size, batch):
+        """Mpps of checked frames."""
+        self.serial += 1
+        path = os.path.join(self.folder, f"{self.name[:5]}{self.to_driver:d}{self.serial}.sock")
+        return both_ours(Row(self.form, True, size, batch, self.to_driver, "avip"), path, self.SECONDS, {"ring": RING})
 
 
 class Pmd:
@@ -191,7 +209,7 @@ class Figures:
         return {w: {k: statistics.median(v) for k, v in c.items()} for w, c in self.all.items()}
 
 
-def one_round(o, folder, figures):
+def one_round(o, folder, rings, figures):
     """Every candidate once."""
     veth = Veth()
     ports = [Port(folder, form, first) for form in o.format for first in (True, False)]
@@ -200,6 +218,8 @@ def one_round(o, folder, figures):
             for c in [veth, *ports]:
                 n = o.frames // (8 if c is veth else 1) // (4 if size > 64 or batch == 1 else 1)
                 figures.note(f"{size} B batch {batch}, Mpps", c.name, rate, c, "rx", "tx", n, size, batch)
+            for c in rings:
+                figures.note(f"{size} B batch {batch}, Mpps", c.name, c.rate, size, batch)
         for c in [veth, *ports[::2]]:
             n = o.frames // (16 if c is veth else 2) // (4 if size > 64 else 1)
             figures.note(f"{size} B echo, batch 32, Mpps", c.name, rate, c, "echo", "talk", n, size, 32)
@@ -228,9 +248,10 @@ def main():
     o.format = o.format or ["split", "packed"]
     figures, cpu = Figures(), {}
     with tempfile.TemporaryDirectory(prefix="pdbench.") as folder:
+        rings = [Ring(folder, form, to_driver) for form in o.format for to_driver in (True, False)]
         for r in range(o.rounds):
             print(f"round {r + 1} of {o.rounds}", file=sys.stderr)
-            one_round(o, folder, figures)
+            one_round(o, folder, rings, figures)
         if o.idle:
             cpu = {n: idle(folder, n, o.idle) for n in (1, PORTS_MANY)}
 
@@ -244,8 +265,10 @@ def main():
     for what, who in medians.items():
         base = who.get(Veth.name)
         for name, value in who.items():
+            ring = who.get(name.replace(" port,", " ring,")) if " port," in name else None
             ratio = f"{value / base:8.2f} x veth" if base else ""
-            print(f"  {what:22} {name:26} {value:10.3f} {ratio}")
+            ratio += f"  {value / ring:5.2f} x the ring" if ring else ""
+            print(f"  {what:22} {name:28} {value:10.3f} {ratio}")
     print(f"  {figures.steady}")
     for count, percent in cpu.items():
         print(f"  idle in poll, {o.idle} s, {count} ports up: {percent:.4f} % of a core")

@@ -11,6 +11,7 @@
 #include <linux/virtio_net.h>
 
 #include "metadata/control.h"
+#include "metadata/fields.h"
 #include "metadata/render.h"
 
 /* 48 different bytes, every bit of which is used by one or another. */
@@ -228,6 +229,55 @@ static void test_ancillary_data_helpers(void **state)
 	assert_null(palladium_cmsg_get(&msg));
 }
 
+static void test_fields_are_set_by_name(void **state)
+{
+	static const struct {
+		const char *name, *value;
+		int ret;
+	} wrong[] = {
+		{"nothing", "1", -ENOENT},
+		{"ifg", "", -EINVAL},
+		{"ifg", "-1", -EINVAL},
+		{"ifg", "0x", -EINVAL},
+		{"ifg", "1f", -EINVAL},
+		{"ifg", "18446744073709551616", -EINVAL},
+		{"pfc_priority", "256", -EINVAL},
+		{"fcs", "0x100000000", -EINVAL},
+		{"flag", "NONSENSE", -EINVAL},
+		{"preamble", "555", -EINVAL},
+		{"preamble", "5g", -EINVAL},
+		{"preamble", "555555555555555555", -EINVAL},
+		{"port_name", "12345678901234567", -EINVAL},
+	};
+	struct pd_sidecar s = {.bytes = {0}}, before;
+
+	assert_int_equal(pd_sidecar_set(&s, "ifg", "12"), 0);
+	assert_int_equal(pd_sidecar_set(&s, "latency", "18446744073709551615"), 0);
+	assert_int_equal(pd_sidecar_set(&s, "pfc_priority", "7"), 0);
+	assert_int_equal(pd_sidecar_set(&s, "fcs", "0xDEADbeef"), 0);
+	assert_int_equal(pd_sidecar_set(&s, "preamble", "55d5"), 0);
+	assert_int_equal(pd_sidecar_set(&s, "flag", "CRC_ERROR"), 0);
+	assert_int_equal(s.avip.pd.ifg, 12);
+	assert_true(s.avip.pd.latency == UINT64_MAX);
+	assert_int_equal(s.avip.pd.pfc_priority, 7);
+	assert_int_equal(s.avip.pd.fcs, 0xdeadbeef);
+	assert_int_equal(s.avip.pd.preamble_size, 2);
+	assert_int_equal(s.avip.pd.preamble[1], 0xd5);
+	assert_true(s.avip.pd.metadata_type == (PALLADIUM_IFG | PALLADIUM_LATENCY | PALLADIUM_FCS |
+						PALLADIUM_PREAMBLE | PALLADIUM_CRC_ERROR));
+	before = s;
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		assert_int_equal(pd_sidecar_set(&s, wrong[i].name, wrong[i].value), wrong[i].ret);
+		assert_memory_equal(&s, &before, sizeof(s));
+	}
+	memset(&s, 0, sizeof(s));
+	assert_int_equal(pd_sidecar_set(&s, "generic_flags", "1"), 0);
+	assert_int_equal(pd_sidecar_set(&s, "port_name", "1234567890123456"), 0);
+	assert_true(pd_sidecar_is_control(&s));
+	assert_memory_equal(s.avip.pd_control.port_name, "1234567890123456", 16);
+	assert_true(s.avip.pd.metadata_type == PALLADIUM_PORT_NAME);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -237,6 +287,7 @@ int main(void)
 		cmocka_unit_test(test_port_name_of_16_bytes_and_of_17),
 		cmocka_unit_test(test_rendering_keeps_within_bounds),
 		cmocka_unit_test(test_any_header_fits),
+		cmocka_unit_test(test_fields_are_set_by_name),
 		cmocka_unit_test(test_units),
 		cmocka_unit_test(test_ancillary_data_helpers),
 	};

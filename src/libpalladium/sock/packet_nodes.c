@@ -13,45 +13,13 @@
 
 /* --- copies ------------------------------------------------------------------------------- */
 
-/* What a copy has of its frame besides the bytes. */
-static inline void pd_frame_copy_head(struct pd_buffer *b, const struct pd_buffer *src)
-{
-	b->total_len = src->total_len;
-	b->flags = src->flags & (PD_BUFFER_CONTROL | PD_BUFFER_SIDECAR | PD_BUFFER_OUTGOING |
-				 PD_BUFFER_TRACED | PD_BUFFER_VNET);
-	b->trace = src->trace;
-	b->rx_port = src->rx_port;
-	if (src->flags & PD_BUFFER_SIDECAR)
-		memcpy(b->sidecar, src->sidecar, sizeof(b->sidecar));
-	if (pd_unlikely(src->flags & PD_BUFFER_VNET))
-		memcpy(b->vnet, src->vnet, sizeof(b->vnet));
-}
-
 struct pd_buffer *pd_frame_copy(const struct pd_buffer *src)
 {
-	uint32_t need = (src->total_len + PD_RX_BUFFER_BYTES - 1) / PD_RX_BUFFER_BYTES, done = 0;
-	uint32_t chain[PD_FRAME_LARGE_BYTES / PD_RX_BUFFER_BYTES + 2], got;
-	struct pd_buffer *b;
+	struct pd_buffer *b = pd_buffer_copy(
+		src->flags & PD_BUFFER_OUTGOING ? pd_load_acquire(&pd_tx_pool) : pd_rx_pool, src);
 
-	need = pd_max(need, 1u);
-	if (need > PD_ARRAY_SIZE(chain))
-		return NULL;
-	got = pd_buffer_alloc(src->flags & PD_BUFFER_OUTGOING ? pd_load_acquire(&pd_tx_pool)
-							      : pd_rx_pool,
-			      chain, need);
-	if (got < need) {
-		pd_buffer_free(chain, got);
+	if (!b)
 		pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_POOL_EMPTY, 1);
-		return NULL;
-	}
-	for (uint32_t i = 0; i < need; i++) {
-		b = pd_buffer_get(chain[i]);
-		b->len = pd_buffer_copy_out(src, done, b->data, PD_RX_BUFFER_BYTES);
-		done += b->len;
-		b->next = i + 1 < need ? chain[i + 1] : PD_BUFFER_NONE;
-	}
-	b = pd_buffer_get(chain[0]);
-	pd_frame_copy_head(b, src);
 	return b;
 }
 
@@ -99,7 +67,7 @@ static struct pd_buffer *pd_packet_copy(struct pd_packet_call *call, const struc
 		return NULL;
 	}
 	b = pd_buffer_get(spares->index[--spares->n]);
-	pd_frame_copy_head(b, src);
+	pd_buffer_copy_head(b, src);
 	if (pd_likely(src->next == PD_BUFFER_NONE)) {
 		b->len = src->len;
 		memcpy(b->data, src->data, src->len);
@@ -164,6 +132,8 @@ PD_NODE_REGISTER(pd_packet_input) = {
 	.name = "packet-input",
 	.type = PD_NODE_INPUT,
 	.fn = pd_packet_input_dispatch,
+	.trace = pd_packet_trace,
+	.format_trace = pd_packet_input_format_trace,
 	.finish = pd_packet_input_finish,
 	.errors = pd_packet_input_errors,
 	.error_count = PD_PACKET_INPUT_ERRORS,
@@ -184,12 +154,9 @@ static bool pd_packet_tap_wants(const struct pd_packet_call *call, const struct 
 	return pd_packet_wants(s, b);
 }
 
-/*
- * The first tap from `t` on that wants a frame of group `g` (or NULL), besides call->s; or the
- * number of taps.
- */
-static unsigned pd_packet_taker(const struct pd_packet_call *call, const struct pd_buffer *b,
-				const struct pd_taps_group *g, unsigned t)
+/* Besides call->s: packet_nodes.h. */
+unsigned pd_packet_taker(const struct pd_packet_call *call, const struct pd_buffer *b,
+			 const struct pd_taps_group *g, unsigned t)
 {
 	const struct pd_taps *taps = call->taps;
 
@@ -363,6 +330,8 @@ PD_NODE_REGISTER(pd_packet_match) = {
 	.name = "packet-match",
 	.type = PD_NODE_INTERNAL,
 	.fn = pd_packet_match_dispatch,
+	.trace = pd_packet_trace,
+	.format_trace = pd_packet_match_format_trace,
 	.errors = pd_packet_match_errors,
 	.error_count = PD_PACKET_MATCH_ERRORS,
 	.next_count = PD_PACKET_MATCH_NEXTS,
@@ -390,6 +359,8 @@ PD_NODE_REGISTER(pd_packet_deliver) = {
 	.name = "packet-deliver",
 	.type = PD_NODE_INTERNAL,
 	.fn = pd_packet_deliver_dispatch,
+	.trace = pd_packet_trace,
+	.format_trace = pd_packet_deliver_format_trace,
 };
 
 /* --- packet-queue ------------------------------------------------------------------------- */
@@ -573,6 +544,8 @@ PD_NODE_REGISTER(pd_packet_queue) = {
 	.name = "packet-queue",
 	.type = PD_NODE_INTERNAL,
 	.fn = pd_packet_queue_dispatch,
+	.trace = pd_packet_trace,
+	.format_trace = pd_packet_queue_format_trace,
 	.errors = pd_packet_queue_errors,
 	.error_count = PD_PACKET_QUEUE_ERRORS,
 	.next_count = 1,

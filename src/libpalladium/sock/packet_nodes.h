@@ -324,6 +324,20 @@ unsigned pd_packet_receive_shared(struct pd_packet *s, struct pd_port *port, str
  */
 void pd_packet_count_refused(struct pd_packet_graph *graph, struct pd_lane *lane, unsigned n);
 
+/* The first tap from number `t` on that gets frame `b`, of group `g` (or NULL); or their number. */
+unsigned pd_packet_taker(const struct pd_packet_call *call, const struct pd_buffer *b,
+			 const struct pd_taps_group *g, unsigned t);
+
+/* What the tracer keeps at each of these nodes, and what each says of it; packet_trace.c. */
+void pd_packet_trace(const struct pd_engine *engine, const struct pd_node *node,
+		     const struct pd_buffer *b, void *record);
+int pd_packet_input_format_trace(char *out, size_t size, const void *record);
+int pd_packet_match_format_trace(char *out, size_t size, const void *record);
+int pd_packet_deliver_format_trace(char *out, size_t size, const void *record);
+int pd_packet_queue_format_trace(char *out, size_t size, const void *record);
+int pd_packet_send_format_trace(char *out, size_t size, const void *record);
+int pd_packet_output_format_trace(char *out, size_t size, const void *record);
+
 /* Put `call` through the graph of a side, from node `input`. */
 void pd_packet_run_graph(struct pd_packet_call *call, struct pd_engine *engine,
 			 struct pd_node *input);

@@ -337,3 +337,30 @@ uint32_t pd_buffer_copy_out(const struct pd_buffer *b, uint32_t offset, void *ou
 		b = pd_buffer_get(b->next);
 	}
 }
+
+struct pd_buffer *pd_buffer_copy(struct pd_buffer_pool *pool, const struct pd_buffer *src)
+{
+	uint32_t each = pool->data_bytes, done = 0, got, need;
+	uint32_t chain[PD_BUFFER_CHAIN_MAX];
+	struct pd_buffer *b;
+
+	if (src->total_len > PD_FRAME_LARGE_BYTES || (src->total_len && !each))
+		return NULL;
+	need = src->total_len > each ? (src->total_len + each - 1) / each : 1;
+	if (need > PD_ARRAY_SIZE(chain))
+		return NULL;
+	got = pd_buffer_alloc(pool, chain, need);
+	if (got < need) {
+		pd_buffer_free(chain, got);
+		return NULL;
+	}
+	for (uint32_t i = 0; i < need; i++) {
+		b = pd_buffer_get(chain[i]);
+		b->len = pd_buffer_copy_out(src, done, b->data, each);
+		done += b->len;
+		b->next = i + 1 < need ? chain[i + 1] : PD_BUFFER_NONE;
+	}
+	b = pd_buffer_get(chain[0]);
+	pd_buffer_copy_head(b, src);
+	return b;
+}

@@ -20,6 +20,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 #include "base/assert.h"
 #include "base/compiler.h"
 #include "base/lock.h"
@@ -37,6 +38,8 @@
 #define PD_BUFFER_SIDECAR_BYTES 48
 /* No such buffer. */
 #define PD_BUFFER_NONE UINT32_MAX
+/* In place of a port's index: the frame came in by none; the tools call it local0. */
+#define PD_BUFFER_NO_PORT UINT16_MAX
 
 enum pd_buffer_flag {
 	PD_BUFFER_EXTERNAL = 1 << 0, /* data is not ours: valid within this dispatch only */
@@ -140,5 +143,30 @@ static inline void pd_buffer_ref(struct pd_buffer *b)
 /* Copy up to `len` bytes of the chain at `b`, from byte `offset` on, to `out`; returns the bytes
  * copied. */
 uint32_t pd_buffer_copy_out(const struct pd_buffer *b, uint32_t offset, void *out, uint32_t len);
+
+/*
+ * What a copy has of its frame besides the bytes: flags, trace, the port it came in by, the
+ * sidecar, vnet.
+ */
+static inline void pd_buffer_copy_head(struct pd_buffer *b, const struct pd_buffer *src)
+{
+	b->total_len = src->total_len;
+	b->flags = src->flags & (PD_BUFFER_CONTROL | PD_BUFFER_SIDECAR | PD_BUFFER_OUTGOING |
+				 PD_BUFFER_TRACED | PD_BUFFER_VNET);
+	b->trace = src->trace;
+	b->rx_port = src->rx_port;
+	if (src->flags & PD_BUFFER_SIDECAR)
+		memcpy(b->sidecar, src->sidecar, sizeof(b->sidecar));
+	if (pd_unlikely(src->flags & PD_BUFFER_VNET))
+		memcpy(b->vnet, src->vnet, sizeof(b->vnet));
+}
+
+/*
+ * A copy of the frame at `src` in buffers of `pool`, as many as it takes, with one reference. Data
+ * path, any thread. Returns its first buffer; NULL when the pool has not enough, or the frame is
+ * longer than PD_FRAME_LARGE_BYTES or takes more than PD_BUFFER_CHAIN_MAX of them.
+ */
+#define PD_BUFFER_CHAIN_MAX 64
+struct pd_buffer *pd_buffer_copy(struct pd_buffer_pool *pool, const struct pd_buffer *src);
 
 #endif /* PD_VLIB_BUFFER_H */

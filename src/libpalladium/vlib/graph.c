@@ -17,8 +17,10 @@
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "vlib/handoff.h"
 #include "vlib/node.h"
 #include "vlib/runtime.h"
+#include "vlib/trace.h"
 
 #define PD_ENGINE_IDLE_LIMIT 1000
 /* Vectors shorter than this are not worth two reads of the cycle counter. */
@@ -169,6 +171,7 @@ void pd_engine_destroy(struct pd_engine *engine)
 		return;
 	pd_assert(!engine->pending_count);
 	pd_runtime_leave(engine);
+	pd_trace_leave(engine);
 	if (engine->wake_fd >= 0)
 		pd_sys_close(engine->wake_fd);
 	while (engine->made) {
@@ -186,6 +189,7 @@ void pd_engine_destroy(struct pd_engine *engine)
 
 void pd_engine_forget(struct pd_engine *engine)
 {
+	pd_trace_forget(engine);
 	engine->pending_count = 0;
 	engine->call = NULL;
 	engine->overflowed = false;
@@ -269,6 +273,43 @@ struct pd_vector *pd_vector_open(struct pd_engine *engine, struct pd_node *node)
 	return v;
 }
 
+void pd_vector_put(struct pd_engine *engine, struct pd_node *target, const uint32_t *indices,
+		   unsigned n)
+{
+	while (n) {
+		struct pd_vector *v = target->open;
+		unsigned part;
+
+		if (!v || v->n == PD_VECTOR_MAX)
+			v = pd_vector_open(engine, target);
+		part = pd_min(n, PD_VECTOR_MAX - v->n);
+		memcpy(v->index + v->n, indices, part * sizeof(*indices));
+		v->n += part;
+		indices += part;
+		n -= part;
+	}
+}
+
+/* Run the function of a node, and have the tracer see what it works on. */
+static PD_COLD unsigned pd_node_run_traced(struct pd_engine *engine, struct pd_node *node,
+					   struct pd_vector *vector)
+{
+	struct pd_trace_arcs arcs;
+	unsigned n;
+
+	/* Pairs with the release in pd_trace_start. */
+	if (!pd_load_acquire(&engine->tracing))
+		return node->fn(engine, node, vector);
+	if (vector)
+		pd_trace_frames(engine, node, vector->index, vector->n);
+	if (vector || !node->next_count)
+		return node->fn(engine, node, vector);
+	pd_trace_input_begin(engine, node, &arcs);
+	n = node->fn(engine, node, NULL);
+	pd_trace_input_end(engine, node, &arcs);
+	return n;
+}
+
 /* Run a node on `vector` and count; the clock is read for vectors that are worth it. */
 static inline unsigned pd_node_dispatch(struct pd_engine *engine, struct pd_node *node,
 					struct pd_vector *vector, unsigned expected)
@@ -278,7 +319,10 @@ static inline unsigned pd_node_dispatch(struct pd_engine *engine, struct pd_node
 
 	if (expected >= PD_NODE_CLOCK_MIN)
 		before = pd_clock_cycles();
-	n = node->fn(engine, node, vector);
+	if (pd_likely(!pd_load_relaxed(&engine->tracing)))
+		n = node->fn(engine, node, vector);
+	else
+		n = pd_node_run_traced(engine, node, vector);
 	pd_node_count(node, n);
 	if (before && n >= PD_NODE_CLOCK_MIN) {
 		pd_node_add(&node->clocks, pd_clock_cycles() - before);
@@ -329,11 +373,13 @@ unsigned pd_engine_round(struct pd_engine *engine)
 
 	pd_engine_run_type(engine, PD_NODE_PRE_INPUT);
 	n = pd_engine_run_type(engine, PD_NODE_INPUT);
+	if (pd_load_relaxed(&engine->inbox))
+		n += pd_handoff_take(engine);
 	pd_engine_run_pending(engine);
 	for (unsigned i = 0; i < engine->node_count; i++)
 		if (engine->nodes[i].reg->finish)
 			engine->nodes[i].reg->finish(engine, &engine->nodes[i]);
-	engine->rounds++;
+	pd_node_add(&engine->rounds, 1);
 	return n;
 }
 
@@ -343,7 +389,7 @@ unsigned pd_engine_run_input(struct pd_engine *engine, struct pd_node *node)
 	pd_engine_run_pending(engine);
 	if (node->reg->finish)
 		node->reg->finish(engine, node);
-	engine->rounds++;
+	pd_node_add(&engine->rounds, 1);
 	return node->last_vectors;
 }
 
@@ -414,6 +460,24 @@ static int pd_engine_make_wake(struct pd_engine *engine)
 	return 0;
 }
 
+/*
+ * Sleep, unless a last round finds work: whoever brings some from here on finds the engine asleep
+ * and wakes it. *n is what that round found. Returns 0 or -errno of the sleep.
+ */
+static int pd_engine_rest(struct pd_engine *engine, unsigned *n)
+{
+	int ret = 0;
+
+	pd_store_relaxed(&engine->asleep, 1);
+	/* Pairs with the fence in pd_engine_wake. */
+	pd_fence_full();
+	*n = pd_engine_round(engine);
+	if (!*n)
+		ret = engine->sleep(engine, -1);
+	pd_store_relaxed(&engine->asleep, 0);
+	return ret == -EINTR ? 0 : ret;
+}
+
 int pd_engine_run(struct pd_engine *engine)
 {
 	unsigned found = 0; /* rounds in a row that had work */
@@ -427,9 +491,8 @@ int pd_engine_run(struct pd_engine *engine)
 		if (n || engine->idle_rounds < engine->idle_limit)
 			continue;
 		engine->idle_rounds = engine->idle_limit;
-		ret = engine->sleep(engine, -1);
-		if (ret == -EINTR)
-			ret = 0;
+		ret = pd_engine_rest(engine, &n);
+		found += n != 0;
 	}
 	if (ret)
 		pd_err("graph", "the engine %s cannot sleep: %s", engine->name, pd_strerror(ret));
@@ -437,17 +500,33 @@ int pd_engine_run(struct pd_engine *engine)
 	return ret;
 }
 
-void pd_engine_stop(struct pd_engine *engine)
+/* End a sleep of the engine's, or its next one. Any thread. */
+static void pd_engine_ring(struct pd_engine *engine)
 {
 	static const uint64_t one = 1;
-	int fd;
+	int fd = pd_load_acquire(&engine->wake_fd);
 
+	if (fd >= 0)
+		pd_sys_write(fd, &one, sizeof(one));
+}
+
+void pd_engine_stop(struct pd_engine *engine)
+{
 	pd_store_release(&engine->stopping, 1);
 	/* Pairs with the fence in pd_engine_make_wake. */
 	pd_fence_full();
-	fd = pd_load_acquire(&engine->wake_fd);
-	if (fd >= 0)
-		pd_sys_write(fd, &one, sizeof(one));
+	pd_engine_ring(engine);
+}
+
+void pd_engine_wake(struct pd_engine *engine)
+{
+	/*
+	 * Either the engine's last look before it sleeps finds the work, or this finds it asleep:
+	 * pairs with the fence in pd_engine_rest. Of several who find it so, one rings.
+	 */
+	pd_fence_full();
+	if (pd_load_relaxed(&engine->asleep) && pd_exchange(&engine->asleep, 0))
+		pd_engine_ring(engine);
 }
 
 /* --- where frames end ---------------------------------------------------------------------- */
@@ -488,10 +567,39 @@ static unsigned pd_error_drop_dispatch(struct pd_engine *engine, struct pd_node 
 	return vector->n;
 }
 
+/* Why a frame is dropped. */
+struct pd_error_drop_trace {
+	const char *node, *error;
+	uint16_t rx_port;
+};
+_Static_assert(sizeof(struct pd_error_drop_trace) <= PD_TRACE_RECORD_BYTES, "it fits");
+
+static void pd_error_drop_trace(const struct pd_engine *engine, const struct pd_node *node,
+				const struct pd_buffer *b, void *record)
+{
+	uint32_t note = pd_buffer_error(b);
+	const struct pd_node_registration *reg = engine->nodes[note >> 16].reg;
+
+	(void)node;
+	*(struct pd_error_drop_trace *)record = (struct pd_error_drop_trace){
+		.node = reg->name, .error = reg->errors[note & 0xffff], .rx_port = b->rx_port};
+}
+
+static int pd_error_drop_format_trace(char *out, size_t size, const void *record)
+{
+	const struct pd_error_drop_trace *drop = record;
+	char port[PD_PORT_TEXT_BYTES];
+
+	return snprintf(out, size, "%s: %s\nrx:%s", drop->node, drop->error,
+			pd_port_text(drop->rx_port, port));
+}
+
 PD_NODE_REGISTER(pd_error_drop) = {
 	.name = "error-drop",
 	.type = PD_NODE_INTERNAL,
 	.fn = pd_error_drop_dispatch,
+	.trace = pd_error_drop_trace,
+	.format_trace = pd_error_drop_format_trace,
 	.next_count = 1,
 	.next_names = {"drop"},
 };

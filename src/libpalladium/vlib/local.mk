@@ -7,5 +7,8 @@ libpd_la_SOURCES += \
 	src/libpalladium/vlib/graph.c src/libpalladium/vlib/node.h \
 	src/libpalladium/vlib/runtime.c src/libpalladium/vlib/runtime.h \
 	src/libpalladium/vlib/process.c src/libpalladium/vlib/process.h \
+	src/libpalladium/vlib/worker.c src/libpalladium/vlib/worker.h \
+	src/libpalladium/vlib/trace.c src/libpalladium/vlib/trace.h \
+	src/libpalladium/vlib/handoff.c src/libpalladium/vlib/handoff.h \
 	src/libpalladium/vlib/init.c src/libpalladium/vlib/init.h \
 	src/libpalladium/vlib/port_nodes.c src/libpalladium/vlib/port_nodes.h

@@ -49,10 +49,14 @@
 #define PD_NODE_NEXTS_MAX 16
 #define PD_NODE_DATA_BYTES 128
 #define PD_ENGINE_LANES_MAX 64
+/* What the tracer keeps of a frame at one node. */
+#define PD_TRACE_RECORD_BYTES 112
 
 struct pd_engine;
+struct pd_handoff_queue;
 struct pd_node;
 struct pd_process;
+struct pd_tracer;
 
 enum pd_node_type {
 	PD_NODE_PRE_INPUT, /* once a round, before every other */
@@ -89,8 +93,17 @@ struct pd_node_registration {
 	unsigned error_count;
 	unsigned next_count;
 	const char *next_names[PD_NODE_NEXTS_MAX];
-	/* Write what the tracer kept of a frame at this node as text; NULL: nothing to tell. Returns the
-	 * length, as snprintf. */
+	/*
+	 * Fill `record`, up to PD_TRACE_RECORD_BYTES, for the tracer (trace.h), before the node
+	 * works on the frame `b`; an input node: when it has brought it in. Takes no lock. NULL:
+	 * nothing to tell.
+	 */
+	void (*trace)(const struct pd_engine *engine, const struct pd_node *node,
+		      const struct pd_buffer *b, void *record);
+	/*
+	 * Write such a record as text, of several lines if need be; NULL: nothing to tell. Returns
+	 * the length, as snprintf.
+	 */
 	int (*format_trace)(char *out, size_t size, const void *record);
 	struct pd_node_registration *next; /* private */
 };
@@ -171,6 +184,11 @@ struct pd_engine {
 	int (*sleep)(struct pd_engine *engine, int timeout_ms);
 	int wake_fd; /* atomic; -1 until pd_engine_run */
 	uint32_t stopping;
+	uint32_t asleep;                /* atomic: pd_engine_run sleeps, or is about to */
+	uint16_t thread;                /* number of the worker that runs it (worker.h); else 0 */
+	struct pd_handoff_queue *inbox; /* atomic; what others hand to it (handoff.h) */
+	uint32_t tracing; /* atomic: `tracer` is there, and looks at frames (trace.h) */
+	struct pd_tracer *tracer;
 	struct pd_engine_scratch scratch;
 };
 
@@ -194,8 +212,10 @@ void pd_engine_destroy(struct pd_engine *engine);
 /* The node of that name, or NULL. */
 struct pd_node *pd_engine_node(struct pd_engine *engine, const char *name);
 
-/* One round: pre-input, input, then all pending work until there is none. Returns the frames that input
- * nodes brought in. */
+/*
+ * One round: pre-input, input, what other threads handed over, then all pending work until there is
+ * none. Returns the frames that input nodes and other threads brought in.
+ */
 unsigned pd_engine_round(struct pd_engine *engine);
 
 /*
@@ -214,6 +234,12 @@ int pd_engine_run(struct pd_engine *engine);
 
 /* End pd_engine_run; any thread. */
 void pd_engine_stop(struct pd_engine *engine);
+
+/*
+ * There is work for a node of `engine` since now: if pd_engine_run sleeps, it looks. Any thread;
+ * costs a system call only when it sleeps.
+ */
+void pd_engine_wake(struct pd_engine *engine);
 
 /* Open a new vector for `node` and make it pending. */
 struct pd_vector *pd_vector_open(struct pd_engine *engine, struct pd_node *node);
@@ -243,6 +269,13 @@ static inline void pd_next_put(struct pd_engine *engine, struct pd_node *node, u
 {
 	engine->nodes[node->next[next]].open->n += added;
 }
+
+/*
+ * Enqueue `n` buffers to node `target`, whatever arcs there are: for what comes in from outside of
+ * the graph.
+ */
+void pd_vector_put(struct pd_engine *engine, struct pd_node *target, const uint32_t *indices,
+		   unsigned n);
 
 /* Enqueue `n` buffers, each to the next node that `nexts` says; runs of one next go together. */
 static inline void pd_enqueue(struct pd_engine *engine, struct pd_node *node,

@@ -4,8 +4,10 @@
  * port_nodes.h).
  */
 #include <errno.h>
+#include <stdio.h>
 
 #include "vlib/port_nodes.h"
+#include "vlib/trace.h"
 
 /* --- port-input ---------------------------------------------------------------------------- */
 
@@ -67,10 +69,22 @@ static void pd_port_input_finish(struct pd_engine *engine, struct pd_node *node)
 	}
 }
 
+static int pd_port_input_format_trace(char *out, size_t size, const void *record)
+{
+	const struct pd_trace_frame *frame = record;
+	char port[PD_PORT_TEXT_BYTES];
+	int n = snprintf(out, size, "from %s: ", pd_port_text(frame->rx_port, port));
+	size_t at = pd_min((size_t)n, size);
+
+	return n + pd_trace_frame_format(out + at, size - at, record);
+}
+
 PD_NODE_REGISTER(pd_port_input) = {
 	.name = "port-input",
 	.type = PD_NODE_INPUT,
 	.fn = pd_port_input_dispatch,
+	.trace = pd_trace_frame,
+	.format_trace = pd_port_input_format_trace,
 	.finish = pd_port_input_finish,
 	.next_count = 1,
 	.next_names = {"sidecar-input"},
@@ -95,10 +109,26 @@ PD_NODE_DISPATCH(pd_sidecar_input_dispatch, pd_sidecar_input_one);
 static const char *const pd_sidecar_input_errors[] = {
 	PD_SIDECAR_INPUT_ERROR_TABLE(PD_NODE_ERROR_TEXT)};
 
+static int pd_sidecar_input_format_trace(char *out, size_t size, const void *record)
+{
+	const struct pd_trace_frame *frame = record;
+
+	if (!(frame->flags & PD_BUFFER_SIDECAR))
+		return snprintf(out, size, "no sidecar");
+	return snprintf(out, size, "%s",
+			frame->flags & PD_BUFFER_CONTROL ||
+					frame->sidecar[PD_SIDECAR_GENERIC_FLAGS_AT] &
+						PD_SIDECAR_GENERIC_CONTROL
+				? "a control frame"
+				: "a frame with its sidecar");
+}
+
 PD_NODE_REGISTER(pd_sidecar_input) = {
 	.name = "sidecar-input",
 	.type = PD_NODE_INTERNAL,
 	.fn = pd_sidecar_input_dispatch,
+	.trace = pd_trace_frame,
+	.format_trace = pd_sidecar_input_format_trace,
 	.errors = pd_sidecar_input_errors,
 	.error_count = PD_SIDECAR_INPUT_ERRORS,
 	.next_count = PD_SIDECAR_INPUT_NEXTS,
@@ -174,10 +204,21 @@ static unsigned pd_port_output_dispatch(struct pd_engine *engine, struct pd_node
 
 const char *const pd_port_output_errors[] = {PD_PORT_OUTPUT_ERROR_TABLE(PD_NODE_ERROR_TEXT)};
 
+static int pd_port_output_format_trace(char *out, size_t size, const void *record)
+{
+	const struct pd_trace_frame *frame = record;
+	char port[PD_PORT_TEXT_BYTES];
+
+	return snprintf(out, size, "to %s, %u bytes", pd_port_text(frame->tx_port, port),
+			frame->total_len);
+}
+
 PD_NODE_REGISTER(pd_port_output) = {
 	.name = "port-output",
 	.type = PD_NODE_INTERNAL,
 	.fn = pd_port_output_dispatch,
+	.trace = pd_trace_frame,
+	.format_trace = pd_port_output_format_trace,
 	.errors = pd_port_output_errors,
 	.error_count = PD_PORT_OUTPUT_ERRORS,
 	.next_count = 1,

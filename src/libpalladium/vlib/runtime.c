@@ -49,6 +49,16 @@ void pd_runtime_each(void (*fn)(const struct pd_node_runtime *row, void *arg), v
 	pd_process_each(fn, arg);
 }
 
+void pd_runtime_engines(void (*fn)(struct pd_engine *engine, void *arg), void *arg)
+{
+	struct pd_engine *engine;
+
+	pd_lock(&pd_engines_lock);
+	pd_list_for_each (engine, &pd_engines, node)
+		fn(engine, arg);
+	pd_unlock(&pd_engines_lock);
+}
+
 void pd_runtime_after_fork(void)
 {
 	struct pd_engine *engine;

@@ -36,6 +36,13 @@ struct pd_node_runtime {
 void pd_runtime_each(void (*fn)(const struct pd_node_runtime *row, void *arg), void *arg);
 
 /*
+ * Call `fn` for every engine, in the order in which they were made, under the lock of their list,
+ * which is a leaf: it makes no engine, and a lock it takes is taken nowhere around this one.
+ * Control path, any thread.
+ */
+void pd_runtime_engines(void (*fn)(struct pd_engine *engine, void *arg), void *arg);
+
+/*
  * In a forked child: what the parent's threads had pending is dropped, counters begin at zero. The
  * engines are at rest.
  */

@@ -25,6 +25,7 @@
 #include "sock/packet_nodes.h"
 #include "vlib/progress.h"
 #include "vlib/runtime.h"
+#include "vlib/trace.h"
 
 #define WANTED 0x88b5
 #define OTHER 0x88b6
@@ -721,6 +722,72 @@ static void look_for_ports(const struct pd_node_runtime *row, void *arg)
 	}
 }
 
+static char traced[65536];
+
+static void add_line(void *arg, const char *line)
+{
+	size_t n = strlen(traced);
+
+	snprintf(traced + n, sizeof(traced) - n, "%s\n", line);
+}
+
+/* Print what was traced, and forget it. It must have all the texts, in this order. */
+static void expect_traced(const char *const *texts)
+{
+	char *at = traced;
+
+	*traced = 0;
+	assert_int_equal(pd_trace_print(0, add_line, NULL), 0);
+	for (; *texts; texts++) {
+		char *found = strstr(at, *texts);
+
+		if (!found)
+			fail_msg("'%s' is not in:\n%s", *texts, at);
+		at = found + strlen(*texts);
+	}
+	pd_trace_clear();
+	assert_int_equal(pd_graph_wanted, 0);
+}
+#define EXPECT_TRACED(...) expect_traced((const char *const[]){__VA_ARGS__, NULL})
+
+static void test_the_tracer_tells_whose_a_frame_is(void **state)
+{
+	struct pd_packet *b, *c, *a = open_three(&b, &c);
+	char takes[64], gets[64], sends[64];
+
+	snprintf(takes, sizeof(takes), "\n  socket %d takes it\n", b->fd);
+	snprintf(gets, sizeof(gets), "\n  into a message of socket %d\n", b->fd);
+	snprintf(sends, sizeof(sends), "\n  socket %d, for pd0: 60 bytes in 1 segment", a->fd);
+	assert_int_equal(pd_trace_add("packet-input", 2), 0);
+	assert_true(pd_graph_wanted > 0);
+	send_kinds(a, "wow");
+	EXPECT(b, 0, 2);
+	EXPECT(c, 1);
+	EXPECT_TRACED("Start of pd1/0 receive", "Packet 1", "packet-input\n",
+		      "  from pd1: 60 bytes in 1 segment, protocol 0x88b5\n", "  sidecar {",
+		      "packet-match", takes, "packet-deliver", gets, "Packet 2",
+		      "protocol 0x88b6\n", "packet-match", "  1 socket of pd1 gets a copy\n",
+		      "packet-queue", "  into the queues of 1 socket\n");
+	assert_null(strstr(traced, "Packet 3"));
+	/* One alone, and a frame for nobody. */
+	close_socket(c);
+	assert_int_equal(pd_trace_add("packet-match", 5), 0);
+	send_kinds(a, "ow");
+	EXPECT(b, 1);
+	EXPECT_TRACED("packet-match", "  no socket of pd1 wants it\n", "error-drop",
+		      "  packet-match: no socket wants it\n", "drop", "Packet 2", takes, gets);
+	/* What is sent. */
+	assert_int_equal(pd_trace_add("packet-send", 5), 0);
+	send_kinds(a, "w");
+	EXPECT(b, 0);
+	EXPECT_TRACED("Start of pd0/0 send", "packet-send", sends, "packet-output",
+		      "  to pd0, 60 bytes\n");
+	assert_null(strstr(traced, "receive"));
+	assert_int_equal(pd_rx_pool->free_count, pd_rx_pool->count);
+	close_socket(b);
+	close_socket(a);
+}
+
 static void test_runtime_tells_of_sockets(void **state)
 {
 	uint64_t delivered = 0;
@@ -772,6 +839,7 @@ int main(void)
 		cmocka_unit_test(test_frames_for_nobody_are_counted),
 		cmocka_unit_test(test_buffers_are_taken_as_the_mode_says),
 		cmocka_unit_test(test_who_watches_sees_what_is_sent),
+		cmocka_unit_test(test_the_tracer_tells_whose_a_frame_is),
 		cmocka_unit_test(test_runtime_tells_of_sockets),
 	};
 	struct pd_config *config;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 pd_vlib_tests = tests/unit/vlib/test_buffer tests/unit/vlib/test_progress tests/unit/vlib/test_init \
 	tests/unit/vlib/test_graph tests/unit/vlib/test_process tests/unit/vlib/test_lane_stress \
-	tests/unit/vlib/test_moderation \
+	tests/unit/vlib/test_moderation tests/unit/vlib/test_handoff tests/unit/vlib/test_trace \
 	tests/unit/transport/test_lease
 if HAVE_CMOCKA
 check_PROGRAMS += $(pd_vlib_tests)
@@ -31,3 +31,9 @@ tests_unit_vlib_test_moderation_LDADD = $(PD_UNIT_LIBS)
 tests_unit_transport_test_lease_SOURCES = tests/unit/transport/test_lease.c
 tests_unit_transport_test_lease_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_transport_test_lease_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vlib_test_handoff_SOURCES = tests/unit/vlib/test_handoff.c
+tests_unit_vlib_test_handoff_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vlib_test_handoff_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vlib_test_trace_SOURCES = tests/unit/vlib/test_trace.c
+tests_unit_vlib_test_trace_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vlib_test_trace_LDADD = $(PD_UNIT_LIBS)

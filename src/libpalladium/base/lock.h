@@ -29,6 +29,7 @@ enum pd_lock_rank {
 	PD_RANK_LANE_TX,     /* the transmit side of a lane */
 	PD_RANK_SOCKET,      /* a socket's queue and options */
 	PD_RANK_LINKS,       /* the epolls of one object, to mark it there */
+	PD_RANK_STREAMS,     /* the packet generator's streams */
 	PD_RANK_WAITER,      /* a sleeping thread's slot */
 	PD_RANK_LEAF,  /* pools, tables: takes nothing further but, where it makes a descriptor, */
 	PD_RANK_NAMES, /* the names of our own descriptors */

@@ -22,6 +22,7 @@
 #include "sock/packet.h"
 #include "sock/vacate.h"
 #include "vlib/buffer.h"
+#include "vlib/generator.h"
 #include "vlib/moderation.h"
 #include "vlib/progress.h"
 
@@ -218,6 +219,7 @@ int pd_sock_layer_start(const struct pd_config *config)
 	pd_sock_select_init();
 	pd_port_on_receive_end = pd_packet_salvage;
 	pd_hooks.socket = pd_hook_socket;
+	pd_generator_names = &pd_sock_stream_names;
 	pd_multiplex_init();
 	pd_ifquery_init();
 	pd_internal_fd_register_fork();

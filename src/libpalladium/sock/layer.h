@@ -33,6 +33,9 @@ void pd_sock_layer_end(void);
  */
 bool pd_sock_layer_interrupt(bool end);
 
+/* What packet-generator commands know ports and sidecars by; for pd_sock_layer_start. */
+extern const struct pd_stream_names pd_sock_stream_names;
+
 /* Set the hooks of poll, select, epoll, sendfile and splice; for pd_sock_layer_start. */
 void pd_multiplex_init(void);
 

@@ -11,6 +11,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/sock/multiplex.c src/libpalladium/sock/multiplex.h \
 	src/libpalladium/sock/packet.c src/libpalladium/sock/packet.h \
 	src/libpalladium/sock/packet_trace.c \
+	src/libpalladium/sock/stream_names.c \
 	src/libpalladium/sock/packet_nodes.c src/libpalladium/sock/packet_nodes.h \
 	src/libpalladium/sock/packet_options.c \
 	src/libpalladium/sock/packet_poll.c \

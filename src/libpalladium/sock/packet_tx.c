@@ -792,6 +792,7 @@ static unsigned pd_packet_output_dispatch(struct pd_engine *engine, struct pd_no
 PD_NODE_REGISTER(pd_packet_output) = {
 	.name = "packet-output",
 	.type = PD_NODE_INTERNAL,
+	.no_entry = true,
 	.fn = pd_packet_output_dispatch,
 	.trace = pd_packet_trace,
 	.format_trace = pd_packet_output_format_trace,

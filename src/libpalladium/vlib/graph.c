@@ -36,6 +36,16 @@ void pd_node_register(struct pd_node_registration *reg)
 	pd_node_registrations = reg;
 }
 
+int pd_node_may_enter(const char *name)
+{
+	const struct pd_node_registration *reg;
+
+	for (reg = pd_node_registrations; reg; reg = reg->next)
+		if (!strcmp(reg->name, name))
+			return reg->type != PD_NODE_INTERNAL || reg->no_entry ? -EPERM : 0;
+	return -ENOENT;
+}
+
 /* --- making an engine ---------------------------------------------------------------------- */
 
 struct pd_node *pd_engine_node(struct pd_engine *engine, const char *name)
@@ -371,6 +381,7 @@ unsigned pd_engine_round(struct pd_engine *engine)
 {
 	unsigned n;
 
+	engine->due_ns = UINT64_MAX;
 	pd_engine_run_type(engine, PD_NODE_PRE_INPUT);
 	n = pd_engine_run_type(engine, PD_NODE_INPUT);
 	if (pd_load_relaxed(&engine->inbox))
@@ -460,20 +471,34 @@ static int pd_engine_make_wake(struct pd_engine *engine)
 	return 0;
 }
 
+/* How long the engine may sleep: -1 when nothing is due, rounded down when a node has work then. */
+static int pd_engine_timeout_ms(const struct pd_engine *engine)
+{
+	uint64_t now;
+
+	if (engine->due_ns == UINT64_MAX)
+		return -1;
+	now = pd_clock_ns();
+	if (engine->due_ns <= now)
+		return 0;
+	return (int)pd_min((engine->due_ns - now) / PD_NS_PER_MS, (uint64_t)INT32_MAX);
+}
+
 /*
  * Sleep, unless a last round finds work: whoever brings some from here on finds the engine asleep
  * and wakes it. *n is what that round found. Returns 0 or -errno of the sleep.
  */
 static int pd_engine_rest(struct pd_engine *engine, unsigned *n)
 {
-	int ret = 0;
+	int ret = 0, timeout_ms;
 
 	pd_store_relaxed(&engine->asleep, 1);
 	/* Pairs with the fence in pd_engine_wake. */
 	pd_fence_full();
 	*n = pd_engine_round(engine);
-	if (!*n)
-		ret = engine->sleep(engine, -1);
+	timeout_ms = pd_engine_timeout_ms(engine);
+	if (!*n && timeout_ms)
+		ret = engine->sleep(engine, timeout_ms);
 	pd_store_relaxed(&engine->asleep, 0);
 	return ret == -EINTR ? 0 : ret;
 }
@@ -597,6 +622,7 @@ static int pd_error_drop_format_trace(char *out, size_t size, const void *record
 PD_NODE_REGISTER(pd_error_drop) = {
 	.name = "error-drop",
 	.type = PD_NODE_INTERNAL,
+	.no_entry = true,
 	.fn = pd_error_drop_dispatch,
 	.trace = pd_error_drop_trace,
 	.format_trace = pd_error_drop_format_trace,

@@ -97,14 +97,15 @@ struct pd_handoff *pd_handoff_create(const char *node_name, unsigned frames,
 	if (!handoff)
 		return NULL;
 	handoff->pool = pool;
-	*err = pd_worker_count() ? 0 : -ESRCH;
+	*err = pd_worker_count() ? pd_node_may_enter(node_name) : -ESRCH;
 	for (unsigned i = 0; i < pd_worker_count() && !*err; i++) {
 		struct pd_engine *engine = pd_worker_engine(i + 1);
 		struct pd_node *node = pd_engine_node(engine, node_name);
 
-		*err = !node ? -ENOENT : node->reg->type != PD_NODE_INTERNAL ? -EINVAL : 0;
-		if (*err)
+		if (!node) { /* registered since the workers have been there */
+			*err = -ENOENT;
 			break;
+		}
 		handoff->queue[i] = pd_handoff_queue_new(engine, node, frames);
 		handoff->count = i + 1;
 		if (!handoff->queue[i])

@@ -53,8 +53,8 @@ struct pd_handoff;
  * Make a handoff to node `node_name`, an internal node, with queues of `frames` slots
  * (PD_HANDOFF_FRAMES_MIN to _MAX) for all workers, which must be there. `pool` (borrowed, or NULL)
  * takes the copies of external buffers. It lives until pd_workers_stop. Control path. Returns it,
- * or NULL with *err set: -ESRCH without workers, -ENOENT without such a node, -EINVAL when frames
- * cannot be enqueued to it or for the number of frames, -ENOMEM.
+ * or NULL with *err set: -ESRCH without workers, -ENOENT without such a node, -EPERM when frames
+ * cannot be enqueued to it (pd_node_may_enter), -EINVAL for the number of frames, -ENOMEM.
  */
 struct pd_handoff *pd_handoff_create(const char *node_name, unsigned frames,
 				     struct pd_buffer_pool *pool, int *err);

@@ -8,6 +8,9 @@ libpd_la_SOURCES += \
 	src/libpalladium/vlib/runtime.c src/libpalladium/vlib/runtime.h \
 	src/libpalladium/vlib/process.c src/libpalladium/vlib/process.h \
 	src/libpalladium/vlib/worker.c src/libpalladium/vlib/worker.h \
+	src/libpalladium/vlib/generator.c src/libpalladium/vlib/generator.h \
+	src/libpalladium/vlib/generator_script.c \
+	src/libpalladium/vlib/pcap.c src/libpalladium/vlib/pcap.h \
 	src/libpalladium/vlib/trace.c src/libpalladium/vlib/trace.h \
 	src/libpalladium/vlib/handoff.c src/libpalladium/vlib/handoff.h \
 	src/libpalladium/vlib/init.c src/libpalladium/vlib/init.h \

@@ -94,6 +94,11 @@ struct pd_node_registration {
 	unsigned next_count;
 	const char *next_names[PD_NODE_NEXTS_MAX];
 	/*
+	 * Frames come to it from its neighbours alone, who leave something with them (a note in the
+	 * buffer, engine->call): nothing from outside of the graph may be enqueued to it.
+	 */
+	bool no_entry;
+	/*
 	 * Fill `record`, up to PD_TRACE_RECORD_BYTES, for the tracer (trace.h), before the node
 	 * works on the frame `b`; an input node: when it has brought it in. Takes no lock. NULL:
 	 * nothing to tell.
@@ -124,6 +129,12 @@ extern struct pd_node_registration *pd_node_registrations;
 
 /* Enter `reg` for every engine that is made from here on; borrowed for good. */
 void pd_node_register(struct pd_node_registration *reg);
+
+/*
+ * Whether frames may be enqueued to node `name` from outside of its graph: 0, -ENOENT when no such
+ * node is registered, or -EPERM: it is no internal node, or one with no_entry. Control path.
+ */
+int pd_node_may_enter(const char *name);
 
 /* A node in one engine. Counters have one writer, the thread that runs the engine. */
 struct pd_node {
@@ -184,6 +195,7 @@ struct pd_engine {
 	int (*sleep)(struct pd_engine *engine, int timeout_ms);
 	int wake_fd; /* atomic; -1 until pd_engine_run */
 	uint32_t stopping;
+	uint64_t due_ns;                /* a node has work then; set anew in every round */
 	uint32_t asleep;                /* atomic: pd_engine_run sleeps, or is about to */
 	uint16_t thread;                /* number of the worker that runs it (worker.h); else 0 */
 	struct pd_handoff_queue *inbox; /* atomic; what others hand to it (handoff.h) */

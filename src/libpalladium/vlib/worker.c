@@ -11,6 +11,7 @@
 #include "base/lib.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "vlib/generator.h"
 #include "vlib/handoff.h"
 #include "vlib/worker.h"
 
@@ -161,6 +162,7 @@ void pd_workers_stop(void)
 	unsigned count = pd_worker_count();
 
 	pd_assert(!pd_worker_self());
+	pd_generator_disable(NULL); /* its streams know nodes of the workers' engines */
 	pd_store_release(&pd_workers_count, 0);
 	pd_workers_end(count, count);
 }

@@ -5,6 +5,7 @@
  * PALLADIUM_RX_BACKPRESSURE=port what finds a queue full; who watches sees what is sent.
  */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <net/if_arp.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -783,6 +784,9 @@ static void test_the_tracer_tells_whose_a_frame_is(void **state)
 	EXPECT_TRACED("Start of pd0/0 send", "packet-send", sends, "packet-output",
 		      "  to pd0, 60 bytes\n");
 	assert_null(strstr(traced, "receive"));
+	/* They work for a call: nobody else may give them frames. */
+	assert_int_equal(pd_node_may_enter("packet-match"), -EPERM);
+	assert_int_equal(pd_node_may_enter("packet-output"), -EPERM);
 	assert_int_equal(pd_rx_pool->free_count, pd_rx_pool->count);
 	close_socket(b);
 	close_socket(a);

@@ -2,6 +2,7 @@
 pd_vlib_tests = tests/unit/vlib/test_buffer tests/unit/vlib/test_progress tests/unit/vlib/test_init \
 	tests/unit/vlib/test_graph tests/unit/vlib/test_process tests/unit/vlib/test_lane_stress \
 	tests/unit/vlib/test_moderation tests/unit/vlib/test_handoff tests/unit/vlib/test_trace \
+	tests/unit/vlib/test_generator tests/unit/vlib/test_handoffdemo \
 	tests/unit/transport/test_lease
 if HAVE_CMOCKA
 check_PROGRAMS += $(pd_vlib_tests)
@@ -37,3 +38,9 @@ tests_unit_vlib_test_handoff_LDADD = $(PD_UNIT_LIBS)
 tests_unit_vlib_test_trace_SOURCES = tests/unit/vlib/test_trace.c
 tests_unit_vlib_test_trace_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vlib_test_trace_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vlib_test_generator_SOURCES = tests/unit/vlib/test_generator.c
+tests_unit_vlib_test_generator_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vlib_test_generator_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vlib_test_handoffdemo_SOURCES = tests/unit/vlib/test_handoffdemo.c
+tests_unit_vlib_test_handoffdemo_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vlib_test_handoffdemo_LDADD = $(PD_UNIT_LIBS)

@@ -468,7 +468,10 @@ static void test_what_cannot_be_made_is_refused(void **state)
 	assert_null(pd_handoff_create("nowhere", 32, pool, &err));
 	assert_int_equal(err, -ENOENT);
 	assert_null(pd_handoff_create("h-input", 32, pool, &err));
-	assert_int_equal(err, -EINVAL);
+	assert_int_equal(err, -EPERM);
+	/* It asks the frame for a note that only its neighbours leave. */
+	assert_null(pd_handoff_create("error-drop", 32, pool, &err));
+	assert_int_equal(err, -EPERM);
 	assert_int_equal(pd_workers_start(1, NULL), -EALREADY);
 }
 

@@ -12,6 +12,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/config/conf_scan.h \
 	src/libpalladium/config/conf_scanner.l \
 	src/libpalladium/config/config.c src/libpalladium/config/config.h \
+	src/libpalladium/config/path.c src/libpalladium/config/path.h \
 	src/libpalladium/config/text.c src/libpalladium/config/text.h \
 	src/libpalladium/config/vars.c src/libpalladium/config/vars.h
 

@@ -21,7 +21,6 @@ libpd_la_SOURCES += \
 	src/libpalladium/transport/vhost/inband.c src/libpalladium/transport/vhost/inband.h \
 	src/libpalladium/transport/vhost/inflight.c src/libpalladium/transport/vhost/inflight.h \
 	src/libpalladium/transport/vhost/map.c src/libpalladium/transport/vhost/map.h \
-	src/libpalladium/transport/vhost/path.c src/libpalladium/transport/vhost/path.h \
 	src/libpalladium/transport/vhost/rarp.c src/libpalladium/transport/vhost/rarp.h \
 	src/libpalladium/transport/vhost/sink.c src/libpalladium/transport/vhost/sink.h \
 	src/libpalladium/transport/vhost/wire.c src/libpalladium/transport/vhost/wire.h \

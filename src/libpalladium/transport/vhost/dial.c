@@ -26,8 +26,8 @@
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "config/path.h"
 #include "config/vars.h"
-#include "transport/vhost/path.h"
 
 #define ACCEPT_PAUSE_NS (1000 * PD_NS_PER_MS) /* after an accept that failed */
 #define GRACE_NS (1000 * PD_NS_PER_MS)
@@ -41,12 +41,12 @@ struct early {
 struct pd_vhost_listener {
 	struct pd_list node; /* in listeners */
 	struct pd_list ports;
-	char path[PD_VHOST_PATH_BYTES];
+	char path[PD_PATH_BYTES];
 	struct pd_conf_access access;
 	struct pd_progress_fd io; /* fd -1: not bound yet */
 	struct pd_progress_timer timer;
 	uint64_t backoff_ns;
-	struct pd_vhost_path_id id; /* of our socket file */
+	struct pd_path_id id; /* of our socket file */
 	struct early early[EARLY_MAX];
 	unsigned n_early;
 };
@@ -89,7 +89,7 @@ static void dial_listening(struct pd_vhost_dial *dial)
 /* Try to connect, and arm the next try when it fails. */
 static void dial_connect(struct pd_vhost_dial *dial)
 {
-	int fd = pd_vhost_path_connect(dial->path, dial->access);
+	int fd = pd_path_connect(dial->path, dial->access);
 
 	if (fd >= 0) {
 		dial->waiting = false;
@@ -124,7 +124,7 @@ static struct pd_vhost_dial *listener_free_port(struct pd_vhost_listener *l, int
 	uid_t uid;
 
 	pd_list_for_each (dial, &l->ports, node) {
-		if (dial->waiting && pd_vhost_path_admits(dial->access, fd, &uid))
+		if (dial->waiting && pd_path_admits(dial->access, fd, &uid))
 			return dial;
 	}
 	return NULL;
@@ -140,7 +140,7 @@ static bool listener_make_way(struct pd_vhost_listener *l, int fd)
 	uid_t uid;
 
 	pd_list_for_each (dial, &l->ports, node) {
-		if (!dial->waiting && pd_vhost_path_admits(dial->access, fd, &uid) &&
+		if (!dial->waiting && pd_path_admits(dial->access, fd, &uid) &&
 		    dial->give_way(dial))
 			return true;
 	}
@@ -154,7 +154,7 @@ static bool listener_admits(struct pd_vhost_listener *l, int fd)
 	uid_t uid = 0;
 
 	pd_list_for_each (dial, &l->ports, node) {
-		if (pd_vhost_path_admits(dial->access, fd, &uid))
+		if (pd_path_admits(dial->access, fd, &uid))
 			return true;
 	}
 	pd_log_ratelimited(PD_LOG_WARN, "vhost",
@@ -235,7 +235,7 @@ static void listener_io(struct pd_progress_fd *io, uint32_t revents)
 /* Try to take the path. Returns 0 or an error of path.h. */
 static int listener_try(struct pd_vhost_listener *l)
 {
-	int fd = pd_vhost_path_listen(l->path, &l->access, &l->id), err;
+	int fd = pd_path_listen(l->path, &l->access, &l->id), err;
 
 	if (fd < 0)
 		return fd;
@@ -243,7 +243,7 @@ static int listener_try(struct pd_vhost_listener *l)
 	l->io.events = EPOLLIN;
 	err = pd_progress_add(&l->io);
 	if (err) {
-		pd_vhost_path_remove(l->path, &l->id);
+		pd_path_remove(l->path, &l->id);
 		pd_sys_close(fd);
 		l->io.fd = -1;
 	}
@@ -332,7 +332,7 @@ static void listener_put(struct pd_vhost_listener *l, bool abandon)
 	if (l->io.fd >= 0) {
 		pd_progress_del(&l->io);
 		if (!abandon)
-			pd_vhost_path_remove(l->path, &l->id);
+			pd_path_remove(l->path, &l->id);
 		pd_sys_close(l->io.fd);
 	}
 	pd_list_del(&l->node);
@@ -346,7 +346,7 @@ int pd_vhost_dial_start(struct pd_vhost_dial *dial)
 	struct pd_vhost_dial *other;
 	struct pd_list *at;
 
-	if (!dial->path[0] || strlen(dial->path) >= PD_VHOST_PATH_BYTES)
+	if (!dial->path[0] || strlen(dial->path) >= PD_PATH_BYTES)
 		return -EINVAL;
 	pd_list_init(&dial->node);
 	pd_list_init(&dial->timer.node);

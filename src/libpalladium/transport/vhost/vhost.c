@@ -30,12 +30,12 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "config/path.h"
 #include "counters/counters.h"
 #include "transport/transport.h"
 #include "transport/vhost/backend.h"
 #include "transport/vhost/dial.h"
 #include "transport/vhost/frontend.h"
-#include "transport/vhost/path.h"
 
 /* How often it is looked for threads that a hostile peer holds up. */
 #define WATCH_NS (250 * PD_NS_PER_MS)
@@ -156,20 +156,19 @@ static void port_trouble(struct pd_vhost_dial *dial, int err, bool again)
 
 	pd_ctr_count(vp->port->ctr, PD_CTR_PORT_CONNECT_ERRORS, 1);
 	/* In the statistics the path has a place of its own. */
-	snprintf(brief, sizeof(brief), "cannot %s: %s", what, pd_vhost_path_strerror(err));
-	pd_port_error(vp->port, pd_vhost_path_errno(err), brief);
+	snprintf(brief, sizeof(brief), "cannot %s: %s", what, pd_path_strerror(err));
+	pd_port_error(vp->port, pd_path_errno(err), brief);
 	if (again)
 		return;
 	snprintf(text, sizeof(text), "cannot %s %s: %s; trying on",
-		 dial->listens ? "listen on" : "connect to", dial->path,
-		 pd_vhost_path_strerror(err));
+		 dial->listens ? "listen on" : "connect to", dial->path, pd_path_strerror(err));
 	if (vp->port->state == PD_PORT_DOWN) {
 		pd_log_ratelimited(PD_LOG_WARN, "vhost", "%s: %s", vp->port->name, text);
 		return;
 	}
 	pd_port_set_state(vp->port, PD_PORT_DOWN, text);
 	pd_ctr_text(vp->port->ctr, PD_CTR_TEXT_REASON, "%s", brief);
-	pd_port_error(vp->port, pd_vhost_path_errno(err), brief);
+	pd_port_error(vp->port, pd_path_errno(err), brief);
 }
 
 /* There may be one from now on. The last error stays what it was: why that took so long. */

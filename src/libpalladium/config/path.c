@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The socket of a port.
+ * A Unix socket that has a path, a port's or the debug CLI's.
  *
  * What stands at a path that we are to listen on is replaced only when it is a socket, belongs to
  * this user (or to the one that such files of the port are given to), and no socket is bound to it
@@ -20,7 +20,7 @@
  * The other end. The kernel notes who connects, and who listens, when they do; SO_PEERCRED reads
  * it. Who passes the connection on to another process answers for that.
  */
-#include "transport/vhost/path.h"
+#include "config/path.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -60,12 +60,12 @@ static const char *const path_errors[] = {
 _Static_assert(PD_ARRAY_SIZE(path_errors) == PATH_ERRORS_END - PATH_NO_SOCKET,
 	       "every error has a text");
 
-int pd_vhost_path_errno(int err)
+int pd_path_errno(int err)
 {
 	return -err < PATH_NO_SOCKET ? -err : 0;
 }
 
-const char *pd_vhost_path_strerror(int err)
+const char *pd_path_strerror(int err)
 {
 	if (-err >= PATH_NO_SOCKET && -err < PATH_ERRORS_END)
 		return path_errors[-err - PATH_NO_SOCKET];
@@ -89,7 +89,7 @@ static int socket_make(int type)
 
 /* --- the other end ------------------------------------------------------------------------- */
 
-bool pd_vhost_path_admits(const struct pd_conf_access *access, int fd, uid_t *uid)
+bool pd_path_admits(const struct pd_conf_access *access, int fd, uid_t *uid)
 {
 	struct ucred peer = {0};
 	socklen_t len = sizeof(peer);
@@ -108,7 +108,7 @@ bool pd_vhost_path_admits(const struct pd_conf_access *access, int fd, uid_t *ui
 	return false;
 }
 
-int pd_vhost_path_connect(const char *path, const struct pd_conf_access *access)
+int pd_path_connect(const char *path, const struct pd_conf_access *access)
 {
 	struct sockaddr_un addr;
 	socklen_t len = address_of(&addr, path);
@@ -123,7 +123,7 @@ int pd_vhost_path_connect(const char *path, const struct pd_conf_access *access)
 	if (err == -ECONNREFUSED && !pd_sys_lstat(path, &st) && !S_ISSOCK(st.st_mode) &&
 	    !S_ISLNK(st.st_mode))
 		err = -PATH_NO_SOCKET;
-	if (!err && !pd_vhost_path_admits(access, fd, &uid))
+	if (!err && !pd_path_admits(access, fd, &uid))
 		err = -PATH_PEER;
 	if (!err)
 		return fd;
@@ -159,7 +159,7 @@ static int path_clear(const char *path, const struct pd_conf_access *access)
 	if (pd_sys_lstat(path, &after) || before.st_ino != after.st_ino ||
 	    before.st_dev != after.st_dev)
 		return -PATH_IN_USE;
-	pd_info("vhost", "%s: removed the socket file of a listener that is gone", path);
+	pd_info("socket", "%s: removed the socket file of a listener that is gone", path);
 	return pd_sys_unlink(path);
 }
 
@@ -169,7 +169,7 @@ static int path_clear(const char *path, const struct pd_conf_access *access)
  */
 static int directory_lock(const char *path)
 {
-	char dir[PD_VHOST_PATH_BYTES];
+	char dir[PD_PATH_BYTES];
 	const char *slash = strrchr(path, '/');
 	size_t n = slash ? (size_t)(slash - path) : 1;
 	int fd, err;
@@ -245,8 +245,7 @@ static int file_give(int fd, const struct stat *st, const struct pd_conf_access 
  * Set up the file that we just made at `path`. Returns 0 or an error; *id is set unless it is not
  * ours.
  */
-static int path_give(const char *path, const struct pd_conf_access *access,
-		     struct pd_vhost_path_id *id)
+static int path_give(const char *path, const struct pd_conf_access *access, struct pd_path_id *id)
 {
 	int fd = pd_internal_fd(pd_sys_open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0));
 	struct stat st;
@@ -258,14 +257,14 @@ static int path_give(const char *path, const struct pd_conf_access *access,
 	if (!err && (!S_ISSOCK(st.st_mode) || st.st_uid != pd_sys_geteuid() || st.st_nlink != 1))
 		err = -PATH_REPLACED;
 	if (!err) {
-		*id = (struct pd_vhost_path_id){st.st_dev, st.st_ino};
+		*id = (struct pd_path_id){st.st_dev, st.st_ino};
 		err = file_give(fd, &st, access);
 	}
 	pd_sys_close(fd);
 	return err;
 }
 
-void pd_vhost_path_remove(const char *path, const struct pd_vhost_path_id *id)
+void pd_path_remove(const char *path, const struct pd_path_id *id)
 {
 	struct stat st;
 
@@ -273,10 +272,9 @@ void pd_vhost_path_remove(const char *path, const struct pd_vhost_path_id *id)
 		pd_sys_unlink(path);
 }
 
-int pd_vhost_path_listen(const char *path, const struct pd_conf_access *access,
-			 struct pd_vhost_path_id *id)
+int pd_path_listen(const char *path, const struct pd_conf_access *access, struct pd_path_id *id)
 {
-	struct pd_vhost_path_id made = {0};
+	struct pd_path_id made = {0};
 	int fd = socket_make(SOCK_STREAM), err;
 
 	if (fd < 0)
@@ -293,7 +291,7 @@ int pd_vhost_path_listen(const char *path, const struct pd_conf_access *access,
 	return fd;
 
 err_path:
-	pd_vhost_path_remove(path, &made);
+	pd_path_remove(path, &made);
 err_socket:
 	pd_sys_close(fd);
 	return err;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The socket of a port: making its file or reaching the one that is there, and who is at the other
- * end.
+ * A Unix socket that has a path: making its file or reaching the one that is there, and who is at
+ * the other end.
  *
  * Descriptors are names of base/internal_fd.h. Errors are -errno, or minus one of the PATH_* below
  * it.
  */
-#ifndef PD_TRANSPORT_VHOST_PATH_H
-#define PD_TRANSPORT_VHOST_PATH_H
+#ifndef PD_CONFIG_PATH_H
+#define PD_CONFIG_PATH_H
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -16,10 +16,10 @@
 #include "config/config.h"
 
 /* With its NUL. */
-#define PD_VHOST_PATH_BYTES sizeof(((struct sockaddr_un *)0)->sun_path)
+#define PD_PATH_BYTES sizeof(((struct sockaddr_un *)0)->sun_path)
 
 /* Which file we made. */
-struct pd_vhost_path_id {
+struct pd_path_id {
 	dev_t dev;
 	ino_t ino;
 };
@@ -29,28 +29,27 @@ struct pd_vhost_path_id {
  * mode, owner and group of `access` before anybody can connect. Returns the socket or an error; *id
  * is set on success.
  */
-int pd_vhost_path_listen(const char *path, const struct pd_conf_access *access,
-			 struct pd_vhost_path_id *id);
+int pd_path_listen(const char *path, const struct pd_conf_access *access, struct pd_path_id *id);
 
 /* Remove the file at `path` if it is still the one we made. */
-void pd_vhost_path_remove(const char *path, const struct pd_vhost_path_id *id);
+void pd_path_remove(const char *path, const struct pd_path_id *id);
 
 /*
  * Connect to `path`. Returns the socket or an error, also when the other end is none that `access`
  * lets in.
  */
-int pd_vhost_path_connect(const char *path, const struct pd_conf_access *access);
+int pd_path_connect(const char *path, const struct pd_conf_access *access);
 
 /*
  * True when who is at the other end of the connected socket `fd` may be there; *uid is set to the
  * user it runs as.
  */
-bool pd_vhost_path_admits(const struct pd_conf_access *access, int fd, uid_t *uid);
+bool pd_path_admits(const struct pd_conf_access *access, int fd, uid_t *uid);
 
 /* The errno value of an error, 0 when it is one of the PATH_*. */
-int pd_vhost_path_errno(int err);
+int pd_path_errno(int err);
 
 /* What an error means: a sentence's end. `err` is negative. */
-const char *pd_vhost_path_strerror(int err);
+const char *pd_path_strerror(int err);
 
-#endif /* PD_TRANSPORT_VHOST_PATH_H */
+#endif /* PD_CONFIG_PATH_H */

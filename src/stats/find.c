@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Finding the statistics files.
- *
- * They stand in DIR/palladium-UID/. Only directories and files that belong to that UID, that are no
- * links and that nobody else can enter or read are looked at; and only our own, unless we are root.
+ * Finding the statistics files, in the places of places.h. Only files that belong to the user of
+ * their directory, that are no links and that nobody else can read are looked at.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -18,6 +15,7 @@
 #include <unistd.h>
 
 #include "find.h"
+#include "places.h"
 
 /* Read the file at `path` as a text into `text`. Returns its length or -1. */
 static ssize_t pd_stats_slurp(const char *path, char *text, size_t bytes)
@@ -111,7 +109,7 @@ static void pd_stats_file_look(struct pd_stats_list *list, int dirfd, const char
 	struct stat st;
 	int fd, ret;
 
-	if (pd_shm_name_parse(name, &owner))
+	if (pd_shm_name_parse(PD_SHM_FILE_PREFIX, name, &owner))
 		return;
 	fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0) {
@@ -151,99 +149,34 @@ static void pd_stats_file_look(struct pd_stats_list *list, int dirfd, const char
 		unlinkat(dirfd, name, 0);
 }
 
-/* Look into BASE/palladium-UID. `basefd` is closed by the caller. */
-static void pd_stats_dir_look(struct pd_stats_list *list, int basefd, const char *base,
-			      const char *name, uid_t uid, bool clean)
-{
-	char path[PATH_MAX];
-	struct dirent *d;
-	struct stat st;
-	DIR *dir;
-	int fd;
+/* What the walk over the places is given. */
+struct pd_stats_search {
+	struct pd_stats_list *list;
+	bool clean;
+};
 
-	fd = openat(basefd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0) {
-		if (errno != ENOENT)
-			pd_stats_refuse(list, base, name,
-					errno == ENOTDIR || errno == ELOOP ? "not a directory"
-									   : strerror(errno));
-		return;
-	}
-	if (fstat(fd, &st) < 0 || st.st_uid != uid || st.st_mode & 077) {
-		pd_stats_refuse(
-			list, base, name,
-			"not a directory of mode 0700 that belongs to the user in its name");
-		close(fd);
-		return;
-	}
-	dir = fdopendir(fd);
-	if (!dir) {
-		close(fd);
-		return;
-	}
-	snprintf(path, sizeof(path), "%s/%s", base, name);
-	while ((d = readdir(dir)))
-		pd_stats_file_look(list, fd, path, d->d_name, uid, clean);
-	closedir(dir);
+/* pd_stats_file_look, for pd_places_each. */
+static void pd_stats_on_file(void *arg, int dirfd, const char *dir, const char *name, uid_t uid)
+{
+	const struct pd_stats_search *search = arg;
+
+	pd_stats_file_look(search->list, dirfd, dir, name, uid, search->clean);
 }
 
-/* Look below one DIR: our own subdirectory, or everybody's when we are root. */
-static void pd_stats_base_look(struct pd_stats_list *list, const char *base, bool clean)
+/* pd_stats_refuse, for pd_places_each. */
+static void pd_stats_on_refused(void *arg, const char *dir, const char *name, const char *why)
 {
-	int fd = open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	const size_t prefix = sizeof(PD_SHM_DIR_PREFIX) - 1;
-	struct dirent *d;
-	char own[64], *end;
-	unsigned long uid;
-	DIR *dir;
+	const struct pd_stats_search *search = arg;
 
-	if (fd < 0)
-		return;
-	snprintf(own, sizeof(own), PD_SHM_DIR_PREFIX "%u", (unsigned)geteuid());
-	if (geteuid()) {
-		pd_stats_dir_look(list, fd, base, own, geteuid(), clean);
-		close(fd);
-		return;
-	}
-	dir = fdopendir(fd);
-	if (!dir) {
-		close(fd);
-		return;
-	}
-	while ((d = readdir(dir))) {
-		if (strncmp(d->d_name, PD_SHM_DIR_PREFIX, prefix) || !d->d_name[prefix])
-			continue;
-		uid = strtoul(d->d_name + prefix, &end, 10);
-		if (!*end && uid < UINT32_MAX)
-			pd_stats_dir_look(list, fd, base, d->d_name, (uid_t)uid, clean);
-	}
-	closedir(dir);
+	pd_stats_refuse(search->list, dir, name, why);
 }
 
 void pd_stats_find(const char *dir, bool clean, struct pd_stats_list *out)
 {
-	char run[64];
-	const char *places[] = {PD_SHM_DIR_FIRST, getenv("XDG_RUNTIME_DIR"), run, PD_SHM_DIR_LAST};
-	struct stat seen[4], st;
-	unsigned n = 0, i;
+	struct pd_stats_search search = {.list = out, .clean = clean};
 
 	*out = (struct pd_stats_list){0};
-	if (dir) {
-		pd_stats_base_look(out, dir, clean);
-		return;
-	}
-	snprintf(run, sizeof(run), "/run/user/%u", (unsigned)geteuid());
-	for (size_t p = 0; p < sizeof(places) / sizeof(places[0]); p++) {
-		if (!places[p] || stat(places[p], &st) < 0)
-			continue;
-		for (i = 0; i < n; i++)
-			if (seen[i].st_dev == st.st_dev && seen[i].st_ino == st.st_ino)
-				break;
-		if (i < n)
-			continue;
-		seen[n++] = st;
-		pd_stats_base_look(out, places[p], clean);
-	}
+	pd_places_each(dir, pd_stats_on_file, pd_stats_on_refused, &search);
 }
 
 void pd_stats_list_free(struct pd_stats_list *list)

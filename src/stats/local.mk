@@ -5,6 +5,7 @@ palladium_stats_SOURCES = \
 	src/stats/find.c src/stats/find.h \
 	src/stats/json.c \
 	src/stats/main.c \
+	src/stats/places.c src/stats/places.h \
 	src/stats/print.c src/stats/print.h \
 	src/stats/reader.c src/stats/reader.h \
 	src/stats/table.c src/stats/table.h

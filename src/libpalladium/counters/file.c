@@ -83,8 +83,7 @@ static bool pd_ctr_is_stale(const struct pd_shm_owner *file, const struct pd_shm
 	return start && file->start_ticks && start != file->start_ticks;
 }
 
-/* Remove the files of dead processes from the directory `dirfd`. */
-static void pd_ctr_clean(int dirfd, const struct pd_shm_owner *self)
+void pd_ctr_clean(int dirfd, const char *prefix, const struct pd_shm_owner *self)
 {
 	union {
 		char bytes[4096];
@@ -100,8 +99,8 @@ static void pd_ctr_clean(int dirfd, const struct pd_shm_owner *self)
 			struct dirent64 *d = (struct dirent64 *)(void *)(buf.bytes + at);
 
 			at += d->d_reclen;
-			if (!pd_shm_name_parse(d->d_name, &file) && pd_ctr_is_stale(&file, self) &&
-			    !pd_sys_unlinkat(dirfd, d->d_name, 0))
+			if (!pd_shm_name_parse(prefix, d->d_name, &file) &&
+			    pd_ctr_is_stale(&file, self) && !pd_sys_unlinkat(dirfd, d->d_name, 0))
 				pd_debug("counters", "removed %s: its process is gone", d->d_name);
 		}
 	}
@@ -122,7 +121,7 @@ static bool pd_ctr_dir_is_ours(int fd, bool alone)
  * itself must belong to us too. Returns its descriptor or -errno: -EPERM when somebody else's
  * directory, a link or a too open one stands there.
  */
-static int pd_ctr_dir_open(const char *base, bool base_ours, char *path, size_t path_bytes)
+static int pd_ctr_dir_try(const char *base, bool base_ours, char *path, size_t path_bytes)
 {
 	char sub[32];
 	int base_fd, fd, ret;
@@ -169,6 +168,14 @@ static int pd_ctr_file_fill(int fd, const char *image, size_t bytes)
 	return 0;
 }
 
+void pd_ctr_file_name(const char *prefix, const struct pd_shm_owner *self, uint64_t random,
+		      char *name, size_t bytes)
+{
+	snprintf(name, bytes, "%s%u.%llu.%llu.%llx", prefix, self->pid,
+		 (unsigned long long)self->start_ticks, (unsigned long long)self->pidns,
+		 (unsigned long long)random);
+}
+
 /* Make and fill the file in the open directory `dirfd`; `path` holds the directory's path and gets
  * the file's. */
 static int pd_ctr_file_make(int dirfd, const struct pd_shm_owner *self, const void *image,
@@ -180,9 +187,7 @@ static int pd_ctr_file_make(int dirfd, const struct pd_shm_owner *self, const vo
 	int fd, ret;
 
 	pd_sys_getrandom(&random, sizeof(random), 1 /* GRND_NONBLOCK: early in boot 0 will do */);
-	snprintf(name, sizeof(name), PD_SHM_FILE_PREFIX "%u.%llu.%llu.%llx", self->pid,
-		 (unsigned long long)self->start_ticks, (unsigned long long)self->pidns,
-		 (unsigned long long)random);
+	pd_ctr_file_name(PD_SHM_FILE_PREFIX, self, random, name, sizeof(name));
 	if (len + 1 + strlen(name) >= path_bytes)
 		return -ENAMETOOLONG;
 	fd = pd_internal_fd(pd_sys_openat(
@@ -199,41 +204,54 @@ static int pd_ctr_file_make(int dirfd, const struct pd_shm_owner *self, const vo
 	return fd;
 }
 
-/* One directory of the list: open it, clear it, make the file in it. Returns the descriptor or
- * -errno. */
-static int pd_ctr_file_try(const char *base, bool base_ours, const struct pd_shm_owner *self,
-			   const void *image, size_t bytes, char *path, size_t path_bytes)
+int pd_ctr_dir_each(const char *dir, int (*fn)(int dirfd, char *path, size_t path_bytes, void *arg),
+		    void *arg, char *path, size_t path_bytes)
 {
-	int dirfd, fd;
+	const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
+	const char *tries[] = {PD_SHM_DIR_FIRST, runtime, PD_SHM_DIR_LAST};
+	size_t n = dir ? 1 : PD_ARRAY_SIZE(tries);
+	int dirfd, ret = -ENOENT;
 
-	dirfd = pd_ctr_dir_open(base, base_ours, path, path_bytes);
-	if (dirfd < 0)
-		return dirfd;
-	pd_ctr_clean(dirfd, self);
-	fd = pd_ctr_file_make(dirfd, self, image, bytes, path, path_bytes);
-	pd_sys_close(dirfd);
-	return fd;
+	if (dir)
+		tries[0] = dir;
+	for (size_t i = 0; i < n; i++) {
+		if (!tries[i] || (!dir && tries[i][0] != '/'))
+			continue;
+		ret = dirfd =
+			pd_ctr_dir_try(tries[i], !dir && tries[i] == runtime, path, path_bytes);
+		if (dirfd >= 0) {
+			ret = fn(dirfd, path, path_bytes, arg);
+			pd_sys_close(dirfd);
+		}
+		if (ret >= 0)
+			break;
+		pd_debug("counters", "%s: not there: %s", tries[i], pd_strerror(ret));
+	}
+	return ret;
+}
+
+/* What the file is made of. */
+struct pd_ctr_file_job {
+	const struct pd_shm_owner *self;
+	const void *image;
+	size_t bytes;
+};
+
+/* One directory of the list: clear it, make the file in it. Returns the descriptor or -errno. */
+static int pd_ctr_file_try(int dirfd, char *path, size_t path_bytes, void *arg)
+{
+	const struct pd_ctr_file_job *job = arg;
+
+	pd_ctr_clean(dirfd, PD_SHM_FILE_PREFIX, job->self);
+	return pd_ctr_file_make(dirfd, job->self, job->image, job->bytes, path, path_bytes);
 }
 
 int pd_ctr_file_create(const char *dir, const struct pd_shm_owner *self, const void *image,
 		       size_t bytes, char *path, size_t path_bytes)
 {
-	const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
-	const char *tries[] = {PD_SHM_DIR_FIRST, runtime, PD_SHM_DIR_LAST};
-	int fd = -ENOENT;
+	struct pd_ctr_file_job job = {.self = self, .image = image, .bytes = bytes};
 
 	if (!pd_quiet_size_is_allowed(bytes))
 		return -EFBIG;
-	if (dir)
-		return pd_ctr_file_try(dir, false, self, image, bytes, path, path_bytes);
-	for (size_t i = 0; i < PD_ARRAY_SIZE(tries); i++) {
-		if (!tries[i] || tries[i][0] != '/')
-			continue;
-		fd = pd_ctr_file_try(tries[i], tries[i] == runtime, self, image, bytes, path,
-				     path_bytes);
-		if (fd >= 0)
-			break;
-		pd_debug("counters", "%s: no statistics file there: %s", tries[i], pd_strerror(fd));
-	}
-	return fd;
+	return pd_ctr_dir_each(dir, pd_ctr_file_try, &job, path, path_bytes);
 }

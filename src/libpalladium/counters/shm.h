@@ -42,6 +42,7 @@
 
 #define PD_SHM_DIR_PREFIX "palladium-" /* DIR/palladium-UID/, mode 0700 */
 #define PD_SHM_FILE_PREFIX "stats."
+#define PD_SHM_CLI_PREFIX "cli." /* the socket of the debug CLI, beside it */
 #define PD_SHM_NONE UINT32_MAX
 
 /* Where DIR is looked for when nobody named one: the first, then $XDG_RUNTIME_DIR, then the last.
@@ -226,16 +227,16 @@ struct pd_shm_owner {
 };
 
 /*
- * Take apart the name "stats.PID.START.PIDNS.RANDOM" (all decimal but RANDOM). Returns 0, or -1
- * when `name` is not of that form; then `out` is untouched.
+ * Take apart the name PREFIX with "PID.START.PIDNS.RANDOM" (all decimal but RANDOM). Returns 0, or
+ * -1 when `name` is not of that form; then `out` is untouched.
  */
-static inline int pd_shm_name_parse(const char *name, struct pd_shm_owner *out)
+static inline int pd_shm_name_parse(const char *prefix, const char *name, struct pd_shm_owner *out)
 {
 	unsigned long long part[3];
-	const char *p = name + sizeof(PD_SHM_FILE_PREFIX) - 1;
+	const char *p = name + strlen(prefix);
 	char *end;
 
-	if (strncmp(name, PD_SHM_FILE_PREFIX, sizeof(PD_SHM_FILE_PREFIX) - 1))
+	if (strncmp(name, prefix, strlen(prefix)))
 		return -1;
 	for (int i = 0; i < 3; i++) {
 		if (*p < '0' || *p > '9')

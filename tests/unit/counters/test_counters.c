@@ -311,17 +311,17 @@ static void test_names_tell_the_owner(void **state)
 {
 	struct pd_shm_owner o;
 
-	assert_int_equal(pd_shm_name_parse("stats.12.34.56.0af", &o), 0);
+	assert_int_equal(pd_shm_name_parse(PD_SHM_FILE_PREFIX, "stats.12.34.56.0af", &o), 0);
 	assert_int_equal(o.pid, 12);
 	assert_int_equal(o.start_ticks, 34);
 	assert_int_equal(o.pidns, 56);
-	assert_int_equal(pd_shm_name_parse("stats.12.34.56.", &o), -1);
-	assert_int_equal(pd_shm_name_parse("stats.12.34.56", &o), -1);
-	assert_int_equal(pd_shm_name_parse("stats.0.34.56.a", &o), -1);
-	assert_int_equal(pd_shm_name_parse("stats.-1.34.56.a", &o), -1);
-	assert_int_equal(pd_shm_name_parse("stats.1.2.3.g", &o), -1);
-	assert_int_equal(pd_shm_name_parse("stat", &o), -1);
-	assert_int_equal(pd_shm_name_parse("stats.99999999999.2.3.a", &o), -1);
+	assert_int_equal(pd_shm_name_parse(PD_SHM_FILE_PREFIX, "stats.12.34.56.", &o), -1);
+	assert_int_equal(pd_shm_name_parse(PD_SHM_FILE_PREFIX, "stats.12.34.56", &o), -1);
+	assert_int_equal(pd_shm_name_parse(PD_SHM_FILE_PREFIX, "stats.0.34.56.a", &o), -1);
+	assert_int_equal(pd_shm_name_parse(PD_SHM_FILE_PREFIX, "stats.-1.34.56.a", &o), -1);
+	assert_int_equal(pd_shm_name_parse(PD_SHM_FILE_PREFIX, "stats.1.2.3.g", &o), -1);
+	assert_int_equal(pd_shm_name_parse(PD_SHM_FILE_PREFIX, "stat", &o), -1);
+	assert_int_equal(pd_shm_name_parse(PD_SHM_FILE_PREFIX, "stats.99999999999.2.3.a", &o), -1);
 	assert_int_equal(pd_shm_start_ticks("1 (a) b) c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 "
 					    "17 18 777 20"),
 			 777);

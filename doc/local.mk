@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
+dist_man_MANS += doc/palladium_ctl.1
 dist_man_MANS += doc/palladium_decode.1
 dist_man_MANS += doc/palladium_stats.1
 dist_man_MANS += doc/libpalladium.7

@@ -17,11 +17,12 @@ allowed() {
 	net) echo base ;;
 	vlib) echo base counters defs ;;
 	virtio) echo base vlib ;;
-	transport) echo base config counters defs vlib metadata net ;;
+	cli) echo base config counters vlib ;;
+	transport) echo base cli config counters defs vlib metadata net ;;
 	transport/loop) echo base config counters vlib metadata transport/transport.h transport/offload.h ;;
 	transport/vhost) echo base config counters vlib metadata virtio transport/transport.h transport/offload.h ;;
 	wait) echo base vlib ;;
-	sock) echo base config counters defs vlib metadata net wait transport/transport.h transport/offload.h ;;
+	sock) echo base cli config counters defs vlib metadata net wait transport/transport.h transport/offload.h ;;
 	preload) echo base config defs metadata sock ;;
 	*) return 1 ;;
 	esac

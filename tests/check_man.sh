@@ -5,7 +5,7 @@
 set -u
 srcdir=${srcdir:-$(dirname "$0")/..}
 builddir=${builddir:-.}
-: "${PD_PROGRAMS:=palladium_stats palladium_decode palladium_vlm}"
+: "${PD_PROGRAMS:=palladium_stats palladium_ctl palladium_decode palladium_vlm}"
 command -v groff >/dev/null || { echo '1..0 # SKIP no groff'; exit 0; }
 export LC_ALL=C.UTF-8
 n=0 bad=0

@@ -22,6 +22,7 @@ PD_UNIT_LIBS = libpd.la $(CMOCKA_LIBS)
 include tests/unit/config/local.mk
 include tests/unit/counters/local.mk
 include tests/stats/local.mk
+include tests/ctl/local.mk
 
 # --- base ----------------------------------------------------------------------------------
 if HAVE_CMOCKA
@@ -40,6 +41,7 @@ tests_unit_base_test_mem_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_base_test_mem_LDADD = $(PD_UNIT_LIBS)
 
 include tests/unit/vhost/local.mk
+include tests/unit/cli/local.mk
 include tests/unit/vlib/local.mk
 include tests/unit/wait/local.mk
 include tests/contract/local.mk

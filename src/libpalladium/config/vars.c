@@ -197,8 +197,7 @@ const char *pd_var_format(const struct pd_vars *vars, const struct pd_var_desc *
 	return out;
 }
 
-/* The default of a row as text. Returns `out`. */
-static const char *pd_var_format_default(const struct pd_var_desc *desc, char *out, size_t size)
+const char *pd_var_format_default(const struct pd_var_desc *desc, char *out, size_t size)
 {
 	if (desc->type != PD_VAR_TYPE_STR)
 		return pd_var_format_number(desc, desc->default_number, out, size);

@@ -107,4 +107,7 @@ bool pd_vars_is_set(const struct pd_vars *vars, const void *field);
 const char *pd_var_format(const struct pd_vars *vars, const struct pd_var_desc *desc, char *out,
 			  size_t size);
 
+/* Its default, likewise. */
+const char *pd_var_format_default(const struct pd_var_desc *desc, char *out, size_t size);
+
 #endif /* PD_CONFIG_VARS_H */

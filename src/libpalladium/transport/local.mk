@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 libpd_la_SOURCES += src/libpalladium/transport/loop/loop.c
-libpd_la_SOURCES += src/libpalladium/transport/lanes.c src/libpalladium/transport/offload.c src/libpalladium/transport/offload.h src/libpalladium/transport/registry.c src/libpalladium/transport/transport.h
+libpd_la_SOURCES += src/libpalladium/transport/cli_ports.c src/libpalladium/transport/lanes.c src/libpalladium/transport/offload.c src/libpalladium/transport/offload.h src/libpalladium/transport/registry.c src/libpalladium/transport/transport.h
 EXTRA_DIST += src/libpalladium/defs/transports.def
 libpd_la_SOURCES += src/libpalladium/transport/vhost/lane.c src/libpalladium/transport/vhost/lane.h
 libpd_la_SOURCES += \

@@ -25,6 +25,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sys.h"
+#include "cli/server.h"
 #include "config/vars.h"
 #include "counters/counters.h"
 #include "transport/transport.h"
@@ -435,6 +436,7 @@ static int pd_port_open_locked(struct pd_port *port)
 			goto err;
 	}
 	pd_port_count_open(port);
+	pd_cli_server_start();
 	pd_store_release(&port->state, (uint32_t)PD_PORT_CONNECTING);
 	pd_ctr_text(port->ctr, PD_CTR_TEXT_STATE, "%s", pd_port_state_names[PD_PORT_CONNECTING]);
 	pd_ctr_text(port->ctr, PD_CTR_TEXT_REASON, "%s", PD_PORT_NO_PEER_YET);
@@ -501,6 +503,7 @@ void pd_ports_close_all(void)
 void pd_ports_end_locked(void)
 {
 	pd_store_release(&pd_ports_ended, true);
+	pd_cli_server_stop();
 	pd_ports_close_all_locked();
 }
 
@@ -625,6 +628,7 @@ out:
 void pd_ports_after_fork(void)
 {
 	pd_progress_after_fork();
+	pd_cli_server_after_fork();
 	pd_lease_forked = true;
 	pd_lease_self = 0;
 	for (unsigned i = 0; i < pd_port_count; i++) {

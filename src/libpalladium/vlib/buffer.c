@@ -146,7 +146,6 @@ out:
  */
 static void pd_buffer_pool_fill(struct pd_buffer_pool *pool)
 {
-	pd_lock_init(&pool->lock, PD_RANK_LEAF);
 	pool->free_count = pool->count;
 	for (uint32_t i = 0; i < pool->count; i++)
 		pool->free[pool->count - 1 - i] =
@@ -165,6 +164,7 @@ struct pd_buffer_pool *pd_buffer_pool_create(const char *name, uint32_t count, u
 	pool->free = malloc(((size_t)count + !count) * sizeof(*pool->free));
 	if (!pool->free)
 		goto err_pool;
+	pd_lock_init(&pool->lock, PD_RANK_LEAF);
 	pool->name = name;
 	pool->data_bytes = data_bytes;
 	pool->count = count;
@@ -174,7 +174,9 @@ struct pd_buffer_pool *pd_buffer_pool_create(const char *name, uint32_t count, u
 	*err = pd_buffer_pool_place(pool);
 	if (*err)
 		goto err_free;
+	pd_lock(&pool->lock); /* pd_buffer_pool_each may be looking */
 	pd_buffer_pool_fill(pool);
+	pd_unlock(&pool->lock);
 	return pool;
 
 err_free:
@@ -188,7 +190,31 @@ void pd_buffer_pool_reset(struct pd_buffer_pool *pool)
 {
 	if (pd_mem_renew(pd_buffer_base + pool->start, pool->bytes))
 		pool->count = 0;
+	pd_lock_init(&pool->lock, PD_RANK_LEAF);
 	pd_buffer_pool_fill(pool);
+}
+
+void pd_buffer_pool_each(void (*fn)(const struct pd_buffer_pool_state *pool, void *arg), void *arg)
+{
+	pd_lock(&pd_buffer_map_lock);
+	for (unsigned id = 0; id < PD_BUFFER_POOLS_MAX; id++) {
+		struct pd_buffer_pool *pool = pd_buffer_pools[id];
+		struct pd_buffer_pool_state state;
+
+		if (!pool)
+			continue;
+		/* Nobody who holds a pool's lock takes the map's. */
+		pd_lock_nested(&pool->lock);
+		state = (struct pd_buffer_pool_state){.name = pool->name,
+						      .data_bytes = pool->data_bytes,
+						      .count = pool->count,
+						      .free_count = pool->free_count,
+						      .bytes = pool->bytes,
+						      .huge = pool->huge};
+		pd_unlock(&pool->lock);
+		fn(&state, arg);
+	}
+	pd_unlock(&pd_buffer_map_lock);
 }
 
 /*

@@ -114,6 +114,19 @@ struct pd_buffer_pool *pd_buffer_pool_create(const char *name, uint32_t count, u
 /* Give a pool back; every one of its buffers must be free. */
 void pd_buffer_pool_destroy(struct pd_buffer_pool *pool);
 
+/* What a pool is and holds. */
+struct pd_buffer_pool_state {
+	const char *name;
+	uint32_t data_bytes, count, free_count;
+	uint64_t bytes; /* of its memory */
+	bool huge;      /* of reserved huge pages */
+};
+
+/*
+ * Call `fn` for every pool, by id. It must take no lock. Control path, any thread.
+ */
+void pd_buffer_pool_each(void (*fn)(const struct pd_buffer_pool_state *pool, void *arg), void *arg);
+
 /* In a forked child: every buffer is free, whoever held it, and what they held is gone. */
 void pd_buffer_pool_reset(struct pd_buffer_pool *pool);
 

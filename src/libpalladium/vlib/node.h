@@ -186,6 +186,7 @@ struct pd_engine {
 	bool overflowed;               /* it is open for some node */
 	uint64_t lost;                 /* frames freed that way */
 	uint64_t rounds;
+	uint64_t serial; /* of all engines ever made, from 1 */
 	/* Lanes that the port nodes work on (port_nodes.h); by port index. */
 	struct pd_lane *lanes[PD_ENGINE_LANES_MAX];
 	uint16_t shown[PD_ENGINE_LANES_MAX]; /* frames to hand back when the round is over */

@@ -9,7 +9,10 @@ static struct pd_list pd_engines = PD_LIST_INIT(pd_engines);
 
 void pd_runtime_enter(struct pd_engine *engine)
 {
+	static uint64_t made;
+
 	pd_lock(&pd_engines_lock);
+	engine->serial = ++made;
 	pd_list_add_tail(&pd_engines, &engine->node);
 	pd_unlock(&pd_engines_lock);
 }
@@ -31,6 +34,7 @@ void pd_runtime_each(void (*fn)(const struct pd_node_runtime *row, void *arg), v
 			struct pd_node *node = &engine->nodes[i];
 			struct pd_node_runtime row = {
 				.engine = engine->name,
+				.serial = engine->serial,
 				.node = node->reg->name,
 				.type = node->reg->type,
 				.calls = pd_load_relaxed(&node->calls),

@@ -16,6 +16,7 @@
 /* One node of one engine. */
 struct pd_node_runtime {
 	const char *engine; /* its name; "" for process nodes */
+	uint64_t serial;    /* of the engine, of all ever made; 0 for process nodes */
 	const char *node;
 	enum pd_node_type type;
 	uint64_t calls;

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: BSD-2-Clause
+pd_cli_tests = tests/unit/cli/test_cli tests/unit/cli/test_server
+if HAVE_CMOCKA
+check_PROGRAMS += $(pd_cli_tests)
+TESTS += $(pd_cli_tests)
+endif
+tests_unit_cli_test_cli_SOURCES = tests/unit/cli/test_cli.c
+tests_unit_cli_test_cli_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_cli_test_cli_LDADD = $(PD_UNIT_LIBS)
+tests_unit_cli_test_server_SOURCES = tests/unit/cli/test_server.c
+tests_unit_cli_test_server_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_cli_test_server_LDADD = $(PD_UNIT_LIBS)

@@ -86,7 +86,8 @@ struct pd_ring_walk {
 	bool open;        /* desc was checked; addr and len are what is left of it */
 	bool write;       /* direction that every descriptor must have */
 	/* Packed: the descriptor of the ring that we are in, or whose table. */
-	bool more; /* another one follows it */
+	bool more;     /* another one follows it */
+	uint32_t most; /* descriptors of the ring that the chain can have */
 	struct pd_packed_place at;
 	struct pd_ring_chain chain; /* as far as it is known; len is not used */
 };

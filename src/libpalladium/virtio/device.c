@@ -325,6 +325,8 @@ static PD_ALWAYS_INLINE int fill(struct pd_vq *vq, bool packed, struct pd_ring_b
 			if (ret < 0)
 				return ret == -EAGAIN ? pd_vq_stall(vq) : ret;
 			descs += (uint32_t)ret;
+			if (pd_refuse(descs > PD_DEVICE_WALK_BUDGET))
+				return pd_vq_break(vq, "receive chains of too many descriptors");
 			entries += packed ? chain->slots : 1;
 			chains++;
 			if (f.left && !vq->mergeable) {

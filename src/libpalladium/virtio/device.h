@@ -34,7 +34,11 @@ struct pd_vq_headers {
 
 /* A frame in more pieces than this is copied into one. */
 #define PD_DEVICE_PIECES_MAX 20
-/* Descriptors that one rx walks before it lets the caller go, however broken the chains are. */
+/*
+ * Descriptors that one rx walks before it lets the caller go, however broken the chains are; and
+ * that the frames which have to go together may fill, after which the ring is broken. An indirect
+ * table costs the peer nothing to point to again.
+ */
 #define PD_DEVICE_WALK_BUDGET 65536
 
 static PD_ALWAYS_INLINE uint32_t pd_vq_hdr_bytes(const struct pd_vq *vq, bool avip)
@@ -233,6 +237,8 @@ static PD_ALWAYS_INLINE int pd_device_rx(struct pd_vq *vq, bool packed, bool avi
 			chain = pd_ring_single(&block, packed, i);
 		} else {
 			what = pd_device_show(vq, packed, &block, ahead, hdr, &burst, &chain, &b);
+			if (pd_refuse(burst.walked > PD_DEVICE_WALK_BUDGET))
+				n = shown + 1;
 		}
 		if (pd_likely(what == PD_CHAIN_SHOWN)) {
 			pd_vq_frame_set(vq, b, b->total_len, port, avip);
@@ -258,7 +264,7 @@ static PD_ALWAYS_INLINE int pd_device_rx(struct pd_vq *vq, bool packed, bool avi
 		block.at += packed ? chain.slots : 1;
 		burst.used = 0;
 		burst.bounced = false;
-		if (burst.walked > PD_DEVICE_WALK_BUDGET)
+		if (burst.walked > PD_DEVICE_WALK_BUDGET || vq->staged >= vq->size)
 			break;
 	}
 	if (pd_unlikely(vq->staged))

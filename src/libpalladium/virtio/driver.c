@@ -357,6 +357,8 @@ static PD_ALWAYS_INLINE int rx(struct pd_vq *vq, bool packed, bool avip,
 		ready -= vq->n_walked;
 		want -= vq->n_walked;
 		pd_driver_recycle(vq, packed, vq->n_walked);
+		if (vq->staged >= vq->size) /* a lap of nothing: the rest is for another call */
+			break;
 	}
 	if (pd_unlikely(vq->broken)) {
 		vq->n_walked = 0;

@@ -240,11 +240,13 @@ static struct pd_packed_place used_place(uint16_t slot, uint8_t wrap)
 	return pd_packed_place(slot, wrap, true);
 }
 
-/* A batch was under way: was it published? Then commit it, else it is rolled back. */
-static void packed_end_batch(struct packed_region *r, const struct pd_vq_layout *layout)
+/*
+ * A batch that began at `slot` in the lap of `wrap` was under way: was it published? Then commit
+ * it, else it is rolled back.
+ */
+static void packed_end_batch(struct packed_region *r, const struct pd_vq_layout *layout,
+			     uint16_t slot, uint8_t wrap)
 {
-	uint16_t slot = pd_load_relaxed(&r->old_used_idx);
-	uint8_t wrap = pd_load_relaxed(&r->old_used_wrap_counter);
 	const struct vring_packed_desc *ring = layout->desc;
 	uint16_t flags = pd_load_relaxed(&ring[slot].flags);
 
@@ -370,18 +372,16 @@ static const char *packed_begin(struct pd_inflight *inf, struct pd_vq_layout *la
 {
 	struct packed_region *r = inf->packed;
 	uint16_t slot = pd_load_relaxed(&r->old_used_idx), base;
+	uint8_t wrap = pd_load_relaxed(&r->old_used_wrap_counter);
 	uint32_t n = 0;
 	const char *why;
-	uint8_t wrap;
 
 	if (slot >= layout->size || pd_load_relaxed(&r->used_idx) >= layout->size)
 		return "the in-flight region's used index is beyond the ring";
-	if (pd_load_relaxed(&r->used_wrap_counter) > 1 ||
-	    pd_load_relaxed(&r->old_used_wrap_counter) > 1)
+	if (pd_load_relaxed(&r->used_wrap_counter) > 1 || wrap > 1)
 		return "the in-flight region's wrap counter is none";
-	if (pd_load_relaxed(&r->used_idx) != slot ||
-	    pd_load_relaxed(&r->used_wrap_counter) != pd_load_relaxed(&r->old_used_wrap_counter))
-		packed_end_batch(r, layout);
+	if (pd_load_relaxed(&r->used_idx) != slot || pd_load_relaxed(&r->used_wrap_counter) != wrap)
+		packed_end_batch(r, layout, slot, wrap);
 	slot = pd_load_relaxed(&r->old_used_idx);
 	wrap = pd_load_relaxed(&r->old_used_wrap_counter);
 	if (slot >= layout->size || wrap > 1)
@@ -548,11 +548,12 @@ static bool packed_take_chain(struct pd_vq *vq, struct pd_inflight *inf)
 	struct entry *first = &inf->entry[head];
 	uint64_t word;
 
+	/* A slot of which nothing was given back keeps its note: another chain cannot stand there. */
+	if (!room || head >= inf->desc_num)
+		return false;
 	pd_packed_advance(vq, &at, ahead);
-	if (head < inf->desc_num) {
-		inf->heads[at.slot] = head;
-		first->num = 0;
-	}
+	inf->heads[at.slot] = head;
+	first->num = 0;
 	do {
 		word = pd_load_acquire(pd_packed_word(vq, at.slot));
 		if (!room-- || i >= inf->desc_num || !pd_packed_is(word, at))
@@ -716,6 +717,7 @@ static bool packed_whole(const struct pd_vq *vq, const struct pd_inflight *inf, 
 	while (i < n) {
 		uint16_t num = packed_num(inf, inf->heads[at.slot]);
 
+		pd_assert(num);
 		i += num;
 		pd_packed_advance(vq, &at, num);
 	}

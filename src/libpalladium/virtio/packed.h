@@ -189,6 +189,17 @@ static PD_ALWAYS_INLINE int pd_packed_look(struct pd_vq *vq)
 	return (int)ahead;
 }
 
+/*
+ * Descriptors that can be available behind `ahead` of them. What was consumed and is not published
+ * yet is not the driver's, whatever its bits say: a driver that makes it available again would have
+ * the device go round the ring within one call, and past the end of what is one lap long.
+ */
+static PD_ALWAYS_INLINE uint32_t pd_packed_room(const struct pd_vq *vq, uint32_t ahead)
+{
+	pd_assert(ahead + vq->staged <= vq->size);
+	return vq->size - ahead - vq->staged;
+}
+
 /* See pd_ring_fetch. */
 static PD_ALWAYS_INLINE int pd_packed_fetch(struct pd_vq *vq, struct pd_ring_block *b,
 					    uint32_t ahead, unsigned n, bool write)
@@ -197,7 +208,7 @@ static PD_ALWAYS_INLINE int pd_packed_fetch(struct pd_vq *vq, struct pd_ring_blo
 	unsigned i;
 
 	pd_packed_advance(vq, &at, ahead);
-	n = pd_min(n, vq->size - ahead);
+	n = pd_min(n, pd_packed_room(vq, ahead));
 	for (i = 0; i < n; i++) {
 		uint64_t word = pd_load_acquire(pd_packed_word(vq, at.slot)); /* (P) */
 
@@ -236,7 +247,7 @@ static PD_ALWAYS_INLINE int pd_packed_step(struct pd_vq *vq, struct pd_ring_walk
 
 	if (!w->more)
 		return 0;
-	if (w->chain.slots == vq->size)
+	if (w->chain.slots >= w->most)
 		return pd_vq_break(vq, "a descriptor chain is longer than the ring");
 	pd_packed_advance(vq, &w->at, 1);
 	word = pd_load_acquire(pd_packed_word(vq, w->at.slot)); /* (P), before the chain's head */

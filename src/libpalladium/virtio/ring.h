@@ -110,6 +110,7 @@ static PD_ALWAYS_INLINE void pd_ring_walk_start(const struct pd_vq *vq, bool pac
 	w->chain = pd_ring_single(b, packed, i);
 	if (packed) {
 		w->more = w->desc.flags & VRING_DESC_F_NEXT;
+		w->most = pd_packed_room(vq, ahead);
 		w->at = vq->theirs;
 		pd_packed_advance(vq, &w->at, ahead);
 	}

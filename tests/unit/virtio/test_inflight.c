@@ -449,6 +449,30 @@ static void test_packed_endless(void **state)
 	assert_int_equal(get16(region + OLD_FREE_AT), 0);
 }
 
+/*
+ * A driver that makes a slot available again before it was given back, with a region that has
+ * entries left: its note stays, and the batch ends.
+ */
+static void test_packed_slot_again(void **state)
+{
+	struct pd_ring_block block;
+
+	fresh(SIZE, 2 * SIZE, F_PACKED);
+	up(2 * SIZE);
+	for (unsigned i = 0; i < SIZE; i++)
+		packed_available(i, i, i == 1 ? NEXT : 0, true);
+	assert_int_equal(pd_ring_fetch(&vq, true, &block, 0, SIZE, false), SIZE);
+	/* A full lap is consumed, and nothing of it is published. */
+	for (unsigned i = 0; i < SIZE; i++)
+		pd_ring_used_stage(&vq, true, (struct pd_ring_chain){(uint16_t)i, 1, 0}, 0);
+	pd_ring_consume(&vq, true, SIZE);
+	packed_available(0, 0, 0, false);
+	assert_int_equal(pd_ring_fetch(&vq, true, &block, 0, 1, false), 0);
+	pd_device_flush(&vq, true);
+	assert_null(vq.broken);
+	assert_int_equal(in_flight(), 0);
+}
+
 /* --- states that no device leaves ------------------------------------------------------------ */
 
 struct poke {
@@ -593,6 +617,7 @@ int main(void)
 		cmocka_unit_test(test_packed_length),
 		cmocka_unit_test(test_packed_changed),
 		cmocka_unit_test(test_packed_endless),
+		cmocka_unit_test(test_packed_slot_again),
 		cmocka_unit_test(test_packed_wrong),
 		cmocka_unit_test(test_ring_too_large),
 		cmocka_unit_test(test_bytes),

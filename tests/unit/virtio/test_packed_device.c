@@ -559,6 +559,58 @@ static void test_rings_that_are_broken(void **state)
 }
 
 /* Chains that are no frame are handed back whole, in order, and what follows is found. */
+/*
+ * A driver that makes slots available again before they were given back. What a device consumes and
+ * has not published is not the driver's, so the ring has no more than a lap, for single descriptors
+ * as for a chain, behind what is staged and behind what is only shown.
+ */
+static void test_slots_not_given_back(void **state)
+{
+	struct out_frame frame = {.bufs = {header_bufs[N_HEADERS]}};
+	struct pd_ring_block block;
+	struct pd_ring_walk walk;
+
+	for (unsigned chained = 0; chained < 2; chained++) {
+		start_packed(4, 12, F_MRG, 1u << 15);
+		frame_make(&frame, 0, 60, 1);
+		for (unsigned i = 0; i < 5; i++) {
+			bool last = i == 4;
+
+			/* The fifth is slot 0, of the next lap. */
+			offer(C_GPA + 0x100 * i, 100, (uint16_t)i,
+			      WRITE | (chained && i && !last ? NEXT : 0));
+		}
+		for (unsigned i = 0; i < (chained ? 1 : 4); i++) {
+			put_packed(0, C_GPA, 100, 0, WRITE | AVAILABLE);
+			block.n = block.at = 0;
+			assert_int_equal(
+				pd_device_fill(&vq, true, &block, header_bufs[N_HEADERS], 12), 1);
+		}
+		put_packed(0, C_GPA, 100, 4, WRITE | USED_BIT);
+		block.n = block.at = 0;
+		assert_int_equal(pd_device_fill(&vq, true, &block, header_bufs[N_HEADERS], 12),
+				 chained ? -ENETDOWN : 0);
+		assert_int_equal(vq.staged, chained ? 1 : 4);
+		if (chained) {
+			assert_string_equal(vq.broken,
+					    "a descriptor chain is longer than the ring");
+			pd_vq_fini(&vq);
+			guarded_unmap(ring, 16 * (size_t)size);
+			continue;
+		}
+		pd_device_flush(&vq, true);
+		stop_packed();
+	}
+	/* Slot 0 is shown, and the chain behind it comes round to it. */
+	start_packed(4, 48, 0, 1u << 15);
+	for (unsigned i = 0; i < 5; i++)
+		offer(C_GPA, 100, (uint16_t)i, i < 4 ? NEXT : 0);
+	assert_int_equal(pd_ring_fetch(&vq, true, &block, 1, 1, false), 1);
+	pd_ring_walk_start(&vq, true, &walk, &block, 0, 1, false);
+	assert_int_equal(pd_ring_walk_end(&vq, true, &walk), -ENETDOWN);
+	broken_by("a descriptor chain is longer than the ring", -ENETDOWN);
+}
+
 static void test_bad_chains_are_passed_over(void **state)
 {
 	uint8_t wire[200];
@@ -728,6 +780,7 @@ int main(void)
 		cmocka_unit_test(test_driver_event_off_wrap),
 		cmocka_unit_test(test_device_event),
 		cmocka_unit_test(test_rings_that_are_broken),
+		cmocka_unit_test(test_slots_not_given_back),
 		cmocka_unit_test(test_bad_chains_are_passed_over),
 		cmocka_unit_test(test_discard),
 		cmocka_unit_test(test_descriptors_that_change),

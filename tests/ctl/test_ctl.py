@@ -143,6 +143,21 @@ def test_tables_for_people(prog):
     assert "show errors" in ask(prog, "help")
 
 
+def test_traces(prog):
+    ask(prog, "trace", "add", "packet-match", 2)
+    prog.do("for i in range(3): a.send(frame(i)); b.recv(2000)")
+    lines = ask(prog, "show", "trace").splitlines()
+    assert len([x for x in lines if x.startswith("Packet ")]) == 2
+    assert len([x for x in lines if x.endswith(": packet-match")]) == 2
+    assert len([x for x in ask(prog, "show", "trace", "max", 1).splitlines() if x.startswith("Packet ")]) == 1
+    ask(prog, "clear", "trace")
+    assert "packet-match" not in ask(prog, "show", "trace")
+    for args, why in ((["nothing", "5"], "no engine has a node"), (["packet-match"], "a number of frames"),
+                      (["packet-match", "1001"], "from 1 to 1000"), (["packet-match", "-1"], "from 1 to 1000")):
+        done = ctl(prog.folder, "--", "trace", "add", *args)
+        assert done.returncode == 1 and why in done.stderr
+
+
 def test_naming_the_program(prog, sockdir):
     listed = ctl(sockdir, "-l", "--json")
     one, = json.loads(listed.stdout)["processes"]

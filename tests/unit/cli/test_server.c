@@ -224,10 +224,9 @@ static void test_protocol(void **state)
 	snprintf(hello, sizeof(hello), "palladium-cli 1 %d ", (int)getpid());
 	assert_int_equal(strncmp(hear(fd), hello, strlen(hello)), 0);
 	say(fd, "echo one\necho two\r\nnothing\n");
-	assert_string_equal(
-		hear(fd),
-		"one\n\036 0\ntwo\n\036 0\n\036 1 there is no command "
-		"\"nothing\": there are clear, define, echo, help, quit, show, test, undefine\n");
+	assert_string_equal(hear(fd), "one\n\036 0\ntwo\n\036 0\n\036 1 there is no command "
+				      "\"nothing\": there are clear, define, echo, help, quit, "
+				      "show, test, trace, undefine\n");
 	/* A line in pieces. */
 	say(fd, "ec");
 	assert_string_equal(hear(fd), "");

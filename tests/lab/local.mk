@@ -4,7 +4,7 @@ TESTS += tests/lab/test_peer.py tests/lab/test_testpmd.py tests/lab/test_guest.p
 	tests/lab/test_packed.py
 TESTS += tests/contrib/test_startvm.py
 INTEROP_TESTS = tests/interop/test_copy.py tests/interop/test_migration.py tests/interop/test_wire.py tests/interop/test_testpmd.py tests/interop/test_guest.py \
-	tests/interop/test_leftovers.py tests/interop/test_memory.py tests/interop/test_header.py tests/interop/test_rings.py \
+	tests/interop/test_forks.py tests/interop/test_leftovers.py tests/interop/test_memory.py tests/interop/test_header.py tests/interop/test_rings.py \
 	tests/interop/test_packed.py tests/interop/test_sequences.py tests/interop/test_offloads.py tests/interop/test_qtest.py tests/interop/test_vtd.py tests/interop/test_moves.py tests/interop/test_ovs.py
 TESTS += $(INTEROP_TESTS)
 EXTRA_DIST += $(INTEROP_TESTS) tests/interop/__init__.py tests/interop/port.py tests/interop/sequences.py tests/interop/tcp_end.py tests/interop/asker.py

@@ -82,6 +82,13 @@ int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct p
 uint32_t pd_vhost_lane_down(struct pd_vhost_lane *lane, enum pd_dir dir);
 
 /*
+ * In a forked child: the rings, what is noted of them in flight, and those who sleep on them are the
+ * parent's. Both sides are down without anything having been read, written or told; a lock that
+ * another thread of the parent held is free.
+ */
+void pd_vhost_lane_abandon(struct pd_vhost_lane *lane);
+
+/*
  * Driver role, side down: make ready to carry on in the same memory with a new peer. Returns 0 with
  * the value for SET_VRING_BASE, or -ENETDOWN when the side must start anew (_up with resume false).
  */

@@ -309,6 +309,8 @@ static void port_end(struct pd_port *port, bool abandon)
 {
 	struct pd_vhost_port *vp = port->priv;
 
+	for (unsigned q = 0; abandon && q < port->n_lanes; q++)
+		pd_vhost_lane_abandon(&vp->lanes[q]);
 	pd_progress_timer_cancel(&vp->watch);
 	pd_vhost_dial_stop(&vp->dial, abandon);
 	vp->role->ops->fini(vp->role, abandon);

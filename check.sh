@@ -163,7 +163,7 @@ built tsan && check tsan ThreadSanitizer
 
 # What is in the tarball builds and passes its own tests, of those in Python what is quick; the others have been run often enough.
 say "make distcheck"
-leave_out="lab model interop hostile contrib sock queues bench cross vlm"
+leave_out="lab model interop hostile contrib sock queues bench cross vlm eval"
 if (cd "$work/gcc" && PD_LEAVE_OUT=$leave_out timeout --kill-after=30 "$limit" make -j"$jobs" distcheck) >"$work/distcheck.log" 2>&1; then
 	passed=$((passed + 1))
 else

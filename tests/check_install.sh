@@ -26,12 +26,14 @@ cat >"$tmp/wanted" <<'END'
 -rw-r--r-- /usr/include/palladium_extra.h
 -rw-r--r-- /usr/share/man/man1/palladium_ctl.1
 -rw-r--r-- /usr/share/man/man1/palladium_decode.1
+-rw-r--r-- /usr/share/man/man1/palladium_eval.1
 -rw-r--r-- /usr/share/man/man1/palladium_stats.1
 -rw-r--r-- /usr/share/man/man1/palladium_vlm.1
 -rw-r--r-- /usr/share/man/man5/libpalladium.conf.5
 -rw-r--r-- /usr/share/man/man7/libpalladium.7
 -rwxr-xr-x /usr/bin/palladium_ctl
 -rwxr-xr-x /usr/bin/palladium_decode
+-rwxr-xr-x /usr/bin/palladium_eval
 -rwxr-xr-x /usr/bin/palladium_stats
 -rwxr-xr-x /usr/bin/palladium_vlm
 -rwxr-xr-x /usr/lib/x/libpalladium.so

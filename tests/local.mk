@@ -89,6 +89,9 @@ include tests/bench/local.mk
 # --- palladium_vlm -------------------------------------------------------------------------
 include tests/vlm/local.mk
 
+# --- palladium_eval ------------------------------------------------------------------------
+include tests/eval/local.mk
+
 # --- the nodes of packet sockets -------------------------------------------------------------
 if HAVE_CMOCKA
 check_PROGRAMS += tests/unit/sock/test_packet_nodes

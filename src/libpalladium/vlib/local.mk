@@ -3,6 +3,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/vlib/buffer.c src/libpalladium/vlib/buffer.h \
 	src/libpalladium/vlib/lane.c src/libpalladium/vlib/lane.h \
 	src/libpalladium/vlib/moderation.c src/libpalladium/vlib/moderation.h \
+	src/libpalladium/vlib/timer_wheel.c src/libpalladium/vlib/timer_wheel.h \
 	src/libpalladium/vlib/progress.c src/libpalladium/vlib/progress.h \
 	src/libpalladium/vlib/graph.c src/libpalladium/vlib/node.h \
 	src/libpalladium/vlib/runtime.c src/libpalladium/vlib/runtime.h \

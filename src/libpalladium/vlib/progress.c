@@ -7,7 +7,8 @@
  * its callback. Events therefore carry a slot number and a generation, never a pointer: what was
  * deleted in between is recognised and skipped.
  *
- * Timers stand in a list sorted by deadline: they are few (a handful per port) and mostly appended.
+ * Timers stand in a wheel (timer_wheel.h), which knows the earliest deadline to the nanosecond: the
+ * thread sleeps until then, or without an end, and never wakes for the sake of the wheel.
  *
  * Posted work is a lock-free stack that one consumer takes whole and reverses. A poster that finds
  * the stack empty writes the eventfd; since the thread looks at the stack before it sleeps and the
@@ -38,7 +39,6 @@
 #define PD_PROGRESS_STACK_BYTES (256u << 10)
 /* The slot of the wake eventfd. */
 #define PD_PROGRESS_WAKE UINT32_MAX
-#define PD_PROGRESS_NEVER UINT64_MAX
 
 struct pd_progress_slot {
 	struct pd_progress_fd *entry; /* NULL: free */
@@ -57,16 +57,15 @@ static struct {
 	pthread_t thread;
 	struct pd_progress_slot *slots;
 	uint32_t slot_count;
-	struct pd_list timers;
 	uint64_t sleeps_until_ns; /* what the sleeper will wake for by itself; 0 while it runs */
 	char affinity[256];
 	char cpuset[512];
 } pd_progress = {
 	.epoll_fd = -1,
 	.wake_fd = -1,
-	.timers = PD_LIST_INIT(pd_progress.timers),
 };
 
+static struct pd_timer_wheel pd_progress_timers;    /* guarded by pd_control */
 static struct pd_progress_work *pd_progress_posted; /* atomic: the stack of posted work */
 static __thread bool pd_progress_self;
 
@@ -262,36 +261,33 @@ static int pd_progress_dispatch(const struct epoll_event *ev)
 
 void pd_progress_timer_set(struct pd_progress_timer *timer, uint64_t after_ns)
 {
-	struct pd_list *at;
+	uint64_t now = pd_clock_ns();
 
-	pd_list_del(&timer->node);
-	timer->deadline_ns = pd_clock_ns() + after_ns;
-	for (at = pd_progress.timers.prev; at != &pd_progress.timers; at = at->prev)
-		if (pd_list_entry(at, struct pd_progress_timer, node)->deadline_ns <=
-		    timer->deadline_ns)
-			break;
-	pd_list_add(at, &timer->node);
-	if (timer->deadline_ns < pd_progress.sleeps_until_ns)
+	pd_timer_wheel_del(&pd_progress_timers, &timer->at);
+	timer->at.deadline_ns = now + pd_min(after_ns, PD_TIMER_NEVER - 1 - now);
+	pd_timer_wheel_add(&pd_progress_timers, &timer->at);
+	if (timer->at.deadline_ns < pd_progress.sleeps_until_ns)
 		pd_progress_wake();
 }
 
 void pd_progress_timer_cancel(struct pd_progress_timer *timer)
 {
-	pd_list_del(&timer->node);
+	pd_timer_wheel_del(&pd_progress_timers, &timer->at);
 }
 
 /* Run the timers that are due at `now`; those set meanwhile wait for the next round. pd_control
  * held. Returns how many ran. */
 static int pd_progress_run_timers(uint64_t now)
 {
+	struct pd_list due = PD_LIST_INIT(due);
 	int ran = 0;
 
-	while (!pd_list_empty(&pd_progress.timers)) {
+	pd_timer_wheel_advance(&pd_progress_timers, now, &due);
+	/* A callback may cancel those that follow, or set them anew. */
+	while (!pd_list_empty(&due)) {
 		struct pd_progress_timer *timer =
-			pd_list_entry(pd_progress.timers.next, struct pd_progress_timer, node);
+			pd_list_entry(due.next, struct pd_progress_timer, node);
 
-		if (timer->deadline_ns > now)
-			break;
 		pd_list_del(&timer->node);
 		timer->fn(timer);
 		ran++;
@@ -357,16 +353,15 @@ static int pd_progress_run_posted(void)
  * pd_control held. */
 static int pd_progress_timeout(int limit_ms)
 {
-	uint64_t now = pd_clock_ns(), deadline = PD_PROGRESS_NEVER, ms;
+	uint64_t now, deadline, ms;
 
 	if (pd_load_acquire(&pd_progress_posted) || pd_load_acquire(&pd_progress.stopping))
 		return 0;
-	if (!pd_list_empty(&pd_progress.timers))
-		deadline = pd_list_entry(pd_progress.timers.next, struct pd_progress_timer, node)
-				   ->deadline_ns;
+	deadline = pd_timer_wheel_next(&pd_progress_timers);
 	pd_progress.sleeps_until_ns = deadline;
-	if (deadline == PD_PROGRESS_NEVER)
+	if (deadline == PD_TIMER_NEVER)
 		return limit_ms;
+	now = pd_clock_ns();
 	ms = deadline > now ? (deadline - now + PD_NS_PER_MS - 1) / PD_NS_PER_MS : 0;
 	ms = pd_min(ms, (uint64_t)INT32_MAX);
 	return limit_ms >= 0 && (uint64_t)limit_ms < ms ? limit_ms : (int)ms;
@@ -582,8 +577,7 @@ static void pd_progress_reset(void)
 		pd_store_release(&work->posted, 0);
 		work = next;
 	}
-	while (!pd_list_empty(&pd_progress.timers))
-		pd_list_del(pd_progress.timers.next);
+	pd_timer_wheel_clear(&pd_progress_timers);
 	for (uint32_t i = 0; i < pd_progress.slot_count; i++) {
 		if (pd_progress.slots[i].entry)
 			pd_progress.slots[i].entry->active = false;

@@ -15,6 +15,7 @@
 
 #include "base/list.h"
 #include "base/lock.h"
+#include "vlib/timer_wheel.h"
 
 /* Guards all control state: ports, connections, listeners. Rank PD_RANK_CONTROL. */
 extern struct pd_lock pd_control;
@@ -32,8 +33,10 @@ struct pd_progress_fd {
 
 /* A one-shot timer. Owned by the caller. */
 struct pd_progress_timer {
-	struct pd_list node;
-	uint64_t deadline_ns;
+	union {
+		struct pd_timer at;
+		struct pd_list node; /* of `at`; in no list while the timer is not armed */
+	};
 	void (*fn)(struct pd_progress_timer *timer);
 };
 
@@ -76,7 +79,11 @@ int pd_progress_mod(struct pd_progress_fd *entry, uint32_t events);
  * held. */
 void pd_progress_del(struct pd_progress_fd *entry);
 
-/* (Re)arm a timer `after_ns` from now. pd_control held. */
+/*
+ * (Re)arm a timer `after_ns` from now; so far that the clock cannot say it is never. It does not
+ * run before; timers that are due together run in the order in which they were armed, or, if they
+ * are more than PD_TIMER_TICK_NS apart, in that of their deadlines. pd_control held.
+ */
 void pd_progress_timer_set(struct pd_progress_timer *timer, uint64_t after_ns);
 /* Cancel a timer, armed or not (initialise with pd_list_init(&timer->node)). pd_control held. */
 void pd_progress_timer_cancel(struct pd_progress_timer *timer);

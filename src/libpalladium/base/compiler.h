@@ -26,6 +26,17 @@
 #define PD_COLD __attribute__((cold))
 #define PD_WARN_UNUSED __attribute__((warn_unused_result))
 
+/* Built with AddressSanitizer; base/atomic.h has ThreadSanitizer's. */
+#if defined(__SANITIZE_ADDRESS__)
+#	define PD_UNDER_ASAN 1
+#elif defined(__has_feature)
+#	if __has_feature(address_sanitizer)
+#		define PD_UNDER_ASAN 1
+#	endif
+#endif
+/* May read what AddressSanitizer forbids. */
+#define PD_UNSANITIZED __attribute__((no_sanitize("address")))
+
 #define PD_BIT(n) (1ull << (n))
 
 #define PD_ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))

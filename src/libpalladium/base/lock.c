@@ -61,4 +61,9 @@ void pd_lock_note_released(struct pd_lock *lock)
 	pd_assert(!"released a lock that this thread does not hold");
 }
 
+bool pd_lock_is_the_only(const struct pd_lock *lock)
+{
+	return pd_lock_held_count == 1 && pd_lock_held[0] == lock;
+}
+
 #endif

@@ -61,12 +61,18 @@ void pd_lock_wake(struct pd_lock *lock);
  */
 void pd_lock_note_taken(struct pd_lock *lock, bool tried);
 void pd_lock_note_released(struct pd_lock *lock);
+/* Whether this thread holds `lock` and no other one. */
+bool pd_lock_is_the_only(const struct pd_lock *lock);
 #else
 static inline void pd_lock_note_taken(struct pd_lock *lock, bool tried)
 {
 }
 static inline void pd_lock_note_released(struct pd_lock *lock)
 {
+}
+static inline bool pd_lock_is_the_only(const struct pd_lock *lock)
+{
+	return true;
 }
 #endif
 

@@ -7,6 +7,8 @@ libpd_la_SOURCES += \
 	src/libpalladium/vlib/progress.c src/libpalladium/vlib/progress.h \
 	src/libpalladium/vlib/graph.c src/libpalladium/vlib/node.h \
 	src/libpalladium/vlib/runtime.c src/libpalladium/vlib/runtime.h \
+	src/libpalladium/vlib/fiber.c src/libpalladium/vlib/fiber.h \
+	src/libpalladium/vlib/load.c src/libpalladium/vlib/load.h \
 	src/libpalladium/vlib/process.c src/libpalladium/vlib/process.h \
 	src/libpalladium/vlib/worker.c src/libpalladium/vlib/worker.h \
 	src/libpalladium/vlib/generator.c src/libpalladium/vlib/generator.h \

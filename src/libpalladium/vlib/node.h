@@ -84,7 +84,8 @@ struct pd_node_registration {
 	const char *name;
 	enum pd_node_type type;
 	pd_node_fn fn;
-	uint64_t (*process)(struct pd_process *process); /* instead of fn: process.h */
+	void (*process)(struct pd_process *process); /* instead of fn: process.h */
+	size_t stack_bytes; /* of a process, rounded up to whole pages; 0: fiber.h's default */
 	/*
 	 * Input nodes: the round is over, nothing of what fn brought in is in the graph any more.
 	 */

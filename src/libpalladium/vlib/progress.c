@@ -518,6 +518,9 @@ static void *pd_progress_main(void *arg)
 			break;
 		}
 	}
+	pd_lock(&pd_control);
+	pd_processes_finish();
+	pd_unlock(&pd_control);
 	return NULL;
 }
 
@@ -606,6 +609,8 @@ void pd_progress_stop(void)
 		pthread_join(pd_progress.thread, NULL);
 	}
 	pd_lock(&pd_control);
+	if (!running || pd_progress_self) /* else the thread did it */
+		pd_processes_finish();
 	pd_processes_stop();
 	pd_progress_reset();
 	pd_store_release(&pd_progress.stopping, 0);

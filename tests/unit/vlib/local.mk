@@ -3,7 +3,7 @@ pd_vlib_tests = tests/unit/vlib/test_buffer tests/unit/vlib/test_progress tests/
 	tests/unit/vlib/test_graph tests/unit/vlib/test_process tests/unit/vlib/test_lane_stress \
 	tests/unit/vlib/test_moderation tests/unit/vlib/test_handoff tests/unit/vlib/test_trace \
 	tests/unit/vlib/test_generator tests/unit/vlib/test_handoffdemo \
-	tests/unit/vlib/test_timer_wheel \
+	tests/unit/vlib/test_timer_wheel tests/unit/vlib/test_fiber \
 	tests/unit/transport/test_lease
 if HAVE_CMOCKA
 check_PROGRAMS += $(pd_vlib_tests)
@@ -33,6 +33,9 @@ tests_unit_vlib_test_moderation_LDADD = $(PD_UNIT_LIBS)
 tests_unit_vlib_test_timer_wheel_SOURCES = tests/unit/vlib/test_timer_wheel.c
 tests_unit_vlib_test_timer_wheel_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vlib_test_timer_wheel_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vlib_test_fiber_SOURCES = tests/unit/vlib/test_fiber.c
+tests_unit_vlib_test_fiber_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vlib_test_fiber_LDADD = $(PD_UNIT_LIBS) -lm
 tests_unit_transport_test_lease_SOURCES = tests/unit/transport/test_lease.c
 tests_unit_transport_test_lease_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_transport_test_lease_LDADD = $(PD_UNIT_LIBS)

@@ -29,6 +29,7 @@
 #include "config/vars.h"
 #include "counters/counters.h"
 #include "transport/transport.h"
+#include "vlib/process.h"
 #include "vlib/progress.h"
 
 #define PD_TRANSPORT(ops, name, argument) extern const struct pd_transport_ops ops;
@@ -64,9 +65,6 @@ static struct pd_progress_fd pd_lease_event = {
 
 /* Blocks of lanes, kept here so that no transport has to give them back. */
 static struct pd_ctr_block *pd_lane_ctr[PD_PORTS_MAX][PD_QUEUES_MAX];
-static void pd_port_on_publish(struct pd_progress_timer *timer);
-static struct pd_progress_timer pd_publish_timer = {.node = PD_LIST_INIT(pd_publish_timer.node),
-						    .fn = pd_port_on_publish};
 
 /* As long as palladium_stats has room for. */
 static const char pd_port_state_names[][sizeof(((struct pd_ctr_block *)0)->state)] = {
@@ -233,20 +231,32 @@ void pd_port_lane_init(struct pd_port *port, struct pd_lane *lane, const struct 
 }
 
 /*
- * Arm the timer of pd_port_on_publish: at full seconds, when other periodic work is due too, so
- * that all of it costs one wake-up.
+ * The process that brings the published sums up to date once a second, from the first event on,
+ * which says that there is a file: at full seconds, when other periodic work is due too, so that
+ * all of it costs one wake-up.
  */
-static void pd_port_publish_next(struct pd_progress_timer *timer)
+static void pd_port_publisher(struct pd_process *p)
 {
-	pd_progress_timer_set(timer, PD_NS_PER_SEC - pd_clock_ns() % PD_NS_PER_SEC);
+	uintptr_t type, data;
+
+	pd_process_wait_for_event(p);
+	for (;;) {
+		while (pd_process_events(p, &type, &data, 1))
+			;
+		if (type == PD_PROCESS_CLOCK)
+			pd_ctr_publish();
+		if (type == PD_PROCESS_STOP)
+			return;
+		pd_process_wait_for_event_or_clock(p,
+						   PD_NS_PER_SEC - pd_clock_ns() % PD_NS_PER_SEC);
+	}
 }
 
-/* Once a second: bring the published sums up to date. */
-static void pd_port_on_publish(struct pd_progress_timer *timer)
-{
-	pd_ctr_publish();
-	pd_port_publish_next(timer);
-}
+PD_NODE_REGISTER(pd_port_publisher) = {
+	.name = "statistics",
+	.type = PD_NODE_PROCESS,
+	.process = pd_port_publisher,
+};
 
 /*
  * Open the counters and make the port's block. What fails leaves private counters. pd_control held.
@@ -255,6 +265,7 @@ static void pd_port_count_open(struct pd_port *port)
 {
 	const char *dir =
 		pd_vars_is_set(&pd_vars, &pd_vars.stats_shmem_dir) ? pd_vars.stats_shmem_dir : NULL;
+	struct pd_process *publisher = pd_process_find("statistics");
 	static bool told;
 	int ret;
 
@@ -265,8 +276,8 @@ static void pd_port_count_open(struct pd_port *port)
 			dir ? dir : "", pd_strerror(ret),
 			ret == -EFBIG ? " (the limit of ulimit -f)" : "");
 	}
-	if (pd_list_empty(&pd_publish_timer.node) && pd_ctr_path())
-		pd_port_publish_next(&pd_publish_timer);
+	if (pd_ctr_path() && publisher)
+		pd_process_signal(publisher, 0, 0);
 	if (port->ctr)
 		return;
 	port->ctr = pd_ctr_alloc(PD_CTR_PORT, port->index, PD_SHM_NONE, port->name);

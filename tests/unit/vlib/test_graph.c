@@ -21,6 +21,7 @@
 
 static struct pd_buffer_pool *pool;
 static unsigned to_make; /* frames t-input makes in a round */
+static bool late;        /* it makes one, once, when its engine is about to sleep */
 static uint32_t made;    /* numbered from 0; the number is in opaque */
 static uint32_t sunk[8192], sunk_count;
 
@@ -30,11 +31,15 @@ struct note {
 
 static unsigned t_input(struct pd_engine *e, struct pd_node *node, struct pd_vector *v)
 {
-	unsigned total = 0, room;
+	unsigned total = 0, want = to_make, room;
 
-	while (total < to_make) {
+	if (late && e->asleep) {
+		late = false;
+		want = 1;
+	}
+	while (total < want) {
 		uint32_t *to = pd_next_get(e, node, 0, &room);
-		unsigned n = pd_buffer_alloc(pool, to, pd_min(room, to_make - total));
+		unsigned n = pd_buffer_alloc(pool, to, pd_min(room, want - total));
 
 		assert_true(n > 0);
 		for (unsigned i = 0; i < n; i++) {
@@ -437,6 +442,31 @@ static void test_engine_sleeps_wakes_and_stops(void **state)
 	pd_engine_destroy(e);
 }
 
+static unsigned slept;
+
+/* In place of a sleep: the round before found nothing. */
+static int sleep_once(struct pd_engine *e, int timeout_ms)
+{
+	assert_int_equal(pd_engine_node(e, "t-input")->last_vectors, 0);
+	assert_int_equal(timeout_ms, -1);
+	slept++;
+	pd_engine_stop(e);
+	return 0;
+}
+
+static void test_what_came_before_the_sleep_is_found(void **state)
+{
+	struct pd_engine *e = engine_new();
+
+	e->idle_limit = 5;
+	e->sleep = sleep_once;
+	late = true;
+	assert_int_equal(pd_engine_run(e), 0);
+	assert_int_equal(made, 1);
+	assert_int_equal(slept, 1);
+	pd_engine_destroy(e);
+}
+
 /* Not a test of speed, only a figure for who reads the log. */
 static void test_cost_of_dispatch(void **state)
 {
@@ -466,6 +496,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_frame_reaches_its_end_in_order),
+		cmocka_unit_test(test_what_came_before_the_sleep_is_found),
 		cmocka_unit_test(test_clocks_are_read_for_vectors_of_four),
 		cmocka_unit_test(test_bad_graphs_are_refused),
 		cmocka_unit_test(test_nodes_are_numbered_as_they_were_registered),

@@ -17,13 +17,36 @@
 
 static struct pd_buffer_pool *pool;
 static unsigned to_make;
-static uint32_t made; /* the frame's number is in opaque */
-static bool share;    /* every frame has a second holder */
-static bool clear_at_turn;
+static uint32_t made;                   /* the frame's number is in opaque */
+static bool share;                      /* every frame has a second holder */
+static bool clear_at_turn, ask_at_turn; /* once */
+static unsigned more;                   /* frames of r-more */
 
 struct note {
 	uint32_t number, turns;
 };
+
+/* Runs before r-input, so that there is a vector for r-turn already. */
+static unsigned r_more(struct pd_engine *e, struct pd_node *node, struct pd_vector *v)
+{
+	const struct note note = {UINT32_MAX, 0};
+	unsigned room;
+
+	for (unsigned i = 0; i < more; i++) {
+		uint32_t *to = pd_next_get(e, node, 0, &room);
+
+		assert_int_equal(pd_buffer_alloc(pool, to, 1), 1);
+		memcpy(pd_buffer_get(*to)->opaque, &note, sizeof(note));
+		pd_next_put(e, node, 0, 1);
+	}
+	return 0;
+}
+
+PD_NODE_REGISTER(r_more) = {.name = "r-more",
+			    .type = PD_NODE_INPUT,
+			    .fn = r_more,
+			    .next_count = 1,
+			    .next_names = {"r-turn"}};
 
 static unsigned r_input(struct pd_engine *e, struct pd_node *node, struct pd_vector *v)
 {
@@ -74,6 +97,9 @@ static uint16_t r_turn_one(const struct pd_node_ctx *ctx, struct pd_buffer *b)
 	memcpy(&note, b->opaque, sizeof(note));
 	if (clear_at_turn)
 		pd_trace_clear();
+	if (ask_at_turn)
+		assert_int_equal(pd_trace_add("r-sink", 2), 0);
+	clear_at_turn = ask_at_turn = false;
 	if (!note.turns)
 		return 1;
 	note.turns--;
@@ -111,8 +137,8 @@ static int setup(void **state)
 	int err;
 
 	engine = pd_engine_create("one", &err);
-	to_make = made = 0;
-	share = clear_at_turn = false;
+	to_make = made = more = 0;
+	share = clear_at_turn = ask_at_turn = false;
 	return engine ? 0 : -1;
 }
 
@@ -189,6 +215,17 @@ static void test_frames_may_be_followed_from_the_middle(void **state)
 	assert_int_equal(printed(": r-turn\n"), 0);
 }
 
+static void test_only_what_the_node_brought_in_is_its(void **state)
+{
+	more = 3;
+	assert_int_equal(pd_trace_add("r-input", 100), 0);
+	round_of(10);
+	assert_int_equal(printed("Packet "), 10);
+	assert_int_equal(printed(": r-input\n"), 10);
+	assert_null(strstr(text, "number 4294967295"));
+	pd_trace_clear();
+}
+
 static void test_asking_again_adds(void **state)
 {
 	assert_int_equal(pd_trace_add("r-input", 2), 0);
@@ -218,7 +255,6 @@ static void test_clear_forgets_frames_on_their_way(void **state)
 	assert_int_equal(pd_trace_add("r-input", 100), 0);
 	clear_at_turn = true;
 	round_of(4);
-	clear_at_turn = false;
 	assert_int_equal(printed("Packet "), 0);
 	assert_int_equal(pd_graph_wanted, 0);
 	/* And what is asked for then is not mixed with what was. */
@@ -226,6 +262,16 @@ static void test_clear_forgets_frames_on_their_way(void **state)
 	round_of(4);
 	assert_int_equal(printed("Packet "), 1);
 	assert_int_equal(printed(": r-turn\n"), 0);
+}
+
+/* Frames that were followed before have numbers that are given anew. */
+static void test_old_frames_are_not_taken_for_new_ones(void **state)
+{
+	assert_int_equal(pd_trace_add("r-input", 100), 0);
+	clear_at_turn = ask_at_turn = true;
+	round_of(4);
+	assert_int_equal(printed("Packet "), 2);
+	assert_int_equal(printed(": r-sink\n"), 2);
 }
 
 static void test_shared_frames_are_not_marked(void **state)
@@ -306,9 +352,11 @@ int main(void)
 		WITH_ENGINE(test_nothing_is_traced_unasked),
 		WITH_ENGINE(test_the_next_frames_of_an_input_node_are_followed),
 		WITH_ENGINE(test_frames_may_be_followed_from_the_middle),
+		WITH_ENGINE(test_only_what_the_node_brought_in_is_its),
 		WITH_ENGINE(test_asking_again_adds),
 		WITH_ENGINE(test_a_full_buffer_says_so),
 		WITH_ENGINE(test_clear_forgets_frames_on_their_way),
+		WITH_ENGINE(test_old_frames_are_not_taken_for_new_ones),
 		WITH_ENGINE(test_shared_frames_are_not_marked),
 		WITH_ENGINE(test_what_cannot_be_traced_is_refused),
 		WITH_ENGINE(test_engines_that_come_later_are_left_alone),

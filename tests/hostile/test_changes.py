@@ -11,7 +11,7 @@ from lab.frames import check, numbered
 from lab.ring import Region, Ring
 from lab.vhostpeer import FrontEnd, Memory, P, PeerClosed, Req
 from lab.wire import mem_table, vring_addr, vring_state
-from hostile.victim import Victim, echoes, refuses_buffers, serves
+from hostile.victim import Victim, echoes, refuses_buffers, serves, until
 
 KINDS = {"memory slots": None, "a table": P.MQ | P.REPLY_ACK}
 
@@ -254,6 +254,16 @@ def test_receive_buffers_taken_away(sock, kind):
             say_memory(fe, removed=r)
         refuses_buffers(fe, program, post, "ring 0: a receive descriptor is not writable memory")
         os.close(r.fd)
+
+
+def test_memory_of_the_rings_taken_away_with_an_answer(sock):
+    """Refused, and the connection goes on: the port says that nothing moves and why."""
+    with up(sock) as (fe, program):
+        region = mem_table([fe.memory.regions[0].row()])[8:]
+        assert fe.channel.request(Req.REM_MEM_REG, bytes(8) + region, need_reply=True).u64 == 1
+        until(lambda: program.port()["state"] == "down", "the port goes down")
+        assert "one memory region" in program.port()["reason"]
+        assert program.running
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -481,8 +481,9 @@ static const char *on_net_set_mtu(struct pd_vhost_backend *be, struct pd_vhost_m
 	if (msg->payload.u64 < PD_CONF_MTU_MIN || msg->payload.u64 > UINT16_MAX)
 		return "an MTU that no Ethernet has";
 	if (msg->payload.u64 != be->role.config->mtu)
-		pd_info("vhost", "%s: the peer's MTU is %u, this port's is %u", be->role.name,
-			(unsigned)msg->payload.u64, be->role.config->mtu);
+		pd_log_ratelimited(PD_LOG_INFO, "vhost",
+				   "%s: the peer's MTU is %u, this port's is %u", be->role.name,
+				   (unsigned)msg->payload.u64, be->role.config->mtu);
 	return NULL;
 }
 
@@ -648,6 +649,7 @@ static const char *backend_message(struct pd_vhost_conn *conn, struct pd_vhost_m
 	if (!ack)
 		return pd_vhost_reason(&be->role, "%s refused: %.80s", name, why);
 	pd_log_ratelimited(PD_LOG_WARN, "vhost", "%s: %s refused: %s", be->role.name, name, why);
+	pd_vhost_backend_moved(be, why); /* what it asked for may have taken rings down */
 	return reply_u64(be, msg, 1);
 }
 

@@ -178,11 +178,11 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 	ring->up = true;
 	ring->layout = layout;
 	if (misplaced)
-		pd_warn("vhost",
-			"%s: ring %u is not where the peer says: no frame may move until the "
-			"peer's driver "
-			"starts anew (format=split has no such trouble)",
-			be->role.name, i);
+		pd_log_ratelimited(PD_LOG_WARN, "vhost",
+				   "%s: ring %u is not where the peer says: no frame may move "
+				   "until the peer's driver starts anew (format=split has no such "
+				   "trouble)",
+				   be->role.name, i);
 	pd_debug("vhost", "%s: ring %u runs, %u descriptors, %s", be->role.name, i, ring->num,
 		 pd_vq_is_packed(be->features) ? "packed" : "split");
 	return NULL;
@@ -232,10 +232,22 @@ static bool backend_moves(const struct pd_vhost_backend *be)
 	return false;
 }
 
+void pd_vhost_backend_moved(struct pd_vhost_backend *be, const char *why)
+{
+	bool moves = backend_moves(be);
+
+	if (moves == be->moves)
+		return;
+	be->moves = moves;
+	if (moves)
+		be->role.up(&be->role);
+	else
+		be->role.stopped(&be->role, why);
+}
+
 const char *pd_vhost_backend_settle(struct pd_vhost_backend *be)
 {
 	const char *why = NULL;
-	bool moves;
 
 	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
 		struct pd_vhost_ring *ring = &be->ring[i];
@@ -259,14 +271,8 @@ const char *pd_vhost_backend_settle(struct pd_vhost_backend *be)
 	}
 	if (!why)
 		why = pd_vhost_iotlb_ask(be);
-	moves = backend_moves(be);
-	if (!why && moves != be->moves) {
-		be->moves = moves;
-		if (moves)
-			be->role.up(&be->role);
-		else
-			be->role.stopped(&be->role, "the peer stopped its rings");
-	}
+	if (!why)
+		pd_vhost_backend_moved(be, "the peer stopped its rings");
 	return why;
 }
 

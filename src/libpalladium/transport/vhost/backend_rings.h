@@ -15,6 +15,12 @@
  */
 const char *pd_vhost_backend_settle(struct pd_vhost_backend *be);
 
+/*
+ * Say whether frames can move now, if that has changed; `why` they cannot. pd_vhost_backend_settle
+ * does it, unless it fails: then it is for whoever goes on with the connection nevertheless.
+ */
+void pd_vhost_backend_moved(struct pd_vhost_backend *be, const char *why);
+
 /* Take the lane's side of ring `i` down, if it is up, or its sink. */
 void pd_vhost_backend_ring_down(struct pd_vhost_backend *be, unsigned i);
 

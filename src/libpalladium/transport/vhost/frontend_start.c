@@ -187,11 +187,11 @@ static const char *answer_features(struct pd_vhost_frontend *fe, struct pd_vhost
 	if (fe->ring[0].used && (features ^ fe->features) & ~FEATURES_APART) {
 		int err;
 
-		pd_warn("vhost",
-			"%s: the peer came back with other features (0x%llx, before "
-			"0x%llx): what it had not taken is lost",
-			fe->role.name, (unsigned long long)features,
-			(unsigned long long)fe->features);
+		pd_log_ratelimited(PD_LOG_WARN, "vhost",
+				   "%s: the peer came back with other features (0x%llx, before "
+				   "0x%llx): what it had not taken is lost",
+				   fe->role.name, (unsigned long long)features,
+				   (unsigned long long)fe->features);
 		err = pd_vhost_frontend_area_renew(fe);
 		if (err)
 			return pd_vhost_reason(&fe->role, "no memory for the rings: %s",
@@ -212,7 +212,8 @@ static int agree_inband(struct pd_vhost_frontend *fe, uint64_t offered)
 	if (!fe->role.config->inband)
 		return 0;
 	if (~offered & PD_VHOST_INBAND_NEEDS) {
-		pd_info("vhost",
+		pd_log_ratelimited(
+			PD_LOG_INFO, "vhost",
 			"%s: the peer has no in-band notifications: inband=on is without effect",
 			fe->role.name);
 		return 0;
@@ -239,7 +240,9 @@ static const char *answer_protocol_features(struct pd_vhost_frontend *fe, struct
 		fe->protocol_features |= PD_BIT(PD_VHOST_PF_BACKEND_REQ);
 		return NULL;
 	}
-	pd_info("vhost", "%s: the peer could not ask for translations: iommu=on is without effect",
+	pd_log_ratelimited(
+		PD_LOG_INFO, "vhost",
+		"%s: the peer could not ask for translations: iommu=on is without effect",
 		fe->role.name);
 	fe->features &= ~iommu;
 	return NULL;
@@ -252,8 +255,9 @@ static const char *answer_queue_num(struct pd_vhost_frontend *fe, struct pd_vhos
 	if (!value)
 		return "the peer has no queues";
 	if (value < fe->role.n_lanes)
-		pd_warn("vhost", "%s: the peer has %u queue pairs only, of %u", fe->role.name,
-			(unsigned)value, fe->role.n_lanes);
+		pd_log_ratelimited(PD_LOG_WARN, "vhost",
+				   "%s: the peer has %u queue pairs only, of %u", fe->role.name,
+				   (unsigned)value, fe->role.n_lanes);
 	fe->n_lanes = (unsigned)pd_min((uint64_t)fe->role.n_lanes, value);
 	return NULL;
 }

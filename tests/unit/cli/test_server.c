@@ -225,7 +225,8 @@ static void test_protocol(void **state)
 	assert_int_equal(strncmp(hear(fd), hello, strlen(hello)), 0);
 	say(fd, "echo one\necho two\r\nnothing\n");
 	assert_string_equal(hear(fd), "one\n\036 0\ntwo\n\036 0\n\036 1 there is no command "
-				      "\"nothing\": there are clear, define, echo, help, quit, "
+				      "\"nothing\": there are clear, define, echo, help, "
+				      "packet-generator, quit, "
 				      "show, test, trace, undefine\n");
 	/* A line in pieces. */
 	say(fd, "ec");

@@ -48,6 +48,6 @@ tests_unit_vlib_test_trace_LDADD = $(PD_UNIT_LIBS)
 tests_unit_vlib_test_generator_SOURCES = tests/unit/vlib/test_generator.c
 tests_unit_vlib_test_generator_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vlib_test_generator_LDADD = $(PD_UNIT_LIBS)
-tests_unit_vlib_test_handoffdemo_SOURCES = tests/unit/vlib/test_handoffdemo.c
+tests_unit_vlib_test_handoffdemo_SOURCES = tests/unit/vlib/test_handoffdemo.c tests/unit/vlib/handoffdemo.h
 tests_unit_vlib_test_handoffdemo_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vlib_test_handoffdemo_LDADD = $(PD_UNIT_LIBS)

@@ -10,3 +10,4 @@ EXTRA_DIST += doc/performance.txt
 EXTRA_DIST += doc/fuzzing.txt
 EXTRA_DIST += doc/soak.txt
 EXTRA_DIST += doc/eivu-map.txt
+EXTRA_DIST += doc/vlib-map.txt

@@ -12,7 +12,7 @@ from lab.frames import numbered
 from lab.proc import Proc, preload_env
 from lab.vhostpeer import BackEnd, FrontEnd, Memory, PeerTimeout, Req
 from lab.wire import Listener, dial
-from hostile.victim import Victim, echoes, returns, serves
+from hostile.victim import Victim, caught_up, echoes, returns, serves
 
 FULL = (1 << 64) - 2
 
@@ -66,6 +66,60 @@ def test_call_that_waits(sock, ring):
             os.set_blocking(q.call_fd, False)
         serves(fe, 100)
         program.settled(fds)
+        assert program.running
+
+
+def test_call_that_counts_down(sock):
+    """A call of which a read takes one (EFD_SEMAPHORE), as full as only the kernel can make it: one read makes no room in it."""
+    with FrontEnd(sock) as fe, Victim(sock) as program:
+        for q in fe.queues:
+            os.close(q.call_fd)
+            q.call_fd = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK)
+        serves(fe)
+        fds = program.fds()
+        fd = fe.queues[1].call_fd
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.eventfd_read(fd)
+        os.eventfd_write(fd, FULL)
+        fe.ring_message(Req.SET_VRING_CALL, 1)  # the control side rings it once
+        fe.get_features()
+        os.set_blocking(fd, True)
+        fe.queues[1].suppress_calls(False)
+        fe.send(numbered(50, 60))
+        program.refused("notifications wait")
+        assert fe.channel.closed_by_peer()
+        fe.drop()
+        for q in fe.queues:
+            os.close(q.call_fd)
+            q.call_fd = os.eventfd(0, os.EFD_NONBLOCK)
+        serves(fe, 100)
+        program.settled(fds)
+        assert program.running
+
+
+def test_call_that_waits_of_one_ring_alone(sock):
+    """The port is not up yet, and the one ring that runs can hold a thread up all the same."""
+    with FrontEnd(sock) as fe, Victim(sock) as program:
+        fe.connect_like_qemu()
+        fe.set_features()
+        fe.send_memory()
+        fe._bases_from_memory()
+        for req in (Req.SET_VRING_NUM, Req.SET_VRING_BASE, Req.SET_VRING_ADDR, Req.SET_VRING_KICK, Req.SET_VRING_CALL):
+            fe.ring_message(req, 1)
+        fe.get_features()
+        with kept_full(fe.queues[1].call_fd):
+            fe.queues[1].suppress_calls(False)
+            fe.send(numbered(50, 60))
+            fe.tx.kick()
+            program.refused("notifications wait")
+            assert fe.channel.closed_by_peer()
+        fe.drop()
+        fe.reset_rings()
+        fe.start_like_qemu()
+        fe.post_rx([2048] * 32)
+        caught_up(fe)  # the answer to the one frame comes now
+        serves(fe, 1000)
         assert program.running
 
 

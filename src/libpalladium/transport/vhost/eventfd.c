@@ -18,6 +18,11 @@
  *             that takes 0.8 us against 0.3 us for a write, so the data path writes, and
  *             the control side, which must never wait, signals this way. A thread of the data path
  *             that a hostile peer did stop is found and let go by lane.c.
+ *
+ * An eventfd may also be one that counts down (EFD_SEMAPHORE): a read takes one, whatever the count.
+ * Nothing tells before Linux 6.5, and no peer that means well makes such a one. So nothing rests on
+ * a read emptying it: who makes room reads until there is some, and one that stays readable however
+ * often it is read is found by that, for it would keep awake whoever sleeps on it.
  */
 #include "transport/vhost/eventfd.h"
 
@@ -105,6 +110,18 @@ void pd_vhost_eventfd_drain(int fd)
 
 	if (pd_unlikely(got < 0 && got != -EAGAIN && got != -EINTR))
 		pd_sys_read(fd, &count, sizeof(count)); /* an old kernel */
+}
+
+void pd_vhost_eventfd_make_room(int fd)
+{
+	int ready;
+
+	/* Two reads do where it counts down; more are for a peer that fills it meanwhile. */
+	for (unsigned i = 0; i < 8 && pd_vhost_eventfd_is_full(fd); i++)
+		pd_vhost_eventfd_drain(fd);
+	ready = pd_internal_fd_ready(fd, POLLIN);
+	if (ready >= 0 && !(ready & POLLIN))
+		pd_vhost_eventfd_signal(fd);
 }
 
 bool pd_vhost_eventfd_is_full(int fd)

@@ -28,4 +28,10 @@ void pd_vhost_eventfd_signal(int fd);
 /* True when a write would wait: its counter is full, which takes a peer that wants it so. */
 bool pd_vhost_eventfd_is_full(int fd);
 
+/*
+ * Let go who waits in a write to a full one: room is made for two or more. What was in it is given
+ * back, as one, unless it is still readable. Never waits. pd_control held.
+ */
+void pd_vhost_eventfd_make_room(int fd);
+
 #endif /* PD_TRANSPORT_VHOST_EVENTFD_H */

@@ -425,8 +425,7 @@ static const struct pd_lane_ops *ops_for(const struct pd_vhost_lane *lane, uint6
 /*
  * A hostile peer fills the counter of its call (or our kick) and makes the descriptor one that
  * waits: the thread that rings then stands in the write, with the side's lock. It is let go by
- * emptying the counter, again and again if the peer fills it anew. What was in it is given back,
- * in case the ring had just been heard.
+ * making room in the counter, again and again if the peer fills it anew.
  */
 bool pd_vhost_lane_free(struct pd_vhost_lane *lane, enum pd_dir dir)
 {
@@ -434,8 +433,7 @@ bool pd_vhost_lane_free(struct pd_vhost_lane *lane, enum pd_dir dir)
 
 	if (!(pd_load_relaxed(&lane->rings[dir]) & 1) || fd < 0 || !pd_vhost_eventfd_is_full(fd))
 		return false;
-	pd_vhost_eventfd_drain(fd);
-	pd_vhost_eventfd_signal(fd);
+	pd_vhost_eventfd_make_room(fd);
 	return true;
 }
 

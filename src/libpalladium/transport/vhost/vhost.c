@@ -44,7 +44,8 @@ struct pd_vhost_port {
 	struct pd_port *port;
 	struct pd_vhost_dial dial;
 	struct pd_vhost_role_base *role; /* the structure of its kind */
-	struct pd_progress_timer watch;  /* for threads that the peer holds up; armed while up */
+	struct pd_progress_timer
+		watch; /* for threads that the peer holds up; armed while there is one */
 	struct pd_vhost_lane lanes[];
 };
 
@@ -96,7 +97,6 @@ static void port_up(struct pd_vhost_role_base *role)
 	pd_vhost_dial_settled(&vp->dial);
 	if (role->ops->lane_role == PD_VHOST_DRIVER) /* which queues there are was agreed on */
 		pd_port_lanes_settled(vp->port);
-	pd_progress_timer_set(&vp->watch, WATCH_NS + port_watch_in());
 	pd_port_set_state(vp->port, PD_PORT_UP, NULL);
 }
 
@@ -134,6 +134,8 @@ static void port_connected(struct pd_vhost_dial *dial, int fd)
 	int err;
 
 	pd_debug("vhost", "%s: connected by %s", vp->port->name, dial->path);
+	/* From here on: one ring may run long before the port is up. */
+	pd_progress_timer_set(&vp->watch, WATCH_NS + port_watch_in());
 	err = vp->role->ops->connected(vp->role, fd);
 	if (err)
 		port_lost(vp->role, pd_strerror(err), true);

@@ -255,7 +255,7 @@ MESSAGES = {
     "empty": (raw(size=0, length=4096), "too small"),
     "larger than its file": (raw(length=4096), "too short"),
     "offset wraps": (raw(offset=2 ** 64 - 64, length=4096), "wraps"),
-    "size wraps": (raw(size=2 ** 64 - 1, length=4096), "too short|wraps"),
+    "size wraps": (raw(size=2 ** 64 - 1, length=4096), "too short|wraps|more than a peer may share"),
     "misaligned": (raw(offset=4, length=1 << 20), "misaligned"),
     "no file": (no_file, "no file"),
     "no rings": (raw(queues=0), "number of rings"),

@@ -54,6 +54,8 @@ ITEMS = {
     "gpa, uva or offset + size that wraps": [(MESSAGE, "gpa that wraps"), (MESSAGE, "uva that wraps"), (MESSAGE, "offset that wraps")],
     "overlap of regions": [(MESSAGE, "gpa that overlaps"), (MESSAGE, "uva that overlaps")],
     "a file shorter than its region": [(MESSAGE, "a file too short")],
+    "memory that somebody has to be asked for, and more than there are addresses": [
+        (MESSAGE, "memory that is a file of no disk"), (MESSAGE, "a file of 64 TiB that holds nothing")],
     "a file truncated later": ["test_holes.test_memory_truncated", "test_holes.test_programs_own_sigbus",
                                "test_sigbus.test_states_of_a_thread", "test_sigbus.test_under_traffic",
                                "test_repeated.test_memory_truncated", "test_repeated.test_states_of_a_thread"],

@@ -136,9 +136,21 @@ def short_file(fe):
         table(fe, [fe.memory.regions[0].row()], fds)
 
 
-def no_file(fe, fd):
+def no_file(fe, fd, **what):
     with opened(fd) as fds:
-        table(fe, [region(fe)], fds)
+        table(fe, [region(fe, **what)], fds)
+
+
+def nothing(size):
+    fd = os.memfd_create("nothing")
+    os.ftruncate(fd, size)
+    return fd
+
+
+def read_only():
+    fd = nothing(4096)
+    with opened(fd):
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
 
 
 def across_regions(fe):
@@ -207,7 +219,10 @@ ATTACKS = {
     "uva that wraps": (lambda fe: table(fe, [region(fe, uva=TOP - 4096)]), "wrap"),
     "offset that wraps": (lambda fe: table(fe, [region(fe, offset=TOP - 4096)]), "wrap"),
     "size of 2^64-1": (lambda fe: table(fe, [region(fe, gpa=0, uva=0, size=TOP - 1)]), "region"),
-    "a region of 2^60": (lambda fe: table(fe, [region(fe, size=WIDE)]), "too short"),
+    "a region of 2^60": (lambda fe: table(fe, [region(fe, size=WIDE)]), "more than a peer may share"),
+    "a file of 64 TiB that holds nothing": (lambda fe: no_file(fe, nothing(1 << 46), size=1 << 46), "more than a peer may share"),
+    "memory that is a file of no disk": (lambda fe: no_file(fe, os.open("/sys/kernel/uevent_seqnum", os.O_RDONLY), size=16),
+                                         "on a local disk"),
     "gpa that overlaps": (lambda fe: table(fe, [region(fe), region(fe, uva=WIDE)]), "overlaps"),
     "uva that overlaps": (lambda fe: table(fe, [region(fe), region(fe, gpa=WIDE)]), "overlaps"),
     "a file too short": (short_file, "too short"),
@@ -217,8 +232,7 @@ ATTACKS = {
     "memory that is a device": (lambda fe: no_file(fe, os.open("/dev/zero", os.O_RDWR)),
                                 "no file"),
     "memory that cannot be written": (
-        lambda fe: table(fe, [region(fe, size=16, offset=0)], [another_file()]),
-        "cannot be mapped"),
+        lambda fe: no_file(fe, read_only(), size=16, offset=0), "cannot be mapped"),
     "a slot added twice": (slot_twice, "overlaps"),
     "a slot removed twice": (slot_removed_twice, "no such memory region"),
     "more slots than there are": (too_many_slots, "too many memory regions"),

@@ -497,6 +497,22 @@ static void regions_that_are_no_files_or_overlap(void **state)
 	assert_int_equal(peer_reply(sock, PD_VHOST_SET_MEM_TABLE), 1);
 }
 
+/* Files that hold nothing, of the largest size that is taken, and one byte of another. */
+static void memory_has_a_bound(void **state)
+{
+	const uint64_t most = 32ull << 40;
+	struct pd_vhost_memory m = {.n_regions = 2,
+				    .regions = {whole, {1ull << 50, most, 1ull << 60, 0}}};
+	int fds[2] = {mem_fd, memfd_create("nothing", MFD_CLOEXEC)};
+
+	(void)state;
+	negotiate();
+	assert_int_equal(ftruncate(fds[1], (off_t)most), 0);
+	peer_send(sock, PD_VHOST_SET_MEM_TABLE, 8, &m, 72, fds, 2);
+	assert_int_equal(peer_reply(sock, PD_VHOST_SET_MEM_TABLE), 1);
+	close(fds[1]);
+}
+
 /* A peer that asks and leaves has been refused nothing. */
 static void who_leaves_before_the_answer_is_not_refused(void **state)
 {
@@ -767,6 +783,7 @@ int main(void)
 	T(a_broken_ring_ends_the_connection);
 	T(a_channel_that_breaks_while_a_notification_is_sent);
 	T(regions_that_are_no_files_or_overlap);
+	T(memory_has_a_bound);
 	T(who_leaves_before_the_answer_is_not_refused);
 	T(notification_descriptors_must_be_eventfds);
 	T(packed_rings_start_and_stop);

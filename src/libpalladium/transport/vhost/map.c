@@ -7,17 +7,36 @@
  * no other unit. The file must be a regular one (memfd, tmpfs and hugetlbfs files are) and hold the
  * region now; that it may be cut shorter later is guard.c's concern. The mapping stays out of core
  * dumps: it may be gigabytes of somebody else's memory.
+ *
+ * A page that is not in memory is asked of the file's file system, and the thread that touched it
+ * waits for the answer, whatever locks it holds. Of FUSE that is a process, which may be the peer's;
+ * of a network, a machine; and overlayfs stands on anything. So taken are files in memory and on
+ * disks of this machine, and no others. Asking such a file system what it is would wait for it too
+ * (fstatfs, fstat): the kernel alone answers whether a file can be sealed, which those in memory can,
+ * and what device it is on, which for others than file systems on disks has no number of its own.
+ *
+ * Files that hold nothing can be as large as all of our addresses. What is mapped of one peer, and of
+ * all together, has a bound, so that the program has some left.
  */
 #include "transport/vhost/map.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/sys.h"
+
+/* Of <linux/fcntl.h>, which clashes with <fcntl.h> on old systems. */
+#define MAP_F_GET_SEALS 1034
+
+/* What is mapped of all peers together, in bytes. pd_control held. */
+static uint64_t mapped;
 
 struct pd_vhost_map *pd_vhost_map_new(struct pd_progress_work *cut)
 {
@@ -59,6 +78,7 @@ void pd_vhost_mapping_unmap(const struct pd_vhost_mapping *mapping)
 {
 	pd_vhost_guard_end(mapping->guard);
 	pd_sys_munmap(mapping->base, mapping->len);
+	mapped -= mapping->len;
 }
 
 void pd_vhost_map_free(struct pd_vhost_map *map)
@@ -68,6 +88,43 @@ void pd_vhost_map_free(struct pd_vhost_map *map)
 	for (uint32_t i = 0; i < map->n; i++)
 		pd_vhost_mapping_unmap(&map->mapping[i]);
 	free(map);
+}
+
+/* True when a file system of this type (statfs) keeps its files in memory or on a disk. */
+static bool is_local_type(uint32_t type)
+{
+	static const uint32_t local[] = {
+		0x01021994, /* tmpfs */
+		0x958458f6, /* hugetlbfs */
+		0x858458f6, /* ramfs */
+		0xef53,     /* ext2, ext3, ext4 */
+		0x58465342, /* xfs */
+		0xf2f52010, /* f2fs */
+	};
+
+	for (unsigned i = 0; i < PD_ARRAY_SIZE(local); i++) {
+		if (type == local[i])
+			return true;
+	}
+	return false;
+}
+
+/*
+ * True when a page of the file `fd` comes without asking anybody but this machine's kernel. Asks
+ * nobody else to find out.
+ */
+static bool is_local(int fd)
+{
+	struct statfs fs;
+	struct statx stx;
+
+	if (pd_sys_fcntl(fd, MAP_F_GET_SEALS, 0) >= 0)
+		return true;
+	/* Before Linux 4.11 there is no such call, and nothing but to ask. */
+	if (!PD_SYS_FD_5(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &stx) &&
+	    !stx.stx_dev_major)
+		return false;
+	return !PD_SYS_FD_2(SYS_fstatfs, fd, &fs) && is_local_type((uint32_t)fs.f_type);
 }
 
 /*
@@ -84,6 +141,10 @@ static const char *file_stretch(int fd, uint64_t offset, uint64_t size, uint64_t
 		return "a memory region of size 0";
 	if (__builtin_add_overflow(offset, size, &end) || end > INT64_MAX / 2)
 		return "a memory region whose file offset wraps";
+	if (!is_local(fd))
+		return "a memory region that is no file in memory or on a local disk (tmpfs, "
+		       "hugetlbfs, "
+		       "ext4, xfs, f2fs)";
 	if (pd_sys_fstat(fd, &st) || !S_ISREG(st.st_mode))
 		return "a memory region that is no file";
 	if (end > (uint64_t)st.st_size)
@@ -106,6 +167,8 @@ const char *pd_vhost_mapping_map(struct pd_vhost_mapping *mapping, int fd, uint6
 
 	if (wrong)
 		return wrong;
+	if (mapping->len > PD_VHOST_MAP_ALL_BYTES - mapped)
+		return "too much memory of all peers together";
 	mapping->base = pd_sys_mmap(NULL, mapping->len, PROT_READ | PROT_WRITE,
 				    MAP_SHARED | MAP_NORESERVE, fd, (off_t)from);
 	if (pd_sys_is_error(mapping->base)) {
@@ -117,8 +180,10 @@ const char *pd_vhost_mapping_map(struct pd_vhost_mapping *mapping, int fd, uint6
 	pd_sys_madvise(mapping->base, mapping->len, MADV_DONTDUMP);
 	mapping->host = (uint8_t *)mapping->base + (offset - from);
 	mapping->guard = pd_vhost_guard_begin(mapping->base, mapping->len, unit, cut);
-	if (mapping->guard)
+	if (mapping->guard) {
+		mapped += mapping->len;
 		return NULL;
+	}
 	pd_sys_munmap(mapping->base, mapping->len);
 	return "too many memory regions of all peers together";
 }
@@ -131,6 +196,7 @@ const char *pd_vhost_map_add(struct pd_vhost_map *map, const struct pd_vhost_reg
 		.user_addr = region->uaddr,
 	};
 	struct pd_vhost_mapping mapping;
+	uint64_t bytes = 0;
 	const char *wrong;
 
 	if (map->n == PD_VHOST_SLOTS_MAX)
@@ -138,6 +204,10 @@ const char *pd_vhost_map_add(struct pd_vhost_map *map, const struct pd_vhost_reg
 	if (region->gpa + region->size < region->size ||
 	    region->uaddr + region->size < region->size)
 		return "a memory region whose addresses wrap";
+	for (uint32_t i = 0; i < map->n; i++)
+		bytes += map->mapping[i].len;
+	if (region->size > PD_VHOST_MAP_BYTES - pd_min(bytes, PD_VHOST_MAP_BYTES))
+		return "a memory region that makes it more than a peer may share (32 TiB)";
 	wrong = pd_vhost_mapping_map(&mapping, fd, region->mmap_offset, region->size, map->cut);
 	if (wrong)
 		return wrong;

@@ -19,6 +19,13 @@
 _Static_assert(PD_VHOST_SLOTS_MAX <= PD_MEM_REGIONS_MAX, "the table holds them all");
 
 /*
+ * What is mapped of one peer, and of all. The largest guests that there are have 24 to 32 TiB; a
+ * program has 128 TiB of addresses, and a new table stands beside the old one for a moment.
+ */
+#define PD_VHOST_MAP_BYTES (32ull << 40)
+#define PD_VHOST_MAP_ALL_BYTES (64ull << 40)
+
+/*
  * The mapping of a region, or of other memory that a peer shares; `base` and `len` as munmap wants
  * them.
  */

@@ -2,6 +2,7 @@
 """What a peer can do with what it shares with us: eventfds that wait, memory that vanishes, silence.
 The program is never held up for longer than a moment."""
 import contextlib
+import mmap
 import os
 import threading
 
@@ -9,12 +10,14 @@ import pytest
 
 from lab import avip
 from lab.frames import numbered
+from lab.hugepages import count, free, hugepages
 from lab.proc import Proc, preload_env
 from lab.vhostpeer import BackEnd, FrontEnd, Memory, PeerTimeout, Req
 from lab.wire import Listener, dial
 from hostile.victim import Victim, caught_up, echoes, returns, serves
 
 FULL = (1 << 64) - 2
+MFD_HUGE_2MB = 0x4 | 21 << 26
 
 
 @contextlib.contextmanager
@@ -200,6 +203,31 @@ def test_memory_truncated(sock, how):
                 pass
             echoes(good)
             program.settled(fds)
+        assert program.running
+
+
+def test_rings_taken_away(sock):
+    """A device gives the huge pages of the program's own rings back to the system, which has none for them again."""
+    with hugepages(16), BackEnd(sock, listen=True) as be, \
+            Victim(sock, role="frontend", env={"PALLADIUM_MEM_ALLOC_TYPE": "hugepages"}) as program:
+        be.wait_started()
+        returns(be)
+        fds = program.fds()
+        before = free()
+        be.memory.regions[0].map.madvise(mmap.MADV_REMOVE)
+        taken = count("free_hugepages")
+        assert taken > before
+        held = os.memfd_create("held", MFD_HUGE_2MB)
+        os.ftruncate(held, taken << 21)
+        os.posix_fallocate(held, 0, taken << 21)
+        for i in range(2):
+            os.eventfd_write(be.rings[i].call, 1)
+        program.refused("took pages of the rings away")
+        os.close(held)
+        be.drop()
+        be.wait_started()
+        returns(be, 100)
+        program.settled(fds)
         assert program.running
 
 

@@ -8,11 +8,12 @@ import struct
 import pytest
 
 from lab.frames import check, numbered
+from lab.hugepages import count, hugepages
 from lab.inflight import DESCRIPTION, Keeper, Kept, PackedRegion
 from lab.packedring import avail_bits, used_bits
 from lab.peer import BASIC
 from lab.proc import Proc, preload_env
-from lab.vhostpeer import F, PeerClosed, Req
+from lab.vhostpeer import F, FrontEnd, PeerClosed, Req
 from hostile.test_kill import RECEIVER, START, frame, numbers_in
 from hostile.victim import Victim, serves, until
 
@@ -74,6 +75,20 @@ def test_memory_is_made_and_kept_up(sock, fmt):
             at_rest(fe, fmt, i)
         fe.start_like_qemu()
         serves(fe, 300)
+
+
+def test_memory_is_no_huge_pages(sock):
+    """A peer that asks again and again, and keeps what it got, takes none of the system's huge pages."""
+    with hugepages(24), FrontEnd(sock) as fe, Victim(sock, env={"PALLADIUM_MEM_ALLOC_TYPE": "hugepages"}):
+        fe.connect_like_qemu()
+        before, kept = count("free_hugepages"), []
+        for _ in range(16):
+            kept += fe.channel.request(Req.GET_INFLIGHT_FD, struct.pack("<QQHHI", 0, 0, 2, 32768, 0)).fds
+        assert len(kept) == 16
+        left = count("free_hugepages")
+        for fd in kept:
+            os.close(fd)
+        assert left == before
 
 
 @formats

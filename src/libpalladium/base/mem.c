@@ -189,20 +189,27 @@ static int mem_file_huge(const char *name, uint64_t bytes)
 	return fd;
 }
 
-int pd_mem_file(const char *name, uint64_t *bytes, enum pd_mem_kind *kind)
+int pd_mem_file_ordinary(const char *name, uint64_t *bytes)
 {
-	uint64_t size = mem_round_up(*bytes, PD_MEM_HUGE_BYTES);
-	int fd = mem_file_huge(name, *bytes);
+	uint64_t size = mem_round_up(*bytes, pd_mem_page());
+	int fd = mem_file_make(name, size, 0);
 
-	*kind = PD_MEM_OF_HUGE;
-	if (fd < 0) {
-		*kind = PD_MEM_OF_PAGES;
-		size = mem_round_up(*bytes, pd_mem_page());
-		fd = mem_file_make(name, size, 0);
-	}
 	if (fd >= 0)
 		*bytes = size;
 	return fd;
+}
+
+int pd_mem_file(const char *name, uint64_t *bytes, enum pd_mem_kind *kind)
+{
+	int fd = mem_file_huge(name, *bytes);
+
+	if (fd >= 0) {
+		*bytes = mem_round_up(*bytes, PD_MEM_HUGE_BYTES);
+		*kind = PD_MEM_OF_HUGE;
+		return fd;
+	}
+	*kind = PD_MEM_OF_PAGES;
+	return pd_mem_file_ordinary(name, bytes);
 }
 
 void *pd_mem_file_map(int fd, uint64_t bytes, enum pd_mem_kind kind)

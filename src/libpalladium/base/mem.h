@@ -76,6 +76,12 @@ int pd_mem_renew(void *at, uint64_t bytes);
 int pd_mem_file(const char *name, uint64_t *bytes, enum pd_mem_kind *kind);
 
 /*
+ * The same of ordinary pages, whatever the type: for a file that a peer may keep after it was
+ * closed here, and ask for again and again.
+ */
+int pd_mem_file_ordinary(const char *name, uint64_t *bytes);
+
+/*
  * Map such a file. It may become huge pages later where the type says so. Returns it, or an error
  * (pd_sys_is_error).
  */

@@ -3,7 +3,9 @@
  * The front-end's memory: a memfd, of huge pages where they are wanted and to be had (base/mem.h).
  *
  * It is sealed against shrinking and growing where the kernel can, so that the peer cannot cut it
- * off under us, which would end this process with SIGBUS. The addresses told to the peer are made
+ * off under us, which would end this process with SIGBUS. No seal keeps it from giving pages back to
+ * the system (MADV_REMOVE), though, and a huge page may not be had a second time. So the area is
+ * guarded as a peer's memory is (guard.h). The addresses told to the peer are made
  * up: nothing in them says where this process has its memory.
  */
 #include "transport/vhost/area.h"
@@ -25,8 +27,9 @@ static int area_tell(uint64_t bytes, int err)
 	return err;
 }
 
-int pd_vhost_area_make(struct pd_vhost_area *area, uint64_t bytes)
+int pd_vhost_area_make(struct pd_vhost_area *area, uint64_t bytes, struct pd_progress_work *cut)
 {
+	struct pd_vhost_guard *guard;
 	enum pd_mem_kind kind;
 	void *base;
 	int fd;
@@ -39,14 +42,27 @@ int pd_vhost_area_make(struct pd_vhost_area *area, uint64_t bytes)
 		pd_sys_close(fd);
 		return area_tell(bytes, (int)(intptr_t)base);
 	}
-	*area = (struct pd_vhost_area){fd, base, bytes};
+	guard = pd_vhost_guard_begin(
+		base, bytes, kind == PD_MEM_OF_HUGE ? PD_MEM_HUGE_BYTES : pd_mem_page(), cut);
+	if (!guard) {
+		pd_sys_munmap(base, bytes);
+		pd_sys_close(fd);
+		return area_tell(bytes, -ENOSPC);
+	}
+	*area = (struct pd_vhost_area){fd, base, bytes, guard};
 	return 0;
+}
+
+bool pd_vhost_area_is_cut(const struct pd_vhost_area *area)
+{
+	return pd_vhost_guard_is_cut(area->guard);
 }
 
 void pd_vhost_area_free(struct pd_vhost_area *area)
 {
 	if (area->fd < 0)
 		return;
+	pd_vhost_guard_end(area->guard);
 	pd_sys_munmap(area->base, area->bytes);
 	pd_sys_close(area->fd);
 	*area = (struct pd_vhost_area){.fd = -1};

@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include "transport/vhost/guard.h"
+
 /* Where the region begins for the peer, both as guest and as front-end address. */
 #define PD_VHOST_AREA_ADDR (1ull << 32)
 
@@ -14,12 +16,19 @@ struct pd_vhost_area {
 	int fd; /* -1: none */
 	uint8_t *base;
 	uint64_t bytes;
+	struct pd_vhost_guard *guard;
 };
 
-/* Make an area of at least `bytes`, all zero. Returns 0 or -errno. */
-int pd_vhost_area_make(struct pd_vhost_area *area, uint64_t bytes);
+/*
+ * Make an area of at least `bytes`, all zero. `cut`, borrowed, is posted when some of it is gone.
+ * pd_control held. Returns 0 or -errno.
+ */
+int pd_vhost_area_make(struct pd_vhost_area *area, uint64_t bytes, struct pd_progress_work *cut);
 
-/* Unmap and close; harmless on an area that is none. */
+/* True when some of it was gone: there are zeroes in its place, which no peer has. */
+bool pd_vhost_area_is_cut(const struct pd_vhost_area *area);
+
+/* Unmap and close; harmless on an area that is none. pd_control held. */
 void pd_vhost_area_free(struct pd_vhost_area *area);
 
 /* What the peer calls a place in the area. */

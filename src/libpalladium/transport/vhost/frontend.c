@@ -9,8 +9,8 @@
  * not is made available again, in the first order, to whoever connects next, who is told to begin
  * where the old one's used elements end (pd_vq_resume_driver), on either format. So a frame that
  * send took is lost only with this process, and one that was used is never shown twice. Only if the
- * peer left a ring broken, or negotiated features say otherwise, everything begins anew in a new
- * file, which the old peer does not have.
+ * peer left a ring broken or took pages away, or negotiated features say otherwise, everything begins
+ * anew in a new file, which the old peer does not have.
  *
  * Memory in which back-ends note what they have taken (INFLIGHT_SHMFD) is asked of the first that
  * offers it and given to each after it, as long as the rings stay. What is made available again
@@ -174,7 +174,8 @@ static int frontend_connected(struct pd_vhost_role_base *role, int fd)
 		return err;
 	pd_progress_timer_set(&fe->handshake, HANDSHAKE_NS);
 	err = pd_vhost_frontend_eventfds_renew(fe);
-	if (!err && (fe->area.fd < 0 || pd_vhost_frontend_rings_resume(fe)))
+	if (!err && (fe->area.fd < 0 || pd_vhost_area_is_cut(&fe->area) ||
+		     pd_vhost_frontend_rings_resume(fe)))
 		err = pd_vhost_frontend_area_renew(fe);
 	why = err ? pd_strerror(err) : pd_vhost_frontend_start_go(fe);
 	if (why) {
@@ -190,6 +191,8 @@ static void frontend_broken(struct pd_vhost_role_base *role)
 	unsigned ring;
 	const char *why = pd_vhost_broken_ring(role, &ring);
 
+	if (pd_vhost_conn_is_open(&fe->conn) && pd_vhost_area_is_cut(&fe->area))
+		why = "the peer took pages of the rings away";
 	if (why)
 		pd_vhost_frontend_fail(fe, why);
 }

@@ -39,7 +39,7 @@ int pd_vhost_frontend_area_renew(struct pd_vhost_frontend *fe)
 
 	pd_vhost_frontend_kept_forget(fe);
 	pd_vhost_area_free(&fe->area);
-	err = pd_vhost_area_make(&fe->area, 2 * fe->role.n_lanes * each);
+	err = pd_vhost_area_make(&fe->area, 2 * fe->role.n_lanes * each, fe->role.lanes[0].broken);
 	if (err)
 		return err;
 	for (unsigned i = 0; i < pd_vhost_n_rings(&fe->role); i++) {

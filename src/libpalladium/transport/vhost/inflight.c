@@ -74,7 +74,6 @@ const char *pd_vhost_inflight_make(struct pd_vhost_inflight *inflight,
 				   bool packed, struct pd_progress_work *cut)
 {
 	const char *why = check_numbers(desc, n_rings);
-	enum pd_mem_kind kind;
 	uint64_t bytes;
 	int fd;
 
@@ -83,7 +82,7 @@ const char *pd_vhost_inflight_make(struct pd_vhost_inflight *inflight,
 	desc->mmap_offset = 0;
 	desc->mmap_size = desc->num_queues * pd_inflight_queue_bytes(desc->queue_size, packed);
 	bytes = desc->mmap_size;
-	fd = pd_mem_file("palladium-inflight", &bytes, &kind);
+	fd = pd_mem_file_ordinary("palladium-inflight", &bytes);
 	if (fd < 0)
 		return "no memory for an in-flight region";
 	why = take(inflight, desc, fd, cut);

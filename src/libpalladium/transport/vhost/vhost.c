@@ -7,7 +7,7 @@
  *   dial      connecting, listening, trying again
  *   path      the socket itself: its file, and who is at the other end
  *   map       the peer's memory, mapped        (back-end)
- *   guard     that memory may vanish           (back-end)
+ *   guard     that memory may vanish
  *   area      our memory, shared               (front-end)
  *   backend   what the messages mean: the peer has the memory; backend_rings, its rings
  *   frontend  the same from the other end: we have it

@@ -2,7 +2,9 @@
 /*
  * A random driver under our device: chains of sensible descriptors mostly, in memory of three
  * regions, with indices, laps, tables, events and the ring's memory itself written over now and
- * then. With an in-flight region the device ends or dies between calls, and another goes on.
+ * then. A packed ring's receive buffers may be its own slots, so that what we send makes them
+ * available again within the call that consumed them. With an in-flight region the device ends or
+ * dies between calls, and another goes on.
  */
 #include "ring.h"
 #include "virtio/inflight.h"
@@ -146,6 +148,23 @@ static void split_peer(struct ring *r)
 	avail->ring[size] = (uint16_t)(d->r.vq.own_idx + rnd(8));
 }
 
+/*
+ * Make of `desc` a buffer with room for a header that ends with the flags of the slot `at`: a
+ * frame's first bytes make that available again, in the next lap (ring_run).
+ */
+static void on_ring(const struct device *d, struct place at, struct vring_desc *desc)
+{
+	const struct shared *s = &d->r.s[0];
+	const uint8_t *ring = d->r.layout.desc;
+	uint32_t slot = place_slot(at), shift;
+
+	at.at += at.size;
+	shift = place_avail(at) == PACKED_USED;
+	desc->len = d->r.layout.hdr_bytes + shift + 2;
+	desc->addr =
+		d->mem.region[0].guest_addr + (uint64_t)(ring + 16 * slot + 16 - s->p) - desc->len;
+}
+
 /* The same; a chain that no descriptor ends is rare, since nothing behind it would be looked at. */
 static void packed_peer(struct ring *r)
 {
@@ -157,7 +176,7 @@ static void packed_peer(struct ring *r)
 
 	if (rarely(200)) /* over what it has not got back */
 		more += rnd(size), d->lapped = true;
-	endless = one_in(300);
+	endless = rnd(300) < (d->r.on_ring ? 30 : 1);
 	if (endless)
 		more = room;
 	for (uint32_t i = 0; i < more; i++) {
@@ -168,6 +187,10 @@ static void packed_peer(struct ring *r)
 		if (endless)
 			one.flags =
 				(uint16_t)(VRING_DESC_F_NEXT | !d->r.receive * VRING_DESC_F_WRITE);
+		if (d->r.on_ring && (endless ? !i : first && !(one.next & 3))) {
+			on_ring(d, d->avail, &one);
+			one.flags = VRING_DESC_F_WRITE;
+		}
 		first = !(one.flags & VRING_DESC_F_NEXT);
 		one.flags ^= place_avail(d->avail);
 		if (rarely(400)) { /* of another lap, or of none */
@@ -196,7 +219,7 @@ static bool device_after(struct ring *r)
 {
 	struct device *d = device_of(r);
 
-	d->lapped |= fuzz_racing;
+	d->lapped |= fuzz_racing || r->on_ring;
 	MUST(!r->packed || d->lapped || (int32_t)(d->offered - r->vq.cursor) >= 0);
 	return !r->vq.broken;
 }
@@ -351,10 +374,11 @@ static bool device_make(struct device *d, bool packed, bool tracked)
 	}
 	/*
 	 * By a feature that it has nothing to do with, so that a corpus goes on meaning what it
-	 * did.
+	 * did. So is whether there are buffers on the ring.
 	 */
 	if (!d->r.avip && d->r.layout.features & BIT(VIRTIO_RING_F_EVENT_IDX))
 		d->r.layout.offloads = PD_OFFLOAD_CSUM | PD_OFFLOAD_TSO;
+	d->r.on_ring = packed && !d->r.receive && d->r.layout.features & BIT(VIRTIO_F_IN_ORDER);
 	at = d->r.s[0].p + 16 * rnd(64);
 	(packed ? packed_place : split_place)(d, at);
 	good = !pd_vq_layout_check(&d->r.layout, &why);

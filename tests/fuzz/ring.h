@@ -92,6 +92,8 @@ struct ring {
 	struct pd_vq vq;
 	bool packed, avip, receive;
 	bool held; /* `hold` is drawn */
+	/* What we send may be written over the ring, as available descriptors of the next lap. */
+	bool on_ring;
 	const struct ring_end *end;
 	void (*peer)(struct ring *r);  /* the other end's turn */
 	bool (*after)(struct ring *r); /* after each of ours; false: there is no going on */

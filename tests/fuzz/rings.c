@@ -6,7 +6,7 @@
  * driver.c). Shared memory stands between unmapped pages, so that a step outside ends the program,
  * and every frame that is shown is read to its last byte and must stand in that memory. With `race`
  * a second thread writes to the shared memory during the calls: descriptors, indices, headers,
- * indirect tables and in-flight regions.
+ * indirect tables and in-flight regions, and turns slots of a packed ring to the next lap.
  */
 #include <pthread.h>
 #include <sys/mman.h>
@@ -144,9 +144,14 @@ static struct {
 	pthread_t thread;
 	const struct shared *s;
 	unsigned n;
+	uint64_t *ring; /* packed: its slots, of two words each */
+	uint32_t slots;
 	uint32_t end;
 	uint64_t chance;
 } racer;
+
+/* The two bits of a lap, where they stand in a descriptor's second word. */
+#define LAP_BITS ((uint64_t)(PACKED_AVAIL | PACKED_USED) << 48)
 
 static void *race(void *arg)
 {
@@ -160,6 +165,11 @@ static void *race(void *arg)
 		x ^= x << 13;
 		x ^= x >> 7;
 		x ^= x << 17;
+		if (racer.ring && !(x >> 60 & 3)) {
+			at = &racer.ring[2 * ((x >> 20) % racer.slots) + 1];
+			pd_store_relaxed(at, pd_load_relaxed(at) ^ LAP_BITS);
+			continue;
+		}
 		s = &racer.s[(x >> 12) % racer.n];
 		at = (uint64_t *)(void *)(s->p + (x >> 20) % (s->bytes / 8) * 8);
 		/* A few bits of a word: low ones, and those that are flags in either format. */
@@ -168,13 +178,15 @@ static void *race(void *arg)
 	return NULL;
 }
 
-/* A second thread writes to the `n` pieces at `s` until race_stop, where that was asked for. */
-static void race_start(const struct shared *s, unsigned n)
+/* A second thread writes to what the ring shares until race_stop, where that was asked for. */
+static void race_start(const struct ring *r)
 {
 	if (!fuzz_racing)
 		return;
-	racer.s = s;
-	racer.n = n;
+	racer.s = r->s;
+	racer.n = r->n_shared + r->n_more;
+	racer.ring = r->packed ? r->layout.desc : NULL;
+	racer.slots = r->layout.size;
 	racer.end = 0;
 	racer.chance = fuzz_chance();
 	MUST(!pthread_create(&racer.thread, NULL, race, NULL));
@@ -190,6 +202,16 @@ static void race_stop(void)
 
 /* --- a ring's life --------------------------------------------------------------------------- */
 
+/* A packed ring's places are in it, and a device stages no more than a lap of it. */
+static void check_places(const struct ring *r)
+{
+	const struct pd_vq *vq = &r->vq;
+	uint32_t size = r->layout.size;
+
+	MUST(!r->packed || (vq->theirs.slot < size && vq->ours.slot < size));
+	MUST(!r->packed || vq->slots || vq->staged <= size);
+}
+
 /* One call, or two, of the data path. */
 static void ring_call(struct ring *r)
 {
@@ -199,10 +221,11 @@ static void ring_call(struct ring *r)
 	uint32_t position, hold;
 	int n;
 
-	race_start(r->s, r->n_shared + r->n_more);
+	race_start(r);
 	if (r->receive) {
 		n = end->rx(vq, r->avip, shown, 1 + rnd(PD_VQ_FRAMES_MAX));
 		MUST(n >= 0 ? n == vq->n_shown : n == -ENETDOWN && vq->broken);
+		check_places(r);
 		read_frames(shown, n, r->s, r->n_shared, vq);
 		if (n > 0)
 			end->rx_done(vq, rnd((uint32_t)n + 1));
@@ -212,6 +235,7 @@ static void ring_call(struct ring *r)
 		n = end->tx(vq, r->avip, out, want);
 		MUST(n <= (int)want &&
 		     (n >= 0 || n == -EMSGSIZE || (n == -ENETDOWN && vq->broken)));
+		check_places(r);
 		if (!one_in(10))
 			end->flush(vq);
 	}
@@ -229,6 +253,8 @@ bool ring_run(struct ring *r)
 {
 	bool sound;
 
+	/* AVAIL without USED, and a byte further on USED without AVAIL. */
+	frame_bytes[0] = frame_bytes[2] = r->on_ring ? PACKED_AVAIL : 0;
 	for (int i = 0; i < FUZZ_STEPS; i++) {
 		r->peer(r);
 		ring_call(r);

@@ -91,6 +91,7 @@ ITEMS = {
     "header-only chains, and less": [(RING + ".DROPPED", "half a header"), (RING + ".DROPPED", "an empty chain")],
     "descriptors rewritten while they are read": [
         "test_rings.test_descriptors_rewritten_while_read", "test_packed.test_descriptors_rewritten_while_read",
+        "test_packed.test_receive_buffer_on_the_ring",
         "test_completions.test_completions_rewritten_while_read", "test_repeated.test_descriptors_rewritten",
         "test_repeated.test_completions_rewritten"],
     "disconnect in mid-burst": ["test_kill.test_front_end_killed_while_it_sends", "test_kill.test_back_end_killed_while_it_sends",

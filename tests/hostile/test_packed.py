@@ -9,7 +9,7 @@ import pytest
 
 from lab import avip
 from lab.frames import check, numbered
-from lab.packedring import AVAIL, DESC, EVENT_DESC, USED, off_wrap
+from lab.packedring import AVAIL, DESC, EVENT_DESC, USED, PackedRing, off_wrap
 from lab.ring import INDIRECT, NEXT, WRITE
 from lab.vhostpeer import BASIC, F, FrontEnd, PeerClosed, PeerTimeout, Req
 from lab.wire import vring_state
@@ -309,6 +309,33 @@ def test_broken_receive_buffers(sock, name):
     rows = RECEIVE[name]
     with peers(sock) as (fe, program):
         refuses_buffers(fe, program, lambda: chain(fe.rx, rows(fe) if callable(rows) else rows))
+
+
+@pytest.mark.parametrize("size", [33, SIZE])
+def test_receive_buffer_on_the_ring(sock, size):
+    """What the program sends makes the slot available again, in the next lap, in which its chain began: the next chain ends there, more
+    than a lap after the first one's beginning. The receive ring is broken by name, and nothing behind the ring, where more seems to be
+    available, is touched."""
+    behind = 12000
+    with FrontEnd(sock, features=PACKED, ring=size) as fe, Victim(sock, format="packed") as program:
+        q, mem = fe.rx, fe.memory
+        desc = mem.alloc(16 * (size + behind), 4096)
+        q.gpa = (desc, *q.gpa[1:])
+        q.ring = PackedRing(size, *(mem.view(gpa, n) for gpa, n in zip(q.gpa, PackedRing.lengths(size))))
+        wide = PackedRing(size + behind, mem.view(desc, 16 * (size + behind)), *(mem.view(gpa, 4) for gpa in q.gpa[1:]))
+        fe.reset_rings()
+        q.avail_next = q.last_used = q.kicked = size - 1
+        small = buffer(fe)
+        for i in range(behind):
+            wide.set(size + i, small, 1, 7, USED | WRITE)
+        untouched = bytes(wide.desc[16 * size:])
+        fe.start_like_qemu()
+        chain(q, [(small, 48, WRITE | NEXT), (desc + 16 * (size - 1) + 14, 2, WRITE)] + [(small, 1, WRITE | NEXT)] * (size - 2))
+        fe.send((USED | WRITE).to_bytes(2, "little") + numbered(1, 12000)[2:], avip.distinct(1))
+        assert fe.channel.closed_by_peer()
+        program.refused("a descriptor chain is longer than the ring")
+        assert bytes(wide.desc[16 * size:]) == untouched
+        next_peer(fe, program)
 
 
 @pytest.mark.parametrize("base", [SIZE | 0x8000, 0x7fff, SIZE << 16 | 0x8000, 0xffffffff, 0x80008005,

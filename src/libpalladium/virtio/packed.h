@@ -173,22 +173,6 @@ static PD_ALWAYS_INLINE void pd_packed_ask_not(struct pd_vq *vq, bool device)
 
 /* --- the device: chains ---------------------------------------------------------------------- */
 
-/* Descriptors that are available and not consumed: looks on from where it last saw the end of
- * them. */
-static PD_ALWAYS_INLINE int pd_packed_look(struct pd_vq *vq)
-{
-	uint32_t ahead = vq->seen - vq->cursor;
-	struct pd_packed_place at = vq->theirs;
-
-	pd_packed_advance(vq, &at, ahead);
-	while (ahead < vq->size && pd_packed_is(pd_load_acquire(pd_packed_word(vq, at.slot)), at)) {
-		ahead++;
-		pd_packed_advance(vq, &at, 1);
-	}
-	vq->seen = vq->cursor + ahead;
-	return (int)ahead;
-}
-
 /*
  * Descriptors that can be available behind `ahead` of them. What was consumed and is not published
  * yet is not the driver's, whatever its bits say: a driver that makes it available again would have
@@ -198,6 +182,22 @@ static PD_ALWAYS_INLINE uint32_t pd_packed_room(const struct pd_vq *vq, uint32_t
 {
 	pd_assert(ahead + vq->staged <= vq->size);
 	return vq->size - ahead - vq->staged;
+}
+
+/* Descriptors that are available and not consumed: looks on from where it last saw the end of
+ * them. */
+static PD_ALWAYS_INLINE int pd_packed_look(struct pd_vq *vq)
+{
+	uint32_t ahead = vq->seen - vq->cursor, most = pd_packed_room(vq, 0);
+	struct pd_packed_place at = vq->theirs;
+
+	pd_packed_advance(vq, &at, ahead);
+	while (ahead < most && pd_packed_is(pd_load_acquire(pd_packed_word(vq, at.slot)), at)) {
+		ahead++;
+		pd_packed_advance(vq, &at, 1);
+	}
+	vq->seen = vq->cursor + ahead;
+	return (int)ahead;
 }
 
 /* See pd_ring_fetch. */

@@ -14,9 +14,13 @@
 #include "virtio/device.h"
 #include "virtio/inflight.h"
 
-/* Chains that are thrown away at once, and how often before the next kick. */
+/*
+ * Chains that are thrown away at once, and how often before the next kick: fewer times where the
+ * chains are long ones of a packed ring, as other ports wait meanwhile.
+ */
 #define CHAINS 32u
 #define TURNS 256
+#define ENTRIES 65536
 
 /*
  * Consume what is there, within limits, and ask for the next kick. Gives itself one when the limit
@@ -25,8 +29,9 @@
 static void sink_drain(struct pd_vhost_sink *sink)
 {
 	struct pd_vq *vq = &sink->vq;
+	const uint32_t start = vq->cursor;
 
-	for (unsigned turn = 0; turn < TURNS; turn++) {
+	for (unsigned turn = 0; turn < TURNS && vq->cursor - start < ENTRIES; turn++) {
 		bool notify;
 		int n = pd_device_discard(vq, CHAINS, &notify);
 

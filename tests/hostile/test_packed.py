@@ -298,6 +298,8 @@ RECEIVE = {
     "a table of 17 bytes": lambda fe: [(buffer(fe), 17, INDIRECT)],
     "a table whose entry is ours to read only": lambda fe: [
         (table(fe, [(buffer(fe, bytes(2048)), 2048, 0)]), 16, INDIRECT)],
+    "one table for all, empty but for its last byte": lambda fe: [
+        (table(fe, [(small := buffer(fe), 0, WRITE)] * 699 + [(small, 1, WRITE)]), 16 * 700, INDIRECT)] * (SIZE - 1),
     "a table in a list": lambda fe: [
         (buffer(fe), 100, WRITE | NEXT),
         (table(fe, [(buffer(fe, bytes(2048)), 2048, WRITE)]), 16, INDIRECT)],

@@ -7,6 +7,6 @@ palladium_ctl_SOURCES = \
 	src/ctl/main.c \
 	src/ctl/script.c src/ctl/session.h \
 	src/ctl/targets.c src/ctl/targets.h \
-	src/stats/places.c src/stats/places.h
+	src/tools/places.c src/tools/places.h
 palladium_ctl_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(EDIT_CFLAGS)
 palladium_ctl_LDADD = $(JANSSON_LIBS) $(EDIT_LIBS)

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../stats/places.h"
+#include "../tools/places.h"
 #include "counters/shm.h"
 
 /* A program that does not say who it is by then is listed as one that does not answer. */

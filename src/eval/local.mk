@@ -14,7 +14,9 @@ libeval_la_SOURCES = \
 	src/eval/report.c src/eval/report.h \
 	src/eval/ring_stripped.c src/eval/ring_vhost.c \
 	src/eval/roles.c src/eval/roles.h \
-	src/eval/sweep.c src/eval/sweep.h
+	src/eval/sweep.c src/eval/sweep.h \
+	src/tools/help.c src/tools/help.h \
+	src/tools/hist.h
 libeval_la_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 palladium_eval_SOURCES = src/eval/palladium_eval.c
 palladium_eval_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../tools/help.h"
 #include "vlib/lane.h"
 
 const char *const ev_mode_words[] = {"split", "packed", "stripped", NULL};
@@ -79,8 +80,7 @@ static bool given(const struct ev_options *o, const char *name)
 	return o->given >> (row_of(name) - rows) & 1;
 }
 
-/* Put the reason into `why`. Returns -EINVAL. */
-static int PD_PRINTF(2, 3) no(char *why, const char *fmt, ...)
+int ev_no(char *why, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -136,7 +136,7 @@ static int set_preset(struct ev_options *o, const char *name, char *why)
 	while (p < presets + PD_ARRAY_SIZE(presets) && strcmp(p->name, name))
 		p++;
 	if (p == presets + PD_ARRAY_SIZE(presets))
-		return no(why, "preset %s: expected one of base, fast, step1, step2", name);
+		return ev_no(why, "preset %s: expected one of base, fast, step1, step2", name);
 	snprintf(copy, sizeof(copy), "%s", p->settings);
 	while ((item = strsep(&rest, " "))) {
 		char *value = strchr(item, '=');
@@ -160,8 +160,8 @@ static int set_number(const struct row *r, uint64_t *value, const char *text, ch
 	if (*text >= '0' && *text <= '9')
 		v = strtoull(text, &end, 0);
 	if (!end || *end || errno || v < r->min || v > r->max)
-		return no(why, "%s %s: expected a number from %llu to %llu", r->name, text,
-			  (unsigned long long)r->min, (unsigned long long)r->max);
+		return ev_no(why, "%s %s: expected a number from %llu to %llu", r->name, text,
+			     (unsigned long long)r->min, (unsigned long long)r->max);
 	*value = v;
 	return 0;
 }
@@ -179,7 +179,7 @@ static int set_word(const struct row *r, uint64_t *value, const char *text, char
 		snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s", i ? ", " : "",
 			 r->words[i]);
 	}
-	return no(why, "%s %s: expected one of %s", r->name, text, list);
+	return ev_no(why, "%s %s: expected one of %s", r->name, text, list);
 }
 
 int ev_options_set(struct ev_options *o, const char *name, const char *text, char *why)
@@ -190,7 +190,7 @@ int ev_options_set(struct ev_options *o, const char *name, const char *text, cha
 	if (!strcmp(name, "preset"))
 		return set_preset(o, text, why);
 	if (!r)
-		return no(why, "there is no option %s", name);
+		return ev_no(why, "there is no option %s", name);
 	if (r->kind == KIND_NUM)
 		err = set_number(r, value_of(o, r), text, why);
 	else if (r->kind == KIND_TEXT)
@@ -228,7 +228,7 @@ static int settle_cores(struct ev_options *o, char *why)
 
 	o->n_cores = 0;
 	if (sched_getaffinity(0, sizeof(set), &set))
-		return no(why, "the cores of this machine: %s", strerror(errno));
+		return ev_no(why, "the cores of this machine: %s", strerror(errno));
 	for (int i = 0; !p && i < CPU_SETSIZE && o->n_cores < EV_CORES_MAX; i++)
 		if (CPU_ISSET(i, &set))
 			o->core[o->n_cores++] = i;
@@ -241,18 +241,18 @@ static int settle_cores(struct ev_options *o, char *why)
 			last = strtoul(end + 1, &end, 10);
 		if (!end || (*end && *end != ',') || (*end == ',' && !end[1]) || first > last ||
 		    last >= CPU_SETSIZE)
-			return no(why, "cores %s: expected numbers as 0,2 or 0-2", o->cores);
+			return ev_no(why, "cores %s: expected numbers as 0,2 or 0-2", o->cores);
 		for (; first <= last; first++) {
 			if (!CPU_ISSET(first, &set))
-				return no(why, "cores %s: there is no core %lu for us", o->cores,
-					  first);
+				return ev_no(why, "cores %s: there is no core %lu for us", o->cores,
+					     first);
 			if (o->n_cores < EV_CORES_MAX)
 				o->core[o->n_cores++] = (int)first;
 		}
 		p = *end ? end + 1 : end;
 	}
 	if (!o->n_cores)
-		return no(why, "cores %s: there is none", o->cores ? o->cores : "");
+		return ev_no(why, "cores %s: there is none", o->cores ? o->cores : "");
 	return 0;
 }
 
@@ -288,19 +288,20 @@ static int settle_metadata(struct ev_options *o, char *why)
 {
 	if (!o->metadata_size && (given(o, "metadata-place") || given(o, "host-metadata-place")) &&
 	    (o->metadata_place != EV_PLACE_BUFFER || host_place(o) != EV_PLACE_BUFFER))
-		return no(why, "metadata-place needs a metadata-size of at least 1");
+		return ev_no(why, "metadata-place needs a metadata-size of at least 1");
 	if (given(o, "aggregation") && !placed(o, EV_PLACE_AGGREGATED))
-		return no(why,
-			  "aggregation needs metadata-place or host-metadata-place aggregated");
+		return ev_no(why,
+			     "aggregation needs metadata-place or host-metadata-place aggregated");
 	if (given(o, "metadata-entries") && o->metadata_entries && !placed(o, EV_PLACE_REUSED))
-		return no(why,
-			  "metadata-entries needs metadata-place or host-metadata-place reused");
+		return ev_no(why,
+			     "metadata-entries needs metadata-place or host-metadata-place reused");
 	if (!o->metadata_entries)
 		o->metadata_entries = power_of_two_above(4 * o->batch);
 	if (!power_of_two(o->metadata_entries) || o->metadata_entries < o->batch)
-		return no(why,
-			  "metadata-entries %llu: expected a power of two, at least batch (%llu)",
-			  (unsigned long long)o->metadata_entries, (unsigned long long)o->batch);
+		return ev_no(
+			why,
+			"metadata-entries %llu: expected a power of two, at least batch (%llu)",
+			(unsigned long long)o->metadata_entries, (unsigned long long)o->batch);
 	return 0;
 }
 
@@ -308,34 +309,38 @@ static int settle_metadata(struct ev_options *o, char *why)
 static int settle_stripped(struct ev_options *o, char *why)
 {
 	if (!power_of_two(o->ring))
-		return no(why, "ring %llu: expected a power of two", (unsigned long long)o->ring);
+		return ev_no(why, "ring %llu: expected a power of two",
+			     (unsigned long long)o->ring);
 	if (!power_of_two(o->align))
-		return no(why, "align %llu: expected a power of two", (unsigned long long)o->align);
+		return ev_no(why, "align %llu: expected a power of two",
+			     (unsigned long long)o->align);
 	if (!power_of_two(o->descriptor))
-		return no(why, "descriptor %llu: expected 8, 16, 32 or 64",
-			  (unsigned long long)o->descriptor);
+		return ev_no(why, "descriptor %llu: expected 8, 16, 32 or 64",
+			     (unsigned long long)o->descriptor);
 	if (!o->buffers)
 		o->buffers = 2 * o->ring;
 	if (!power_of_two(o->buffers) || o->buffers < 2 * o->ring)
-		return no(why,
-			  "buffers %llu: expected a power of two, at least twice the ring (%llu)",
-			  (unsigned long long)o->buffers, (unsigned long long)o->ring);
+		return ev_no(
+			why,
+			"buffers %llu: expected a power of two, at least twice the ring (%llu)",
+			(unsigned long long)o->buffers, (unsigned long long)o->ring);
 	if (o->area && given(o, "dataroom"))
-		return no(why, "area and dataroom exclude each other");
+		return ev_no(why, "area and dataroom exclude each other");
 	if (o->area && o->area <= o->headroom)
-		return no(why, "area %llu: leaves nothing behind a headroom of %llu",
-			  (unsigned long long)o->area, (unsigned long long)o->headroom);
+		return ev_no(why, "area %llu: leaves nothing behind a headroom of %llu",
+			     (unsigned long long)o->area, (unsigned long long)o->headroom);
 	if (o->area)
 		o->dataroom = o->area - o->headroom;
 	o->area = o->headroom + o->dataroom;
 	if (o->size > o->dataroom)
-		return no(why, "size %llu: a buffer has room for %llu bytes (dataroom, area)",
-			  (unsigned long long)o->size, (unsigned long long)o->dataroom);
+		return ev_no(why, "size %llu: a buffer has room for %llu bytes (dataroom, area)",
+			     (unsigned long long)o->size, (unsigned long long)o->dataroom);
 	if (o->nf == EV_NF_SWAP && !o->copy_rx)
-		return no(why,
-			  "nf swap needs copy-rx on: else each lap finds what the last one left");
+		return ev_no(
+			why,
+			"nf swap needs copy-rx on: else each lap finds what the last one left");
 	if (o->header && o->headroom < EV_HEADER_BYTES)
-		return no(why, "header on needs a headroom of at least %d", EV_HEADER_BYTES);
+		return ev_no(why, "header on needs a headroom of at least %d", EV_HEADER_BYTES);
 	return settle_metadata(o, why);
 }
 
@@ -343,14 +348,15 @@ static int settle_stripped(struct ev_options *o, char *why)
 static int settle_vhost(struct ev_options *o, char *why)
 {
 	if (o->batch > EV_VHOST_BATCH_MAX)
-		return no(why, "batch %llu: with vhost-user at most %d",
-			  (unsigned long long)o->batch, EV_VHOST_BATCH_MAX);
+		return ev_no(why, "batch %llu: with vhost-user at most %d",
+			     (unsigned long long)o->batch, EV_VHOST_BATCH_MAX);
 	if (o->mode == EV_MODE_SPLIT && !power_of_two(o->ring))
-		return no(why, "ring %llu: expected a power of two in mode split",
-			  (unsigned long long)o->ring);
+		return ev_no(why, "ring %llu: expected a power of two in mode split",
+			     (unsigned long long)o->ring);
 	if (o->nf == EV_NF_SWAP && o->nf_side == EV_NF_DEVICE)
-		return no(why,
-			  "nf swap needs nf-side driver: a device may not write to what it reads");
+		return ev_no(
+			why,
+			"nf swap needs nf-side driver: a device may not write to what it reads");
 	return 0;
 }
 
@@ -360,18 +366,18 @@ int ev_options_settle(struct ev_options *o, char *why)
 
 	for (size_t i = 0; i < PD_ARRAY_SIZE(rows); i++)
 		if (o->given >> i & 1 && !(rows[i].modes >> o->mode & 1))
-			return no(why, "%s has no meaning in mode %s", rows[i].name,
-				  ev_mode_words[o->mode]);
+			return ev_no(why, "%s has no meaning in mode %s", rows[i].name,
+				     ev_mode_words[o->mode]);
 	if (o->batch > o->ring)
-		return no(why, "batch %llu: does not fit into a ring of %llu",
-			  (unsigned long long)o->batch, (unsigned long long)o->ring);
+		return ev_no(why, "batch %llu: does not fit into a ring of %llu",
+			     (unsigned long long)o->batch, (unsigned long long)o->ring);
 	err = settle_cores(o, why);
 	if (!err)
 		err = o->mode == EV_MODE_STRIPPED ? settle_stripped(o, why) : settle_vhost(o, why);
 	if (err)
 		return err;
 	if (o->bound && different_cores(o) < 2)
-		return no(why, "bound needs two cores");
+		return ev_no(why, "bound needs two cores");
 	if (o->as == EV_AS_AUTO) {
 		unsigned n = different_cores(o);
 
@@ -381,31 +387,6 @@ int ev_options_settle(struct ev_options *o, char *why)
 }
 
 /* --- help, JSON ---------------------------------------------------------------------------- */
-
-#define HELP_AT 30
-#define HELP_WIDTH 88
-
-/* Print `text` in lines from column HELP_AT on; the cursor stands at `column`. */
-static void print_help(const char *text, int column)
-{
-	if (column > HELP_AT - 2) {
-		putchar('\n');
-		column = 0;
-	}
-	printf("%*s", HELP_AT - column, "");
-	column = HELP_AT;
-	while (*text) {
-		int n = (int)strcspn(text, " ");
-
-		if (column > HELP_AT && column + 1 + n > HELP_WIDTH) {
-			printf("\n%*s", HELP_AT, "");
-			column = HELP_AT;
-		}
-		column += printf("%s%.*s", column > HELP_AT ? " " : "", n, text);
-		text += n + (text[n] != 0);
-	}
-	putchar('\n');
-}
 
 /* The words of a row as a|b|c. */
 static void join(const struct row *r, char *out, size_t size)
@@ -427,8 +408,8 @@ static void print_row(const struct row *r)
 	}
 	if (r->letter)
 		snprintf(letter, sizeof(letter), "-%c,", r->letter);
-	print_help(r->help, printf("  %s --%s%s%s", letter, r->name, argument ? " " : "",
-				   argument ? argument : ""));
+	tool_help_print(r->help, printf("  %s --%s%s%s", letter, r->name, argument ? " " : "",
+					argument ? argument : ""));
 }
 
 /* All of it. Ends the program. */
@@ -445,15 +426,15 @@ static void __attribute__((noreturn)) help(void)
 		else
 			print_row(&rows[i]);
 	printf("\nIn general:\n");
-	print_help(
+	tool_help_print(
 		"set what EIVU calls so, in mode stripped; what follows overrides it. fast: "
 		"descriptors "
 		"of 8 bytes, no headroom, an area of 64 bytes, no header, no copies, no metadata; "
 		"step1: 64 bytes of metadata; step2: metadata aggregated at both sides, of 32 "
 		"packets",
 		printf("  -p, --preset base|fast|step1|step2"));
-	print_help("print this text", printf("  -h, --help"));
-	print_help("print the version", printf("  -V, --version"));
+	tool_help_print("print this text", printf("  -h, --help"));
+	tool_help_print("print the version", printf("  -V, --version"));
 	printf("\nExit status: 0 all went well, 1 a packet was lost or altered, a role crashed or "
 	       "the "
 	       "run was\ninterrupted, 2 wrong usage.\n");

@@ -64,6 +64,9 @@ struct ev_options {
 	int core[EV_CORES_MAX]; /* those of `cores`, or all that there are */
 };
 
+/* Put the reason why something is refused into `why` (EV_WHY_MAX). Returns -EINVAL. */
+int PD_PRINTF(2, 3) ev_no(char *why, const char *fmt, ...);
+
 /* The default of every option. */
 void ev_options_default(struct ev_options *o);
 

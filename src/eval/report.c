@@ -95,7 +95,7 @@ static void print_faults(const struct ev_result *r)
 /* The report in words. */
 static void print_words(const struct ev_options *o, const struct ev_result *r)
 {
-	const struct vlm_hist *h = &r->told.latency;
+	const struct tool_hist *h = &r->told.latency;
 	const struct ev_nf_state *nf = &r->told.told[EV_NF].nf;
 
 	print_setting(o, r);
@@ -116,12 +116,12 @@ static void print_words(const struct ev_options *o, const struct ev_result *r)
 	printf("latency rx to tx, us: min %.3f", (double)h->min / 1e3);
 	for (size_t i = 0; i < PD_ARRAY_SIZE(quantiles); i++)
 		printf(", %s %.3f", quantiles[i].name,
-		       (double)vlm_hist_quantile(h, quantiles[i].fraction) / 1e3);
+		       (double)tool_hist_quantile(h, quantiles[i].fraction) / 1e3);
 	printf(", max %.3f\n", (double)h->max / 1e3);
 }
 
 /* Latency as JSON. */
-static json_t *latency_json(const struct vlm_hist *h)
+static json_t *latency_json(const struct tool_hist *h)
 {
 	json_t *all = json_object();
 
@@ -130,7 +130,7 @@ static json_t *latency_json(const struct vlm_hist *h)
 	for (size_t i = 0; i < PD_ARRAY_SIZE(quantiles); i++)
 		json_object_set_new(
 			all, quantiles[i].name,
-			json_integer((json_int_t)vlm_hist_quantile(h, quantiles[i].fraction)));
+			json_integer((json_int_t)tool_hist_quantile(h, quantiles[i].fraction)));
 	json_object_set_new(all, "max", json_integer((json_int_t)h->max));
 	return all;
 }

@@ -351,18 +351,11 @@ static void fill_buffers(struct ev_role *r)
 
 int ev_stripped_role(struct ev_role *r)
 {
-	static unsigned (*const steps[EV_ROLES])(struct ev_role *) = {step_rx, step_nf, step_tx};
-	bool swapped = r->id == EV_TX && ev_nf_get((enum ev_nf_id)r->o->nf)->swaps_macs;
-	int err = ev_patterns_make(&r->patterns, (uint32_t)r->o->size,
-				   (uint32_t)r->o->metadata_size, swapped);
+	static const ev_step steps[EV_ROLES] = {step_rx, step_nf, step_tx};
+	int err = ev_role_prepare(r, steps[r->id], (uint32_t)r->o->metadata_size);
 
 	if (err)
 		return err;
-	r->step = steps[r->id];
-	if (r->o->latency) {
-		r->stamps = (uint64_t *)(r->area + r->l->stamps);
-		r->stamp_mask = r->l->stamp_mask;
-	}
 	if (r->id != EV_TX)
 		r->out = end_of(r, r->id == EV_RX ? EV_RX_TO_NF : EV_NF_TO_TX, true);
 	if (r->id != EV_RX)

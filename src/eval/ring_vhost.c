@@ -244,17 +244,11 @@ static int make_buffers(struct ev_role *r)
 /* What a role needs besides its lanes. Returns 0 or -errno. */
 static int prepare(struct ev_role *r)
 {
-	static unsigned (*const steps[EV_ROLES])(struct ev_role *) = {step_rx, step_nf, step_tx};
-	bool swapped = r->id == EV_TX && ev_nf_get((enum ev_nf_id)r->o->nf)->swaps_macs;
-	int err = ev_patterns_make(&r->patterns, (uint32_t)r->o->size, 0, swapped);
+	static const ev_step steps[EV_ROLES] = {step_rx, step_nf, step_tx};
+	int err = ev_role_prepare(r, steps[r->id], 0);
 
 	if (err)
 		return err;
-	r->step = steps[r->id];
-	if (r->o->latency) {
-		r->stamps = (uint64_t *)(r->area + r->l->stamps);
-		r->stamp_mask = r->l->stamp_mask;
-	}
 	if (r->id == EV_RX)
 		return make_buffers(r);
 	r->copies = r->id == EV_TX ? aligned_alloc(64, (size_t)r->patterns.stride * COPIES) : NULL;

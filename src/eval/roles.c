@@ -88,6 +88,23 @@ void ev_plan_make(struct ev_plan *plan, const struct ev_options *o)
 	}
 }
 
+/* --- what steps share ------------------------------------------------------------------------ */
+
+int ev_role_prepare(struct ev_role *r, ev_step step, uint32_t metadata_bytes)
+{
+	bool swapped = r->id == EV_TX && ev_nf_get((enum ev_nf_id)r->o->nf)->swaps_macs;
+	int err = ev_patterns_make(&r->patterns, (uint32_t)r->o->size, metadata_bytes, swapped);
+
+	if (err)
+		return err;
+	r->step = step;
+	if (r->o->latency) {
+		r->stamps = (uint64_t *)(r->area + r->l->stamps);
+		r->stamp_mask = r->l->stamp_mask;
+	}
+	return 0;
+}
+
 /* --- latency --------------------------------------------------------------------------------- */
 
 void ev_stamp(struct ev_role *r, uint64_t n, unsigned count)
@@ -105,7 +122,7 @@ void ev_stamp_read(struct ev_role *r, uint64_t n, unsigned count)
 	for (unsigned i = 0; i < count; i++) {
 		uint64_t then = pd_load_relaxed(&r->stamps[(n + i) & r->stamp_mask]);
 
-		vlm_hist_add(&r->control->latency, now > then ? now - then : 0);
+		tool_hist_add(&r->control->latency, now > then ? now - then : 0);
 	}
 }
 

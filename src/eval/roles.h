@@ -12,7 +12,7 @@
 
 #include <sys/types.h>
 
-#include "../vlm/hist.h"
+#include "../tools/hist.h"
 #include "base/atomic.h"
 #include "check.h"
 #include "layout.h"
@@ -37,7 +37,7 @@ struct ev_control {
 	uint32_t go;    /* packets may move */
 	uint32_t stop;  /* whoever reads it ends */
 	struct ev_told told[EV_ROLES];
-	struct vlm_hist latency; /* of tx */
+	struct tool_hist latency; /* of tx */
 };
 
 /* One end of a ring of mode stripped. The counts run without end. */
@@ -50,14 +50,18 @@ struct ev_end {
 struct pd_lane;
 struct pd_buffer;
 
+struct ev_role;
+/* Moves up to one batch; returns how many packets that were. */
+typedef unsigned (*ev_step)(struct ev_role *role);
+
 struct ev_role {
 	enum ev_role_id id;
 	const struct ev_options *o;
 	const struct ev_layout *l;
 	struct ev_control *control;
 	struct ev_told *told;
-	unsigned (*step)(struct ev_role *role); /* returns how many packets it moved */
-	uint64_t n;                             /* packets that it has moved */
+	ev_step step;
+	uint64_t n; /* packets that it has moved */
 	struct ev_patterns patterns;
 	uint8_t *copies; /* of tx: where packets are copied to */
 	uint8_t *area;
@@ -134,6 +138,12 @@ bool ev_vhost_up(struct ev_role *role);
 void ev_vhost_close(void);
 
 /* --- what steps share ------------------------------------------------------------------------ */
+
+/*
+ * What a role needs whatever the rings are: its step, the patterns of the packets, with
+ * `metadata_bytes` of metadata each, and where times of departure stand. Returns 0 or -ENOMEM.
+ */
+int ev_role_prepare(struct ev_role *role, ev_step step, uint32_t metadata_bytes);
 
 /* How many packets may be moved now, by batch and number. */
 static inline unsigned ev_wanted(const struct ev_role *role)

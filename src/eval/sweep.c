@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,17 +17,6 @@
 
 #define COMBINATIONS_MAX 10000
 #define BLANKS " \t\r\n"
-
-/* Put the reason into `why`. Returns -EINVAL. */
-static int PD_PRINTF(2, 3) no(char *why, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(why, EV_WHY_MAX, fmt, ap);
-	va_end(ap);
-	return -EINVAL;
-}
 
 /* What a run does not depend on, and so is of no use in a table. */
 static bool in_tables(const char *name)
@@ -49,14 +37,14 @@ static int add_value(struct ev_axis *axis, const char *text, size_t length, char
 	char *value = axis->values[axis->n];
 
 	if (!in_tables(axis->name))
-		return no(why, "%s has no meaning in a table", axis->name);
+		return ev_no(why, "%s has no meaning in a table", axis->name);
 	if (axis->n == EV_VALUES_MAX || !length || length >= sizeof(axis->values[0]))
-		return no(why, "%s: expected 1 to %d values of at most %zu characters", axis->name,
-			  EV_VALUES_MAX, sizeof(axis->values[0]) - 1);
+		return ev_no(why, "%s: expected 1 to %d values of at most %zu characters",
+			     axis->name, EV_VALUES_MAX, sizeof(axis->values[0]) - 1);
 	snprintf(value, sizeof(axis->values[0]), "%.*s", (int)length, text);
 	/* gnuplot has words of its own for other characters. */
 	if (value[strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789-")])
-		return no(why, "%s %s: expected letters, digits and -", axis->name, value);
+		return ev_no(why, "%s %s: expected letters, digits and -", axis->name, value);
 	ev_options_default(&trial);
 	axis->n++;
 	return ev_options_set(&trial, axis->name, value, why);
@@ -69,14 +57,14 @@ int ev_axes_add(struct ev_axes *axes, const char *text, char *why)
 	int err = 0;
 
 	if (!equals || equals == text || equals - text >= (int)sizeof(axis->name))
-		return no(why, "\"%s\": expected NAME=VALUE,VALUE...", text);
+		return ev_no(why, "\"%s\": expected NAME=VALUE,VALUE...", text);
 	if (axes->n == EV_AXES_MAX)
-		return no(why, "%s: there are more than %d settings", text, EV_AXES_MAX);
+		return ev_no(why, "%s: there are more than %d settings", text, EV_AXES_MAX);
 	*axis = (struct ev_axis){0};
 	snprintf(axis->name, sizeof(axis->name), "%.*s", (int)(equals - text), text);
 	for (unsigned i = 0; i < axes->n; i++)
 		if (!strcmp(axes->axis[i].name, axis->name))
-			return no(why, "%s stands there twice", axis->name);
+			return ev_no(why, "%s stands there twice", axis->name);
 	for (p = equals + 1; !err; p += strcspn(p, ",") + 1) {
 		err = add_value(axis, p, strcspn(p, ","), why);
 		if (!p[strcspn(p, ",")])
@@ -183,8 +171,8 @@ static bool run_one(const struct ev_options *base, const struct ev_axes *axes, s
 	row->mpps = result.mpps;
 	snprintf(row->failure, sizeof(row->failure), "%s", result.failure);
 	if (o.latency) {
-		row->p50_us = (double)vlm_hist_quantile(&result.told.latency, 0.5) / 1e3;
-		row->p99_us = (double)vlm_hist_quantile(&result.told.latency, 0.99) / 1e3;
+		row->p50_us = (double)tool_hist_quantile(&result.told.latency, 0.5) / 1e3;
+		row->p99_us = (double)tool_hist_quantile(&result.told.latency, 0.99) / 1e3;
 	}
 	return !result.interrupted;
 }

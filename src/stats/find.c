@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "find.h"
-#include "places.h"
+#include "../tools/places.h"
 
 /* Read the file at `path` as a text into `text`. Returns its length or -1. */
 static ssize_t pd_stats_slurp(const char *path, char *text, size_t bytes)

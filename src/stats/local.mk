@@ -5,9 +5,9 @@ palladium_stats_SOURCES = \
 	src/stats/find.c src/stats/find.h \
 	src/stats/json.c \
 	src/stats/main.c \
-	src/stats/places.c src/stats/places.h \
 	src/stats/print.c src/stats/print.h \
 	src/stats/reader.c src/stats/reader.h \
-	src/stats/table.c src/stats/table.h
+	src/stats/table.c src/stats/table.h \
+	src/tools/places.c src/tools/places.h
 palladium_stats_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 palladium_stats_LDADD = $(JANSSON_LIBS) -lm

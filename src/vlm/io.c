@@ -328,7 +328,7 @@ static void on_returned(struct vlm *v, const struct vlm_name *name, const struct
 		break;
 	}
 	if (sent_ns)
-		vlm_hist_add(&v->latency, now - sent_ns);
+		tool_hist_add(&v->latency, now - sent_ns);
 	vp->counts.returned_bytes += b->total_len;
 	v->end_ns = now;
 	check_queue(v, vp, name, queue);

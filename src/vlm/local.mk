@@ -4,7 +4,8 @@ bin_PROGRAMS += palladium_vlm
 noinst_LTLIBRARIES += libvlm.la
 libvlm_la_SOURCES = \
 	src/vlm/flow.c src/vlm/flow.h \
-	src/vlm/hist.h \
+	src/tools/help.c src/tools/help.h \
+	src/tools/hist.h \
 	src/vlm/io.c src/vlm/io.h \
 	src/vlm/options.c src/vlm/options.h \
 	src/vlm/pattern.c src/vlm/pattern.h \

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "../tools/help.h"
 #include "base/compiler.h"
 #include "metadata/control.h"
 #include "transport/transport.h"
@@ -484,31 +485,6 @@ static const struct row {
 };
 
 #define LONG_ONLY 256 /* getopt's value of row i is LONG_ONLY + i */
-#define HELP_AT 30
-#define HELP_WIDTH 88
-
-/* Print `text` in lines from column HELP_AT on; the cursor stands at `column`. */
-static void print_help(const char *text, int column)
-{
-	if (column > HELP_AT - 2) {
-		putchar('\n');
-		column = 0;
-	}
-	printf("%*s", HELP_AT - column, "");
-	column = HELP_AT;
-	while (*text) {
-		int n = (int)strcspn(text, " ");
-
-		if (column > HELP_AT && column + 1 + n > HELP_WIDTH) {
-			printf("\n%*s", HELP_AT, "");
-			column = HELP_AT;
-		}
-		column += printf("%s%.*s", column > HELP_AT ? " " : "", n, text);
-		text += n + (text[n] != 0);
-	}
-	putchar('\n');
-}
-
 static void take_help(struct vlm_options *o, const char *name, const char *text)
 {
 	printf("Usage: palladium_vlm --socket PATH [OPTION]...\n"
@@ -525,7 +501,7 @@ static void take_help(struct vlm_options *o, const char *name, const char *text)
 			snprintf(letter, sizeof(letter), "-%c,", r->letter);
 		column = printf("  %s --%s%s%s", letter, r->name, r->argument ? " " : "",
 				r->argument ? r->argument : "");
-		print_help(r->help, column);
+		tool_help_print(r->help, column);
 	}
 	printf("\nExit status: 0 all was as expected, 1 something was lost or altered or the peer "
 	       "did "

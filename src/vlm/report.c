@@ -217,7 +217,7 @@ static json_t *json_port(const struct vlm *v, const struct vlm_port *vp)
 }
 
 /* The latencies, in nanoseconds. */
-static json_t *json_latency(const struct vlm_hist *h)
+static json_t *json_latency(const struct tool_hist *h)
 {
 	json_t *o = json_object();
 
@@ -225,7 +225,7 @@ static json_t *json_latency(const struct vlm_hist *h)
 	json_object_set_new(o, "min", json_u64(h->min));
 	for (size_t i = 0; i < PD_ARRAY_SIZE(quantiles); i++)
 		json_object_set_new(o, quantiles[i].key,
-				    json_u64(vlm_hist_quantile(h, quantiles[i].fraction)));
+				    json_u64(tool_hist_quantile(h, quantiles[i].fraction)));
 	json_object_set_new(o, "max", json_u64(h->max));
 	json_object_set_new(o, "mean", json_real(h->count ? h->sum / (double)h->count : 0));
 	return o;
@@ -339,7 +339,7 @@ static void report_text(const struct vlm *v, const struct totals *t, bool bad)
 		printf("latency");
 		for (size_t i = 0; i < PD_ARRAY_SIZE(quantiles); i++)
 			print_time(quantiles[i].key,
-				   vlm_hist_quantile(&v->latency, quantiles[i].fraction));
+				   tool_hist_quantile(&v->latency, quantiles[i].fraction));
 		print_time("max", v->latency.max);
 		putchar('\n');
 	}

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "flow.h"
-#include "hist.h"
+#include "../tools/hist.h"
 #include "metadata/control.h"
 #include "options.h"
 #include "transport/transport.h"
@@ -64,7 +64,7 @@ struct vlm {
 	struct pd_config *config;
 	unsigned n_ports;
 	struct vlm_port *ports;
-	struct vlm_hist latency;
+	struct tool_hist latency;
 	char remarks[VLM_REMARKS][160];
 	unsigned n_remarks;
 	char failure[256]; /* why the run ended early, or "" */

@@ -4,6 +4,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/base/atomic.h \
 	src/libpalladium/base/clock.c src/libpalladium/base/clock.h \
 	src/libpalladium/base/compiler.h \
+	src/libpalladium/base/dir.c src/libpalladium/base/dir.h \
 	src/libpalladium/base/fault.c src/libpalladium/base/fault.h \
 	src/libpalladium/base/internal_fd.c src/libpalladium/base/internal_fd.h \
 	src/libpalladium/base/lib.c src/libpalladium/base/lib.h \

@@ -4,7 +4,6 @@
 #	include "config.h"
 #endif
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,12 +11,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/dir.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
 #include "cli/cli.h"
 #include "cli/table.h"
 #include "config/vars.h"
+#include "counters/shm.h"
 
 const char pd_cli_has_process;
 
@@ -74,20 +75,19 @@ static const struct pd_cli_column thread_columns[] = {
 	{"CPU s", "cpu_s", PD_CLI_REAL, 10}, {"Role", "role", PD_CLI_TEXT, -10},
 };
 
-/* Field `n` (from 3 on) of a /proc stat line, counted behind the name. */
-static uint64_t stat_field(const char *behind, int n)
+/* Field `n` of a thread's stat as a number; 0 when there is none. */
+static uint64_t stat_number(const char *stat, int n)
 {
-	for (int field = 3; field < n && behind; field++) {
-		behind = strchr(behind, ' ');
-		behind = behind ? behind + 1 : NULL;
-	}
-	return behind ? strtoull(behind, NULL, 10) : 0;
+	const char *p = pd_shm_stat_field(stat, n);
+
+	return p ? strtoull(p, NULL, 10) : 0;
 }
 
 /* Print the thread `id`, unless it has ended meanwhile. */
 static void print_thread(struct pd_cli *cli, struct pd_cli_table *t, const char *id)
 {
 	char path[64], text[1024], *name, *end, state[2] = "";
+	uint64_t core, ticks;
 	ssize_t n;
 	int fd;
 
@@ -101,17 +101,18 @@ static void print_thread(struct pd_cli *cli, struct pd_cli_table *t, const char 
 	/* The name in parentheses may hold anything. */
 	name = strchr(text, '(');
 	end = strrchr(text, ')');
-	if (!name || !end || end[1] != ' ')
+	if (!name || !pd_shm_stat_field(text, 3))
 		return;
-	*end = '\0';
-	state[0] = end[2];
+	state[0] = *pd_shm_stat_field(text, 3);
+	core = stat_number(text, 39);
+	ticks = stat_number(text, 14) + stat_number(text, 15);
+	*end = '\0'; /* it ends the name */
 	const union pd_cli_cell cells[] = {
 		{.number = strtoull(id, NULL, 10)},
 		{.text = name + 1},
 		{.text = state},
-		{.number = stat_field(end + 2, 39)},
-		{.real = (double)(stat_field(end + 2, 14) + stat_field(end + 2, 15)) /
-			 (double)sysconf(_SC_CLK_TCK)},
+		{.number = core},
+		{.real = (double)ticks / (double)sysconf(_SC_CLK_TCK)},
 		{.text = strtoull(id, NULL, 10) == (uint64_t)pd_sys_gettid()   ? "progress"
 			 : strtoull(id, NULL, 10) == (uint64_t)pd_sys_getpid() ? "main"
 									       : "program"},
@@ -120,36 +121,38 @@ static void print_thread(struct pd_cli *cli, struct pd_cli_table *t, const char 
 	pd_cli_table_row(cli, t, cells);
 }
 
+/* A table of threads that is being printed. */
+struct shown {
+	struct pd_cli *cli;
+	struct pd_cli_table table;
+	unsigned seen;
+};
+
+/* An entry of /proc/self/task; for pd_dir_each. */
+static bool show_thread(void *arg, const char *name)
+{
+	struct shown *shown = arg;
+
+	if (*name == '.')
+		return false;
+	print_thread(shown->cli, &shown->table, name);
+	return ++shown->seen >= THREADS_MAX;
+}
+
 /* show threads */
 static int show_threads(struct pd_cli *cli)
 {
-	union {
-		char bytes[4096];
-		struct dirent64 entry; /* for its alignment */
-	} buf;
-	struct pd_cli_table t;
-	unsigned seen = 0;
-	ssize_t n;
+	struct shown shown = {.cli = cli};
 	int fd = pd_internal_fd(
 		pd_sys_open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
 
 	if (fd < 0)
 		return pd_cli_fail(cli, "/proc/self/task cannot be read: %s", pd_strerror(fd));
-	pd_cli_table_begin(cli, &t, thread_columns, PD_ARRAY_SIZE(thread_columns), "threads", "",
-			   true);
-	while (seen < THREADS_MAX && (n = pd_sys_getdents(fd, buf.bytes, sizeof(buf.bytes))) > 0) {
-		for (ssize_t at = 0; at < n && seen < THREADS_MAX;) {
-			struct dirent64 *d = (struct dirent64 *)(void *)(buf.bytes + at);
-
-			at += d->d_reclen;
-			if (d->d_name[0] == '.')
-				continue;
-			print_thread(cli, &t, d->d_name);
-			seen++;
-		}
-	}
+	pd_cli_table_begin(cli, &shown.table, thread_columns, PD_ARRAY_SIZE(thread_columns),
+			   "threads", "", true);
+	pd_dir_each(fd, show_thread, &shown);
 	pd_sys_close(fd);
-	pd_cli_table_end(cli, &t);
+	pd_cli_table_end(cli, &shown.table);
 	return 0;
 }
 

@@ -35,6 +35,17 @@ static int memory_reserve(struct pd_cli_memory *m, size_t n)
 	return 0;
 }
 
+/* Append `n` bytes, for which the bound has room. Returns 0 or -ENOMEM. */
+static int memory_append(struct pd_cli_memory *m, const char *bytes, size_t n)
+{
+	if (memory_reserve(m, m->n + n))
+		return -ENOMEM;
+	if (n)
+		memcpy(m->bytes + m->n, bytes, n);
+	m->n += n;
+	return 0;
+}
+
 /* take of memory. */
 static int memory_take(struct pd_cli_sink *sink, const char *bytes, size_t n)
 {
@@ -42,12 +53,7 @@ static int memory_take(struct pd_cli_sink *sink, const char *bytes, size_t n)
 
 	if (n > m->limit - m->n)
 		return -ENOBUFS;
-	if (memory_reserve(m, m->n + n))
-		return -ENOMEM;
-	if (n)
-		memcpy(m->bytes + m->n, bytes, n);
-	m->n += n;
-	return 0;
+	return memory_append(m, bytes, n);
 }
 
 void pd_cli_memory_init(struct pd_cli_memory *m, size_t limit)
@@ -79,12 +85,7 @@ static int queue_take(struct pd_cli_sink *sink, const char *bytes, size_t n)
 		m->n = waits;
 		q->sent = 0;
 	}
-	if (memory_reserve(m, m->n + n))
-		return -ENOMEM;
-	if (n)
-		memcpy(m->bytes + m->n, bytes, n);
-	m->n += n;
-	return 0;
+	return memory_append(m, bytes, n);
 }
 
 void pd_cli_queue_init(struct pd_cli_queue *q, int fd, size_t limit)

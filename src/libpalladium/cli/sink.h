@@ -25,6 +25,7 @@ struct pd_cli_memory {
 	size_t n, size, limit;
 };
 
+/* Empty memory; to be given back by pd_cli_memory_free. */
 void pd_cli_memory_init(struct pd_cli_memory *m, size_t limit);
 /* Give the bytes back; it may be used again. */
 void pd_cli_memory_free(struct pd_cli_memory *m);
@@ -36,6 +37,7 @@ struct pd_cli_queue {
 	int fd;                      /* borrowed; -1: nothing is sent */
 };
 
+/* An empty queue for the socket `fd`; its memory is the caller's to give back. */
 void pd_cli_queue_init(struct pd_cli_queue *q, int fd, size_t limit);
 /* How many bytes wait. */
 size_t pd_cli_queue_length(const struct pd_cli_queue *q);
@@ -55,6 +57,7 @@ struct pd_cli_file {
 
 /* Open it; `path` is absolute. Returns 0 or -errno. */
 int pd_cli_file_open(struct pd_cli_file *f, const char *path, size_t limit);
+/* Close it; harmless when it is not open. */
 void pd_cli_file_close(struct pd_cli_file *f);
 
 #endif /* PD_CLI_SINK_H */

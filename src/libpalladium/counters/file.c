@@ -11,7 +11,6 @@
  * the variable differs between a login, sudo and a daemon, and the directory goes with the last
  * logout.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -20,6 +19,7 @@
 #include <string.h>
 
 #include "base/compiler.h"
+#include "base/dir.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/quiet.h"
@@ -83,27 +83,31 @@ static bool pd_ctr_is_stale(const struct pd_shm_owner *file, const struct pd_shm
 	return start && file->start_ticks && start != file->start_ticks;
 }
 
+/* A directory that is being cleaned. */
+struct pd_ctr_cleaning {
+	int dirfd;
+	const char *prefix;
+	const struct pd_shm_owner *self;
+	unsigned seen; /* entries */
+};
+
+/* One entry; for pd_dir_each. */
+static bool pd_ctr_clean_entry(void *arg, const char *name)
+{
+	struct pd_ctr_cleaning *c = arg;
+	struct pd_shm_owner file;
+
+	if (!pd_shm_name_parse(c->prefix, name, &file) && pd_ctr_is_stale(&file, c->self) &&
+	    !pd_sys_unlinkat(c->dirfd, name, 0))
+		pd_debug("counters", "removed %s: its process is gone", name);
+	return ++c->seen >= PD_CTR_CLEAN_MAX;
+}
+
 void pd_ctr_clean(int dirfd, const char *prefix, const struct pd_shm_owner *self)
 {
-	union {
-		char bytes[4096];
-		struct dirent64 entry; /* for its alignment */
-	} buf;
-	struct pd_shm_owner file;
-	unsigned seen = 0;
-	ssize_t n;
+	struct pd_ctr_cleaning c = {.dirfd = dirfd, .prefix = prefix, .self = self};
 
-	while (seen < PD_CTR_CLEAN_MAX &&
-	       (n = pd_sys_getdents(dirfd, buf.bytes, sizeof(buf.bytes))) > 0) {
-		for (ssize_t at = 0; at < n; seen++) {
-			struct dirent64 *d = (struct dirent64 *)(void *)(buf.bytes + at);
-
-			at += d->d_reclen;
-			if (!pd_shm_name_parse(prefix, d->d_name, &file) &&
-			    pd_ctr_is_stale(&file, self) && !pd_sys_unlinkat(dirfd, d->d_name, 0))
-				pd_debug("counters", "removed %s: its process is gone", d->d_name);
-		}
-	}
+	pd_dir_each(dirfd, pd_ctr_clean_entry, &c);
 }
 
 /* True when the open directory `fd` is ours; with `alone`, also when nobody else may look inside.

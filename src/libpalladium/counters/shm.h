@@ -254,16 +254,27 @@ static inline int pd_shm_name_parse(const char *prefix, const char *name, struct
 	return 0;
 }
 
+/*
+ * Field `n`, 3 (the state) or a later one, in the text of a /proc/PID/stat, by proc(5)'s numbers;
+ * NULL when the text has none.
+ */
+static inline const char *pd_shm_stat_field(const char *stat, int n)
+{
+	const char *p = strrchr(stat, ')'); /* the program's name may hold anything */
+
+	for (int field = 2; p && field < n; field++) {
+		p = strchr(p, ' ');
+		p = p ? p + 1 : NULL;
+	}
+	return p;
+}
+
 /* The start time of a process from the text of its /proc/PID/stat; 0 when the text makes no sense.
  */
 static inline uint64_t pd_shm_start_ticks(const char *stat)
 {
-	const char *p = strrchr(stat, ')'); /* the program's name may hold anything */
+	const char *p = pd_shm_stat_field(stat, 22);
 
-	for (int field = 2; p && field < 22; field++) {
-		p = strchr(p, ' ');
-		p = p ? p + 1 : NULL;
-	}
 	return p ? strtoull(p, NULL, 10) : 0;
 }
 

@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "base/assert.h"
+#include "base/dir.h"
 #include "base/internal_fd.h"
 #include "base/lib.h"
 #include "base/lock.h"
@@ -210,31 +211,31 @@ int pd_fd_next(uint32_t fd, uint32_t last, bool internal)
 	return -1;
 }
 
+/* Who is told of open descriptors. */
+struct pd_fd_told {
+	void (*each)(void *ctx, int fd);
+	void *ctx;
+};
+
+/* An entry of /proc/self/fd; for pd_dir_each. */
+static bool pd_fd_tell(void *arg, const char *name)
+{
+	const struct pd_fd_told *told = arg;
+
+	if (*name >= '0' && *name <= '9')
+		told->each(told->ctx, (int)strtol(name, NULL, 10));
+	return false;
+}
+
 void pd_fd_each_open(void (*each)(void *ctx, int fd), void *ctx)
 {
-	struct entry {
-		uint64_t ino, off;
-		uint16_t reclen;
-		uint8_t type;
-		char name[];
-	};
-	uint64_t room[256];
-	char *text = (char *)room;
-	ssize_t n;
-	int dir;
+	struct pd_fd_told told = {each, ctx};
+	int dir =
+		pd_internal_fd(pd_sys_open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
 
-	dir = pd_internal_fd(pd_sys_open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
 	if (dir < 0)
 		return;
-	while ((n = pd_sys_getdents(dir, text, sizeof(room))) > 0) {
-		for (ssize_t at = 0; at < n;) {
-			const struct entry *e = (const void *)(text + at);
-
-			at += e->reclen;
-			if (*e->name >= '0' && *e->name <= '9')
-				each(ctx, (int)strtol(e->name, NULL, 10));
-		}
-	}
+	pd_dir_each(dir, pd_fd_tell, &told);
 	pd_sys_close(dir);
 }
 

@@ -307,8 +307,9 @@ static void pd_port_forget_lanes(struct pd_port *port)
  */
 static int pd_process_start_time(pid_t pid, uint32_t *start)
 {
-	char path[32], text[512], *p;
-	int fd, n, field;
+	const char *state, *began;
+	char path[32], text[512];
+	int fd, n;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
 	fd = pd_internal_fd(pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0));
@@ -319,20 +320,13 @@ static int pd_process_start_time(pid_t pid, uint32_t *start)
 	if (n <= 0)
 		return n == 0 ? -EIO : n;
 	text[n] = 0;
-	/* The name in parentheses may hold anything; state is field 3, start time field 22. */
-	p = strrchr(text, ')');
-	if (!p || p[1] != ' ')
-		return -EIO;
-	p += 2;
-	if (*p == 'Z' || *p == 'X')
+	state = pd_shm_stat_field(text, 3);
+	began = pd_shm_stat_field(text, 22);
+	if (state && (*state == 'Z' || *state == 'X'))
 		return -ESRCH;
-	for (field = 3; field < 22 && p; field++) {
-		p = strchr(p, ' ');
-		p = p ? p + 1 : NULL;
-	}
-	if (!p)
+	if (!began)
 		return -EIO;
-	*start = (uint32_t)strtoull(p, NULL, 10);
+	*start = (uint32_t)strtoull(began, NULL, 10);
 	return 0;
 }
 

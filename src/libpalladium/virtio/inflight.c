@@ -548,7 +548,7 @@ static bool packed_take_chain(struct pd_vq *vq, struct pd_inflight *inf)
 	struct entry *first = &inf->entry[head];
 	uint64_t word;
 
-	/* A slot of which nothing was given back keeps its note: another chain cannot stand there. */
+	/* A slot that was not given back keeps its note: another chain cannot stand there. */
 	if (!room || head >= inf->desc_num)
 		return false;
 	pd_packed_advance(vq, &at, ahead);
@@ -717,7 +717,8 @@ static bool packed_whole(const struct pd_vq *vq, const struct pd_inflight *inf, 
 	while (i < n) {
 		uint16_t num = packed_num(inf, inf->heads[at.slot]);
 
-		pd_assert(num);
+		if (!num) /* no chain was noted there */
+			return false;
 		i += num;
 		pd_packed_advance(vq, &at, num);
 	}

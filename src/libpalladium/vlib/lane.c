@@ -10,11 +10,24 @@
 /* How long a sleeper may go without a look at a side whose peer does not notify. */
 #define PD_LANE_POLLED_NS PD_NS_PER_MS
 
-void pd_lane_init(struct pd_lane *lane, const struct pd_lane_ops *ops, uint16_t port,
-		  uint16_t queue, struct pd_ctr_block *const ctr[PD_DIRS])
+void pd_lane_abandon(struct pd_lane *lane)
 {
 	static const enum pd_lock_rank ranks[PD_DIRS] = {PD_RANK_LANE_RX, PD_RANK_LANE_TX};
 
+	for (int dir = 0; dir < PD_DIRS; dir++) {
+		struct pd_lane_side *side = &lane->side[dir];
+
+		pd_lock_init(&side->lock, ranks[dir]);
+		side->up = false;
+		side->event_fd = -1;
+		pd_list_init(&side->waiters);
+	}
+}
+
+void pd_lane_init(struct pd_lane *lane, const struct pd_lane_ops *ops, uint16_t port,
+		  uint16_t queue, struct pd_ctr_block *const ctr[PD_DIRS])
+{
+	pd_lane_abandon(lane);
 	lane->ops = ops;
 	lane->port = port;
 	lane->queue = queue;
@@ -23,12 +36,8 @@ void pd_lane_init(struct pd_lane *lane, const struct pd_lane_ops *ops, uint16_t 
 	for (int dir = 0; dir < PD_DIRS; dir++) {
 		struct pd_lane_side *side = &lane->side[dir];
 
-		pd_lock_init(&side->lock, ranks[dir]);
-		side->up = false;
 		side->link = 0;
 		side->cursor = 0;
-		side->event_fd = -1;
-		pd_list_init(&side->waiters);
 		side->hold_max = 1;
 		pd_moderation_begin(&side->moderation);
 		side->ctr = ctr[dir];

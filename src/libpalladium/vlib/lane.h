@@ -151,6 +151,12 @@ struct pd_lane {
 	struct pd_lane_side side[PD_DIRS];
 };
 
+/*
+ * Forget, in a forked child, who holds the sides of its parent's lane and who sleeps on them: both
+ * are down, and nobody is told.
+ */
+void pd_lane_abandon(struct pd_lane *lane);
+
 /* Set up the generic part: both sides down, no waiters. `ctr` are the counter blocks per side. */
 void pd_lane_init(struct pd_lane *lane, const struct pd_lane_ops *ops, uint16_t port,
 		  uint16_t queue, struct pd_ctr_block *const ctr[PD_DIRS]);

@@ -15,8 +15,8 @@
  *
  * A timer is never early. It is due as soon as its deadline is reached, also in the middle of a
  * tick, so all lateness is that of who asks; timers of one tick that are due together come in the
- * order in which they were added, and those of different ticks in the order of their deadlines. What
- * was over when it was added is of the tick that it was then.
+ * order in which they were added, and those of different ticks in the order of their deadlines.
+ * What was over when it was added is of the tick that it was then.
  *
  * A wheel of zeroes is empty. No locks: its owner has one.
  */

@@ -597,7 +597,7 @@ static void test_slots_not_given_back(void **state)
 			guarded_unmap(ring, 16 * (size_t)size);
 			continue;
 		}
-		/* Nor is the side ready, which would have its caller try in vain until it flushes. */
+		/* Nor is the side ready: its caller would try in vain until it flushes. */
 		assert_int_equal(pd_device_position(&vq, true), vq.cursor);
 		pd_device_flush(&vq, true);
 		stop_packed();

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "vlm/flow.h"
-#include "vlm/hist.h"
+#include "tools/hist.h"
 #include "vlm/pattern.h"
 
 static const struct vlm_plan plan = {.seed = 42, .size_low = VLM_FRAME_MIN, .size_high = 700};
@@ -299,28 +299,28 @@ static void flow_leaves_time_out(void **state)
 static void buckets_are_close(void **state)
 {
 	for (uint64_t v = 0; v < 1ull << 62; v = v < 1000 ? v + 1 : v + v / 97) {
-		unsigned i = vlm_hist_index(v);
+		unsigned i = tool_hist_index(v);
 
-		assert_true(i < VLM_HIST_BUCKETS);
-		assert_true(vlm_hist_top(i) >= v);
-		assert_true(vlm_hist_top(i) - v <= v / 128);
-		assert_true(i == 0 || vlm_hist_top(i - 1) < v);
+		assert_true(i < TOOL_HIST_BUCKETS);
+		assert_true(tool_hist_top(i) >= v);
+		assert_true(tool_hist_top(i) - v <= v / 128);
+		assert_true(i == 0 || tool_hist_top(i - 1) < v);
 	}
-	assert_true(vlm_hist_index(UINT64_MAX) < VLM_HIST_BUCKETS);
+	assert_true(tool_hist_index(UINT64_MAX) < TOOL_HIST_BUCKETS);
 }
 
 static void quantiles_are_right(void **state)
 {
-	struct vlm_hist *h = calloc(1, sizeof(*h));
+	struct tool_hist *h = calloc(1, sizeof(*h));
 
-	assert_int_equal(vlm_hist_quantile(h, 0.5), 0);
+	assert_int_equal(tool_hist_quantile(h, 0.5), 0);
 	for (uint64_t v = 1; v <= 100; v++)
-		vlm_hist_add(h, v);
-	assert_int_equal(vlm_hist_quantile(h, 0.5), 50);
-	assert_int_equal(vlm_hist_quantile(h, 0.99), 99);
-	assert_int_equal(vlm_hist_quantile(h, 1), 100);
-	vlm_hist_add(h, 1000000);
-	assert_int_equal(vlm_hist_quantile(h, 1), 1000000);
+		tool_hist_add(h, v);
+	assert_int_equal(tool_hist_quantile(h, 0.5), 50);
+	assert_int_equal(tool_hist_quantile(h, 0.99), 99);
+	assert_int_equal(tool_hist_quantile(h, 1), 100);
+	tool_hist_add(h, 1000000);
+	assert_int_equal(tool_hist_quantile(h, 1), 1000000);
 	assert_int_equal(h->min, 1);
 	assert_int_equal(h->max, 1000000);
 	free(h);

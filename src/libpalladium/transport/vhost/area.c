@@ -3,10 +3,10 @@
  * The front-end's memory: a memfd, of huge pages where they are wanted and to be had (base/mem.h).
  *
  * It is sealed against shrinking and growing where the kernel can, so that the peer cannot cut it
- * off under us, which would end this process with SIGBUS. No seal keeps it from giving pages back to
- * the system (MADV_REMOVE), though, and a huge page may not be had a second time. So the area is
- * guarded as a peer's memory is (guard.h). The addresses told to the peer are made
- * up: nothing in them says where this process has its memory.
+ * off under us, which would end this process with SIGBUS. No seal keeps it from giving pages back
+ * to the system (MADV_REMOVE), though, and a huge page may not be had a second time. So the area
+ * is guarded as a peer's memory is (guard.h). The addresses told to the peer are made up: nothing
+ * in them says where this process has its memory.
  */
 #include "transport/vhost/area.h"
 

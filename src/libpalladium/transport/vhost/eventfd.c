@@ -19,10 +19,10 @@
  *             the control side, which must never wait, signals this way. A thread of the data path
  *             that a hostile peer did stop is found and let go by lane.c.
  *
- * An eventfd may also be one that counts down (EFD_SEMAPHORE): a read takes one, whatever the count.
- * Nothing tells before Linux 6.5, and no peer that means well makes such a one. So nothing rests on
- * a read emptying it: who makes room reads until there is some, and one that stays readable however
- * often it is read is found by that, for it would keep awake whoever sleeps on it.
+ * An eventfd may also be one that counts down (EFD_SEMAPHORE): a read takes one, whatever the
+ * count. Nothing tells before Linux 6.5, and no peer that means well makes such a one. So nothing
+ * rests on a read emptying it: who makes room reads until there is some. As a kick, one that was
+ * counted up keeps awake whoever sleeps on it, for as many reads: nothing is done about that.
  */
 #include "transport/vhost/eventfd.h"
 

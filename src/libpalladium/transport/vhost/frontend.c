@@ -8,9 +8,9 @@
  * new. What it had published as used is ours: frames to receive, buffers to send from. What it had
  * not is made available again, in the first order, to whoever connects next, who is told to begin
  * where the old one's used elements end (pd_vq_resume_driver), on either format. So a frame that
- * send took is lost only with this process, and one that was used is never shown twice. Only if the
- * peer left a ring broken or took pages away, or negotiated features say otherwise, everything begins
- * anew in a new file, which the old peer does not have.
+ * send took is lost only with this process, and one that was used is never shown twice. Only if
+ * the peer left a ring broken or took pages away, or negotiated features say otherwise, everything
+ * begins anew in a new file, which the old peer does not have.
  *
  * Memory in which back-ends note what they have taken (INFLIGHT_SHMFD) is asked of the first that
  * offers it and given to each after it, as long as the rings stay. What is made available again

@@ -563,14 +563,10 @@ uint32_t pd_vhost_lane_down(struct pd_vhost_lane *lane, enum pd_dir dir)
 
 void pd_vhost_lane_abandon(struct pd_vhost_lane *lane)
 {
+	pd_lane_abandon(&lane->lane);
 	for (int dir = 0; dir < PD_DIRS; dir++) {
-		struct pd_lane_side *side = &lane->lane.side[dir];
 		struct pd_vq *vq = &lane->vq[dir];
 
-		pd_lock_init(&side->lock, dir == PD_RX ? PD_RANK_LANE_RX : PD_RANK_LANE_TX);
-		side->up = false;
-		side->event_fd = -1;
-		pd_list_init(&side->waiters);
 		lane->signal_fd[dir] = -1;
 		pd_inflight_free(vq->inflight);
 		vq->inflight = NULL;

@@ -82,9 +82,8 @@ int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct p
 uint32_t pd_vhost_lane_down(struct pd_vhost_lane *lane, enum pd_dir dir);
 
 /*
- * In a forked child: the rings, what is noted of them in flight, and those who sleep on them are the
- * parent's. Both sides are down without anything having been read, written or told; a lock that
- * another thread of the parent held is free.
+ * In a forked child: the rings and what is noted of them in flight are the parent's. As
+ * pd_lane_abandon; nothing is written, and no peer is told.
  */
 void pd_vhost_lane_abandon(struct pd_vhost_lane *lane);
 

@@ -9,14 +9,15 @@
  * dumps: it may be gigabytes of somebody else's memory.
  *
  * A page that is not in memory is asked of the file's file system, and the thread that touched it
- * waits for the answer, whatever locks it holds. Of FUSE that is a process, which may be the peer's;
- * of a network, a machine; and overlayfs stands on anything. So taken are files in memory and on
- * disks of this machine, and no others. Asking such a file system what it is would wait for it too
- * (fstatfs, fstat): the kernel alone answers whether a file can be sealed, which those in memory can,
- * and what device it is on, which for others than file systems on disks has no number of its own.
+ * waits for the answer, whatever locks it holds. Of FUSE that is a process, which may be the
+ * peer's; of a network, a machine; and overlayfs stands on anything. So taken are files in memory
+ * and on disks of this machine, and no others. Asking such a file system what it is would wait for
+ * it too (fstatfs, fstat): the kernel alone answers whether a file can be sealed, which those in
+ * memory can, and what device it is on, which for others than file systems on disks has no number
+ * of its own.
  *
- * Files that hold nothing can be as large as all of our addresses. What is mapped of one peer, and of
- * all together, has a bound, so that the program has some left.
+ * Files that hold nothing can be as large as all of our addresses. What is mapped of one peer, and
+ * of all together, has a bound, so that the program has some left.
  */
 #include "transport/vhost/map.h"
 
@@ -142,9 +143,8 @@ static const char *file_stretch(int fd, uint64_t offset, uint64_t size, uint64_t
 	if (__builtin_add_overflow(offset, size, &end) || end > INT64_MAX / 2)
 		return "a memory region whose file offset wraps";
 	if (!is_local(fd))
-		return "a memory region that is no file in memory or on a local disk (tmpfs, "
-		       "hugetlbfs, "
-		       "ext4, xfs, f2fs)";
+		return "a memory region that is no file in memory or on a local disk "
+		       "(tmpfs, hugetlbfs, ext4, xfs, f2fs)";
 	if (pd_sys_fstat(fd, &st) || !S_ISREG(st.st_mode))
 		return "a memory region that is no file";
 	if (end > (uint64_t)st.st_size)

@@ -21,6 +21,7 @@ static int run(struct pd_cli *cli, const char *verb)
 	return 0;
 }
 
+/* packet-generator new */
 static int generator_new(struct pd_cli *cli)
 {
 	return run(cli, "new");
@@ -34,6 +35,7 @@ PD_CLI_COMMAND(generator_new) = {
 	.fn = generator_new,
 };
 
+/* packet-generator enable */
 static int generator_enable(struct pd_cli *cli)
 {
 	return run(cli, "enable");
@@ -46,6 +48,7 @@ PD_CLI_COMMAND(generator_enable) = {
 	.fn = generator_enable,
 };
 
+/* packet-generator disable */
 static int generator_disable(struct pd_cli *cli)
 {
 	return run(cli, "disable");
@@ -58,6 +61,7 @@ PD_CLI_COMMAND(generator_disable) = {
 	.fn = generator_disable,
 };
 
+/* packet-generator delete */
 static int generator_delete(struct pd_cli *cli)
 {
 	return run(cli, "delete");

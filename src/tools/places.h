@@ -5,8 +5,8 @@
  * Only such directories are looked into that belong to that UID, that are no links and that nobody
  * else can enter; and only our own, unless we are root.
  */
-#ifndef PD_STATS_PLACES_H
-#define PD_STATS_PLACES_H
+#ifndef TOOLS_PLACES_H
+#define TOOLS_PLACES_H
 
 #include <sys/types.h>
 
@@ -18,4 +18,4 @@ typedef void (*pd_places_refused_fn)(void *arg, const char *dir, const char *nam
 /* Look below `dir`, or in the usual places when it is NULL. */
 void pd_places_each(const char *dir, pd_places_fn fn, pd_places_refused_fn refused, void *arg);
 
-#endif /* PD_STATS_PLACES_H */
+#endif /* TOOLS_PLACES_H */

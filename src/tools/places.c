@@ -23,6 +23,16 @@ struct pd_places {
 	void *arg;
 };
 
+/* Read the open directory `fd`, which is closed with it, or now when it cannot be read: NULL. */
+static DIR *pd_places_read(int fd)
+{
+	DIR *dir = fdopendir(fd);
+
+	if (!dir)
+		close(fd);
+	return dir;
+}
+
 /* Look into BASE/palladium-UID. `basefd` is closed by the caller. */
 static void pd_places_dir(const struct pd_places *w, int basefd, const char *base, const char *name,
 			  uid_t uid)
@@ -47,11 +57,9 @@ static void pd_places_dir(const struct pd_places *w, int basefd, const char *bas
 		close(fd);
 		return;
 	}
-	dir = fdopendir(fd);
-	if (!dir) {
-		close(fd);
+	dir = pd_places_read(fd);
+	if (!dir)
 		return;
-	}
 	snprintf(path, sizeof(path), "%s/%s", base, name);
 	while ((d = readdir(dir)))
 		w->fn(w->arg, fd, path, d->d_name, uid);
@@ -76,11 +84,9 @@ static void pd_places_base(const struct pd_places *w, const char *base)
 		close(fd);
 		return;
 	}
-	dir = fdopendir(fd);
-	if (!dir) {
-		close(fd);
+	dir = pd_places_read(fd);
+	if (!dir)
 		return;
-	}
 	while ((d = readdir(dir))) {
 		if (strncmp(d->d_name, PD_SHM_DIR_PREFIX, prefix) || !d->d_name[prefix])
 			continue;

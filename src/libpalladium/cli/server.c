@@ -35,6 +35,10 @@
 /* Above the queue's bound, for the line that ends an answer. */
 #define ANSWER_BYTES (2 * PD_CLI_ERROR_BYTES)
 
+_Static_assert(PD_CLI_LINE_BYTES == 4096 && PD_CLI_CONNECTIONS_MAX == 8, "as the two say");
+#define LINE_TOO_LONG "a line has at most 4095 bytes"
+#define TOO_MANY "there are 8 connections already"
+
 struct connection {
 	struct pd_progress_fd entry; /* fd -1: free */
 	struct pd_progress_work turn;
@@ -178,7 +182,7 @@ static void run_line(struct connection *c)
 
 	if (!end) {
 		if (c->in_n == sizeof(c->in))
-			connection_refuse(c, "a line has at most 4095 bytes");
+			connection_refuse(c, LINE_TOO_LONG);
 		else if (c->eof && c->in_n)
 			connection_refuse(c, "the last line has no end");
 		else if (c->eof)
@@ -252,7 +256,7 @@ static void connection_read(struct connection *c)
 	}
 	c->in_n += (size_t)n;
 	if (c->in_n == sizeof(c->in) && !line_waits(c))
-		connection_refuse(c, "a line has at most 4095 bytes");
+		connection_refuse(c, LINE_TOO_LONG);
 }
 
 /* Something happened on a connection. */
@@ -346,7 +350,7 @@ static void connection_begin(int fd)
 	}
 	c = connection_find();
 	if (!c) {
-		turn_away(fd, "there are 8 connections already");
+		turn_away(fd, TOO_MANY);
 		return;
 	}
 	c->entry.fd = fd;

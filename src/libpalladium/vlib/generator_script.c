@@ -117,7 +117,7 @@ static const char *pd_script_digits(const char *text, uint64_t max, uint64_t *va
 	for (*value = 0; *at >= '0' && *at <= '9'; at++) {
 		unsigned digit = (unsigned)(*at - '0');
 
-		if (*value > (max - digit) / 10)
+		if (digit > max || *value > (max - digit) / 10)
 			return NULL;
 		*value = *value * 10 + digit;
 	}

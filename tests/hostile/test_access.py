@@ -143,6 +143,18 @@ def test_peer_of_a_program_of_another_user(sockdir, sock):
             assert program.running
 
 
+def test_what_is_not_allowed_is_told_in_words(sockdir, sock):
+    """A file that may not be written and a folder in which none may be made."""
+    needs_second_user()
+    sockdir.chmod(0o755)
+    with FrontEnd(sock):
+        os.chmod(sock, 0o600)
+        with OtherVictim(sock) as program:
+            until(lambda: "this user must be able to write the socket's file" in program.text, "the words")
+    with OtherVictim(sock, mode="listen") as program:
+        until(lambda: "this user must be able to write the socket's folder" in program.text, "the words")
+
+
 @pytest.mark.parametrize("role", ["backend", "frontend"])
 def test_who_listens(sock, role):
     """A program that connects looks who is there, in both roles."""

@@ -422,7 +422,9 @@ static int listen_in(int dirfd, char *path, size_t path_bytes, void *arg)
 		return -ENAMETOOLONG;
 	snprintf(path + n, path_bytes - n, "/%s", name);
 	fd = pd_path_listen(path, &server.access, &server.id);
-	return fd < 0 && !pd_path_errno(fd) ? -EADDRINUSE : fd;
+	if (fd >= 0)
+		return fd;
+	return pd_path_errno(fd) ? -pd_path_errno(fd) : -EADDRINUSE;
 }
 
 /* Write the path of PALLADIUM_CLI with its %d replaced to server.path. Returns 0 or -errno. */

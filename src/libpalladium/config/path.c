@@ -45,30 +45,52 @@ enum {
 	PATH_MODE,
 	PATH_OWNER,
 	PATH_PEER,
+	PATH_BACKLOG,
+	PATH_NO_WAY,
+	PATH_NO_PLACE,
+	PATH_LOCKED,
 	PATH_ERRORS_END
 };
 
-static const char *const path_errors[] = {
-	[PATH_NO_SOCKET - PATH_NO_SOCKET] = "the path is not a socket",
-	[PATH_IN_USE - PATH_NO_SOCKET] = "another process listens there",
-	[PATH_FOREIGN - PATH_NO_SOCKET] = "a socket of another user is there",
-	[PATH_REPLACED - PATH_NO_SOCKET] = "somebody put something else in its place",
-	[PATH_MODE - PATH_NO_SOCKET] = "its file cannot have the mode asked for",
-	[PATH_OWNER - PATH_NO_SOCKET] = "its file cannot be given to the owner or group asked for",
-	[PATH_PEER - PATH_NO_SOCKET] = "who listens there is none of the users of peer_uid",
+/* What each says to whoever has to do something about it, and the errno value that it comes of. */
+static const struct {
+	const char *text;
+	int err;
+} path_errors[] = {
+	[PATH_NO_SOCKET - PATH_NO_SOCKET] = {"the path is not a socket", 0},
+	[PATH_IN_USE - PATH_NO_SOCKET] = {"another process listens there", 0},
+	[PATH_FOREIGN - PATH_NO_SOCKET] = {"a socket of another user is there", 0},
+	[PATH_REPLACED - PATH_NO_SOCKET] = {"somebody put something else in its place", 0},
+	[PATH_MODE - PATH_NO_SOCKET] = {"its file cannot have the mode asked for", 0},
+	[PATH_OWNER -
+		PATH_NO_SOCKET] = {"its file cannot be given to the owner or group asked for", 0},
+	[PATH_PEER - PATH_NO_SOCKET] = {"who listens there is none of the users of peer_uid", 0},
+	[PATH_BACKLOG - PATH_NO_SOCKET] = {"who listens there takes no connections: as many wait "
+					   "as may (does it hang?)",
+					   EAGAIN},
+	[PATH_NO_WAY - PATH_NO_SOCKET] = {"not allowed: this user must be able to write the "
+					  "socket's file and pass its folders",
+					  EACCES},
+	[PATH_NO_PLACE - PATH_NO_SOCKET] = {"not allowed: this user must be able to write the "
+					    "socket's folder and pass those above",
+					    EACCES},
+	[PATH_LOCKED -
+		PATH_NO_SOCKET] = {"another process has the lock on the socket's folder", EAGAIN},
 };
 _Static_assert(PD_ARRAY_SIZE(path_errors) == PATH_ERRORS_END - PATH_NO_SOCKET,
 	       "every error has a text");
 
 int pd_path_errno(int err)
 {
-	return -err < PATH_NO_SOCKET ? -err : 0;
+	if (-err >= PATH_NO_SOCKET && -err < PATH_ERRORS_END)
+		return path_errors[-err - PATH_NO_SOCKET].err;
+	return -err;
 }
 
 const char *pd_path_strerror(int err)
 {
 	if (-err >= PATH_NO_SOCKET && -err < PATH_ERRORS_END)
-		return path_errors[-err - PATH_NO_SOCKET];
+		return path_errors[-err - PATH_NO_SOCKET].text;
 	return pd_strerror(err);
 }
 
@@ -123,6 +145,11 @@ int pd_path_connect(const char *path, const struct pd_conf_access *access)
 	if (err == -ECONNREFUSED && !pd_sys_lstat(path, &st) && !S_ISSOCK(st.st_mode) &&
 	    !S_ISLNK(st.st_mode))
 		err = -PATH_NO_SOCKET;
+	/* Of a socket that does not wait, the kernel says that of a full backlog alone. */
+	if (err == -EAGAIN)
+		err = -PATH_BACKLOG;
+	if (err == -EACCES)
+		err = -PATH_NO_WAY;
 	if (!err && !pd_path_admits(access, fd, &uid))
 		err = -PATH_PEER;
 	if (!err)
@@ -165,7 +192,7 @@ static int path_clear(const char *path, const struct pd_conf_access *access)
 
 /*
  * Lock the directory of `path` against other processes of this library. Returns a descriptor to
- * close, or -errno (-EWOULDBLOCK: another one has it).
+ * close, or an error.
  */
 static int directory_lock(const char *path)
 {
@@ -183,7 +210,7 @@ static int directory_lock(const char *path)
 	if (!err)
 		return fd;
 	pd_sys_close(fd);
-	return err;
+	return err == -EWOULDBLOCK ? -PATH_LOCKED : err;
 }
 
 /* Bind `fd` to `path`, in place of a dead socket if one is there. Returns 0 or an error. */
@@ -196,6 +223,8 @@ static int path_bind(const char *path, const struct pd_conf_access *access, int 
 	/* The kernel gives a socket file the mode of its socket, less the umask. */
 	pd_sys_fchmod(fd, PD_CONF_SOCKET_MODE);
 	err = pd_sys_bind(fd, &addr, len);
+	if (err == -EACCES)
+		return -PATH_NO_PLACE;
 	if (err != -EADDRINUSE)
 		return err;
 	lock = directory_lock(path);

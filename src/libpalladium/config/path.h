@@ -46,7 +46,7 @@ int pd_path_connect(const char *path, const struct pd_conf_access *access);
  */
 bool pd_path_admits(const struct pd_conf_access *access, int fd, uid_t *uid);
 
-/* The errno value of an error, 0 when it is one of the PATH_*. */
+/* The errno value of an error, 0 when it comes of none. */
 int pd_path_errno(int err);
 
 /* What an error means: a sentence's end. `err` is negative. */

@@ -445,6 +445,49 @@ static void who_listens_is_asked_for_too(void **state)
 	close(l);
 }
 
+/* A listening port of one queue pair. */
+static void listen_plainly(void)
+{
+	peer_ports(1, PD_CONF_MODE_LISTEN, PD_CONF_BACKEND, 1);
+	assert_int_equal(pd_port_open(&pd_ports[0]), 0);
+	turn();
+}
+
+/* What is in the way is said in words that tell what to do. */
+static void trouble_has_words(void **state)
+{
+	int l = listener(), waiting[6], fd, n = 0;
+
+	(void)state;
+	do { /* until the backlog is full */
+		struct sockaddr_un addr = {.sun_family = AF_UNIX};
+
+		waiting[n] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		memcpy(addr.sun_path, peer_path, strlen(peer_path));
+		fd = connect(waiting[n], (struct sockaddr *)&addr, sizeof(addr));
+	} while (++n < 6 && !fd);
+	assert_int_equal(fd, -1);
+	peer_ports(1, PD_CONF_MODE_CONNECT, PD_CONF_BACKEND, 1);
+	assert_int_equal(pd_port_open(&pd_ports[0]), 0);
+	turn();
+	assert_non_null(strstr(pd_ports[0].ctr->last_error, "takes no connections"));
+	assert_int_equal(pd_ctr_get(pd_ports[0].ctr, PD_CTR_PORT_LAST_ERROR), EAGAIN);
+	while (n)
+		close(waiting[--n]);
+	close(l);
+	if (geteuid()) { /* to whom everything is allowed */
+		chmod(peer_path, 0);
+		turn_until(strstr(pd_ports[0].ctr->last_error, "write the socket's file"));
+		assert_int_equal(pd_ctr_get(pd_ports[0].ctr, PD_CTR_PORT_LAST_ERROR), EACCES);
+		unlink(peer_path);
+		pd_port_close(&pd_ports[0]);
+		chmod(peer_dir, 0500);
+		listen_plainly();
+		assert_non_null(strstr(pd_ports[0].ctr->last_error, "write the socket's folder"));
+		chmod(peer_dir, 0700);
+	}
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -466,6 +509,7 @@ int main(void)
 		T(only_the_users_named_get_in),
 		T(a_connection_goes_to_the_port_that_admits_it),
 		T(who_listens_is_asked_for_too),
+		T(trouble_has_words),
 	};
 
 	pd_log_set_level(PD_LOG_NONE);

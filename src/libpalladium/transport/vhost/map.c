@@ -8,13 +8,7 @@
  * region now; that it may be cut shorter later is guard.c's concern. The mapping stays out of core
  * dumps: it may be gigabytes of somebody else's memory.
  *
- * A page that is not in memory is asked of the file's file system, and the thread that touched it
- * waits for the answer, whatever locks it holds. Of FUSE that is a process, which may be the
- * peer's; of a network, a machine; and overlayfs stands on anything. So taken are files in memory
- * and on disks of this machine, and no others. Asking such a file system what it is would wait for
- * it too (fstatfs, fstat): the kernel alone answers whether a file can be sealed, which those in
- * memory can, and what device it is on, which for others than file systems on disks has no number
- * of its own.
+ * Taken are files whose pages come without asking anybody (fs.c).
  *
  * Files that hold nothing can be as large as all of our addresses. What is mapped of one peer, and
  * of all together, has a bound, so that the program has some left.
@@ -22,19 +16,16 @@
 #include "transport/vhost/map.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/sys.h"
-
-/* Of <linux/fcntl.h>, which clashes with <fcntl.h> on old systems. */
-#define MAP_F_GET_SEALS 1034
+#include "transport/vhost/fs.h"
 
 /* What is mapped of all peers together, in bytes. pd_control held. */
 static uint64_t mapped;
@@ -91,41 +82,14 @@ void pd_vhost_map_free(struct pd_vhost_map *map)
 	free(map);
 }
 
-/* True when a file system of this type (statfs) keeps its files in memory or on a disk. */
-static bool is_local_type(uint32_t type)
+/* What is said of a file on the file system `name`, in words that stand until the next. */
+static const char *refuse_fs(const char *name)
 {
-	static const uint32_t local[] = {
-		0x01021994, /* tmpfs */
-		0x958458f6, /* hugetlbfs */
-		0x858458f6, /* ramfs */
-		0xef53,     /* ext2, ext3, ext4 */
-		0x58465342, /* xfs */
-		0xf2f52010, /* f2fs */
-	};
+	static char why[128];
 
-	for (unsigned i = 0; i < PD_ARRAY_SIZE(local); i++) {
-		if (type == local[i])
-			return true;
-	}
-	return false;
-}
-
-/*
- * True when a page of the file `fd` comes without asking anybody but this machine's kernel. Asks
- * nobody else to find out.
- */
-static bool is_local(int fd)
-{
-	struct statfs fs;
-	struct statx stx;
-
-	if (pd_sys_fcntl(fd, MAP_F_GET_SEALS, 0) >= 0)
-		return true;
-	/* Before Linux 4.11 there is no such call, and nothing but to ask. */
-	if (!PD_SYS_FD_5(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &stx) &&
-	    !stx.stx_dev_major)
-		return false;
-	return !PD_SYS_FD_2(SYS_fstatfs, fd, &fs) && is_local_type((uint32_t)fs.f_type);
+	snprintf(why, sizeof(why),
+		 "a memory region in a file of %s, not tmpfs, hugetlbfs, ext4, xfs or f2fs", name);
+	return why;
 }
 
 /*
@@ -135,6 +99,7 @@ static bool is_local(int fd)
 static const char *file_stretch(int fd, uint64_t offset, uint64_t size, uint64_t *from,
 				uint64_t *len, uint64_t *unit)
 {
+	char fs[PD_VHOST_FS_NAME];
 	struct stat st;
 	uint64_t block, end, file_end;
 
@@ -142,10 +107,11 @@ static const char *file_stretch(int fd, uint64_t offset, uint64_t size, uint64_t
 		return "a memory region of size 0";
 	if (__builtin_add_overflow(offset, size, &end) || end > INT64_MAX / 2)
 		return "a memory region whose file offset wraps";
-	if (!is_local(fd))
-		return "a memory region that is no file in memory or on a local disk "
-		       "(tmpfs, hugetlbfs, ext4, xfs, f2fs)";
-	if (pd_sys_fstat(fd, &st) || !S_ISREG(st.st_mode))
+	if (!pd_vhost_fs_is_file(fd))
+		return "a memory region that is no file";
+	if (!pd_vhost_fs_is_local(fd, fs))
+		return refuse_fs(fs);
+	if (pd_sys_fstat(fd, &st))
 		return "a memory region that is no file";
 	if (end > (uint64_t)st.st_size)
 		return "a memory region that its file is too short for";

@@ -7,6 +7,7 @@
  *   dial      connecting, listening, trying again
  *   path      the socket itself: its file, and who is at the other end
  *   map       the peer's memory, mapped        (back-end)
+ *   fs        where the files of it are        (back-end)
  *   guard     that memory may vanish
  *   area      our memory, shared               (front-end)
  *   backend   what the messages mean: the peer has the memory; backend_rings, its rings

@@ -73,6 +73,19 @@ def test_a_miss_is_answered(sock):
         assert program.errors() == 0
 
 
+@pytest.mark.parametrize("asked", [0, 1])
+def test_more_acknowledgements_than_updates(sock, asked):
+    """The one that nobody waits for ends the connection."""
+    with asks(sock) as (be, program, ask):
+        for _ in range(asked):
+            ask.send(ASK_IOTLB, iotlb(MISS, OURS))
+            update(be)
+        for _ in range(asked + 1):
+            be.channel.send(Req.IOTLB_MSG, struct.pack("<Q", 0), flags=VERSION | REPLY)
+        assert be.channel.closed_by_peer()
+        program.refused("IOTLB_MSG: an answer that was not asked for")
+
+
 @pytest.mark.parametrize("iova", [0, OURS - 1, OURS + (1 << 31), (1 << 64) - 1])
 def test_a_miss_elsewhere_is_refused(sock, iova):
     with asks(sock) as (be, program, ask):

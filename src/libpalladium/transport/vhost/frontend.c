@@ -24,7 +24,6 @@
 
 #include <errno.h>
 #include <time.h>
-#include <linux/virtio_config.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -54,10 +53,11 @@ static const char *iotlb_answer(struct pd_vhost_frontend *fe, const struct pd_vh
 {
 	const char *why = pd_vhost_check_reply(msg, PD_VHOST_IOTLB_MSG);
 
-	if (!(fe->features & PD_BIT(VIRTIO_F_ACCESS_PLATFORM)))
+	if (!fe->updates)
 		why = "an answer that was not asked for";
 	if (!why && msg->payload.u64)
 		why = "the peer refused it";
+	fe->updates -= !why;
 	return why ? pd_vhost_reason(&fe->role, "IOTLB_MSG: %s", why) : NULL;
 }
 

@@ -45,6 +45,7 @@ struct pd_vhost_frontend {
 	unsigned at_ring; /* within a row that is sent once per ring */
 	uint32_t awaited; /* request whose answer is due, or 0 */
 	bool awaiting_ack;
+	uint32_t updates;                   /* translations that it has yet to acknowledge */
 	struct pd_progress_timer handshake; /* armed until the rings run */
 };
 

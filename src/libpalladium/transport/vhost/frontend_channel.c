@@ -48,6 +48,7 @@ static const char *send_update(struct pd_vhost_frontend *fe)
 		.type = PD_VHOST_IOTLB_UPDATE,
 	};
 
+	fe->updates += ack;
 	return pd_vhost_conn_send(&fe->conn, &hdr, &update, NULL, 0);
 }
 

@@ -454,5 +454,5 @@ void pd_vhost_frontend_start_begin(struct pd_vhost_frontend *fe)
 	fe->kept_given = false;
 	fe->offered = 0;
 	fe->n_lanes = fe->role.n_lanes;
-	fe->step = fe->at_ring = fe->awaited = 0;
+	fe->step = fe->at_ring = fe->awaited = fe->updates = 0;
 }

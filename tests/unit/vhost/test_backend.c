@@ -3,6 +3,7 @@
  * The back-end role against a scripted front-end: the sequences that QEMU and DPDK send, every
  * refusal, and that no descriptor is left behind.
  */
+#include <linux/vhost_types.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 #include <linux/virtio_ring.h>
@@ -524,6 +525,36 @@ static void who_leaves_before_the_answer_is_not_refused(void **state)
 	assert_int_equal(pd_ctr_get(port->ctr, PD_CTR_PORT_PROTOCOL_ERRORS), 0);
 }
 
+/* A ring that only throws away what comes runs too: by the features that it was started with. */
+static void features_stay_while_a_ring_discards(void **state)
+{
+	uint64_t offered = peer_ask(sock, PD_VHOST_GET_FEATURES) & ~PACKED;
+	const uint64_t others[] = {offered & ~BIT(VIRTIO_RING_F_EVENT_IDX), offered | PACKED};
+	uint64_t one = 1;
+
+	(void)state;
+	negotiate();
+	send_memory(whole, 0, mem_fd);
+	send_ring(1, 0);
+	peer_state(sock, PD_VHOST_SET_VRING_ENABLE, 1, 0);
+	for (unsigned i = 0; i < 2; i++) {
+		peer_send(sock, PD_VHOST_SET_FEATURES, PD_VHOST_NEED_REPLY, &others[i], 8, NULL, 0);
+		assert_int_equal(peer_reply(sock, PD_VHOST_SET_FEATURES), 1);
+		peer_transmit();
+		assert_int_equal(write(kick[1], &one, sizeof(one)), sizeof(one));
+		turn();
+		assert_int_equal(used_of(1)->idx, i + 1);
+	}
+	/* A migration may begin at any time, and what has stopped may have any. */
+	offered |= BIT(VHOST_F_LOG_ALL);
+	peer_send(sock, PD_VHOST_SET_FEATURES, PD_VHOST_NEED_REPLY, &offered, 8, NULL, 0);
+	assert_int_equal(peer_reply(sock, PD_VHOST_SET_FEATURES), 0);
+	peer_state(sock, PD_VHOST_GET_VRING_BASE, 1, 0);
+	assert_int_equal(peer_reply(sock, PD_VHOST_GET_VRING_BASE) >> 32, 2);
+	peer_send(sock, PD_VHOST_SET_FEATURES, PD_VHOST_NEED_REPLY, &others[0], 8, NULL, 0);
+	assert_int_equal(peer_reply(sock, PD_VHOST_SET_FEATURES), 0);
+}
+
 static void notification_descriptors_must_be_eventfds(void **state)
 {
 	int pipe_fds[2];
@@ -785,6 +816,7 @@ int main(void)
 	T(regions_that_are_no_files_or_overlap);
 	T(memory_has_a_bound);
 	T(who_leaves_before_the_answer_is_not_refused);
+	T(features_stay_while_a_ring_discards);
 	T(notification_descriptors_must_be_eventfds);
 	T(packed_rings_start_and_stop);
 	T(the_format_that_was_asked_for);

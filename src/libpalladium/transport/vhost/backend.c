@@ -123,10 +123,9 @@ static const char *on_set_features(struct pd_vhost_backend *be, struct pd_vhost_
 		be->features = features; /* a migration begins or ends */
 		return NULL;
 	}
-	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
-		if (be->ring[i].up)
-			return "other features while a ring runs";
-	}
+	/* One that only throws away what comes goes by them too. */
+	if (pd_vhost_backend_is_running(be))
+		return "other features while a ring runs";
 	why = pd_vhost_format_check(be->role.config, features);
 	if (why)
 		return why;

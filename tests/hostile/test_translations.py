@@ -296,7 +296,7 @@ def test_the_channel_ends(sock):
         echoes(fe, 50)
         iommu.invalidate(0, 96 << 20, wait=False)
         assert fe.channel.closed_by_peer()
-        program.refused("no channel to ask")
+        program.refused("the peer has closed the channel to ask")
 
 
 def test_no_channel(sock):

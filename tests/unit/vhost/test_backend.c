@@ -525,6 +525,12 @@ static void who_leaves_before_the_answer_is_not_refused(void **state)
 	assert_int_equal(pd_ctr_get(port->ctr, PD_CTR_PORT_PROTOCOL_ERRORS), 0);
 }
 
+/* What the port says of what went wrong last. */
+static void assert_last_error(const char *text)
+{
+	assert_string_equal(port->ctr->last_error, text);
+}
+
 /* A ring that only throws away what comes runs too: by the features that it was started with. */
 static void features_stay_while_a_ring_discards(void **state)
 {
@@ -553,6 +559,35 @@ static void features_stay_while_a_ring_discards(void **state)
 	assert_int_equal(peer_reply(sock, PD_VHOST_GET_VRING_BASE) >> 32, 2);
 	peer_send(sock, PD_VHOST_SET_FEATURES, PD_VHOST_NEED_REPLY, &others[0], 8, NULL, 0);
 	assert_int_equal(peer_reply(sock, PD_VHOST_SET_FEATURES), 0);
+}
+
+/* The channel is gone, and the connection is not: that is what is told. */
+static void a_channel_that_is_closed_when_something_is_to_be_asked(void **state)
+{
+	int channel;
+
+	(void)state;
+	close(sock);
+	turn();
+	pd_port_close(port);
+	peer_config.ports[0].iommu = true;
+	assert_int_equal(pd_port_open(port), 0);
+	turn();
+	sock = peer_connect(peer_path);
+	negotiate();
+	channel = send_channel();
+	send_memory(whole, 0, mem_fd);
+	peer_state(sock, PD_VHOST_SET_VRING_ENABLE, 0, 1);
+	peer_state(sock, PD_VHOST_SET_VRING_NUM, 0, RING);
+	send_addr(0, UVA);
+	assert_false(peer_closed(sock));
+	peer_fd(sock, PD_VHOST_SET_VRING_KICK, 0, kick[0]);
+	close(channel);
+	assert_true(peer_closed(sock));
+	assert_last_error(
+		"SET_VRING_KICK refused: a translation is needed, and the peer has closed "
+		"the channel to ask for it");
+	assert_int_equal(pd_ctr_get(port->ctr, PD_CTR_PORT_PROTOCOL_ERRORS), 1);
 }
 
 static void notification_descriptors_must_be_eventfds(void **state)
@@ -817,6 +852,7 @@ int main(void)
 	T(memory_has_a_bound);
 	T(who_leaves_before_the_answer_is_not_refused);
 	T(features_stay_while_a_ring_discards);
+	T(a_channel_that_is_closed_when_something_is_to_be_asked);
 	T(notification_descriptors_must_be_eventfds);
 	T(packed_rings_start_and_stop);
 	T(the_format_that_was_asked_for);

@@ -38,6 +38,7 @@ struct pd_vhost_backend {
 	struct pd_vhost_role_base role;
 	struct pd_vhost_conn conn;
 	struct pd_vhost_conn channel; /* for our own requests; may be closed */
+	bool channel_closed;          /* by the peer */
 	uint64_t offered;             /* features */
 	uint64_t features;
 	bool features_set;

@@ -14,6 +14,10 @@
 #include "base/sys.h"
 #include "transport/vhost/eventfd.h"
 
+/* Not the connection, which is what the end of a socket is said to be elsewhere. */
+static const char closed[] =
+	"a translation is needed, and the peer has closed the channel to ask for it";
+
 static struct pd_vhost_backend *backend_of(struct pd_vhost_conn *channel)
 {
 	return pd_container_of(channel, struct pd_vhost_backend, channel);
@@ -47,6 +51,7 @@ static void channel_ended(struct pd_vhost_conn *channel, const char *reason)
 {
 	struct pd_vhost_backend *be = backend_of(channel);
 
+	be->channel_closed = true;
 	if (pd_vhost_conn_closed_by_peer(reason))
 		return;
 	pd_vhost_backend_fail(
@@ -100,6 +105,7 @@ const char *pd_vhost_backend_channel_open(struct pd_vhost_backend *be, struct pd
 void pd_vhost_backend_channel_close(struct pd_vhost_backend *be)
 {
 	pd_vhost_conn_close(&be->channel);
+	be->channel_closed = false;
 }
 
 const char *pd_vhost_backend_channel_iotlb(struct pd_vhost_backend *be, uint8_t type, uint64_t iova,
@@ -111,10 +117,16 @@ const char *pd_vhost_backend_channel_iotlb(struct pd_vhost_backend *be, uint8_t 
 		.size = sizeof(struct pd_vhost_iotlb),
 	};
 	struct pd_vhost_iotlb iotlb = {.iova = iova, .perm = perm, .type = type};
+	const char *why;
 
 	if (!pd_vhost_conn_is_open(&be->channel))
-		return "a translation is needed, and there is no channel to ask for it";
-	return pd_vhost_conn_send(&be->channel, &hdr, &iotlb, NULL, 0);
+		return be->channel_closed ? closed
+					  : "a translation is needed, and there is no channel to "
+					    "ask for it";
+	why = pd_vhost_conn_send(&be->channel, &hdr, &iotlb, NULL, 0);
+	if (why && pd_vhost_conn_closed_by_peer(why))
+		return closed;
+	return why ? pd_vhost_reason(&be->role, "the back-end's channel: %s", why) : NULL;
 }
 
 void pd_vhost_backend_channel_error(struct pd_vhost_backend *be, unsigned i)

@@ -144,6 +144,11 @@ static void role_stopped(struct pd_vhost_role_base *role, const char *reason)
 		MUST(!role->lanes[q].lane.side[PD_RX].up || !role->lanes[q].lane.side[PD_TX].up);
 }
 
+static void role_refused(struct pd_vhost_role_base *role, const char *text)
+{
+	MUST(*text && strlen(text) < PD_VHOST_REASON);
+}
+
 static void role_lost(struct pd_vhost_role_base *role, const char *reason, bool fault)
 {
 	(void)fault;
@@ -299,6 +304,7 @@ static void role_make(void)
 		.lanes = side->lanes,
 		.up = role_up,
 		.stopped = role_stopped,
+		.refused = role_refused,
 		.lost = role_lost,
 	};
 	side->is_up = false;

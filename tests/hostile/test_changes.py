@@ -262,8 +262,11 @@ def test_memory_of_the_rings_taken_away_with_an_answer(sock):
         region = mem_table([fe.memory.regions[0].row()])[8:]
         assert fe.channel.request(Req.REM_MEM_REG, bytes(8) + region, need_reply=True).u64 == 1
         until(lambda: program.port()["state"] == "down", "the port goes down")
-        assert "one memory region" in program.port()["reason"]
-        assert program.running
+        refused = "REM_MEM_REG refused: ring 0 does not stand in one memory region"
+        assert program.port()["reason"] == program.port()["last_error"] == refused
+        fe.channel.send(Req.GET_FEATURES)  # which has nothing to do with it
+        assert fe.channel.closed_by_peer()
+        program.refused(refused)
 
 
 @pytest.mark.parametrize("kind", KINDS)

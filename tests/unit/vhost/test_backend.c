@@ -531,6 +531,66 @@ static void assert_last_error(const char *text)
 	assert_string_equal(port->ctr->last_error, text);
 }
 
+/* Who is told by an answer that something is refused is not the only one who is told. */
+static void what_is_refused_is_named(void **state)
+{
+	static const char refused[] =
+		"SET_FEATURES refused: features that were not offered: 0x2000000";
+	uint64_t features = BIT(25);
+	char left[128];
+
+	(void)state;
+	negotiate();
+	peer_send(sock, PD_VHOST_SET_FEATURES, PD_VHOST_NEED_REPLY, &features, sizeof(features),
+		  NULL, 0);
+	assert_int_equal(peer_reply(sock, PD_VHOST_SET_FEATURES), 1);
+	assert_last_error(refused);
+	/* Other messages, and the end, are not in its way. */
+	peer_ask(sock, PD_VHOST_GET_FEATURES);
+	close(sock);
+	turn();
+	snprintf(left, sizeof(left), "%s, and the peer left", refused);
+	assert_last_error(left);
+	/* With the link up it is forgotten. */
+	sock = peer_connect(peer_path);
+	negotiate();
+	peer_send(sock, PD_VHOST_SET_FEATURES, PD_VHOST_NEED_REPLY, &features, sizeof(features),
+		  NULL, 0);
+	assert_int_equal(peer_reply(sock, PD_VHOST_SET_FEATURES), 1);
+	bring_up();
+	close(sock);
+	sock = -1;
+	turn();
+	assert_last_error("the peer closed the connection");
+	assert_int_equal(pd_ctr_get(port->ctr, PD_CTR_PORT_PROTOCOL_ERRORS), 0);
+}
+
+/* Rings that a message has left as they cannot be are that message's doing, not the next one's. */
+static void the_message_that_did_it_is_named(void **state)
+{
+	static const char refused[] =
+		"SET_VRING_KICK refused: ring 0: a part of the ring is misaligned";
+	uint64_t ring = 0;
+
+	(void)state;
+	negotiate();
+	send_memory(whole, 0, mem_fd);
+	peer_state(sock, PD_VHOST_SET_VRING_ENABLE, 0, 1);
+	peer_state(sock, PD_VHOST_SET_VRING_NUM, 0, RING);
+	send_addr(0, UVA + 8);
+	peer_send(sock, PD_VHOST_SET_VRING_KICK, PD_VHOST_NEED_REPLY, &ring, sizeof(ring), kick, 1);
+	assert_int_equal(peer_reply(sock, PD_VHOST_SET_VRING_KICK), 1);
+	assert_last_error(refused);
+	/* Another refusal in between changes nothing in that. */
+	ring = BIT(25);
+	peer_send(sock, PD_VHOST_SET_FEATURES, PD_VHOST_NEED_REPLY, &ring, sizeof(ring), NULL, 0);
+	assert_int_equal(peer_reply(sock, PD_VHOST_SET_FEATURES), 1);
+	peer_state(sock, PD_VHOST_SET_VRING_NUM, 1, RING);
+	assert_true(peer_closed(sock));
+	assert_last_error(refused);
+	assert_string_equal(port->ctr->reason, refused);
+}
+
 /* A ring that only throws away what comes runs too: by the features that it was started with. */
 static void features_stay_while_a_ring_discards(void **state)
 {
@@ -851,6 +911,8 @@ int main(void)
 	T(regions_that_are_no_files_or_overlap);
 	T(memory_has_a_bound);
 	T(who_leaves_before_the_answer_is_not_refused);
+	T(what_is_refused_is_named);
+	T(the_message_that_did_it_is_named);
 	T(features_stay_while_a_ring_discards);
 	T(a_channel_that_is_closed_when_something_is_to_be_asked);
 	T(notification_descriptors_must_be_eventfds);

@@ -9,7 +9,9 @@
  *
  * Refusals. A message that is well formed but says something wrong is answered with an error if the
  * peer asked for an acknowledgement, and ends the connection if not, as there is no other way to
- * tell it (specification, "Communication"). Syntax errors always end it.
+ * tell it (specification, "Communication"). Syntax errors always end it. Rings that cannot be run
+ * as the messages have it are refused again with each message that leaves them so; what is named is
+ * the first. A peer that leaves for a refusal has left for that.
  *
  * Memory. Descriptors of regions are closed as soon as they are mapped; how a new table takes the
  * place of the old one stands in backend_rings.c.
@@ -17,6 +19,7 @@
 #include "transport/vhost/backend.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <linux/vhost_types.h>
 #include <linux/virtio_config.h>
@@ -64,6 +67,7 @@ static void backend_reset(struct pd_vhost_backend *be)
 	be->features_set = false;
 	be->moves = false;
 	be->status = 0;
+	be->refused[0] = be->unfit[0] = 0;
 }
 
 /* --- messages ------------------------------------------------------------------------------ */
@@ -604,7 +608,7 @@ static const char *find_ring(struct pd_vhost_backend *be, const struct pd_vhost_
 	return NULL;
 }
 
-/* Carry out one message. Returns NULL or why it is refused. */
+/* Carry out one message, but for what the rings make of it. Returns NULL or why it is refused. */
 static const char *dispatch(struct pd_vhost_backend *be, struct pd_vhost_msg *msg)
 {
 	const struct pd_vhost_kind *kind = &pd_vhost_kinds[msg->hdr.request];
@@ -615,9 +619,44 @@ static const char *dispatch(struct pd_vhost_backend *be, struct pd_vhost_msg *ms
 	    (kind->feature >= 0 && !(protocol_features(be) & PD_BIT(kind->feature))))
 		return "we do not offer this";
 	why = find_ring(be, msg, handlers[msg->hdr.request].ring, &ring);
-	if (!why)
-		why = handlers[msg->hdr.request].fn(be, msg, ring);
-	return why ? why : pd_vhost_backend_settle(be);
+	return why ? why : handlers[msg->hdr.request].fn(be, msg, ring);
+}
+
+/* Between the name of a message and why it is refused, of which so much is told. */
+#define REFUSED " refused: "
+#define WHY_MAX 80
+/* So much of both where more is said behind. */
+#define REFUSED_MAX 105
+
+/*
+ * Say into `text` that `name` is refused and why. `rings`: they cannot be run as they are now; if
+ * that is what an earlier message was refused for, that one is named.
+ */
+static void refusal(const struct pd_vhost_backend *be, const char *name, const char *why,
+		    bool rings, char text[static PD_VHOST_REASON])
+{
+	const char *said = strstr(be->unfit, REFUSED);
+
+	if (rings && said && !strncmp(said + strlen(REFUSED), why, WHY_MAX))
+		memcpy(text, be->unfit, PD_VHOST_REASON);
+	else
+		snprintf(text, PD_VHOST_REASON, "%s" REFUSED "%.*s", name, WHY_MAX, why);
+}
+
+/*
+ * Answer `msg` that it is refused, and tell everybody else which it was and why: `text`. Returns as
+ * backend_message.
+ */
+static const char *refuse(struct pd_vhost_backend *be, struct pd_vhost_msg *msg, bool rings,
+			  const char text[static PD_VHOST_REASON])
+{
+	memcpy(be->refused, text, PD_VHOST_REASON);
+	if (rings)
+		memcpy(be->unfit, text, PD_VHOST_REASON);
+	pd_log_ratelimited(PD_LOG_WARN, "vhost", "%s: %s", be->role.name, text);
+	be->role.refused(&be->role, text);
+	pd_vhost_backend_moved(be, text); /* what it asked for may have taken rings down */
+	return reply_u64(be, msg, 1);
 }
 
 /* A message arrived. Returns NULL or why the connection must end. */
@@ -628,7 +667,8 @@ static const char *backend_message(struct pd_vhost_conn *conn, struct pd_vhost_m
 	bool ack = (msg->hdr.flags & PD_VHOST_NEED_REPLY) &&
 		   (be->protocol_features & PD_BIT(PD_VHOST_PF_REPLY_ACK)) &&
 		   pd_vhost_kinds[msg->hdr.request].answer == PD_VHOST_ANSWER_NONE;
-	char detail[sizeof(be->role.reason)];
+	char text[PD_VHOST_REASON];
+	bool rings = false;
 	const char *why;
 
 	be->heard = true;
@@ -637,28 +677,33 @@ static const char *backend_message(struct pd_vhost_conn *conn, struct pd_vhost_m
 		return pd_vhost_reason(&be->role, "%s: %s", name, why);
 	pd_trace("vhost", "%s: %s", be->role.name, name);
 	why = dispatch(be, msg);
-	if (!why)
+	if (!why) {
+		why = pd_vhost_backend_settle(be);
+		rings = why;
+	}
+	if (!why) {
+		be->unfit[0] = 0;
 		return ack ? reply_u64(be, msg, 0) : NULL;
+	}
 	if (pd_vhost_conn_closed_by_peer(why))
 		return why;
-	if (why == be->role.reason) {
-		memcpy(detail, be->role.reason, sizeof(detail));
-		why = detail;
-	}
+	refusal(be, name, why, rings, text);
 	if (!ack)
-		return pd_vhost_reason(&be->role, "%s refused: %.80s", name, why);
-	pd_log_ratelimited(PD_LOG_WARN, "vhost", "%s: %s refused: %s", be->role.name, name, why);
-	pd_vhost_backend_moved(be, why); /* what it asked for may have taken rings down */
-	return reply_u64(be, msg, 1);
+		return pd_vhost_reason(&be->role, "%s", text);
+	return refuse(be, msg, rings, text);
 }
 
 /* The connection ended. */
 static void backend_ended(struct pd_vhost_conn *conn, const char *reason)
 {
 	struct pd_vhost_backend *be = pd_container_of(conn, struct pd_vhost_backend, conn);
+	const bool fault = !pd_vhost_conn_closed_by_peer(reason);
 
+	if (!fault && *be->refused)
+		reason = pd_vhost_reason(&be->role, "%.*s, and the peer left", REFUSED_MAX,
+					 be->refused);
 	backend_reset(be);
-	be->role.lost(&be->role, reason, !pd_vhost_conn_closed_by_peer(reason));
+	be->role.lost(&be->role, reason, fault);
 }
 
 static const struct pd_vhost_conn_ops backend_conn_ops = {

@@ -52,6 +52,11 @@ struct pd_vhost_backend {
 	struct pd_vhost_inband inband; /* for rings that the peer gives no eventfds for */
 	struct pd_vhost_ring ring[2 * PD_QUEUES_MAX];
 	bool heard; /* a message came on this connection */
+	/*
+	 * The last message that was refused with an answer, and why; empty when the link came up
+	 * since. The same of the one by which the rings cannot be run as they are now.
+	 */
+	char refused[PD_VHOST_REASON], unfit[PD_VHOST_REASON];
 };
 
 extern const struct pd_vhost_role_ops pd_vhost_backend_ops;

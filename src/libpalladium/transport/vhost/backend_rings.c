@@ -239,10 +239,12 @@ void pd_vhost_backend_moved(struct pd_vhost_backend *be, const char *why)
 	if (moves == be->moves)
 		return;
 	be->moves = moves;
-	if (moves)
-		be->role.up(&be->role);
-	else
+	if (!moves) {
 		be->role.stopped(&be->role, why);
+		return;
+	}
+	be->refused[0] = 0;
+	be->role.up(&be->role);
 }
 
 const char *pd_vhost_backend_settle(struct pd_vhost_backend *be)

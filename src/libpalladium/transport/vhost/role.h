@@ -16,6 +16,9 @@
 
 struct pd_vhost_role_base;
 
+/* Room for a reason, with its NUL. */
+#define PD_VHOST_REASON 128
+
 /* Every call is made with pd_control held and no lane lock. */
 struct pd_vhost_role_ops {
 	uint32_t bytes; /* of the role's structure, which starts with a pd_vhost_role_base */
@@ -49,7 +52,9 @@ struct pd_vhost_role_base {
 	/* The connection is over (and closed); every side is down. `fault`: the peer broke the
 	 * protocol. */
 	void (*lost)(struct pd_vhost_role_base *role, const char *reason, bool fault);
-	char reason[128]; /* pd_vhost_reason's */
+	/* A message was refused with an answer, so all goes on: which and why. */
+	void (*refused)(struct pd_vhost_role_base *role, const char *text);
+	char reason[PD_VHOST_REASON]; /* pd_vhost_reason's */
 };
 
 static inline unsigned pd_vhost_n_rings(const struct pd_vhost_role_base *role)

@@ -107,6 +107,12 @@ static void port_stopped(struct pd_vhost_role_base *role, const char *reason)
 	pd_port_set_state(port_of(role)->port, PD_PORT_DOWN, reason);
 }
 
+/* Something that the peer asked for was refused. */
+static void port_refusal(struct pd_vhost_role_base *role, const char *text)
+{
+	pd_port_error(port_of(role)->port, 0, text);
+}
+
 /* The connection is over. */
 static void port_lost(struct pd_vhost_role_base *role, const char *reason, bool fault)
 {
@@ -280,6 +286,7 @@ static int vhost_open(struct pd_port *port)
 		.lanes = vp->lanes,
 		.up = port_up,
 		.stopped = port_stopped,
+		.refused = port_refusal,
 		.lost = port_lost,
 	};
 	err = port_make_lanes(vp, ops->lane_role);

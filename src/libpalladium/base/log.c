@@ -379,16 +379,22 @@ bool pd_log_allowed(struct pd_log_limit *limit)
 {
 	struct timespec now;
 	uint64_t second;
+	uint32_t dropped;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	second = (uint64_t)now.tv_sec + 1;
 	/* Races between threads cost a line more or less, never correctness. */
 	if (pd_exchange(&limit->second, second) != second)
 		pd_store_relaxed(&limit->lines, 0);
-	if (pd_fetch_add(&limit->lines, 1) < PD_LOG_BURST)
-		return true;
-	pd_fetch_add(&limit->dropped, 1);
-	return false;
+	if (pd_fetch_add(&limit->lines, 1) >= PD_LOG_BURST) {
+		pd_fetch_add(&limit->dropped, 1);
+		return false;
+	}
+	dropped = pd_exchange(&limit->dropped, 0);
+	if (dropped)
+		pd_log_write(PD_LOG_WARN, "log", "left out: %u line%s like the next", dropped,
+			     dropped == 1 ? "" : "s");
+	return true;
 }
 
 const char *pd_strerror(int err)

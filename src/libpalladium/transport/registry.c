@@ -55,6 +55,8 @@ void (*pd_port_on_receive_end)(struct pd_port *port, struct pd_lane *lane);
 const uint64_t *pd_lease_words;
 uint64_t pd_lease_self;
 
+static void pd_port_log_late(struct pd_progress_timer *timer);
+
 static struct pd_lease_page *pd_lease;
 static void pd_lease_on_event(struct pd_progress_fd *entry, uint32_t revents);
 static struct pd_progress_fd pd_lease_event = {
@@ -62,6 +64,10 @@ static struct pd_progress_fd pd_lease_event = {
 	.fd = -1,
 	.events = EPOLLIN | EPOLLET,
 	.fn = pd_lease_on_event};
+
+/* Lines of the log on one port's changes of state: so many at once, and one more each while. */
+#define PD_PORT_LINES 10
+#define PD_PORT_LINE_NS (10 * PD_NS_PER_SEC)
 
 /* Blocks of lanes, kept here so that no transport has to give them back. */
 static struct pd_ctr_block *pd_lane_ctr[PD_PORTS_MAX][PD_QUEUES_MAX];
@@ -149,6 +155,8 @@ int pd_ports_init(const struct pd_config *config)
 		port->mtu = pc->mtu;
 		port->config = pc;
 		port->n_lanes = pd_port_count_lanes(pc);
+		pd_list_init(&port->lines_timer.node);
+		port->lines_timer.fn = pd_port_log_late;
 		pd_port_lanes_init(port);
 		port->transport = pd_transport_by_name(pc->transport);
 		if (port->transport == &pd_transport_none)
@@ -201,14 +209,65 @@ static void pd_port_count_state(struct pd_port *port, enum pd_port_state state, 
 		pd_port_error(port, 0, reason);
 }
 
+/*
+ * The state of `port` as a line of the log, with how many changes before it have none. pd_control
+ * held.
+ */
+static void pd_port_log_line(struct pd_port *port, const char *reason)
+{
+	char before[80] = "";
+
+	if (port->lines_left_out)
+		snprintf(before, sizeof(before), " (%u changes before that were left out here)",
+			 port->lines_left_out);
+	port->lines_left_out = 0;
+	pd_progress_timer_cancel(&port->lines_timer);
+	pd_log(port->state == PD_PORT_DOWN ? PD_LOG_WARN : PD_LOG_INFO, "port", "%s is %s%s%s%s",
+	       port->name, pd_port_state_names[port->state], reason && *reason ? ": " : "",
+	       reason ? reason : "", before);
+}
+
+/* Changes were left out of the log, and a line may be written again: where they led to. */
+static void pd_port_log_late(struct pd_progress_timer *timer)
+{
+	struct pd_port *port = pd_container_of(timer, struct pd_port, lines_timer);
+
+	port->lines_ns += PD_PORT_LINE_NS;
+	port->lines_left_out--; /* the last one is told now */
+	pd_port_log_line(port, port->ctr ? port->ctr->reason : NULL);
+}
+
+/*
+ * Log a change of state. A peer can make as many as it likes, so after the first few at once there
+ * is a line every PD_PORT_LINE_NS at most, and always one of the last. `lines_ns` is when the lines
+ * written so far would be due at that pace. What the program does itself is not bounded. pd_control
+ * held.
+ */
+static void pd_port_log_state(struct pd_port *port, const char *reason)
+{
+	const uint64_t most = (PD_PORT_LINES - 1) * PD_PORT_LINE_NS;
+	uint64_t now = pd_clock_ns(), ahead;
+
+	if (port->state == PD_PORT_CLOSED) {
+		pd_port_log_line(port, reason);
+		return;
+	}
+	port->lines_ns = pd_max(port->lines_ns, now);
+	ahead = port->lines_ns - now;
+	if (ahead <= most) {
+		port->lines_ns += PD_PORT_LINE_NS;
+		pd_port_log_line(port, reason);
+	} else if (!port->lines_left_out++) {
+		pd_progress_timer_set(&port->lines_timer, ahead - most);
+	}
+}
+
 void pd_port_set_state(struct pd_port *port, enum pd_port_state state, const char *reason)
 {
 	if (port->state == state)
 		return;
 	pd_store_release(&port->state, (uint32_t)state);
-	pd_log(state == PD_PORT_DOWN ? PD_LOG_WARN : PD_LOG_INFO, "port", "%s is %s%s%s",
-	       port->name, pd_port_state_names[state], reason && *reason ? ": " : "",
-	       reason ? reason : "");
+	pd_port_log_state(port, reason);
 	if (port->ctr)
 		pd_port_count_state(port, state, reason);
 	if (pd_port_on_state)
@@ -644,6 +703,8 @@ void pd_ports_after_fork(void)
 		pd_lease_reopen[i] = true;
 		port->transport->abandon(port);
 		pd_port_forget_lanes(port);
+		pd_progress_timer_cancel(&port->lines_timer);
+		port->lines_left_out = 0;
 		port->state = PD_PORT_CLOSED;
 	}
 	pd_lease_self = pd_lease_make_self();

@@ -84,6 +84,10 @@ struct pd_port {
 	 */
 	bool rx_vnet;
 	struct pd_ctr_block *ctr;
+	/* Of changes of state in the log (registry.c). */
+	uint64_t lines_ns;
+	uint32_t lines_left_out;
+	struct pd_progress_timer lines_timer;
 	void *priv; /* the transport's */
 	void *sock; /* the socket layer's */
 };
@@ -167,7 +171,7 @@ void pd_ports_after_fork(void);
 /*
  * A transport tells of its port: `state`, and a reason of a few words for logs and statistics
  * ("peer closed the connection", "memory region 2 wraps"). pd_control held, no lane lock held. Logs
- * once per change.
+ * changes, as many as a log can bear, and in the end where they led to.
  */
 void pd_port_set_state(struct pd_port *port, enum pd_port_state state, const char *reason);
 

@@ -4,12 +4,34 @@
  * let in.
  */
 #include <sys/file.h>
+#include <sys/syscall.h>
+#include <time.h>
 
 #include "config/vars.h"
 #include "counters/counters.h"
 #include "peer.h"
 
 static int fds_before;
+
+/* The clock of everything here may be put forward. */
+static uint64_t ahead_ns;
+
+int clock_gettime(clockid_t clock, struct timespec *ts)
+{
+	long ret = syscall(SYS_clock_gettime, clock, ts);
+	uint64_t ns = (uint64_t)ts->tv_nsec + ahead_ns;
+
+	ts->tv_sec += (time_t)(ns / PD_NS_PER_SEC);
+	ts->tv_nsec = (long)(ns % PD_NS_PER_SEC);
+	return (int)ret;
+}
+
+/* So many milliseconds pass at once. */
+static void later(uint64_t ms)
+{
+	ahead_ns += ms * PD_NS_PER_MS;
+	turn();
+}
 
 static int setup(void **state)
 {
@@ -445,12 +467,80 @@ static void who_listens_is_asked_for_too(void **state)
 	close(l);
 }
 
+/* What `port` says of itself. */
+static const char *reason_of(const struct pd_port *port)
+{
+	return port->ctr->reason;
+}
+
 /* A listening port of one queue pair. */
 static void listen_plainly(void)
 {
 	peer_ports(1, PD_CONF_MODE_LISTEN, PD_CONF_BACKEND, 1);
 	assert_int_equal(pd_port_open(&pd_ports[0]), 0);
 	turn();
+}
+
+/* The port's log, of a file of the test's own; its lines that hold `what`, and the last of them. */
+static unsigned log_lines(FILE *log, const char *what, char last[static 300])
+{
+	char line[300];
+	unsigned n = 0;
+
+	rewind(log);
+	while (fgets(line, sizeof(line), log)) {
+		if (!strstr(line, what))
+			continue;
+		memcpy(last, line, sizeof(line));
+		n++;
+	}
+	return n;
+}
+
+/* However often the link goes up and down, the log can bear it, and ends with what is so. */
+static void a_link_that_flaps_does_not_fill_the_log(void **state)
+{
+	char path[120], last[300] = "";
+	struct pd_port *port;
+	FILE *log;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/log", peer_dir);
+	pd_log_set_level(PD_LOG_INFO);
+	assert_int_equal(pd_log_set_file(path), 0);
+	log = fopen(path, "r");
+	assert_non_null(log);
+	listen_plainly();
+	port = &pd_ports[0];
+	for (int i = 0; i < 500; i++) {
+		pd_lock(&pd_control);
+		pd_port_set_state(port, PD_PORT_UP, NULL);
+		pd_port_set_state(port, PD_PORT_DOWN, "it went");
+		pd_unlock(&pd_control);
+	}
+	assert_int_equal(port->state, PD_PORT_DOWN);
+	assert_string_equal(reason_of(port), "it went");
+	assert_int_equal(pd_ctr_get(port->ctr, PD_CTR_PORT_CONNECTS), 500);
+	assert_int_equal(log_lines(log, "pd0 is", last), 10);
+	later(10000);
+	assert_int_equal(log_lines(log, "pd0 is", last), 11);
+	assert_non_null(
+		strstr(last, "pd0 is down: it went (989 changes before that were left out here)"));
+	later(10000);
+	assert_int_equal(log_lines(log, "pd0 is", last), 11);
+	/* After a while without, each change has its line again. */
+	later(200000);
+	for (unsigned i = 0; i < 4; i++) {
+		pd_lock(&pd_control);
+		pd_port_set_state(port, i % 2 ? PD_PORT_DOWN : PD_PORT_UP, i % 2 ? "again" : NULL);
+		pd_unlock(&pd_control);
+		assert_int_equal(log_lines(log, "pd0 is", last), 12 + i);
+	}
+	assert_non_null(strstr(last, "pd0 is down: again\n"));
+	fclose(log);
+	assert_int_equal(pd_log_set_file(NULL), 0);
+	pd_log_set_level(PD_LOG_NONE);
+	unlink(path);
 }
 
 /* What is in the way is said in words that tell what to do. */
@@ -509,6 +599,7 @@ int main(void)
 		T(only_the_users_named_get_in),
 		T(a_connection_goes_to_the_port_that_admits_it),
 		T(who_listens_is_asked_for_too),
+		T(a_link_that_flaps_does_not_fill_the_log),
 		T(trouble_has_words),
 	};
 

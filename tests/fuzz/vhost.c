@@ -144,6 +144,11 @@ static void role_stopped(struct pd_vhost_role_base *role, const char *reason)
 		MUST(!role->lanes[q].lane.side[PD_RX].up || !role->lanes[q].lane.side[PD_TX].up);
 }
 
+static void role_negotiates(struct pd_vhost_role_base *role, const char *what, const char *message)
+{
+	MUST(*what && *message);
+}
+
 static void role_refused(struct pd_vhost_role_base *role, const char *text)
 {
 	MUST(*text && strlen(text) < PD_VHOST_REASON);
@@ -281,8 +286,10 @@ void peer_comes(void)
 
 void another_comes(void)
 {
-	if (!side->role->ops->give_way(side->role))
+	/* For how long nothing was said is its listener's affair. */
+	if (side->role->ops->yields_at(side->role) == UINT64_MAX)
 		return;
+	side->role->ops->yield(side->role);
 	peer_comes();
 }
 
@@ -302,6 +309,7 @@ static void role_make(void)
 		.name = "fuzz",
 		.n_lanes = side->config.queues,
 		.lanes = side->lanes,
+		.negotiates = role_negotiates,
 		.up = role_up,
 		.stopped = role_stopped,
 		.refused = role_refused,

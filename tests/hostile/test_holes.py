@@ -14,7 +14,7 @@ from lab.hugepages import count, free, hugepages
 from lab.proc import Proc, preload_env
 from lab.vhostpeer import BackEnd, FrontEnd, Memory, PeerTimeout, Req
 from lab.wire import Listener, dial
-from hostile.victim import Victim, caught_up, echoes, returns, serves
+from hostile.victim import Victim, caught_up, echoes, returns, serves, until
 
 FULL = (1 << 64) - 2
 MFD_HUGE_2MB = 0x4 | 21 << 26
@@ -307,6 +307,27 @@ def test_silent_newcomer_gives_way(sock):
             echoes(fe)
             assert silent.closed_by_peer()
         silent.close()
+
+
+def test_newcomer_who_begins_and_stops_gives_way(sock):
+    """The same of one who has said something; what the port is up to is told, and those who come meanwhile are counted."""
+    with Victim(sock, mode="listen") as program:
+        until(lambda: os.path.exists(sock), "the path")
+        half = dial(sock)
+        half.request(Req.GET_FEATURES)
+        p = program.port()
+        assert p["state"] == "waiting" and p["reason"] == "connected, negotiating: last message GET_FEATURES"
+        mute = dial(sock)
+        with FrontEnd(sock, listen=False) as fe:
+            fe.start_like_dpdk()
+            fe.post_rx([2048] * 32)
+            echoes(fe)
+            assert half.closed_by_peer() and mute.closed_by_peer()
+            p = program.port()
+            assert p["state"] == "up" and "said nothing for 2 s after GET_FEATURES" in p["last_error"]
+            assert p["counters"]["turned_away"] == 1 and not p["counters"]["protocol_errors"]
+        for ch in half, mute:
+            ch.close()
 
 
 def test_out_of_descriptors(sock):

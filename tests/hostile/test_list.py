@@ -105,7 +105,8 @@ ITEMS = {
                                  "test_paths.test_file_of_a_listener_that_died", "test_repeated.test_who_listens",
                                 "test_repeated.test_strange_things_where_it_connects"],
     "several peers on one listening path": ["test_peers.test_a_crowd_that_comes_and_goes", "test_peers.test_one_too_many",
-                                            "test_holes.test_silent_newcomer_gives_way", "test_repeated.test_crowd_on_one_path"],
+                                            "test_holes.test_silent_newcomer_gives_way", "test_repeated.test_crowd_on_one_path",
+                                            "test_holes.test_newcomer_who_begins_and_stops_gives_way"],
     "in band: kicks of no ring, of a wrong size, with fds, not agreed on": [
         (KICK, "no such ring"), (KICK, "ring 2^32-1"), (KICK, "no payload"), (KICK, "two of them"), (KICK, "a descriptor"),
         (KICK, "not agreed on"), (KICK, "agreed without a channel"), (KICK, "changed while running"),

@@ -481,6 +481,134 @@ static void listen_plainly(void)
 	turn();
 }
 
+/* One that has begun; it is answered. */
+static int begin(void)
+{
+	int sock = peer_connect(peer_path);
+
+	peer_ask(sock, PD_VHOST_GET_FEATURES);
+	return sock;
+}
+
+/* A guest in its firmware says nothing for minutes. */
+static void silence_alone_ends_nobody(void **state)
+{
+	int sock;
+
+	(void)state;
+	listen_plainly();
+	sock = begin();
+	assert_string_equal(reason_of(&pd_ports[0]),
+			    "connected, negotiating: last message GET_FEATURES");
+	for (int i = 0; i < 60; i++)
+		later(10000);
+	assert_false(peer_closed(sock));
+	peer_ask(sock, PD_VHOST_GET_PROTOCOL_FEATURES);
+	assert_string_equal(reason_of(&pd_ports[0]),
+			    "connected, negotiating: last message GET_PROTOCOL_FEATURES");
+	close(sock);
+	turn();
+	assert_string_equal(reason_of(&pd_ports[0]), PD_PORT_NO_PEER_YET);
+}
+
+/* But another one that wants the place gets it, after a time in which the first may still speak. */
+static void who_is_silent_gives_way_to_who_wants_the_place(void **state)
+{
+	int first, second, third;
+
+	(void)state;
+	listen_plainly();
+	first = begin();
+	second = peer_connect(peer_path);
+	peer_send(second, PD_VHOST_GET_FEATURES, 0, "", 0, NULL, 0);
+	turn();
+	later(1500);
+	assert_false(peer_closed(first));
+	assert_false(peer_closed(second));
+	later(700);
+	assert_true(peer_closed(first));
+	peer_reply(second, PD_VHOST_GET_FEATURES);
+	assert_int_equal(pd_ctr_get(pd_ports[0].ctr, PD_CTR_PORT_PROTOCOL_ERRORS), 0);
+	/* The one that gave way comes back, and the same holds for the one that has its place. */
+	third = peer_connect(peer_path);
+	peer_send(third, PD_VHOST_GET_FEATURES, 0, "", 0, NULL, 0);
+	turn();
+	later(1500);
+	later(1500);
+	assert_true(peer_closed(second));
+	peer_reply(third, PD_VHOST_GET_FEATURES);
+	close(first);
+	close(second);
+	close(third);
+}
+
+/* One that goes on talking stays, and so do those that only look in, or say nothing themselves. */
+static void who_talks_keeps_the_place(void **state)
+{
+	int first, second, mute, gone;
+
+	(void)state;
+	listen_plainly();
+	first = begin();
+	second = peer_connect(peer_path);
+	peer_send(second, PD_VHOST_GET_FEATURES, 0, "", 0, NULL, 0);
+	for (int i = 0; i < 4; i++) {
+		turn();
+		later(900);
+		peer_ask(first, PD_VHOST_GET_FEATURES);
+	}
+	later(900);
+	assert_true(peer_closed(second));
+	assert_false(peer_closed(first));
+	assert_int_equal(pd_ctr_get(pd_ports[0].ctr, PD_CTR_PORT_TURNED_AWAY), 1);
+	assert_string_equal(reason_of(&pd_ports[0]),
+			    "connected, negotiating: last message GET_FEATURES; others turned away "
+			    "meanwhile: 1");
+	later(5000);
+	mute = peer_connect(peer_path);
+	gone = peer_connect(peer_path);
+	peer_send(gone, PD_VHOST_GET_FEATURES, 0, "", 0, NULL, 0);
+	close(gone);
+	turn();
+	later(1500);
+	assert_true(peer_closed(mute));
+	assert_false(peer_closed(first));
+	assert_int_equal(pd_ctr_get(pd_ports[0].ctr, PD_CTR_PORT_TURNED_AWAY), 3);
+	close(first);
+	close(second);
+	close(mute);
+}
+
+/* Connections wait for ports that admit them; nobody waits for those of others. */
+static void who_waits_holds_up_nobody_else(void **state)
+{
+	int sock[3];
+
+	(void)state;
+	if (geteuid()) /* who else comes is another user, which takes root */
+		skip();
+	peer_ports(2, PD_CONF_MODE_LISTEN, PD_CONF_BACKEND, 1);
+	for (unsigned i = 0; i < 2; i++)
+		peer_config.ports[i].access = (struct pd_conf_access){
+			.mode = 0666, .peer_count = 1, .peers = {i ? 54321 : 0}};
+	peer_config.ports[1].queues = 2;
+	assert_int_equal(pd_ports_init(&peer_config), 0);
+	assert_int_equal(pd_port_open(&pd_ports[0]), 0);
+	assert_int_equal(pd_port_open(&pd_ports[1]), 0);
+	turn();
+	chmod(peer_dir, 0711);
+	sock[0] = begin();
+	sock[1] = peer_connect(peer_path); /* waits for port 0 */
+	turn();
+	assert_int_equal(seteuid(54321), 0);
+	sock[2] = peer_connect(peer_path);
+	assert_int_equal(seteuid(0), 0);
+	assert_int_equal(queues_of(sock[2]), 2);
+	assert_false(peer_closed(sock[1]));
+	for (int i = 0; i < 3; i++)
+		close(sock[i]);
+}
+
 /* The port's log, of a file of the test's own; its lines that hold `what`, and the last of them. */
 static unsigned log_lines(FILE *log, const char *what, char last[static 300])
 {
@@ -599,6 +727,10 @@ int main(void)
 		T(only_the_users_named_get_in),
 		T(a_connection_goes_to_the_port_that_admits_it),
 		T(who_listens_is_asked_for_too),
+		T(silence_alone_ends_nobody),
+		T(who_is_silent_gives_way_to_who_wants_the_place),
+		T(who_talks_keeps_the_place),
+		T(who_waits_holds_up_nobody_else),
 		T(a_link_that_flaps_does_not_fill_the_log),
 		T(trouble_has_words),
 	};

@@ -26,10 +26,12 @@
 #include <linux/virtio_net.h>
 #include <linux/virtio_ring.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/sys.h"
 #include "transport/vhost/backend_channel.h"
 #include "transport/vhost/backend_rings.h"
+#include "transport/vhost/dial.h"
 #include "transport/vhost/eventfd.h"
 #include "transport/vhost/iotlb.h"
 #include "transport/vhost/rarp.h"
@@ -671,7 +673,9 @@ static const char *backend_message(struct pd_vhost_conn *conn, struct pd_vhost_m
 	bool rings = false;
 	const char *why;
 
-	be->heard = true;
+	be->heard = msg->hdr.request;
+	be->heard_ns = pd_clock_ns();
+	be->role.negotiates(&be->role, "last message", name);
 	why = pd_vhost_check_request(msg);
 	if (why)
 		return pd_vhost_reason(&be->role, "%s: %s", name, why);
@@ -732,8 +736,12 @@ static int backend_init(struct pd_vhost_role_base *role)
 
 static int backend_connected(struct pd_vhost_role_base *role, int fd)
 {
-	backend_of(role)->heard = false;
-	return pd_vhost_conn_open(&backend_of(role)->conn, fd);
+	struct pd_vhost_backend *be = backend_of(role);
+
+	be->heard = 0;
+	be->heard_ns = pd_clock_ns();
+	be->ran = false;
+	return pd_vhost_conn_open(&be->conn, fd);
 }
 
 void pd_vhost_backend_fail(struct pd_vhost_backend *be, const char *reason)
@@ -743,15 +751,35 @@ void pd_vhost_backend_fail(struct pd_vhost_backend *be, const char *reason)
 	be->role.lost(&be->role, reason, true);
 }
 
-/* A peer that never speaks may be kept waiting, but must not keep others out. */
-static bool backend_give_way(struct pd_vhost_role_base *role)
+/*
+ * A peer may be silent for as long as it likes, as a guest is before its driver starts, but must
+ * not keep others out.
+ */
+static uint64_t backend_yields_at(const struct pd_vhost_role_base *role)
+{
+	const struct pd_vhost_backend *be = pd_container_of(role, struct pd_vhost_backend, role);
+
+	if (!pd_vhost_conn_is_open(&be->conn) || be->ran)
+		return UINT64_MAX;
+	return be->heard_ns + (be->heard ? PD_VHOST_SILENT_NS : 0);
+}
+
+/* It does: the connection is ended for another's sake. */
+static void backend_yield(struct pd_vhost_role_base *role)
 {
 	struct pd_vhost_backend *be = backend_of(role);
+	const unsigned seconds = (unsigned)((pd_clock_ns() - be->heard_ns) / PD_NS_PER_SEC);
+	const char *reason = "the peer said nothing, and another one came";
 
-	if (!pd_vhost_conn_is_open(&be->conn) || be->heard)
-		return false;
-	pd_vhost_backend_fail(be, "the peer said nothing, and another one came");
-	return true;
+	if (be->heard)
+		reason = pd_vhost_reason(role,
+					 "the peer said nothing for %u s after %s, no ring had "
+					 "run, and another one came",
+					 seconds, pd_vhost_request_name(be->heard));
+	pd_log_ratelimited(PD_LOG_WARN, "vhost", "%s: %s", role->name, reason);
+	pd_vhost_conn_close(&be->conn);
+	backend_reset(be);
+	role->lost(role, reason, false);
 }
 
 /* A lane wants something: the log's reader is to be told, a translation asked for, or a ring is broken: the peer
@@ -791,6 +819,7 @@ const struct pd_vhost_role_ops pd_vhost_backend_ops = {
 	.init = backend_init,
 	.connected = backend_connected,
 	.broken = backend_broken,
-	.give_way = backend_give_way,
+	.yields_at = backend_yields_at,
+	.yield = backend_yield,
 	.fini = backend_fini,
 };

@@ -51,7 +51,9 @@ struct pd_vhost_backend {
 	struct pd_vhost_inflight inflight;
 	struct pd_vhost_inband inband; /* for rings that the peer gives no eventfds for */
 	struct pd_vhost_ring ring[2 * PD_QUEUES_MAX];
-	bool heard; /* a message came on this connection */
+	uint64_t heard_ns; /* when the last message came, or the connection */
+	uint32_t heard;    /* which message, 0: none yet */
+	bool ran;          /* a ring has run on this connection */
 	/*
 	 * The last message that was refused with an answer, and why; empty when the link came up
 	 * since. The same of the one by which the rings cannot be run as they are now.

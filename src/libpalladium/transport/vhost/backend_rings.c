@@ -175,7 +175,7 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 		pd_inflight_free(layout.inflight);
 		return pd_vhost_reason(&be->role, "ring %u: %s", i, pd_strerror(err));
 	}
-	ring->up = true;
+	ring->up = be->ran = true;
 	ring->layout = layout;
 	if (misplaced)
 		pd_log_ratelimited(PD_LOG_WARN, "vhost",
@@ -203,6 +203,7 @@ static const char *ring_discard(struct pd_vhost_backend *be, unsigned i)
 					 pd_vhost_backend_call_fd(be, i));
 	if (!ring->sink)
 		return "no memory";
+	be->ran = true;
 	pd_vhost_dirty_ring(be, i);
 	return NULL;
 }

@@ -8,9 +8,14 @@
  * peer that accepts and hangs up is not hammered.
  *
  * Listening. One listener per path, however many ports name it. A connection goes to the first
- * port, in configuration order, that has none. When all have one the newcomer is kept for a second:
- * a peer that was killed and is back at once may be seen before its old connection's end is. Then
- * one that has never said anything gives way to it, or it is closed, with a line in the log.
+ * port, in configuration order, that admits it and has none, past others that no such port is there
+ * for. When all have one the newcomer is kept for a second: a peer that was killed and is back at
+ * once may be seen before its old connection's end is. Then one that is good for nothing gives way
+ * to it, the one from which nothing has come for longest: that has never said anything, or has
+ * begun and then said nothing for two seconds without ever running a ring. The newcomer is kept on
+ * for as long as those may last, or it is closed, with a line in the log. Without a newcomer
+ * everybody may be silent for as long as they like, as a guest is before its driver starts; and who
+ * has run a ring has its place. A newcomer that says nothing itself takes nobody's.
  *
  * Who is let in: path.c makes the file and asks who is at the other end. Ports that share a path
  * share its file, which is as the first of them wants it; each asks for its own peers, so a
@@ -19,6 +24,7 @@
 #include "transport/vhost/dial.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,11 +37,13 @@
 
 #define ACCEPT_PAUSE_NS (1000 * PD_NS_PER_MS) /* after an accept that failed */
 #define GRACE_NS (1000 * PD_NS_PER_MS)
-#define EARLY_MAX 8 /* connections kept for ports that are not free yet */
+#define PATIENCE_NS (2 * GRACE_NS + PD_VHOST_SILENT_NS) /* the longest that one is kept */
+#define EARLY_MAX 8    /* connections kept for ports that are not free yet */
+#define ACCEPTS_MAX 64 /* connections taken at once: other work comes in between */
 
 struct early {
 	int fd;
-	uint64_t until_ns;
+	uint64_t until_ns, came_ns;
 };
 
 struct pd_vhost_listener {
@@ -131,20 +139,26 @@ static struct pd_vhost_dial *listener_free_port(struct pd_vhost_listener *l, int
 }
 
 /*
- * Have a port that admits the connection on `fd` end one that nothing comes from. Returns whether
- * one did.
+ * Of the ports that admit the connection on `fd` and have one, that whose peer nothing has come
+ * from for longest. Returns from when on it yields, UINT64_MAX: none does.
  */
-static bool listener_make_way(struct pd_vhost_listener *l, int fd)
+static uint64_t listener_idlest(struct pd_vhost_listener *l, int fd, struct pd_vhost_dial **idlest)
 {
+	uint64_t first = UINT64_MAX, at;
 	struct pd_vhost_dial *dial;
 	uid_t uid;
 
+	*idlest = NULL;
 	pd_list_for_each (dial, &l->ports, node) {
-		if (!dial->waiting && pd_path_admits(dial->access, fd, &uid) &&
-		    dial->give_way(dial))
-			return true;
+		if (dial->waiting || !pd_path_admits(dial->access, fd, &uid))
+			continue;
+		at = dial->yields_at(dial);
+		if (at >= first)
+			continue;
+		first = at;
+		*idlest = dial;
 	}
-	return false;
+	return first;
 }
 
 /* True when a port of the listener admits who is on `fd`; else that is told to all. */
@@ -165,38 +179,72 @@ static bool listener_admits(struct pd_vhost_listener *l, int fd)
 	return false;
 }
 
-/* Hand waiting connections to free ports, and refuse those that have waited long enough. */
+/* Tell the ports that would have admitted `fd` that it is turned away, and close it. */
+static void listener_turn_away(struct pd_vhost_listener *l, int fd)
+{
+	struct pd_vhost_dial *dial;
+	uid_t uid;
+
+	pd_list_for_each (dial, &l->ports, node) {
+		if (pd_path_admits(dial->access, fd, &uid))
+			dial->turned_away(dial);
+	}
+	pd_sys_close(fd);
+	pd_log_ratelimited(PD_LOG_WARN, "vhost",
+			   "%s: one more connection than open ports on this path, closed", l->path);
+}
+
+/* True when who is on `fd` has said something and is still there. */
+static bool is_keen(int fd)
+{
+	return pd_internal_fd_ready(fd, POLLIN | POLLRDHUP) == POLLIN;
+}
+
+/*
+ * `e` has waited for as long as it was to: find a place for it by ending another connection, or a
+ * reason to wait on. Returns false when there is none.
+ */
+static bool listener_insist(struct pd_vhost_listener *l, struct early *e, uint64_t now)
+{
+	struct pd_vhost_dial *dial = NULL;
+	uint64_t at = is_keen(e->fd) ? listener_idlest(l, e->fd, &dial) : UINT64_MAX;
+
+	if (at <= now) {
+		dial->yield(dial);
+		e->until_ns = now + GRACE_NS; /* the port asks for it in a moment */
+		return true;
+	}
+	e->until_ns = at;
+	return at != UINT64_MAX && at - e->came_ns <= PATIENCE_NS;
+}
+
+/*
+ * Hand waiting connections to free ports, the first first, and refuse those that have waited long
+ * enough.
+ */
 static void listener_serve(struct pd_vhost_listener *l)
 {
-	uint64_t now = pd_clock_ns();
-	struct pd_vhost_dial *dial;
+	uint64_t now = pd_clock_ns(), next = UINT64_MAX;
 
-	while (l->n_early) {
-		struct early first = l->early[0];
+	for (unsigned i = 0; i < l->n_early;) {
+		struct early e = l->early[i];
+		struct pd_vhost_dial *dial = listener_free_port(l, e.fd);
 
-		dial = listener_free_port(l, first.fd);
-		if (!dial && now < first.until_ns)
-			break;
-		if (!dial && listener_make_way(l, first.fd)) {
-			l->early[0].until_ns =
-				now + GRACE_NS; /* the port asks for it in a moment */
-			break;
-		}
-		l->n_early--;
-		memmove(&l->early[0], &l->early[1], l->n_early * sizeof(l->early[0]));
-		if (dial) {
-			dial->waiting = false;
-			dial->connected(dial, first.fd);
+		if (!dial && (now < e.until_ns || listener_insist(l, &l->early[i], now))) {
+			next = pd_min(next, l->early[i++].until_ns);
 			continue;
 		}
-		pd_sys_close(first.fd);
-		pd_log_ratelimited(PD_LOG_WARN, "vhost",
-				   "%s: one more connection than open ports on this path, "
-				   "closed",
-				   l->path);
+		l->n_early--;
+		memmove(&l->early[i], &l->early[i + 1], (l->n_early - i) * sizeof(l->early[0]));
+		if (dial) {
+			dial->waiting = false;
+			dial->connected(dial, e.fd);
+		} else {
+			listener_turn_away(l, e.fd);
+		}
 	}
 	if (l->n_early)
-		pd_progress_timer_set(&l->timer, l->early[0].until_ns - now);
+		pd_progress_timer_set(&l->timer, next - pd_min(next, now));
 }
 
 /* Somebody connects. */
@@ -204,7 +252,8 @@ static void listener_io(struct pd_progress_fd *io, uint32_t revents)
 {
 	struct pd_vhost_listener *l = pd_container_of(io, struct pd_vhost_listener, io);
 
-	while (l->n_early < EARLY_MAX) {
+	for (int n = 0; n < ACCEPTS_MAX && l->n_early < EARLY_MAX; n++) {
+		uint64_t now = pd_clock_ns();
 		int fd = pd_internal_fd(
 			pd_sys_accept4(io->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
 
@@ -225,7 +274,7 @@ static void listener_io(struct pd_progress_fd *io, uint32_t revents)
 			pd_sys_close(fd);
 			continue;
 		}
-		l->early[l->n_early++] = (struct early){fd, pd_clock_ns() + GRACE_NS};
+		l->early[l->n_early++] = (struct early){fd, now + GRACE_NS, now};
 		listener_serve(l);
 	}
 	if (l->n_early == EARLY_MAX)

@@ -12,9 +12,13 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "base/clock.h"
 #include "base/list.h"
 #include "config/config.h"
 #include "vlib/progress.h"
+
+/* For how long a peer that has begun may say nothing when another one waits for its place. */
+#define PD_VHOST_SILENT_NS (2000 * PD_NS_PER_MS)
 
 struct pd_vhost_listener;
 
@@ -35,9 +39,13 @@ struct pd_vhost_dial {
 	/* Somebody connected who is not let in, of the user `uid`. */
 	void (*refused)(struct pd_vhost_dial *dial, uid_t uid);
 	/*
-	 * Another peer waits: end a connection that is good for nothing. Returns whether one ended.
+	 * Another peer waits for the connection's place: from when on (pd_clock_ns) it may be ended
+	 * for that, UINT64_MAX: never; and end it now.
 	 */
-	bool (*give_way)(struct pd_vhost_dial *dial);
+	uint64_t (*yields_at)(struct pd_vhost_dial *dial);
+	void (*yield)(struct pd_vhost_dial *dial);
+	/* A peer that this port admits was turned away, as each port of the path has one. */
+	void (*turned_away)(struct pd_vhost_dial *dial);
 	/* Private. */
 	struct pd_list node; /* among the listener's ports */
 	struct pd_vhost_listener *listener;

@@ -198,9 +198,14 @@ static void frontend_broken(struct pd_vhost_role_base *role)
 }
 
 /* A peer that does not answer is given up anyway. */
-static bool frontend_give_way(struct pd_vhost_role_base *role)
+static uint64_t frontend_yields_at(const struct pd_vhost_role_base *role)
 {
-	return false;
+	return UINT64_MAX;
+}
+
+/* So this is never called. */
+static void frontend_yield(struct pd_vhost_role_base *role)
+{
 }
 
 /* True when the peer has taken everything that was sent on `lane`, or never will. */
@@ -255,6 +260,7 @@ const struct pd_vhost_role_ops pd_vhost_frontend_ops = {
 	.init = frontend_init,
 	.connected = frontend_connected,
 	.broken = frontend_broken,
-	.give_way = frontend_give_way,
+	.yields_at = frontend_yields_at,
+	.yield = frontend_yield,
 	.fini = frontend_fini,
 };

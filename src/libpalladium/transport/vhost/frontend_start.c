@@ -400,6 +400,8 @@ static const char *step_send(struct pd_vhost_frontend *fe, unsigned step, unsign
 		fe->awaited = hdr.request;
 		fe->awaiting_ack = true;
 	}
+	if (fe->awaited)
+		fe->role.negotiates(&fe->role, "it is to answer", kind->name);
 	pd_trace("vhost", "%s: send %s", fe->role.name, kind->name);
 	return pd_vhost_conn_send(&fe->conn, &hdr, &payload, out.fds, out.n_fds);
 }

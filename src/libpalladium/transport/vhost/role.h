@@ -29,9 +29,12 @@ struct pd_vhost_role_ops {
 	int (*connected)(struct pd_vhost_role_base *role, int fd);
 	/* A lane says that the peer broke a ring, or the guard that its memory is gone. */
 	void (*broken)(struct pd_vhost_role_base *role);
-	/* Another peer waits for this one's place: end the connection if it has not said anything yet.
-	 * Returns whether. */
-	bool (*give_way)(struct pd_vhost_role_base *role);
+	/*
+	 * Another peer waits for this one's place: from when on (pd_clock_ns) the connection may be
+	 * ended for that, UINT64_MAX: never, or there is none; and end it now.
+	 */
+	uint64_t (*yields_at)(const struct pd_vhost_role_base *role);
+	void (*yield)(struct pd_vhost_role_base *role);
 	/*
 	 * End for good: every side down, everything freed but the structure itself. `abandon`: in a
 	 * forked child, where nothing may be told to the peer.
@@ -45,7 +48,9 @@ struct pd_vhost_role_base {
 	const char *name; /* the port's, for the log */
 	unsigned n_lanes;
 	struct pd_vhost_lane *lanes; /* n_lanes of them */
-	/* The glue's. Frames can move: */
+	/* The glue's. How far the peer is, until they can move: `what` of which message. */
+	void (*negotiates)(struct pd_vhost_role_base *role, const char *what, const char *message);
+	/* Frames can move: */
 	void (*up)(struct pd_vhost_role_base *role);
 	/* They cannot, though the peer is still there: */
 	void (*stopped)(struct pd_vhost_role_base *role, const char *reason);

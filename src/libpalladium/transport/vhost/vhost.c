@@ -21,7 +21,10 @@
  *
  * States. A port is down from the first failure to find its peer until frames can move; but one
  * that could not listen waits again as soon as it does, since nothing is wrong any more. Peers that
- * come and go without getting that far change nothing and are logged at a limited rate.
+ * come and go without getting that far change no state and are logged at a limited rate. While one
+ * is there, the reason of the state is how far it has come, and then again what it was. Who
+ * connects may be connected to a socket whose owner accepts nothing, so there it is no news before
+ * the peer has said something.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -47,6 +50,11 @@ struct pd_vhost_port {
 	struct pd_vhost_role_base *role; /* the structure of its kind */
 	struct pd_progress_timer
 		watch; /* for threads that the peer holds up; armed while there is one */
+	/* The connection's peer, as long as no frame can have come from it. */
+	enum { PEER_NONE, PEER_FRESH, PEER_MUTE, PEER_TALKS } peer;
+	char progress[64];            /* how far it is */
+	unsigned away;                /* others that were turned away meanwhile */
+	char before[PD_VHOST_REASON]; /* the reason of the port's state without it */
 	struct pd_vhost_lane lanes[];
 };
 
@@ -90,11 +98,38 @@ static void port_watch(struct pd_progress_timer *timer)
 						     "the peer makes its notifications wait");
 }
 
+/* Say of a port whose state does not change how far its peer is. */
+static void port_show_progress(struct pd_vhost_port *vp)
+{
+	char away[48] = "";
+
+	if (!vp->dial.listens && vp->peer != PEER_TALKS)
+		return;
+	if (vp->away)
+		snprintf(away, sizeof(away), "; others turned away meanwhile: %u", vp->away);
+	pd_ctr_text(vp->port->ctr, PD_CTR_TEXT_REASON, "connected, negotiating: %s%s", vp->progress,
+		    away);
+}
+
+/* The peer is so far. */
+static void port_negotiates(struct pd_vhost_role_base *role, const char *what, const char *message)
+{
+	struct pd_vhost_port *vp = port_of(role);
+
+	if (vp->peer == PEER_NONE)
+		return;
+	if (vp->peer == PEER_MUTE)
+		vp->peer = PEER_TALKS;
+	snprintf(vp->progress, sizeof(vp->progress), "%s %s", what, message);
+	port_show_progress(vp);
+}
+
 /* Frames can move. */
 static void port_up(struct pd_vhost_role_base *role)
 {
 	struct pd_vhost_port *vp = port_of(role);
 
+	vp->peer = PEER_NONE;
 	pd_vhost_dial_settled(&vp->dial);
 	if (role->ops->lane_role == PD_VHOST_DRIVER) /* which queues there are was agreed on */
 		pd_port_lanes_settled(vp->port);
@@ -125,10 +160,11 @@ static void port_lost(struct pd_vhost_role_base *role, const char *reason, bool 
 		pd_log_ratelimited(fault ? PD_LOG_WARN : PD_LOG_DEBUG, "vhost", "%s: %s",
 				   role->name, reason);
 	pd_port_error(vp->port, 0, reason);
-	if (fault) {
-		pd_ctr_text(vp->port->ctr, PD_CTR_TEXT_REASON, "%s", reason);
+	pd_ctr_text(vp->port->ctr, PD_CTR_TEXT_REASON, "%s",
+		    vp->peer != PEER_NONE && !fault ? vp->before : reason);
+	if (fault)
 		pd_ctr_count(vp->port->ctr, PD_CTR_PORT_PROTOCOL_ERRORS, 1);
-	}
+	vp->peer = PEER_NONE;
 	pd_vhost_dial_again(&vp->dial);
 }
 
@@ -141,19 +177,45 @@ static void port_connected(struct pd_vhost_dial *dial, int fd)
 	int err;
 
 	pd_debug("vhost", "%s: connected by %s", vp->port->name, dial->path);
+	vp->peer = PEER_FRESH;
+	vp->away = 0;
+	snprintf(vp->before, sizeof(vp->before), "%s", vp->port->ctr->reason);
+	snprintf(vp->progress, sizeof(vp->progress), "nothing said yet");
+	port_show_progress(vp);
 	/* From here on: one ring may run long before the port is up. */
 	pd_progress_timer_set(&vp->watch, WATCH_NS + port_watch_in());
 	err = vp->role->ops->connected(vp->role, fd);
 	if (err)
 		port_lost(vp->role, pd_strerror(err), true);
+	else if (vp->peer == PEER_FRESH)
+		vp->peer = PEER_MUTE;
 }
 
-/* Another peer waits for this port's connection. */
-static bool port_give_way(struct pd_vhost_dial *dial)
+/* Another peer waits for this port's connection: from when on it may be ended for that. */
+static uint64_t port_yields_at(struct pd_vhost_dial *dial)
 {
 	struct pd_vhost_port *vp = pd_container_of(dial, struct pd_vhost_port, dial);
 
-	return vp->role->ops->give_way(vp->role);
+	return vp->role->ops->yields_at(vp->role);
+}
+
+/* And it is. */
+static void port_yield(struct pd_vhost_dial *dial)
+{
+	struct pd_vhost_port *vp = pd_container_of(dial, struct pd_vhost_port, dial);
+
+	vp->role->ops->yield(vp->role);
+}
+
+/* Or the other one has to go. */
+static void port_turned_away(struct pd_vhost_dial *dial)
+{
+	struct pd_vhost_port *vp = pd_container_of(dial, struct pd_vhost_port, dial);
+
+	pd_ctr_count(vp->port->ctr, PD_CTR_PORT_TURNED_AWAY, 1);
+	vp->away++;
+	if (vp->peer != PEER_NONE)
+		port_show_progress(vp);
 }
 
 /* There is none. */
@@ -272,7 +334,9 @@ static int vhost_open(struct pd_port *port)
 	vp->dial.trouble = port_trouble;
 	vp->dial.listening = port_listening;
 	vp->dial.refused = port_refused;
-	vp->dial.give_way = port_give_way;
+	vp->dial.yields_at = port_yields_at;
+	vp->dial.yield = port_yield;
+	vp->dial.turned_away = port_turned_away;
 	pd_list_init(&vp->watch.node);
 	vp->watch.fn = port_watch;
 	vp->role = calloc(1, ops->bytes);
@@ -284,6 +348,7 @@ static int vhost_open(struct pd_port *port)
 		.name = port->name,
 		.n_lanes = port->n_lanes,
 		.lanes = vp->lanes,
+		.negotiates = port_negotiates,
 		.up = port_up,
 		.stopped = port_stopped,
 		.refused = port_refusal,

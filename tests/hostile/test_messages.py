@@ -222,7 +222,7 @@ ATTACKS = {
     "a region of 2^60": (lambda fe: table(fe, [region(fe, size=WIDE)]), "more than a peer may share"),
     "a file of 64 TiB that holds nothing": (lambda fe: no_file(fe, nothing(1 << 46), size=1 << 46), "more than a peer may share"),
     "memory that is a file of no disk": (lambda fe: no_file(fe, os.open("/sys/kernel/uevent_seqnum", os.O_RDONLY), size=16),
-                                         "in a file of sysfs, not tmpfs, hugetlbfs"),
+                                         "memory in a file of sysfs, not tmpfs, hugetlbfs, ext4, xfs, f2fs (region 0)"),
     "gpa that overlaps": (lambda fe: table(fe, [region(fe), region(fe, uva=WIDE)]), "overlaps"),
     "uva that overlaps": (lambda fe: table(fe, [region(fe), region(fe, gpa=WIDE)]), "overlaps"),
     "a file too short": (short_file, "too short"),

@@ -87,8 +87,8 @@ static const char *refuse_fs(const char *name)
 {
 	static char why[128];
 
-	snprintf(why, sizeof(why),
-		 "a memory region in a file of %s, not tmpfs, hugetlbfs, ext4, xfs or f2fs", name);
+	snprintf(why, sizeof(why), "memory in a file of %s, not tmpfs, hugetlbfs, ext4, xfs, f2fs",
+		 name);
 	return why;
 }
 

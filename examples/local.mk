@@ -15,3 +15,6 @@ examples_sniffer_LDFLAGS = $(AM_LDFLAGS) -pie
 
 noinst_PROGRAMS += examples/responder
 examples_responder_SOURCES = examples/responder.c examples/example.h
+
+# The sample plug-in is compiled by its test, outside of the tree, as a user does it.
+EXTRA_DIST += examples/mac_swap.c

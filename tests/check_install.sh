@@ -24,6 +24,7 @@ verdict $? "make install" "$tmp/log"
 cat >"$tmp/wanted" <<'END'
 -rw-r--r-- /etc/libpalladium.conf
 -rw-r--r-- /usr/include/palladium_extra.h
+-rw-r--r-- /usr/include/palladium_plugin.h
 -rw-r--r-- /usr/share/man/man1/palladium_ctl.1
 -rw-r--r-- /usr/share/man/man1/palladium_decode.1
 -rw-r--r-- /usr/share/man/man1/palladium_eval.1
@@ -31,6 +32,7 @@ cat >"$tmp/wanted" <<'END'
 -rw-r--r-- /usr/share/man/man1/palladium_vlm.1
 -rw-r--r-- /usr/share/man/man5/libpalladium.conf.5
 -rw-r--r-- /usr/share/man/man7/libpalladium.7
+-rw-r--r-- /usr/share/man/man7/palladium_plugin.7
 -rwxr-xr-x /usr/bin/palladium_ctl
 -rwxr-xr-x /usr/bin/palladium_decode
 -rwxr-xr-x /usr/bin/palladium_eval

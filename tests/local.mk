@@ -23,6 +23,7 @@ include tests/unit/config/local.mk
 include tests/unit/counters/local.mk
 include tests/stats/local.mk
 include tests/ctl/local.mk
+include tests/plugin/local.mk
 
 # --- base ----------------------------------------------------------------------------------
 if HAVE_CMOCKA

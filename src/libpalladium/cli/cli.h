@@ -125,7 +125,7 @@ void pd_cli_json_string(struct pd_cli *cli, const char *text);
  * A program that links the archive gets no object that nothing refers to: who refers to these gets
  * the commands of this folder.
  */
-extern const char pd_cli_has_engines, pd_cli_has_generator, pd_cli_has_graph, pd_cli_has_process,
-	pd_cli_has_trace;
+extern const char pd_cli_has_engines, pd_cli_has_generator, pd_cli_has_graph, pd_cli_has_plugins,
+	pd_cli_has_process, pd_cli_has_trace;
 
 #endif /* PD_CLI_CLI_H */

@@ -6,6 +6,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/cli/server.c src/libpalladium/cli/server.h \
 	src/libpalladium/cli/show_engines.c \
 	src/libpalladium/cli/show_graph.c \
+	src/libpalladium/cli/show_plugins.c \
 	src/libpalladium/cli/show_process.c \
 	src/libpalladium/cli/sink.c src/libpalladium/cli/sink.h \
 	src/libpalladium/cli/table.c src/libpalladium/cli/table.h \

@@ -54,8 +54,8 @@ struct connection {
 /* The commands that every server has. */
 extern const char *const pd_cli_server_commands[];
 const char *const pd_cli_server_commands[] = {&pd_cli_has_engines, &pd_cli_has_generator,
-					      &pd_cli_has_graph, &pd_cli_has_process,
-					      &pd_cli_has_trace};
+					      &pd_cli_has_graph,   &pd_cli_has_plugins,
+					      &pd_cli_has_process, &pd_cli_has_trace};
 
 uint64_t pd_cli_patience_ns = 10 * PD_NS_PER_SEC;
 

@@ -24,6 +24,45 @@ static const char *type_name(enum pd_node_type type)
 	return names[type];
 }
 
+/* --- arcs ---------------------------------------------------------------------------------- */
+
+/* Where a node leads to. */
+struct arcs {
+	const struct pd_node_registration *reg;
+	unsigned n;
+	const char *next[PD_NODE_NEXTS_MAX];
+};
+
+/* Take the arcs that a node has in `engine`, if they are more; for pd_runtime_engines. */
+static void look_at_arcs(struct pd_engine *engine, void *arg)
+{
+	const struct pd_node *node = NULL;
+	struct arcs *arcs = arg;
+	unsigned n;
+
+	for (unsigned i = 0; i < pd_load_acquire(&engine->node_count) && !node; i++)
+		if (engine->nodes[i].reg == arcs->reg)
+			node = &engine->nodes[i];
+	n = node ? pd_load_acquire(&node->next_count) : 0;
+	if (n <= arcs->n)
+		return;
+	for (arcs->n = 0; arcs->n < n; arcs->n++)
+		arcs->next[arcs->n] =
+			engine->nodes[pd_load_relaxed(&node->next[arcs->n])].reg->name;
+}
+
+/*
+ * Where a node leads to: in the engine where it leads to most, since nodes may have been put on a
+ * way and arcs added; without engines, as it is registered.
+ */
+static void find_arcs(const struct pd_node_registration *reg, struct arcs *arcs)
+{
+	*arcs = (struct arcs){.reg = reg};
+	pd_runtime_engines(look_at_arcs, arcs);
+	for (; arcs->n < reg->next_count; arcs->n++)
+		arcs->next[arcs->n] = reg->next_names[arcs->n];
+}
+
 /* --- show nodes ---------------------------------------------------------------------------- */
 
 static const struct pd_cli_column node_columns[] = {
@@ -57,6 +96,7 @@ static int show_node(struct pd_cli *cli, const char *name)
 {
 	const struct pd_node_registration *reg = pd_node_registrations, *other;
 	struct node_sum sum = {.name = name};
+	struct arcs arcs;
 
 	while (reg && strcmp(reg->name, name))
 		reg = reg->next;
@@ -67,12 +107,15 @@ static int show_node(struct pd_cli *cli, const char *name)
 		     reg->name, type_name(reg->type),
 		     reg->type == PD_NODE_PROCESS ? 0 : sum.engines, (unsigned long long)sum.calls,
 		     (unsigned long long)sum.vectors);
-	for (unsigned i = 0; i < reg->next_count; i++)
-		pd_cli_print(cli, "  next %u  %s\n", i, reg->next_names[i]);
-	for (other = pd_node_registrations; other; other = other->next)
-		for (unsigned i = 0; i < other->next_count; i++)
-			if (!strcmp(other->next_names[i], name))
+	find_arcs(reg, &arcs);
+	for (unsigned i = 0; i < arcs.n; i++)
+		pd_cli_print(cli, "  next %u  %s\n", i, arcs.next[i]);
+	for (other = pd_node_registrations; other; other = other->next) {
+		find_arcs(other, &arcs);
+		for (unsigned i = 0; i < arcs.n; i++)
+			if (!strcmp(arcs.next[i], name))
 				pd_cli_print(cli, "  from    %s, its next %u\n", other->name, i);
+	}
 	for (unsigned i = 0; i < reg->error_count; i++)
 		pd_cli_print(cli, "  error %u %s\n", i, reg->errors[i]);
 	return 0;
@@ -83,6 +126,7 @@ static int show_nodes(struct pd_cli *cli)
 {
 	char *name = pd_cli_word(cli);
 	struct pd_cli_table t;
+	struct arcs arcs;
 
 	if (name && cli->json)
 		return pd_cli_fail(cli, "one node has no output as JSON");
@@ -92,14 +136,12 @@ static int show_nodes(struct pd_cli *cli)
 		return show_node(cli, name);
 	pd_cli_table_begin(cli, &t, node_columns, PD_ARRAY_SIZE(node_columns), "nodes", "", true);
 	for (const struct pd_node_registration *reg = pd_node_registrations; reg; reg = reg->next) {
-		const union pd_cli_cell cells[] = {
-			{.text = reg->name},
-			{.text = type_name(reg->type)},
-			{.number = reg->next_count},
-			{.number = reg->error_count},
-		};
-
-		pd_cli_table_row(cli, &t, cells);
+		find_arcs(reg, &arcs);
+		pd_cli_table_row(cli, &t,
+				 (const union pd_cli_cell[]){{.text = reg->name},
+							     {.text = type_name(reg->type)},
+							     {.number = arcs.n},
+							     {.number = reg->error_count}});
 	}
 	pd_cli_table_end(cli, &t);
 	return 0;
@@ -125,14 +167,18 @@ static void print_dot(struct pd_cli *cli)
 		[PD_NODE_PROCESS] = "ellipse",
 	};
 
+	struct arcs arcs;
+
 	_Static_assert(PD_ARRAY_SIZE(shapes) == PD_NODE_TYPES, "one per type");
 	pd_cli_print(cli, "digraph palladium {\n");
 	for (const struct pd_node_registration *reg = pd_node_registrations; reg; reg = reg->next)
 		pd_cli_print(cli, "  \"%s\" [shape=%s];\n", reg->name, shapes[reg->type]);
-	for (const struct pd_node_registration *reg = pd_node_registrations; reg; reg = reg->next)
-		for (unsigned i = 0; i < reg->next_count; i++)
+	for (const struct pd_node_registration *reg = pd_node_registrations; reg; reg = reg->next) {
+		find_arcs(reg, &arcs);
+		for (unsigned i = 0; i < arcs.n; i++)
 			pd_cli_print(cli, "  \"%s\" -> \"%s\" [label=%u];\n", reg->name,
-				     reg->next_names[i], i);
+				     arcs.next[i], i);
+	}
 	pd_cli_print(cli, "}\n");
 }
 
@@ -140,6 +186,7 @@ static void print_dot(struct pd_cli *cli)
 static int show_graph(struct pd_cli *cli)
 {
 	char *form = pd_cli_word(cli);
+	struct arcs arcs;
 
 	if (form && (strcmp(form, "dot") || *cli->args))
 		return pd_cli_fail(cli, "\"dot\" may follow, not \"%.64s\"", form);
@@ -149,8 +196,9 @@ static int show_graph(struct pd_cli *cli)
 	}
 	for (const struct pd_node_registration *reg = pd_node_registrations; reg; reg = reg->next) {
 		pd_cli_print(cli, "%-24s", reg->name);
-		for (unsigned i = 0; i < reg->next_count; i++)
-			pd_cli_print(cli, "%s %s", i ? "," : " ->", reg->next_names[i]);
+		find_arcs(reg, &arcs);
+		for (unsigned i = 0; i < arcs.n; i++)
+			pd_cli_print(cli, "%s %s", i ? "," : " ->", arcs.next[i]);
 		pd_cli_print(cli, "\n");
 	}
 	return 0;

@@ -23,7 +23,9 @@
 #include "sock/vacate.h"
 #include "vlib/buffer.h"
 #include "vlib/generator.h"
+#include "vlib/lane_plugins.h"
 #include "vlib/moderation.h"
+#include "vlib/plugin.h"
 #include "vlib/progress.h"
 
 _Static_assert((int)PD_CONF_DIALECT_AVIP == (int)PD_DIALECT_AVIP &&
@@ -85,6 +87,7 @@ static void pd_sock_fork_child(void)
 	pd_ctr_after_fork_in_child();
 	pd_wait_after_fork();
 	pd_buffer_pools_after_fork();
+	pd_lane_plugins_after_fork();
 	pd_packet_ports_after_fork();
 	pd_ports_after_fork();
 	pd_sock_pools_after_fork();
@@ -217,6 +220,7 @@ int pd_sock_layer_start(const struct pd_config *config)
 		pd_warn("sock", "PALLADIUM_STATS_FILE=%s cannot be opened: %s", pd_vars.stats_file,
 			pd_quiet_strerror(ret));
 	pd_sock_select_init();
+	pd_plugins_load(pd_vars.plugin_path);
 	pd_port_on_receive_end = pd_packet_salvage;
 	pd_hooks.socket = pd_hook_socket;
 	pd_generator_names = &pd_sock_stream_names;

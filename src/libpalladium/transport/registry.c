@@ -29,6 +29,7 @@
 #include "config/vars.h"
 #include "counters/counters.h"
 #include "transport/transport.h"
+#include "vlib/lane_plugins.h"
 #include "vlib/process.h"
 #include "vlib/progress.h"
 
@@ -286,6 +287,7 @@ void pd_port_lane_init(struct pd_port *port, struct pd_lane *lane, const struct 
 	}
 	ctr[PD_RX] = ctr[PD_TX] = *slot;
 	pd_lane_init(lane, ops, port->index, queue, ctr);
+	pd_lane_plugins_attach(lane, port->name);
 	pd_port_lanes_watch(port, lane);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The dispatcher (the theory stands in node.h), and the nodes where frames end: drop and
- * error-drop.
+ * The dispatcher (the theory stands in node.h), and the nodes where frames end: drop, error-drop
+ * and punt.
  *
  * Memory: vectors are made ahead, two per node, and more are made when a round needs them; they are
  * never given back before the engine is. When there is no memory for one more, frames go to the
@@ -36,21 +36,42 @@ void pd_node_register(struct pd_node_registration *reg)
 	pd_node_registrations = reg;
 }
 
+void pd_node_unregister(struct pd_node_registration *reg)
+{
+	struct pd_node_registration **at = &pd_node_registrations;
+
+	while (*at && *at != reg)
+		at = &(*at)->next;
+	if (*at)
+		*at = reg->next;
+}
+
+struct pd_node_registration *pd_node_registered(const char *name)
+{
+	struct pd_node_registration *reg = pd_node_registrations;
+
+	while (reg && strcmp(reg->name, name))
+		reg = reg->next;
+	return reg;
+}
+
 int pd_node_may_enter(const char *name)
 {
-	const struct pd_node_registration *reg;
+	const struct pd_node_registration *reg = pd_node_registered(name);
 
-	for (reg = pd_node_registrations; reg; reg = reg->next)
-		if (!strcmp(reg->name, name))
-			return reg->type != PD_NODE_INTERNAL || reg->no_entry ? -EPERM : 0;
-	return -ENOENT;
+	if (!reg)
+		return -ENOENT;
+	return reg->type != PD_NODE_INTERNAL || reg->no_entry ? -EPERM : 0;
 }
 
 /* --- making an engine ---------------------------------------------------------------------- */
 
 struct pd_node *pd_engine_node(struct pd_engine *engine, const char *name)
 {
-	for (unsigned i = 0; i < engine->node_count; i++)
+	/* Pairs with the release in pd_engine_add_node. */
+	unsigned n = pd_load_acquire(&engine->node_count);
+
+	for (unsigned i = 0; i < n; i++)
 		if (!strcmp(engine->nodes[i].reg->name, name))
 			return &engine->nodes[i];
 	return NULL;
@@ -93,17 +114,24 @@ static int pd_node_setup(struct pd_engine *engine, struct pd_node *node,
 	return 0;
 }
 
-/* Find the next nodes of `node` by name. Returns 0, -EEXIST or -ENOENT. */
+/*
+ * Find the next nodes of `node` by name, among the engine's and itself. Returns 0, -EEXIST or
+ * -ENOENT.
+ */
 static int pd_node_link(struct pd_engine *engine, struct pd_node *node)
 {
-	if (pd_engine_node(engine, node->reg->name) != node) {
+	const struct pd_node *same = pd_engine_node(engine, node->reg->name);
+
+	if (same && same != node) {
 		pd_err("graph", "two nodes are called %s", node->reg->name);
 		return -EEXIST;
 	}
 	for (unsigned i = 0; i < node->next_count; i++) {
 		const char *name = node->reg->next_names[i];
-		struct pd_node *next = name ? pd_engine_node(engine, name) : NULL;
+		const struct pd_node *next = name ? pd_engine_node(engine, name) : NULL;
 
+		if (name && !strcmp(name, node->reg->name))
+			next = node;
 		if (!next) {
 			pd_err("graph", "next node %u of %s, %s, does not exist", i,
 			       node->reg->name, name ? name : "without a name");
@@ -112,6 +140,62 @@ static int pd_node_link(struct pd_engine *engine, struct pd_node *node)
 		node->next[i] = (uint16_t)next->index;
 	}
 	return 0;
+}
+
+/* Have next `i` of a node, whatever it was, lead to `to`. Others may read it. */
+static void pd_node_set_next(struct pd_node *node, unsigned i, const struct pd_node *to)
+{
+	__atomic_store_n(&node->next[i], (uint16_t)to->index, __ATOMIC_RELAXED);
+}
+
+/*
+ * Follow next `i` of `from` along the nodes that were put on the way, to the arc that leads to
+ * `before`, and have it lead to `node`. False when it does not go there.
+ */
+static bool pd_node_reroute(struct pd_engine *engine, struct pd_node *from, unsigned i,
+			    const struct pd_node *before, const struct pd_node *node)
+{
+	for (unsigned hops = 0; hops < engine->node_room; hops++) {
+		struct pd_node *to = &engine->nodes[from->next[i]];
+
+		if (to == before) {
+			pd_node_set_next(from, i, node);
+			return true;
+		}
+		if (!to->reg->after)
+			return false;
+		from = to;
+		i = 0;
+	}
+	return false;
+}
+
+/*
+ * Put `node` where it stands, behind those that were put there before. Returns 0, -ENOENT or
+ * -EPERM.
+ */
+static int pd_node_insert(struct pd_engine *engine, struct pd_node *node)
+{
+	const struct pd_node_registration *reg = node->reg;
+	struct pd_node *after, *before;
+	unsigned found = 0;
+
+	if (!reg->after)
+		return 0;
+	after = pd_engine_node(engine, reg->after);
+	before = pd_engine_node(engine, reg->before);
+	if (after && !after->reg->opens) {
+		pd_err("graph", "%s asks for a place behind %s, where no node may stand", reg->name,
+		       reg->after);
+		return -EPERM;
+	}
+	for (unsigned i = 0; after && before && i < after->next_count; i++)
+		found += pd_node_reroute(engine, after, i, before, node);
+	if (found)
+		return 0;
+	pd_err("graph", "%s asks for a place on the way from %s to %s, and there is none",
+	       reg->name, reg->after, reg->before);
+	return -ENOENT;
 }
 
 static int pd_engine_sleep_on_lanes(struct pd_engine *engine, int timeout_ms);
@@ -137,7 +221,45 @@ static int pd_engine_make_nodes(struct pd_engine *engine)
 			ret = pd_node_setup(engine, &engine->nodes[--n], reg);
 	for (unsigned i = 0; i < engine->node_count && !ret; i++)
 		ret = pd_node_link(engine, &engine->nodes[i]);
+	for (unsigned i = 0; i < engine->node_count && !ret; i++)
+		ret = pd_node_insert(engine, &engine->nodes[i]);
 	return ret;
+}
+
+struct pd_node *pd_engine_add_node(struct pd_engine *engine, const struct pd_node_registration *reg,
+				   int *err)
+{
+	struct pd_node *node = &engine->nodes[engine->node_count];
+
+	*err = engine->node_count == engine->node_room ? -E2BIG : 0;
+	if (*err)
+		return NULL;
+	*err = pd_node_setup(engine, node, reg);
+	if (!*err)
+		*err = pd_node_link(engine, node);
+	if (!*err)
+		*err = pd_node_insert(engine, node);
+	if (*err) {
+		free(node->errors);
+		memset(node, 0, sizeof(*node));
+		return NULL;
+	}
+	pd_store_release(&engine->node_count, engine->node_count + 1);
+	return node;
+}
+
+int pd_node_add_next(struct pd_node *node, const struct pd_node *target)
+{
+	unsigned i;
+
+	for (i = 0; i < node->next_count; i++)
+		if (node->next[i] == target->index)
+			return (int)i;
+	if (i == PD_NODE_NEXTS_MAX)
+		return -E2BIG;
+	pd_node_set_next(node, i, target);
+	pd_store_release(&node->next_count, i + 1);
+	return (int)i;
 }
 
 struct pd_engine *pd_engine_create(const char *name, int *err)
@@ -159,10 +281,11 @@ struct pd_engine *pd_engine_create(const char *name, int *err)
 	engine->pending_size = PD_NODE_VECTORS * n + 64;
 	engine->pending = calloc(engine->pending_size, sizeof(*engine->pending));
 	engine->overflow = pd_vector_new(engine);
-	engine->nodes = aligned_alloc(PD_CACHE_LINE, (n + !n) * sizeof(*engine->nodes));
+	engine->node_room = n + PD_ENGINE_SPARE_NODES;
+	engine->nodes = aligned_alloc(PD_CACHE_LINE, engine->node_room * sizeof(*engine->nodes));
 	if (!engine->pending || !engine->overflow || !engine->nodes)
 		goto err_engine;
-	memset(engine->nodes, 0, (n + !n) * sizeof(*engine->nodes));
+	memset(engine->nodes, 0, engine->node_room * sizeof(*engine->nodes));
 	engine->node_count = n;
 	*err = pd_engine_make_nodes(engine);
 	if (*err)
@@ -404,6 +527,14 @@ unsigned pd_engine_run_input(struct pd_engine *engine, struct pd_node *node)
 	return node->last_vectors;
 }
 
+void pd_engine_run_frames(struct pd_engine *engine, struct pd_node *target, const uint32_t *indices,
+			  unsigned n)
+{
+	pd_vector_put(engine, target, indices, n);
+	pd_engine_run_pending(engine);
+	pd_node_add(&engine->rounds, 1);
+}
+
 /* --- polling and sleeping ------------------------------------------------------------------ */
 
 /*
@@ -629,3 +760,59 @@ PD_NODE_REGISTER(pd_error_drop) = {
 	.next_count = 1,
 	.next_names = {"drop"},
 };
+
+/*
+ * punt: frames that a node does not want to decide about go to who takes them in this engine, past
+ * all other nodes; where there is nobody, they are errors.
+ */
+enum pd_punt_next { PD_PUNT_NEXT_ERROR, PD_PUNT_NEXT_TAKER, PD_PUNT_NEXTS };
+
+#define PD_PUNT_ERROR_TABLE(_) _(NOBODY, "nobody takes punted frames here")
+
+enum pd_punt_error {
+#define PD_ROW(id, text) PD_PUNT_ERROR_##id,
+	PD_PUNT_ERROR_TABLE(PD_ROW)
+#undef PD_ROW
+		PD_PUNT_ERRORS
+};
+
+/* The node. Returns the frames it saw. */
+static unsigned pd_punt_dispatch(struct pd_engine *engine, struct pd_node *node,
+				 struct pd_vector *vector)
+{
+	const struct pd_node_ctx ctx = pd_node_ctx(node);
+	uint16_t *nexts = engine->scratch.nexts;
+	bool taken = node->next_count > PD_PUNT_NEXT_TAKER;
+
+	for (unsigned i = 0; i < vector->n; i++) {
+		nexts[i] = taken ? PD_PUNT_NEXT_TAKER : PD_PUNT_NEXT_ERROR;
+		if (!taken)
+			pd_buffer_set_error(pd_buffer_get(vector->index[i]), &ctx,
+					    PD_PUNT_ERROR_NOBODY);
+	}
+	pd_enqueue(engine, node, vector->index, nexts, vector->n);
+	return vector->n;
+}
+
+static const char *const pd_punt_errors[] = {PD_PUNT_ERROR_TABLE(PD_NODE_ERROR_TEXT)};
+
+PD_NODE_REGISTER(pd_punt) = {
+	.name = "punt",
+	.type = PD_NODE_INTERNAL,
+	.fn = pd_punt_dispatch,
+	.trace = pd_trace_frame,
+	.format_trace = pd_trace_frame_format,
+	.errors = pd_punt_errors,
+	.error_count = PD_PUNT_ERRORS,
+	.next_count = 1,
+	.next_names = {[PD_PUNT_NEXT_ERROR] = "error-drop"},
+};
+
+int pd_engine_punt_to(struct pd_engine *engine, const struct pd_node *target)
+{
+	struct pd_node *punt = pd_engine_node(engine, "punt");
+	int next = pd_node_add_next(punt, target);
+
+	pd_assert(next < 0 || next == PD_PUNT_NEXT_TAKER);
+	return pd_min(next, 0);
+}

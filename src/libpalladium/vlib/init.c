@@ -134,6 +134,7 @@ int pd_init_run(struct pd_init_list *list)
 	struct pd_init_sort s = {0};
 	int ret = 0;
 
+	list->failed = NULL;
 	for (struct pd_init *init = list->first; init; init = init->next)
 		s.n++;
 	if (!s.n)
@@ -156,10 +157,12 @@ int pd_init_run(struct pd_init_list *list)
 		if (s.order[i]->done)
 			continue;
 		ret = s.order[i]->fn();
-		if (ret)
+		if (ret) {
+			list->failed = s.order[i];
 			pd_err("init", "%s failed: %s", s.order[i]->name, pd_strerror(ret));
-		else
+		} else {
 			s.order[i]->done = 1;
+		}
 	}
 	free(s.path);
 	free(s.colour);

@@ -33,6 +33,7 @@ struct pd_init {
 /* A list of init functions; the library's own is pd_inits. */
 struct pd_init_list {
 	struct pd_init *first, **last;
+	const struct pd_init *failed; /* the one that pd_init_run stopped at; NULL: none */
 };
 
 extern struct pd_init_list pd_inits;

@@ -33,6 +33,7 @@ void pd_lane_init(struct pd_lane *lane, const struct pd_lane_ops *ops, uint16_t 
 	lane->queue = queue;
 	lane->takes = 0;
 	lane->moved = NULL;
+	lane->plugins = NULL;
 	for (int dir = 0; dir < PD_DIRS; dir++) {
 		struct pd_lane_side *side = &lane->side[dir];
 

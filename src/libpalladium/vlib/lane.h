@@ -48,6 +48,7 @@
 #include "vlib/moderation.h"
 
 struct pd_lane;
+struct pd_lane_plugins;
 struct pd_ctr_block;
 
 enum pd_dir { PD_RX, PD_TX, PD_DIRS };
@@ -148,6 +149,7 @@ struct pd_lane {
 	uint8_t takes;
 	/* Told, under the lock of the side, that it went up or down; or NULL. */
 	void (*moved)(struct pd_lane *lane, enum pd_dir dir);
+	struct pd_lane_plugins *plugins; /* of lane_plugins.h; NULL: `ops` are the transport's */
 	struct pd_lane_side side[PD_DIRS];
 };
 

@@ -2,6 +2,9 @@
 libpd_la_SOURCES += \
 	src/libpalladium/vlib/buffer.c src/libpalladium/vlib/buffer.h \
 	src/libpalladium/vlib/lane.c src/libpalladium/vlib/lane.h \
+	src/libpalladium/vlib/lane_plugins.c src/libpalladium/vlib/lane_plugins.h \
+	src/libpalladium/vlib/plugin.c src/libpalladium/vlib/plugin.h \
+	src/libpalladium/vlib/plugin_load.c \
 	src/libpalladium/vlib/moderation.c src/libpalladium/vlib/moderation.h \
 	src/libpalladium/vlib/timer_wheel.c src/libpalladium/vlib/timer_wheel.h \
 	src/libpalladium/vlib/progress.c src/libpalladium/vlib/progress.h \

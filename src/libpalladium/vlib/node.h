@@ -29,6 +29,11 @@
  * path (pd_node_count). Only the dispatcher reads the clock. One thread writes, any may read
  * (runtime.h).
  *
+ * Nodes and arcs can be added to an engine that is at rest (pd_engine_add_node, pd_node_add_next). A
+ * node may stand on the way between two others (`after`, `before`): the arcs between them lead to it
+ * then, and its first next to where they led. This is how nodes of plug-ins come into the graph
+ * (plugin.h), behind a node that lets them.
+ *
  * Process nodes move no frames: process.h has them, and no engine holds them.
  */
 #ifndef PD_VLIB_NODE_H
@@ -49,6 +54,8 @@
 #define PD_NODE_NEXTS_MAX 16
 #define PD_NODE_DATA_BYTES 128
 #define PD_ENGINE_LANES_MAX 64
+/* Nodes that can be added to an engine after it was made. */
+#define PD_ENGINE_SPARE_NODES 8
 /* What the tracer keeps of a frame at one node. */
 #define PD_TRACE_RECORD_BYTES 112
 
@@ -100,6 +107,16 @@ struct pd_node_registration {
 	 */
 	bool no_entry;
 	/*
+	 * Nodes may be put on the ways that leave it: the frames there are in buffers of their own,
+	 * to be written to.
+	 */
+	bool opens;
+	/*
+	 * It stands on the way from node `after`, which opens, to node `before`, behind those that
+	 * were put there earlier; its next 0 leads on and names `before` too. Both NULL: nowhere.
+	 */
+	const char *after, *before;
+	/*
 	 * Fill `record`, up to PD_TRACE_RECORD_BYTES, for the tracer (trace.h), before the node
 	 * works on the frame `b`; an input node: when it has brought it in. Takes no lock. NULL:
 	 * nothing to tell.
@@ -131,6 +148,12 @@ extern struct pd_node_registration *pd_node_registrations;
 /* Enter `reg` for every engine that is made from here on; borrowed for good. */
 void pd_node_register(struct pd_node_registration *reg);
 
+/* Take `reg` out again; no engine has it. Control path. */
+void pd_node_unregister(struct pd_node_registration *reg);
+
+/* The registration of that name, or NULL. */
+struct pd_node_registration *pd_node_registered(const char *name);
+
 /*
  * Whether frames may be enqueued to node `name` from outside of its graph: 0, -ENOENT when no such
  * node is registered, or -EPERM: it is no internal node, or one with no_entry. Control path.
@@ -146,8 +169,8 @@ struct pd_node {
 	uint64_t *errors;
 	uint32_t index;
 	uint32_t last_vectors;
-	uint32_t next_count;
-	uint16_t next[PD_NODE_NEXTS_MAX]; /* indices of nodes */
+	uint32_t next_count;              /* atomic, to others than who runs it */
+	uint16_t next[PD_NODE_NEXTS_MAX]; /* indices of nodes; the same */
 	const struct pd_node_registration *reg;
 	uint8_t data[PD_NODE_DATA_BYTES] PD_CACHE_ALIGNED; /* the node's own, zero at first */
 } PD_CACHE_ALIGNED;
@@ -176,7 +199,8 @@ struct pd_engine {
 	struct pd_list node; /* in the list of all engines: runtime.h */
 	void *call; /* what the caller of this round works for; its nodes know what it is */
 	struct pd_node *nodes;
-	unsigned node_count;
+	unsigned node_count; /* atomic, to others than who runs it */
+	unsigned node_room;
 	struct {
 		struct pd_node *node;
 		struct pd_vector *vector;
@@ -215,8 +239,8 @@ extern uint32_t pd_graph_wanted;
 /*
  * Make an engine of all registered nodes but process nodes; they are numbered in the order of their
  * registration. Opens no descriptor. Control path. Returns it, or NULL with *err set: -ENOENT when
- * a next node does not exist, -EEXIST when two have one name (both are logged by name), -E2BIG, or
- * -ENOMEM.
+ * a next node, or the way that a node is to stand on, does not exist, -EPERM when nobody may stand
+ * there, -EEXIST when two have one name (all logged by name), -E2BIG, or -ENOMEM.
  */
 struct pd_engine *pd_engine_create(const char *name, int *err);
 
@@ -225,6 +249,26 @@ void pd_engine_destroy(struct pd_engine *engine);
 
 /* The node of that name, or NULL. */
 struct pd_node *pd_engine_node(struct pd_engine *engine, const char *name);
+
+/*
+ * Add a node to an engine that is at rest: `reg`, which is registered, or will be. Its nexts are
+ * looked up, and it is put where `after` and `before` say. Control path. Returns it, or NULL with
+ * *err as pd_engine_create; then nothing has changed.
+ */
+struct pd_node *pd_engine_add_node(struct pd_engine *engine, const struct pd_node_registration *reg,
+				   int *err);
+
+/*
+ * Have frames go from `node` to `target`, a node of the same engine, which is at rest. Control
+ * path. Returns the number of the next, which may have been there before, or -E2BIG.
+ */
+int pd_node_add_next(struct pd_node *node, const struct pd_node *target);
+
+/*
+ * Frames that a node sends to "punt" go to `target` in this engine, which is at rest; in an engine
+ * where nobody takes them they are dropped and counted. Returns 0 or -E2BIG. Control path.
+ */
+int pd_engine_punt_to(struct pd_engine *engine, const struct pd_node *target);
 
 /*
  * One round: pre-input, input, what other threads handed over, then all pending work until there is
@@ -238,6 +282,13 @@ unsigned pd_engine_round(struct pd_engine *engine);
  * through the graph. Returns the frames that came in.
  */
 unsigned pd_engine_run_input(struct pd_engine *engine, struct pd_node *node);
+
+/*
+ * A round for `n` frames that the caller brings, up to PD_VECTOR_MAX: they are enqueued to node
+ * `target`, and all that is pending runs. For who runs the engine, between rounds.
+ */
+void pd_engine_run_frames(struct pd_engine *engine, struct pd_node *target, const uint32_t *indices,
+			  unsigned n);
 
 /*
  * Rounds until pd_engine_stop. Polls while there is work; after `idle_limit` rounds without any it

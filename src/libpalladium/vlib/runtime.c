@@ -30,7 +30,10 @@ void pd_runtime_each(void (*fn)(const struct pd_node_runtime *row, void *arg), v
 
 	pd_lock(&pd_engines_lock);
 	pd_list_for_each (engine, &pd_engines, node) {
-		for (unsigned i = 0; i < engine->node_count; i++) {
+		/* Pairs with the release in pd_engine_add_node. */
+		unsigned n = pd_load_acquire(&engine->node_count);
+
+		for (unsigned i = 0; i < n; i++) {
 			struct pd_node *node = &engine->nodes[i];
 			struct pd_node_runtime row = {
 				.engine = engine->name,

@@ -3,7 +3,7 @@ pd_vlib_tests = tests/unit/vlib/test_buffer tests/unit/vlib/test_progress tests/
 	tests/unit/vlib/test_graph tests/unit/vlib/test_process tests/unit/vlib/test_lane_stress \
 	tests/unit/vlib/test_moderation tests/unit/vlib/test_handoff tests/unit/vlib/test_trace \
 	tests/unit/vlib/test_generator tests/unit/vlib/test_handoffdemo \
-	tests/unit/vlib/test_timer_wheel tests/unit/vlib/test_fiber \
+	tests/unit/vlib/test_timer_wheel tests/unit/vlib/test_fiber tests/unit/vlib/test_plugin \
 	tests/unit/transport/test_lease
 if HAVE_CMOCKA
 check_PROGRAMS += $(pd_vlib_tests)
@@ -51,3 +51,6 @@ tests_unit_vlib_test_generator_LDADD = $(PD_UNIT_LIBS)
 tests_unit_vlib_test_handoffdemo_SOURCES = tests/unit/vlib/test_handoffdemo.c tests/unit/vlib/handoffdemo.h
 tests_unit_vlib_test_handoffdemo_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vlib_test_handoffdemo_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vlib_test_plugin_SOURCES = tests/unit/vlib/test_plugin.c
+tests_unit_vlib_test_plugin_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vlib_test_plugin_LDADD = $(PD_UNIT_LIBS)

@@ -19,6 +19,7 @@
 #include "virtio/driver.h"
 #include "virtio/inflight.h"
 #include "vlib/buffer.h"
+#include "vlib/lane_plugins.h"
 
 _Static_assert(PD_VQ_FRAMES_MAX == PD_VECTOR_MAX, "the rings take the engine's vector");
 
@@ -508,7 +509,7 @@ int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct p
 	pd_assert(!lane->lane.side[dir].up);
 	if ((layout->hdr_bytes == PD_VQ_HDR_SIDECAR) != (lane->dialect == PD_VHOST_AVIP))
 		return -EINVAL;
-	ops = ops_for(lane, layout->features);
+	ops = pd_lane_plugins_over(&lane->lane, ops_for(lane, layout->features));
 	if (dir == PD_RX && !lane->offload && is_offloaded(lane, layout->features))
 		lane->offload = pd_offload_new(&err);
 	if (dir == PD_RX)

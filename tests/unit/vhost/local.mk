@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 if HAVE_CMOCKA
 check_PROGRAMS += tests/unit/vhost/test_wire tests/unit/vhost/test_conn \
-	tests/unit/vhost/test_backend tests/unit/vhost/test_dial tests/unit/vhost/test_frontend
+	tests/unit/vhost/test_backend tests/unit/vhost/test_dial tests/unit/vhost/test_frontend \
+	tests/unit/vhost/test_guard
 TESTS += tests/unit/vhost/test_wire tests/unit/vhost/test_conn \
-	tests/unit/vhost/test_backend tests/unit/vhost/test_dial tests/unit/vhost/test_frontend
+	tests/unit/vhost/test_backend tests/unit/vhost/test_dial tests/unit/vhost/test_frontend \
+	tests/unit/vhost/test_guard
 endif
 tests_unit_vhost_test_wire_SOURCES = tests/unit/vhost/test_wire.c
 tests_unit_vhost_test_wire_CFLAGS = $(PD_UNIT_CFLAGS)
@@ -20,3 +22,6 @@ tests_unit_vhost_test_dial_LDADD = $(PD_UNIT_LIBS)
 tests_unit_vhost_test_frontend_SOURCES = tests/unit/vhost/test_frontend.c tests/unit/vhost/peer.h
 tests_unit_vhost_test_frontend_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vhost_test_frontend_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vhost_test_guard_SOURCES = tests/unit/vhost/test_guard.c
+tests_unit_vhost_test_guard_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vhost_test_guard_LDADD = $(PD_UNIT_LIBS)

@@ -12,8 +12,12 @@
  * The handler stands in front of the program's (base/fault.h): a SIGBUS that is not about guarded
  * memory is handed on.
  *
- * The table is read by the handler in any thread at any instant. A slot is filled before its base
- * is stored, and a mapping is accessed only between begin and end, so a fault finds its slot whole.
+ * The table is read by the handler in any thread at any instant, slots of other mappings included,
+ * which may be freed and filled again meanwhile. A slot's sequence is odd while it changes, and a
+ * reader believes only what it read between two looks at the same even one: half of one mapping and
+ * half of another would be memory that is nobody's to replace. There is one writer, under
+ * pd_control. A mapping is accessed only between begin and end, so a fault finds its own slot
+ * whole, and what that says stays so until the access is done.
  */
 #include "transport/vhost/guard.h"
 
@@ -30,14 +34,46 @@
 /* Eight peers with as many regions as one may have. */
 #define GUARDS 4096
 
-struct pd_vhost_guard {
-	uintptr_t base; /* 0: free */
+/* A mapping. */
+struct guarded {
+	uintptr_t base; /* 0: none */
 	uint64_t len, unit;
 	struct pd_progress_work *cut;
+};
+
+struct pd_vhost_guard {
+	uint32_t seq; /* odd while `map` changes */
 	uint32_t is_cut;
+	struct guarded map;
 };
 
 static struct pd_vhost_guard guards[GUARDS];
+
+/* Change what a slot says. pd_control held. */
+static void guard_set(struct pd_vhost_guard *g, struct guarded map)
+{
+	uint32_t seq = g->seq;
+
+	pd_store_relaxed(&g->seq, seq + 1);
+	/* Each store is a release, so who reads a new value sees that the sequence was odd. */
+	pd_store_release(&g->map.base, map.base);
+	pd_store_release(&g->map.len, map.len);
+	pd_store_release(&g->map.unit, map.unit);
+	pd_store_release(&g->map.cut, map.cut);
+	pd_store_release(&g->seq, seq + 2); /* pairs with guard_get */
+}
+
+/* What a slot says, in *map. Returns whether that is all of one mapping. Any context. */
+static bool guard_get(const struct pd_vhost_guard *g, struct guarded *map)
+{
+	uint32_t seq = pd_load_acquire(&g->seq); /* pairs with guard_set, as do the next */
+
+	map->base = pd_load_acquire(&g->map.base);
+	map->len = pd_load_acquire(&g->map.len);
+	map->unit = pd_load_acquire(&g->map.unit);
+	map->cut = pd_load_acquire(&g->map.cut);
+	return !(seq & 1) && map->base && pd_load_relaxed(&g->seq) == seq;
+}
 
 /*
  * Put zeroes where a guarded mapping is gone. Returns whether the address is in one. Any context.
@@ -45,20 +81,21 @@ static struct pd_vhost_guard guards[GUARDS];
 static bool guard_mend(uintptr_t addr)
 {
 	for (struct pd_vhost_guard *g = guards; g < guards + GUARDS; g++) {
-		uintptr_t base = pd_load_acquire(&g->base), from;
+		struct guarded m;
+		uintptr_t from;
 		void *zeroes;
 
-		if (!base || addr < base || addr - base >= g->len)
+		if (!guard_get(g, &m) || addr < m.base || addr - m.base >= m.len)
 			continue;
-		from = base + ((addr - base) & ~(g->unit - 1));
+		from = m.base + ((addr - m.base) & ~(m.unit - 1));
 		zeroes =
-			pd_sys_mmap((void *)from, base + g->len - from, PROT_READ | PROT_WRITE,
+			pd_sys_mmap((void *)from, m.base + m.len - from, PROT_READ | PROT_WRITE,
 				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
 		if (pd_sys_is_error(zeroes))
 			return false;
-		pd_store_release(&g->is_cut, 1);
-		if (g->cut)
-			pd_progress_post(g->cut);
+		pd_store_release(&g->is_cut, 1); /* pairs with pd_vhost_guard_is_cut */
+		if (m.cut)
+			pd_progress_post(m.cut);
 		return true;
 	}
 	return false;
@@ -75,23 +112,29 @@ struct pd_vhost_guard *pd_vhost_guard_begin(void *base, uint64_t len, uint64_t u
 {
 	struct pd_vhost_guard *g = guards;
 
-	while (g < guards + GUARDS && g->base)
+	while (g < guards + GUARDS && g->map.base)
 		g++;
 	if (g == guards + GUARDS)
 		return NULL;
 	pd_fault_install(SIGBUS, on_sigbus);
-	g->len = len;
-	g->unit = unit;
-	g->cut = cut;
 	pd_store_relaxed(&g->is_cut, 0);
-	pd_store_release(&g->base, (uintptr_t)base);
+	guard_set(g, (struct guarded){(uintptr_t)base, len, unit, cut});
 	return g;
 }
 
 void pd_vhost_guard_end(struct pd_vhost_guard *guard)
 {
 	if (guard)
-		pd_store_release(&guard->base, 0);
+		guard_set(guard, (struct guarded){0});
+}
+
+void pd_vhost_guard_renew(struct pd_vhost_guard *guard, uint64_t unit)
+{
+	struct guarded map = guard->map;
+
+	map.unit = unit;
+	pd_store_relaxed(&guard->is_cut, 0);
+	guard_set(guard, map);
 }
 
 bool pd_vhost_guard_is_cut(const struct pd_vhost_guard *guard)

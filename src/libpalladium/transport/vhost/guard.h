@@ -23,6 +23,12 @@ struct pd_vhost_guard *pd_vhost_guard_begin(void *base, uint64_t len, uint64_t u
 /* No more, before it is unmapped. NULL is allowed. pd_control held. */
 void pd_vhost_guard_end(struct pd_vhost_guard *guard);
 
+/*
+ * The mapping was replaced, by one as long that is whole and of pages of `unit` bytes. Nobody
+ * accesses it now. pd_control held.
+ */
+void pd_vhost_guard_renew(struct pd_vhost_guard *guard, uint64_t unit);
+
 /* True when some of it was gone. NULL is allowed. */
 bool pd_vhost_guard_is_cut(const struct pd_vhost_guard *guard);
 

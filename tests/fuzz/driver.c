@@ -149,11 +149,31 @@ static void driver_peer(struct ring *r)
 	scribble(d);
 }
 
-/* Another device comes. Returns false when there is no going on. */
+/* Other memory takes the place of the ring's. */
+static void driver_move(struct driver *d)
+{
+	uint64_t bytes = (uint64_t)d->r.layout.size * d->r.layout.buf_bytes;
+	uint8_t *saved = calloc(1, bytes);
+
+	MUST(saved);
+	pd_vq_save_driver(&d->r.vq, saved);
+	memset(d->r.s[0].p, 0, d->r.s[0].bytes);
+	memcpy(d->r.layout.buffers, saved, bytes);
+	free(saved);
+}
+
+/*
+ * Another device comes. Whether with it the memory moves goes by what is there, so that a corpus
+ * goes on meaning what it did. Returns false when there is no going on.
+ */
 static bool driver_resume(struct driver *d)
 {
 	uint32_t base;
 
+	if (pd_vq_settle_driver(&d->r.vq))
+		return false;
+	if (d->r.vq.seq & 1)
+		driver_move(d);
 	if (pd_vq_resume_driver(&d->r.vq, &base))
 		return false;
 	d->used_idx = (uint16_t)base;

@@ -6,7 +6,7 @@ HOSTILE_TESTS = tests/hostile/test_messages.py tests/hostile/test_rings.py tests
 	tests/hostile/test_iotlb.py tests/hostile/test_state.py
 HOSTILE_TESTS += tests/hostile/test_dirty.py
 HOSTILE_TESTS += tests/hostile/test_inflight.py tests/hostile/test_kept.py tests/hostile/test_killed.py
-HOSTILE_TESTS += tests/hostile/test_sigbus.py
+HOSTILE_TESTS += tests/hostile/test_sigbus.py tests/hostile/test_old_device.py
 HOSTILE_TESTS += tests/hostile/test_translations.py
 HOSTILE_TESTS += tests/hostile/test_inband.py tests/hostile/test_errors.py \
 	tests/hostile/test_reconnect.py

@@ -60,6 +60,10 @@ ITEMS = {
                                "test_sigbus.test_states_of_a_thread", "test_sigbus.test_under_traffic",
                                "test_repeated.test_memory_truncated", "test_repeated.test_states_of_a_thread",
                                "test_holes.test_rings_taken_away"],
+    "memory that a peer keeps after it is gone": [
+        "test_old_device.test_it_keeps_everything", "test_old_device.test_it_keeps_nothing_from_the_next",
+        "test_old_device.test_notes_that_are_cut_off", "test_old_device.test_huge_pages_for_one_set_only",
+        "test_repeated.test_old_devices_that_spoil"],
     "duplicate ADD, duplicate REM": [(MESSAGE, "a slot added twice"), (MESSAGE, "a slot removed twice")],
     "a new memory table in the middle of a burst": ["test_rings.test_new_memory_table_in_a_burst",
                                                     "test_changes.test_rings_move_in_a_burst",

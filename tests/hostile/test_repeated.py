@@ -16,8 +16,8 @@ from lab.iommu import Iommu
 from lab.ring import PAGE
 from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd, Memory, Req
 from lab.wire import HEADER, REPLY, VERSION, Msg, mem_table, vring_state
-from hostile import (test_any, test_completions, test_inband, test_iotlb, test_packed, test_peers, test_reconnect, test_replies,
-                     test_rings, test_sigbus)
+from hostile import (test_any, test_completions, test_inband, test_iotlb, test_old_device, test_packed, test_peers, test_reconnect,
+                     test_replies, test_rings, test_sigbus)
 from hostile.cycles import Cycles
 from hostile.test_again import ENDED, again
 from hostile.test_completions import GONE
@@ -439,6 +439,24 @@ def test_completions_rewritten(sock, fmt):
             start_device(be)
             return whatever(program, lie, serving_device(be))
         in_turn(program, attack, [""], serving_device(be), more=QUEUE_BYTES)
+
+
+@formats
+def test_old_devices_that_spoil(sock, fmt):
+    with test_old_device.device(sock, fmt) as be, Victim(sock, mode="listen", role="frontend", ring=64, format=fmt) as program:
+        def attack(_):
+            start_device(be)
+            test_old_device.takes(be, range(5))
+            old = be.leave()
+            be.wait_started()
+            old.spoil()
+            test_old_device.gets(be, range(5))
+            returns(be)
+            assert old.is_as_spoilt()
+            old.close()
+            be.drop()
+            return 0
+        again(program, attack, [""], serving_device(be))
 
 
 def test_unasked_answers(sock):

@@ -172,10 +172,9 @@ static int mem_file_make(const char *name, uint64_t bytes, unsigned flags)
 }
 
 /*
- * The same of huge pages, when the type asks for them and the piece is worth it; says what came of
- * it.
+ * For less than half a huge page the answer is no, too; and it says what came of it (mem_tell_*).
  */
-static int mem_file_huge(const char *name, uint64_t bytes)
+int pd_mem_file_huge(const char *name, uint64_t bytes)
 {
 	int fd;
 
@@ -201,7 +200,7 @@ int pd_mem_file_ordinary(const char *name, uint64_t *bytes)
 
 int pd_mem_file(const char *name, uint64_t *bytes, enum pd_mem_kind *kind)
 {
-	int fd = mem_file_huge(name, *bytes);
+	int fd = pd_mem_file_huge(name, *bytes);
 
 	if (fd >= 0) {
 		*bytes = mem_round_up(*bytes, PD_MEM_HUGE_BYTES);
@@ -212,9 +211,10 @@ int pd_mem_file(const char *name, uint64_t *bytes, enum pd_mem_kind *kind)
 	return pd_mem_file_ordinary(name, bytes);
 }
 
-void *pd_mem_file_map(int fd, uint64_t bytes, enum pd_mem_kind kind)
+/* pd_mem_file_map, or at `at` when `fixed` is MAP_FIXED. */
+static void *mem_file_map(void *at, int fixed, int fd, uint64_t bytes, enum pd_mem_kind kind)
 {
-	void *p = pd_sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	void *p = pd_sys_mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | fixed, fd, 0);
 
 	if (pd_sys_is_error(p))
 		return p;
@@ -222,6 +222,18 @@ void *pd_mem_file_map(int fd, uint64_t bytes, enum pd_mem_kind kind)
 	if (kind != PD_MEM_OF_HUGE && pd_mem_type != PD_MEM_ANON && bytes >= PD_MEM_HUGE_BYTES)
 		pd_sys_madvise(p, bytes, MADV_HUGEPAGE);
 	return p;
+}
+
+void *pd_mem_file_map(int fd, uint64_t bytes, enum pd_mem_kind kind)
+{
+	return mem_file_map(NULL, 0, fd, bytes, kind);
+}
+
+int pd_mem_file_map_over(void *at, int fd, uint64_t bytes, enum pd_mem_kind kind)
+{
+	void *p = mem_file_map(at, MAP_FIXED, fd, bytes, kind);
+
+	return pd_sys_is_error(p) ? (int)(intptr_t)p : 0;
 }
 
 /* --- private memory in a reserved stretch --------------------------------------------------- */
@@ -244,7 +256,7 @@ void *pd_mem_reserve(uint64_t bytes)
  */
 static int mem_commit_huge(void *at, uint64_t bytes)
 {
-	int fd = mem_file_huge("palladium-buffers", bytes);
+	int fd = pd_mem_file_huge("palladium-buffers", bytes);
 	void *p;
 
 	if (fd < 0)

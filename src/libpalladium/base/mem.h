@@ -82,9 +82,21 @@ int pd_mem_file(const char *name, uint64_t *bytes, enum pd_mem_kind *kind);
 int pd_mem_file_ordinary(const char *name, uint64_t *bytes);
 
 /*
+ * The same of huge pages, if the type asks for them, or none at all (-errno). `bytes` is a multiple
+ * of PD_MEM_HUGE_BYTES.
+ */
+int pd_mem_file_huge(const char *name, uint64_t bytes);
+
+/*
  * Map such a file. It may become huge pages later where the type says so. Returns it, or an error
  * (pd_sys_is_error).
  */
 void *pd_mem_file_map(int fd, uint64_t bytes, enum pd_mem_kind kind);
+
+/*
+ * The same in place of what is mapped at `at`, at a page of its kind. Returns 0 or -errno, and then
+ * what was mapped there may be gone.
+ */
+int pd_mem_file_map_over(void *at, int fd, uint64_t bytes, enum pd_mem_kind kind);
 
 #endif /* PD_BASE_MEM_H */

@@ -325,7 +325,8 @@ static uint32_t rewind_ring(struct pd_vq *vq)
 	vq->armed = true;
 	if (!vq->packed) {
 		write_descriptors(vq);
-		vq->own_idx = vq->next;
+		vq->own_idx = vq->peer_idx = vq->next;
+		pd_store_relaxed(&vq->used->idx, vq->next);
 		pd_store_relaxed(&vq->used->flags, 0);
 		pd_store_relaxed(&vq->avail->flags, 0);
 		pd_ring_ask_not(vq, false, false);
@@ -340,20 +341,51 @@ static uint32_t rewind_ring(struct pd_vq *vq)
 	return base | base << 16;
 }
 
-int pd_vq_resume_driver(struct pd_vq *vq, uint32_t *base)
+int pd_vq_settle_driver(struct pd_vq *vq)
 {
-	struct held_head *heads;
-	uint32_t n = 0;
 	int err;
 
 	if (vq->broken || !vq->slots)
 		return -ENETDOWN;
 	vq->n_shown = vq->n_walked = 0;
-	/* What the old device has used is ours. */
 	err = vq->receive ? pd_driver_harvest(vq, vq->packed, vq->size)
 			  : pd_driver_reclaim(vq, vq->packed);
-	if (err < 0)
-		return -ENETDOWN;
+	return pd_min(err, 0);
+}
+
+/* Copy `len` bytes of the buffer `i` to its place behind `to`. */
+static void save_buffer(const struct pd_vq *vq, uint8_t *to, uint32_t i, uint32_t len)
+{
+	memcpy(to + (uint64_t)i * vq->buf_bytes, pd_driver_buffer(vq, i), len);
+}
+
+void pd_vq_save_driver(const struct pd_vq *vq, uint8_t *to)
+{
+	if (vq->receive) {
+		for (uint32_t at = vq->cursor; at != vq->seen; at++) {
+			struct pd_ring_used e = vq->done[at & vq->mask];
+
+			save_buffer(vq, to, e.id, e.len);
+		}
+		return;
+	}
+	for (uint32_t head = 0; head < vq->size; head++) {
+		uint32_t i = head;
+
+		for (uint32_t k = vq->slots[head].n; k; k--) {
+			uint64_t tail = vq->slots[i].tail;
+
+			save_buffer(vq, to, i, (uint32_t)tail);
+			i = (uint32_t)(tail >> 48);
+		}
+	}
+}
+
+int pd_vq_resume_driver(struct pd_vq *vq, uint32_t *base)
+{
+	struct held_head *heads;
+	uint32_t n = 0;
+
 	heads = malloc(vq->size * sizeof(*heads));
 	if (!heads)
 		return -ENETDOWN;

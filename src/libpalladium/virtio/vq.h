@@ -300,10 +300,24 @@ bool pd_vq_is_misplaced(const struct pd_vq *vq);
 int pd_vq_init_driver(struct pd_vq *vq, const struct pd_vq_layout *layout);
 
 /*
- * Driver role, the device is gone and another will come: what it had published as used is kept,
- * whatever it had not is made available again in the first order, so that no frame that we took is
- * lost and none that was used is repeated. Returns 0 with the base for SET_VRING_BASE, or -ENETDOWN
- * when the ring was left broken (then start anew with pd_vq_init_driver).
+ * Driver role, the device is gone: what it had published as used is ours. Looks at the memory that
+ * it may still write to, for the last time. Returns 0, or -ENETDOWN when the ring was left broken
+ * (then start anew with pd_vq_init_driver).
+ */
+int pd_vq_settle_driver(struct pd_vq *vq);
+
+/*
+ * Driver role, settled: copy what the buffers hold that is still needed, frames that the device had
+ * not used and frames that were not received, to buffers at `to`, which lie there as ours do here.
+ */
+void pd_vq_save_driver(const struct pd_vq *vq, uint8_t *to);
+
+/*
+ * Driver role, settled: another device will come. What the old one had used is kept, whatever it
+ * had not is made available again in the first order, so that no frame that we took is lost and
+ * none that was used is repeated. All of the ring is written and nothing of it read: it may have
+ * other memory behind it by now, all zero but for what pd_vq_save_driver saved. Returns 0 with the
+ * base for SET_VRING_BASE, or -ENETDOWN when there is no memory.
  */
 int pd_vq_resume_driver(struct pd_vq *vq, uint32_t *base);
 

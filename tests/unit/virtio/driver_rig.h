@@ -36,6 +36,27 @@ static inline void driver_start(uint32_t n, bool receive, uint32_t hdr, uint64_t
 	assert_int_equal(pd_vq_init_driver(&vq, &layout), 0);
 }
 
+/*
+ * Carry on with another device, which has other memory: at the same addresses, but of the old one
+ * there is only what was saved. As pd_vq_resume_driver.
+ */
+static inline int resume(uint32_t *base)
+{
+	uint64_t bytes = (uint64_t)layout.size * BUF;
+	uint8_t *saved = calloc(1, bytes);
+	int err = pd_vq_settle_driver(&vq);
+
+	assert_non_null(saved);
+	if (!err) {
+		pd_vq_save_driver(&vq, saved);
+		memset(area, 0, area_bytes);
+		memcpy(layout.buffers, saved, bytes);
+		err = pd_vq_resume_driver(&vq, base);
+	}
+	free(saved);
+	return err;
+}
+
 /* Show up to `n` frames, as pd_driver_rx. */
 static inline int rx(struct pd_buffer **b, unsigned n)
 {

@@ -248,7 +248,7 @@ static void test_hostile_devices(void **state)
 		assert_int_equal(rx(b, 4), -ENETDOWN);
 		assert_non_null(vq.broken);
 		assert_int_equal(pd_driver_position(&vq, vq.packed), vq.cursor);
-		assert_int_equal(pd_vq_resume_driver(&vq, &base), -ENETDOWN);
+		assert_int_equal(resume(&base), -ENETDOWN);
 		assert_int_equal(avail_idx(), SIZE);
 	}
 	for (unsigned i = 0; i < 4; i++) {
@@ -309,7 +309,7 @@ static void test_carrying_on(void **state)
 	device_publishes(2);
 	memset(layout.desc, 0xff, 16 * SIZE); /* and it was not a kind one */
 	memset((uint8_t *)layout.avail + 4, 0xff, 2 * SIZE);
-	assert_int_equal(pd_vq_resume_driver(&vq, &base), 0);
+	assert_int_equal(resume(&base), 0);
 	assert_int_equal(base, 2);
 	assert_int_equal(avail_idx(), 5);
 	assert_int_equal(avail_entry(2), 1);
@@ -333,7 +333,7 @@ static void test_carrying_on(void **state)
 	device_publishes(1);
 	assert_int_equal(rx(b, 4), 1);
 	device_publishes(2);
-	assert_int_equal(pd_vq_resume_driver(&vq, &base), 0);
+	assert_int_equal(resume(&base), 0);
 	assert_int_equal(base, 2);
 	assert_int_equal(avail_idx(), SIZE);
 	for (unsigned i = 2; i < SIZE; i++)

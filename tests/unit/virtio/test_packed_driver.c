@@ -277,7 +277,7 @@ static void test_hostile_devices(void **state)
 		assert_int_equal(rx(b, 4), -ENETDOWN);
 		assert_non_null(vq.broken);
 		assert_int_equal(pd_driver_position(&vq, true), vq.cursor);
-		assert_int_equal(pd_vq_resume_driver(&vq, &base), -ENETDOWN);
+		assert_int_equal(resume(&base), -ENETDOWN);
 	}
 	for (unsigned i = 0; i < 4; i++) {
 		start(5, false, 48, F_PACKED);
@@ -613,7 +613,7 @@ static void test_carrying_on_sending(void **state)
 
 			put16(ring + 16 * slot + 14, lap ? AVAILABLE : USED_BIT);
 		}
-		assert_int_equal(pd_vq_resume_driver(&vq, &base), 0);
+		assert_int_equal(resume(&base), 0);
 		assert_int_equal(base & 0xffff, base >> 16);
 		assert_int_equal(base & 0x7fff, used_slot);
 		assert_int_equal(base >> 15 & 1, used_wrap);
@@ -662,7 +662,7 @@ static void test_carrying_on_receiving(void **state)
 			}
 			/* The other three were read, and one of them is being written. */
 			memset(ring + 16 * ((used_slot + 1) % 5), 0xff, 16);
-			assert_int_equal(pd_vq_resume_driver(&vq, &base), 0);
+			assert_int_equal(resume(&base), 0);
 			assert_int_equal(base, (used_slot | (uint32_t)used_wrap << 15) * 0x10001u);
 			avail_slot = used_slot;
 			avail_wrap = used_wrap;

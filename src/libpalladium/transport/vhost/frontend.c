@@ -4,18 +4,27 @@
  *
  * How a connection starts is in frontend_start.c, what the rings are made of in frontend_rings.c.
  *
- * The death of the back-end. Rings and buffers stay as they are, in their file; the eventfds are
- * new. What it had published as used is ours: frames to receive, buffers to send from. What it had
- * not is made available again, in the first order, to whoever connects next, who is told to begin
- * where the old one's used elements end (pd_vq_resume_driver), on either format. So a frame that
- * send took is lost only with this process, and one that was used is never shown twice. Only if
- * the peer left a ring broken or took pages away, or negotiated features say otherwise, everything
- * begins anew in a new file, which the old peer does not have.
+ * The death of the back-end. Rings and buffers stay as they are until the next one comes; the
+ * eventfds are new. What it had published as used is ours: frames to receive, buffers to send from.
+ * What it had not is made available again, in the first order, to whoever connects next, who is
+ * told to begin where the old one's used elements end (pd_vq_resume_driver), on either format. So a
+ * frame that send took is lost only with this process, and one that was used is never shown twice.
+ * Only if the peer left a ring broken or took pages away, or negotiated features say otherwise,
+ * everything begins anew.
+ *
+ * Either way the next one's memory is in a file that the old one does not have, at the same
+ * addresses (area.c): a back-end that was replaced may still run, keep its mapping and be hostile.
+ * Frames that it was given and has not used are in its hands until the next one comes, and go to
+ * that as they then are. No program sees the move: it is shown frames in the area only within a
+ * call, under the lock of the side, which goes down before; what stands in the ring then is copied
+ * into the sockets' queues as far as they take it (pd_port_on_receive_end), and the rest moves.
  *
  * Memory in which back-ends note what they have taken (INFLIGHT_SHMFD) is asked of the first that
- * offers it and given to each after it, as long as the rings stay. What is made available again
- * begins with what a dead back-end had in flight, in the same order, so a next one that goes by the
- * notes takes the same frames as one that knows of none.
+ * offers it; each after it gets what the one before it left there, in a file of our own that nobody
+ * else has and nobody can cut short, as long as the rings stay. Notes that cannot be read any more
+ * are forgotten: what is made available again begins with what a dead back-end had in flight, in
+ * the same order, so a next one that goes by the notes takes the same frames as one that knows of
+ * none.
  *
  * A peer that takes the connection and does not answer, or does not read, is given up after ten
  * seconds, so that one that works is tried (connecting) or let in (listening).
@@ -174,9 +183,8 @@ static int frontend_connected(struct pd_vhost_role_base *role, int fd)
 		return err;
 	pd_progress_timer_set(&fe->handshake, HANDSHAKE_NS);
 	err = pd_vhost_frontend_eventfds_renew(fe);
-	if (!err && (fe->area.fd < 0 || pd_vhost_area_is_cut(&fe->area) ||
-		     pd_vhost_frontend_rings_resume(fe)))
-		err = pd_vhost_frontend_area_renew(fe);
+	if (!err)
+		err = pd_vhost_frontend_memory_ready(fe);
 	why = err ? pd_strerror(err) : pd_vhost_frontend_start_go(fe);
 	if (why) {
 		pd_vhost_conn_close(&fe->conn);

@@ -35,7 +35,8 @@ struct pd_vhost_frontend {
 	 */
 	int kept_fd;
 	struct pd_vhost_inflight_desc kept;
-	bool kept_given; /* on this connection */
+	bool kept_given;  /* on this connection */
+	bool kept_shared; /* a peer has this file */
 	struct pd_vhost_own_ring ring[2 * PD_QUEUES_MAX];
 	/* What the peer said. */
 	uint64_t offered, features, protocol_features;

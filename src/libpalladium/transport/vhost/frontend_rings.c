@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "transport/vhost/eventfd.h"
+#include "transport/vhost/map.h"
 
 /*
  * Bytes of one buffer: a frame of the port's MTU with a VLAN tag and its header, at least 2 KiB. An
@@ -55,34 +56,137 @@ int pd_vhost_frontend_area_renew(struct pd_vhost_frontend *fe)
 }
 
 /*
- * Forget what a peer has written into a ring that never ran: the next one looks at it before it
- * runs.
+ * What is done to a ring that was up in this area, its side locked. `away`: how far it is from here
+ * to the area's next memory. Returns 0 or -errno.
  */
-static void ring_clear(const struct pd_vq_layout *layout)
+typedef int ring_fn(struct pd_vhost_own_ring *ring, struct pd_vhost_lane *lane, enum pd_dir dir,
+		    ptrdiff_t away);
+
+/* What it had used is taken. */
+static int ring_settle(struct pd_vhost_own_ring *ring, struct pd_vhost_lane *lane, enum pd_dir dir,
+		       ptrdiff_t away)
 {
-	memset(layout->desc, 0, pd_vq_desc_bytes(layout->size));
-	memset(layout->avail, 0, pd_vq_avail_bytes(layout->size, false));
-	memset(layout->used, 0, pd_vq_used_bytes(layout->size, false));
+	return pd_vhost_lane_settle(lane, dir);
 }
 
-int pd_vhost_frontend_rings_resume(struct pd_vhost_frontend *fe)
+/* What its buffers hold is copied. */
+static int ring_save(struct pd_vhost_own_ring *ring, struct pd_vhost_lane *lane, enum pd_dir dir,
+		     ptrdiff_t away)
 {
-	for (unsigned i = 0; i < pd_vhost_n_rings(&fe->role); i++) {
-		struct pd_vhost_own_ring *ring = &fe->ring[i];
+	pd_vhost_lane_save(lane, dir, ring->layout.buffers + away);
+	return 0;
+}
+
+/* It is written anew. */
+static int ring_resume(struct pd_vhost_own_ring *ring, struct pd_vhost_lane *lane, enum pd_dir dir,
+		       ptrdiff_t away)
+{
+	return pd_vhost_lane_resume_base(lane, dir, &ring->base);
+}
+
+/* Do that to each ring. Returns 0, or the first error, and then the rest is left alone. */
+static int rings_do(struct pd_vhost_frontend *fe, ring_fn *what, ptrdiff_t away)
+{
+	int err = 0;
+
+	for (unsigned i = 0; !err && i < pd_vhost_n_rings(&fe->role); i++) {
 		struct pd_vhost_lane *lane = pd_vhost_ring_lane(&fe->role, i);
 		enum pd_dir dir = pd_vhost_ring_dir(&fe->role, i);
-		int err;
 
-		if (!ring->used) {
-			ring_clear(&ring->layout);
+		if (!fe->ring[i].used)
 			continue;
-		}
 		pd_vhost_lane_lock(lane, dir);
-		err = pd_vhost_lane_resume_base(lane, dir, &ring->base);
+		err = what(&fe->ring[i], lane, dir, away);
 		pd_vhost_lane_unlock(lane, dir);
-		if (err)
-			return err;
 	}
+	return err;
+}
+
+/*
+ * Move what the settled rings need into other memory, of that kind. Returns 0, -EIO when some of it
+ * turns out to be gone, or -errno; then it stays where it is, or there is no area any more.
+ */
+static int area_move(struct pd_vhost_frontend *fe, enum pd_mem_kind kind)
+{
+	struct pd_vhost_area_next next;
+	int err = pd_vhost_area_next(&fe->area, kind, &next);
+
+	if (err)
+		return err;
+	rings_do(fe, ring_save, next.base - fe->area.base);
+	if (!pd_vhost_area_is_cut(&fe->area))
+		return pd_vhost_area_replace(&fe->area, &next);
+	pd_vhost_area_drop(&fe->area, &next);
+	return -EIO;
+}
+
+/*
+ * Copy the notes, which stand in a file of the peer's, to `to`. Returns NULL or why that cannot be.
+ */
+static const char *notes_read(const struct pd_vhost_frontend *fe, uint8_t *to)
+{
+	const struct pd_vhost_inflight_desc *kept = &fe->kept;
+	struct pd_vhost_mapping from;
+	const char *why =
+		pd_vhost_mapping_map(&from, fe->kept_fd, kept->mmap_offset, kept->mmap_size, NULL);
+
+	if (why)
+		return why;
+	memcpy(to, from.host, kept->mmap_size);
+	if (pd_vhost_guard_is_cut(from.guard))
+		why = "the file was cut short";
+	pd_vhost_mapping_unmap(&from);
+	return why;
+}
+
+/* The notes move into a file of our own, or are forgotten: our rings say enough without. */
+static void kept_move(struct pd_vhost_frontend *fe)
+{
+	uint64_t bytes = fe->kept.mmap_size;
+	int fd = pd_mem_file_ordinary("palladium-inflight", &bytes);
+	uint8_t *to = fd < 0 ? NULL : pd_mem_file_map(fd, bytes, PD_MEM_OF_PAGES);
+	const char *why;
+
+	if (fd < 0 || pd_sys_is_error(to)) {
+		why = "no memory";
+	} else {
+		why = notes_read(fe, to);
+		pd_sys_munmap(to, bytes);
+	}
+	pd_vhost_frontend_kept_forget(fe);
+	if (why) {
+		if (fd >= 0)
+			pd_sys_close(fd);
+		pd_log_ratelimited(PD_LOG_INFO, "vhost",
+				   "%s: what the last peer noted as in flight is not kept: %s",
+				   fe->role.name, why);
+		return;
+	}
+	fe->kept_fd = fd;
+	fe->kept.mmap_offset = 0;
+	fe->kept_shared = false;
+}
+
+int pd_vhost_frontend_memory_ready(struct pd_vhost_frontend *fe)
+{
+	int err = 0;
+
+	if (fe->area.fd < 0 || pd_vhost_area_is_cut(&fe->area) || rings_do(fe, ring_settle, 0))
+		return pd_vhost_frontend_area_renew(fe);
+	if (fe->area.shared) {
+		err = area_move(fe, PD_MEM_OF_PAGES);
+		/* The old huge pages may be free now; if not, these do. */
+		if (!err)
+			area_move(fe, PD_MEM_OF_HUGE);
+	}
+	if (err == -EIO || fe->area.fd < 0)
+		return pd_vhost_frontend_area_renew(fe);
+	if (err)
+		return err;
+	if (rings_do(fe, ring_resume, 0))
+		return pd_vhost_frontend_area_renew(fe);
+	if (fe->kept_fd >= 0 && fe->kept_shared)
+		kept_move(fe);
 	return 0;
 }
 

@@ -10,6 +10,12 @@
 #include "transport/vhost/frontend.h"
 
 /*
+ * The most that a back-end's memory for its notes may be, to be kept: about twice what the
+ * specification makes of as many rings as a port can have, of the largest size.
+ */
+#define PD_VHOST_KEPT_BYTES (32ull << 20)
+
+/*
  * Give up the notes that back-ends kept: they are of rings that are no more, or were not kept up.
  */
 void pd_vhost_frontend_kept_forget(struct pd_vhost_frontend *fe);
@@ -17,8 +23,13 @@ void pd_vhost_frontend_kept_forget(struct pd_vhost_frontend *fe);
 /* New memory for all rings; none of them is up. Returns 0 or -errno (then the old one is gone). */
 int pd_vhost_frontend_area_renew(struct pd_vhost_frontend *fe);
 
-/* Find where each ring carries on. Returns 0, or -ENETDOWN when one cannot. */
-int pd_vhost_frontend_rings_resume(struct pd_vhost_frontend *fe);
+/*
+ * Make the memory ready for a peer that comes; none of the rings is up. What an earlier peer was
+ * given, rings and notes, moves into files that nobody has, with all that is still needed, and each
+ * ring finds where it carries on. Where one cannot, all of them are new. Returns 0, or -errno and
+ * that peer cannot be served now.
+ */
+int pd_vhost_frontend_memory_ready(struct pd_vhost_frontend *fe);
 
 /*
  * Lay ring `i` out for the features that were agreed. A split ring has a power of two of

@@ -90,6 +90,7 @@ static void fill_memory(struct pd_vhost_frontend *fe, unsigned i, struct outgoin
 		.uaddr = PD_VHOST_AREA_ADDR,
 	};
 	out->fds[out->n_fds++] = fe->area.fd;
+	fe->area.shared = true;
 }
 
 static void fill_kept_size(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
@@ -102,7 +103,7 @@ static void fill_kept(struct pd_vhost_frontend *fe, unsigned i, struct outgoing 
 {
 	out->payload->inflight = fe->kept;
 	out->fds[out->n_fds++] = fe->kept_fd;
-	fe->kept_given = true;
+	fe->kept_given = fe->kept_shared = true;
 }
 
 static void fill_num(struct pd_vhost_frontend *fe, unsigned i, struct outgoing *out)
@@ -274,8 +275,15 @@ static const char *answer_kept(struct pd_vhost_frontend *fe, struct pd_vhost_msg
 		return NULL;
 	if (kept->num_queues < 2 * fe->n_lanes || kept->queue_size < fe->ring[0].layout.size)
 		return "the peer's in-flight region is for other rings than ours";
+	if (kept->mmap_size > PD_VHOST_KEPT_BYTES) {
+		pd_log_ratelimited(PD_LOG_INFO, "vhost",
+				   "%s: the peer's in-flight region is of %llu bytes: not kept",
+				   fe->role.name, (unsigned long long)kept->mmap_size);
+		return NULL;
+	}
 	fe->kept = *kept;
 	fe->kept_fd = pd_vhost_msg_take_fd(msg);
+	fe->kept_shared = true;
 	return NULL;
 }
 

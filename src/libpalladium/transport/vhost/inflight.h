@@ -3,6 +3,11 @@
  * The back-end's shared memory for what is in flight (virtio/inflight.h has what stands in it):
  * made for a front-end that asks for it, taken from one that kept it from a back-end before us.
  * Everything runs under pd_control.
+ *
+ * It is the front-end's, by design: who made it does not matter, the front-end has the file from
+ * then on, gives it to whom it will and may write to it, cut it short or keep it. So it is mapped
+ * and guarded as the guest's memory is (map.h), read once, each field checked, when a ring comes
+ * up, and what it says of a ring can do that front-end's ring harm and nobody else's.
  */
 #ifndef PD_TRANSPORT_VHOST_INFLIGHT_H
 #define PD_TRANSPORT_VHOST_INFLIGHT_H

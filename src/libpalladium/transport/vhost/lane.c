@@ -574,11 +574,22 @@ void pd_vhost_lane_abandon(struct pd_vhost_lane *lane)
 	}
 }
 
+int pd_vhost_lane_settle(struct pd_vhost_lane *lane, enum pd_dir dir)
+{
+	pd_assert(!lane->lane.side[dir].up);
+	return lane->role == PD_VHOST_DRIVER ? pd_vq_settle_driver(&lane->vq[dir]) : -ENETDOWN;
+}
+
+void pd_vhost_lane_save(struct pd_vhost_lane *lane, enum pd_dir dir, uint8_t *to)
+{
+	pd_assert(!lane->lane.side[dir].up);
+	pd_vq_save_driver(&lane->vq[dir], to);
+}
+
 int pd_vhost_lane_resume_base(struct pd_vhost_lane *lane, enum pd_dir dir, uint32_t *base)
 {
 	pd_assert(!lane->lane.side[dir].up);
-	return lane->role == PD_VHOST_DRIVER ? pd_vq_resume_driver(&lane->vq[dir], base)
-					     : -ENETDOWN;
+	return pd_vq_resume_driver(&lane->vq[dir], base);
 }
 
 int pd_vhost_lane_remap(struct pd_vhost_lane *lane, enum pd_dir dir,

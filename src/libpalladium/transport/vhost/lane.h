@@ -68,7 +68,7 @@ void pd_vhost_lane_fini(struct pd_vhost_lane *lane);
  * `notify_fd`: the eventfd that the peer rings (kick for a device, call for a driver),
  * non-blocking, or -1; `signal_fd`: the eventfd that rings the peer, non-blocking, or -1. Both stay
  * the caller's, to be closed after pd_vhost_lane_down or _set_*. `resume`, driver role: the side
- * was up before on this very memory and the peer has come back (pd_vhost_lane_resume_base told it
+ * was up before on this very ring and the peer has come back (pd_vhost_lane_resume_base told it
  * where to begin). Rings the peer once, as it may have missed something. Returns 0, or -EINVAL,
  * -ENOMEM (the side stays down).
  */
@@ -88,8 +88,21 @@ uint32_t pd_vhost_lane_down(struct pd_vhost_lane *lane, enum pd_dir dir);
 void pd_vhost_lane_abandon(struct pd_vhost_lane *lane);
 
 /*
- * Driver role, side down: make ready to carry on in the same memory with a new peer. Returns 0 with
- * the value for SET_VRING_BASE, or -ENETDOWN when the side must start anew (_up with resume false).
+ * Driver role, side down, the peer is gone: take what it had used, looking at the ring for the last
+ * time. Returns 0, or -ENETDOWN when the side must start anew (_up with resume false).
+ */
+int pd_vhost_lane_settle(struct pd_vhost_lane *lane, enum pd_dir dir);
+
+/*
+ * Driver role, settled: copy what its buffers hold that is still needed to `to`, where its first
+ * one's copy would begin.
+ */
+void pd_vhost_lane_save(struct pd_vhost_lane *lane, enum pd_dir dir, uint8_t *to);
+
+/*
+ * Driver role, settled: make ready to carry on with a new peer at the same addresses, whatever
+ * memory is there now, if it has what was saved. Returns as pd_vhost_lane_settle, with the value
+ * for SET_VRING_BASE.
  */
 int pd_vhost_lane_resume_base(struct pd_vhost_lane *lane, enum pd_dir dir, uint32_t *base);
 

@@ -93,11 +93,14 @@ include tests/vlm/local.mk
 # --- palladium_eval ------------------------------------------------------------------------
 include tests/eval/local.mk
 
-# --- the nodes of packet sockets -------------------------------------------------------------
+# --- the nodes of packet sockets, and how their layer starts ---------------------------------
 if HAVE_CMOCKA
-check_PROGRAMS += tests/unit/sock/test_packet_nodes
-TESTS += tests/unit/sock/test_packet_nodes
+check_PROGRAMS += tests/unit/sock/test_layer tests/unit/sock/test_packet_nodes
+TESTS += tests/unit/sock/test_layer tests/unit/sock/test_packet_nodes
 endif
+tests_unit_sock_test_layer_SOURCES = tests/unit/sock/test_layer.c
+tests_unit_sock_test_layer_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_sock_test_layer_LDADD = $(PD_UNIT_LIBS)
 tests_unit_sock_test_packet_nodes_SOURCES = tests/unit/sock/test_packet_nodes.c
 tests_unit_sock_test_packet_nodes_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_sock_test_packet_nodes_LDADD = $(PD_UNIT_LIBS)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Ports of several queues beside scripted peers that serve each queue by itself: which one a frame goes by,
 what a full one and a missing one do, and that frames of all are received."""
+import contextlib
 import json
 
 import pytest
@@ -289,11 +290,12 @@ def came(peer, queue, expected):
         return False
 
 
+@both
 @pytest.mark.parametrize("fewer", [1, 2, 3])
-def test_a_peer_with_fewer_queues(sock, fewer):
+def test_a_peer_with_fewer_queues(sock, kind, fewer):
     """What was sent at the start comes by the queues that the rest comes by."""
-    with Side("frontend", sock, fewer) as peer, \
-            Program(port(sock, 8), PALLADIUM_METADATA="inline", **WAIT) as p:
+    with Side(kind, sock, fewer) as peer, \
+            Program(port(sock, 8, **peer.keys), PALLADIUM_METADATA="inline", **WAIT) as p:
         p.ask("s = packet('pd0')")
         early = p.ask("blocked(several, s, [(c, c) for c in range(8)])")
         assert peer.start(p, early) == 8
@@ -316,42 +318,89 @@ def test_the_limit_is_what_the_peer_is_told(sock):
         assert fe.offered_protocol & P.MQ and not fe.offered_protocol & P.MEM_SLOTS
 
 
+def queues_of(peer, count, queues=4):
+    """By which queue each of so many frames came, by its number; those of one socket in order."""
+    where = {}
+    for q in range(queues):
+        last = {}
+        while len(where) < count:
+            try:
+                n = peer.recv(q, 0)[1]
+            except PeerTimeout:
+                break
+            where[n] = q
+            assert last.get(n % 4, -1) < n
+            last[n % 4] = n
+    assert len(where) == count
+    return where
+
+
+@contextlib.contextmanager
+def four_queues(sock, **env):
+    """A program with a port of four queues and no classes, and its peer."""
+    with Side("frontend", sock, 4, hdr=12) as peer, Program(port(sock, 4, dialect="virtio"), **env, **WAIT) as p:
+        p.ask("first = packet('pd0')")
+        assert peer.start(p, p.ask("blocked(first.send, ip(0, 1))")) == 64
+        assert sum(came(peer, q, (None, 0)) for q in range(4)) == 1
+        yield peer, p
+
+
 @pytest.mark.parametrize("logic", ["interface", "ip", "socket", "thread", "core", "core_attach"])
 def test_logics(sock, logic):
     """What belongs together comes by one queue, and the rest is spread as the logic says."""
-    with Side("frontend", sock, 4, hdr=12) as peer, \
-            Program(port(sock, 4, dialect="virtio"), PALLADIUM_RING_ALLOCATION_LOGIC_TX=logic,
-                    PALLADIUM_RING_MIGRATION_RATIO_TX="1", **WAIT) as p:
+    with four_queues(sock, PALLADIUM_RING_ALLOCATION_LOGIC_TX=logic) as (peer, p):
+        cores = sorted(p.ask("os.sched_getaffinity(0)"))
+        core = cores[-1]
+        if logic in ("core", "thread"):
+            p.ask(f"os.sched_setaffinity(0, [{core}])")
         p.ask("s = [packet('pd0') for _ in range(4)]")
-        early = p.ask("blocked(s[0].send, ip(0, 1))")
-        assert peer.start(p, early) == 64
-        sent = 1
-        for n in range(1, 65):  # 4 sockets, 16 flows, 16 sources
-            p.ask(f"s[{n % 4}].send(ip({n}, {n // 4}, {n // 4}))")
-            sent += 1
-        if logic == "thread":
-            for i in range(4):
-                assert p.ask(f"elsewhere(s[{i}].send, ip({1000 + i}, 1))") == 64
-            sent += 4
-        where = {}
-        for q in range(4):
-            last = {}
-            for _ in range(1000):
-                try:
-                    n = peer.recv(q, 0.1)[1]
-                except PeerTimeout:
-                    break
-                where[n] = q
-                assert last.get(n % 4, -1) < n  # in order
-                last[n % 4] = n
-        assert len(where) == sent
-        spread = len(set(where.values()))
+        for n in range(64):  # 4 sockets, 16 flows, 16 sources
+            assert p.ask(f"s[{n % 4}].send(ip({n}, {n // 4}, {n // 4}))") == 64
+        if logic == "thread":  # a socket that another thread made
+            p.ask("elsewhere(lambda: s.append(packet('pd0')))")
+            assert p.ask("s[4].send(ip(64, 1))") == 64
+        where = queues_of(peer, 65 if logic == "thread" else 64)
         if logic in ("interface", "ip"):
-            assert all(where[n] == where[4 * (n // 4)] for n in range(4, 64))
-            assert spread == 4
+            assert all(where[n] == where[4 * (n // 4)] for n in range(64))
+            assert set(where.values()) == {0, 1, 2, 3}
         elif logic == "socket":
-            assert all(where[n] == where[n % 4 + 4] for n in range(4, 64))
-            assert len({where[n] for n in range(4, 8)}) == 4
+            assert all(where[n] == where[n % 4] for n in range(64))
+            assert {where[n] for n in range(4)} == {0, 1, 2, 3}
+        elif logic == "thread":
+            assert {where[n] for n in range(64)} == {where[0]}
+            assert where[64] != where[0]
+        else:  # 31 has chosen the core itself
+            on = p.ask("os.sched_getaffinity(0)")
+            assert on == {core} if logic == "core" else len(on) == 1
+            assert set(where.values()) == {on.pop() % 4}
+
+
+@pytest.mark.parametrize("ratio, stay", [(1, 1), (5, 9), (-1, 20)])
+def test_how_soon_a_sending_socket_migrates(sock, ratio, stay):
+    """To the queue of the thread that is found to use it twice in a row; one look at every so many uses."""
+    with four_queues(sock, PALLADIUM_RING_ALLOCATION_LOGIC_TX="thread", PALLADIUM_RING_MIGRATION_RATIO_TX=ratio,
+                     PALLADIUM_RING_MIGRATION_RATIO_RX=3) as (peer, p):
+        p.ask("s = packet('pd0')")
+        assert p.ask("elsewhere(lambda: [s.send(ip(n, 1)) for n in range(20)])") == [64] * 20
+        where = queues_of(peer, 20)
+        assert [n for n in range(20) if where[n] == where[0]] == list(range(stay))
+        assert len({where[n] for n in range(stay, 20)}) <= 1
+
+
+@pytest.mark.parametrize("ratio, stay", [(1, 1), (5, 9), (-1, 12)])
+def test_how_soon_a_receiving_socket_migrates(sock, ratio, stay):
+    """The same of the queue that it receives from first."""
+    with four_queues(sock, PALLADIUM_RING_ALLOCATION_LOGIC_RX="thread", PALLADIUM_RING_MIGRATION_RATIO_RX=ratio,
+                     PALLADIUM_RING_MIGRATION_RATIO_TX=3) as (peer, p):
+        p.ask("s = packet('pd0')")
+        p.ask("first.close()")
+        p.ask("s.setblocking(False)")
+        for n in range(64):
+            peer.peer.send(numbered(n), bytes(12), queue=n // 16)
+        seen = p.ask("elsewhere(lambda: [take(s) for _ in range(12)])")
+        by = [n // 16 for n in seen]
+        assert by[:stay] == [by[0]] * stay
+        assert by[stay:] == [(by + by)[stay % 12]] * (12 - stay) and (stay == 12 or by[stay] != by[0])
 
 
 @pytest.mark.parametrize("logic", [0, 1, 10, 20, 30, 31])

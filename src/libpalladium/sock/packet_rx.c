@@ -558,7 +558,7 @@ static int pd_packet_take_error(struct pd_packet *s)
 
 /*
  * PALLADIUM_RX_POLL as pd_spin_more wants it: VMA counts loops, one of which is about a tenth of a
- * microsecond.
+ * microsecond. Only 0 is none.
  */
 static int64_t pd_packet_spin_setting(void)
 {
@@ -566,7 +566,7 @@ static int64_t pd_packet_spin_setting(void)
 		return -1;
 	if (pd_vars.rx_poll == PD_POLL_FOREVER)
 		return INT32_MAX;
-	return pd_vars.rx_poll / 10;
+	return (pd_vars.rx_poll + 9) / 10;
 }
 
 /*

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 
+#include "config/vars.h"
 #include "counters/counters.h"
 #include "transport/vhost/lane.h"
 
@@ -292,6 +293,25 @@ static void test_broken_ring_is_reported_once(void **state)
 	close_pair();
 }
 
+/* What is fetched ahead, by role and direction. */
+static void test_prefetch_is_what_the_variables_say(void **state)
+{
+	const struct pd_vars before = pd_vars;
+	struct pd_vhost_lane *lanes[] = {&device, &driver};
+
+	pd_vars.rx_prefetch_bytes = 300;
+	pd_vars.tx_prefetch_bytes = 100;
+	pd_vars.rx_prefetch_bytes_before_poll = 64;
+	open_pair(PD_VHOST_AVIP, 1ULL << VIRTIO_F_VERSION_1);
+	for (unsigned i = 0; i < PD_ARRAY_SIZE(lanes); i++) {
+		assert_int_equal(lanes[i]->vq[PD_RX].prefetch_bytes, 300);
+		assert_int_equal(lanes[i]->vq[PD_RX].prefetch_early_bytes, 64);
+		assert_int_equal(lanes[i]->vq[PD_TX].prefetch_bytes, 100);
+	}
+	close_pair();
+	pd_vars = before;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -299,6 +319,7 @@ int main(void)
 		cmocka_unit_test(test_sleep_and_wake),
 		cmocka_unit_test(test_remap),
 		cmocka_unit_test(test_broken_ring_is_reported_once),
+		cmocka_unit_test(test_prefetch_is_what_the_variables_say),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

@@ -39,8 +39,13 @@ def ring_of(features, size):
     return size if features & F.RING_PACKED else 1 << (size - 1).bit_length()
 
 
+# test_wire.py has split rings of a few sizes.
+every_format = pytest.mark.parametrize("features", [*FORMATS.values(), BASIC], ids=[*FORMATS, "split"])
+
+
 @pytest.mark.parametrize("start", ["qemu", "dpdk"])
 @pytest.mark.parametrize("ring", [2, 5, 255, 32768])
+@every_format
 def test_echo(sock, features, start, ring):
     ring = ring_of(features, ring)
     with FrontEnd(sock, features=features, ring=ring) as fe, echo(sock, features):
@@ -90,6 +95,21 @@ def test_without_mergeable_buffers(sock, features):
             fe.send(numbered(n, length), avip.distinct(n))
             pkt = fe.recv()
             assert check(pkt.frame) == n and pkt.header == avip.distinct(n, mrg=1)
+
+
+def test_the_log_tells_of_what_kind_the_rings_are(sockdir, features):
+    kind = ("packed" if features & F.RING_PACKED else "split") + ", in order" * bool(features & IN_ORDER) + ", mergeable"
+    size, env = ring_of(features, 60), {"PALLADIUM_TRACELEVEL": "debug"}
+    with FrontEnd(sockdir / "a", features=features, ring=size) as fe, echo(sockdir / "a", features, env=env) as program:
+        fe.start_like_qemu()
+        for ring in (0, 1):
+            program.expect(f"pd0: ring {ring} runs, {size} descriptors, {kind}$")
+    with BackEnd(sockdir / "b", listen=True, features=features) as be, \
+            echo(sockdir / "b", features, role="frontend", ring=size, env=env) as program:
+        be.wait_started()
+        with be.serving():
+            for ring in (1, 0):
+                program.expect(f"pd0: ring {ring} runs, {size} descriptors, {kind}$")
 
 
 @pytest.mark.parametrize("ring", [64, 100])
@@ -270,7 +290,8 @@ def back_end(sock, features):
     return BackEnd(sock, listen=True, features=features)
 
 
-@pytest.mark.parametrize("ring", [2, 3, 64, 100, 1000, 1024, 32767])
+@pytest.mark.parametrize("ring", [2, 3, 64, 100, 1000, 1024, 32767, 32768])
+@every_format
 def test_front_end_echo(sock, features, ring):
     """Packed rings have as many descriptors as ring= says, split ones the power of two below."""
     size = ring if features & F.RING_PACKED else 1 << ring.bit_length() - 1

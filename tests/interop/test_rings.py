@@ -40,7 +40,7 @@ PATHS = {
     "split in-order": Path(0, 0, 1, 0, 8, 64, "inorder"),
     "split vectorized": Path(0, 0, 0, 1, 4, 1024, "vectorized"),
     "packed mergeable": Path(1, 1, 0, 0, 5, 128, "packed ring mergeable buffer"),
-    "packed": Path(1, 0, 0, 0, 1, 250, "packed ring standard"),
+    "packed": Path(1, 0, 0, 0, 2, 250, "packed ring standard"),
     "packed in-order mergeable": Path(1, 1, 1, 0, 6, 99, "packed ring mergeable buffer"),
     "packed in-order": Path(1, 0, 1, 0, 7, 64, "packed ring standard"),
     "packed vectorized": Path(1, 0, 1, 1, 8, 64, "packed ring vectorized"),

@@ -183,8 +183,7 @@ static const char *ring_up(struct pd_vhost_backend *be, unsigned i)
 				   "until the peer's driver starts anew (format=split has no such "
 				   "trouble)",
 				   be->role.name, i);
-	pd_debug("vhost", "%s: ring %u runs, %u descriptors, %s", be->role.name, i, ring->num,
-		 pd_vq_is_packed(be->features) ? "packed" : "split");
+	pd_vhost_ring_runs(&be->role, i, ring->num, be->features);
 	return NULL;
 }
 

@@ -223,6 +223,7 @@ static const char *ring_up(struct pd_vhost_frontend *fe, unsigned i)
 	if (err)
 		return pd_vhost_reason(&fe->role, "ring %u: %s", i, pd_strerror(err));
 	ring->up = ring->used = true;
+	pd_vhost_ring_runs(&fe->role, i, ring->layout.size, fe->features);
 	return NULL;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What both roles do: say what is wrong in words, and find a ring that is.
+ * What both roles do: say what is wrong in words, find a ring that is, and tell what one is like.
  */
 #include "transport/vhost/role.h"
 
@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
+
+#include "base/log.h"
 
 const char *pd_vhost_reason(struct pd_vhost_role_base *role, const char *fmt, ...)
 {
@@ -36,6 +38,15 @@ const char *pd_vhost_broken_ring(struct pd_vhost_role_base *role, unsigned *ring
 		return pd_vhost_reason(role, "ring %u: %s", i, why);
 	}
 	return NULL;
+}
+
+void pd_vhost_ring_runs(const struct pd_vhost_role_base *role, unsigned i, uint32_t size,
+			uint64_t features)
+{
+	pd_debug("vhost", "%s: ring %u runs, %u descriptors, %s%s%s", role->name, i, size,
+		 pd_vq_is_packed(features) ? "packed" : "split",
+		 features & PD_BIT(VIRTIO_F_IN_ORDER) ? ", in order" : "",
+		 features & PD_BIT(VIRTIO_NET_F_MRG_RXBUF) ? ", mergeable" : "");
 }
 
 uint32_t pd_vhost_hdr_bytes(const struct pd_port_config *config, uint64_t features)

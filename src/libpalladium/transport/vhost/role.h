@@ -91,6 +91,10 @@ const char *pd_vhost_broken_ring(struct pd_vhost_role_base *role, unsigned *ring
  */
 const char *pd_vhost_reason(struct pd_vhost_role_base *role, const char *fmt, ...) PD_PRINTF(2, 3);
 
+/* Log, at the level debug, that ring `i` runs with `size` descriptors, and of what kind it is. */
+void pd_vhost_ring_runs(const struct pd_vhost_role_base *role, unsigned i, uint32_t size,
+			uint64_t features);
+
 /* Bytes of the header before each frame: the sidecar, or what virtio 1.2, 5.1.6 says. */
 uint32_t pd_vhost_hdr_bytes(const struct pd_port_config *config, uint64_t features);
 

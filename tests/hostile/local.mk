@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 HOSTILE_TESTS = tests/hostile/test_messages.py tests/hostile/test_rings.py tests/hostile/test_holes.py \
 	tests/hostile/test_completions.py tests/hostile/test_kill.py tests/hostile/test_paths.py tests/hostile/test_replies.py \
-	tests/hostile/test_changes.py tests/hostile/test_peers.py tests/hostile/test_sleepers.py \
+	tests/hostile/test_changes.py tests/hostile/test_peers.py tests/hostile/test_shares.py tests/hostile/test_sleepers.py \
 	tests/hostile/test_fuzz.py tests/hostile/test_packed.py tests/hostile/test_stale.py tests/hostile/test_access.py \
 	tests/hostile/test_iotlb.py tests/hostile/test_state.py
 HOSTILE_TESTS += tests/hostile/test_dirty.py

@@ -104,6 +104,7 @@ ITEMS = {
                                                      "test_repeated.test_gone_during_the_start"],
     "interrupt storms": ["test_rings.test_storm_of_kicks", "test_holes.test_kick_that_waits", "test_repeated.test_storm_of_kicks"],
     "a peer that never reads its replies": [(MESSAGE, "answers never read")],
+    "memory of other peers used up": ["test_shares.test_peers_with_all_their_slots", "test_repeated.test_peers_with_all_their_slots"],
     "fd exhaustion": ["test_holes.test_out_of_descriptors", "test_repeated.test_out_of_descriptors"],
     "races on the socket path": ["test_paths.test_path_that_is_something_else", "test_paths.test_path_of_a_listener_that_lives",
                                  "test_paths.test_file_of_a_listener_that_died", "test_repeated.test_who_listens",

@@ -17,7 +17,7 @@ from lab.ring import PAGE
 from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd, Memory, Req
 from lab.wire import HEADER, REPLY, VERSION, Msg, mem_table, vring_state
 from hostile import (test_any, test_completions, test_inband, test_iotlb, test_old_device, test_packed, test_peers, test_reconnect,
-                     test_replies, test_rings, test_sigbus)
+                     test_replies, test_rings, test_shares, test_sigbus)
 from hostile.cycles import Cycles
 from hostile.test_again import ENDED, again
 from hostile.test_completions import GONE
@@ -533,6 +533,20 @@ def test_crowd_on_one_path(sock):
         for n in run:
             test_peers.comes(them, n)
         assert p.running
+        run.note()
+
+
+def test_peers_with_all_their_slots(sock):
+    """One of those that have all of theirs comes anew, and then one that has few."""
+    with test_shares.crowd(sock) as (p, greedy, take):
+        run = Cycles(p.pid)
+        for n in run:
+            fe = greedy[n % len(greedy)]
+            test_shares.start(fe)
+            assert take(fe)
+            with test_shares.peer(sock) as other:
+                test_shares.echoes(other, n)
+            test_shares.echoes(fe, n)
         run.note()
 
 

@@ -92,6 +92,7 @@ static uint8_t *filled(void)
 static int setup(void **state)
 {
 	memset(guards, 0, sizeof(guards));
+	guards_from = guards_end = 0;
 	mending = false;
 	moment = loads = 0;
 	here = filled();
@@ -203,6 +204,47 @@ static void a_file_that_is_cut(void **state)
 	close(fd);
 }
 
+/* Regions of all peers there can be: what one has takes nothing from another. */
+#define REGIONS (PD_PORTS_MAX * 509u)
+
+static void as_many_as_all_peers_may_have(void **state)
+{
+	static struct pd_vhost_guard *g[REGIONS];
+	const size_t bytes = (size_t)REGIONS * PAGE;
+	uint8_t *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	assert_ptr_not_equal(p, MAP_FAILED);
+	for (unsigned i = 0; i < REGIONS; i++) {
+		g[i] = pd_vhost_guard_begin(p + (size_t)i * PAGE, PAGE, PAGE, NULL);
+		assert_non_null(g[i]);
+	}
+	p[bytes - 1] = FILL;
+	assert_true(guard_mend((uintptr_t)p + bytes - 1));
+	assert_int_equal(p[bytes - 1], 0);
+	/* Those that end are the first to be used again, in any order. */
+	pd_vhost_guard_end(g[1000]);
+	pd_vhost_guard_end(g[20]);
+	pd_vhost_guard_end(g[500]);
+	assert_ptr_equal(pd_vhost_guard_begin(p, PAGE, PAGE, NULL), g[20]);
+	assert_ptr_equal(pd_vhost_guard_begin(p, PAGE, PAGE, NULL), g[500]);
+	assert_ptr_equal(pd_vhost_guard_begin(p, PAGE, PAGE, NULL), g[1000]);
+	munmap(p, bytes);
+}
+
+/* More than there may be: one is refused, and taken when another has ended. */
+static void one_more_than_there_are(void **state)
+{
+	struct pd_vhost_guard *last = NULL, *g;
+
+	while ((g = pd_vhost_guard_begin(here, PAGE, PAGE, NULL)))
+		last = g;
+	assert_ptr_equal(last, &guards[GUARDS - 1]);
+	pd_vhost_guard_end(last);
+	assert_ptr_equal(pd_vhost_guard_begin(here, PAGE, PAGE, NULL), last);
+	assert_null(pd_vhost_guard_begin(here, PAGE, PAGE, NULL));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -212,6 +254,8 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(two_threads, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_that_is_cut, setup, teardown),
+		cmocka_unit_test_setup_teardown(as_many_as_all_peers_may_have, setup, teardown),
+		cmocka_unit_test_setup_teardown(one_more_than_there_are, setup, teardown),
 	};
 
 	setup(NULL);

@@ -30,9 +30,9 @@
 #include "base/compiler.h"
 #include "base/fault.h"
 #include "base/sys.h"
+#include "transport/transport.h"
 
-/* Eight peers with as many regions as one may have. */
-#define GUARDS 4096
+#define GUARDS (PD_PORTS_MAX * PD_VHOST_GUARDS_PER_PORT)
 
 /* A mapping. */
 struct guarded {
@@ -48,6 +48,12 @@ struct pd_vhost_guard {
 };
 
 static struct pd_vhost_guard guards[GUARDS];
+
+/* No slot below this one is free. pd_control held. */
+static uint32_t guards_from;
+
+/* No slot from this one on was ever filled: a fault looks no further. It only grows. */
+static uint32_t guards_end;
 
 /* Change what a slot says. pd_control held. */
 static void guard_set(struct pd_vhost_guard *g, struct guarded map)
@@ -80,7 +86,10 @@ static bool guard_get(const struct pd_vhost_guard *g, struct guarded *map)
  */
 static bool guard_mend(uintptr_t addr)
 {
-	for (struct pd_vhost_guard *g = guards; g < guards + GUARDS; g++) {
+	/* Who accesses a mapping has seen what begin did for it. */
+	const struct pd_vhost_guard *end = guards + pd_load_relaxed(&guards_end);
+
+	for (struct pd_vhost_guard *g = guards; g < end; g++) {
 		struct guarded m;
 		uintptr_t from;
 		void *zeroes;
@@ -110,12 +119,15 @@ static bool on_sigbus(const siginfo_t *info, void *context)
 struct pd_vhost_guard *pd_vhost_guard_begin(void *base, uint64_t len, uint64_t unit,
 					    struct pd_progress_work *cut)
 {
-	struct pd_vhost_guard *g = guards;
+	struct pd_vhost_guard *g;
 
-	while (g < guards + GUARDS && g->map.base)
-		g++;
-	if (g == guards + GUARDS)
+	while (guards_from < GUARDS && guards[guards_from].map.base)
+		guards_from++;
+	if (guards_from == GUARDS)
 		return NULL;
+	g = &guards[guards_from];
+	if (guards_from >= guards_end)
+		pd_store_relaxed(&guards_end, guards_from + 1);
 	pd_fault_install(SIGBUS, on_sigbus);
 	pd_store_relaxed(&g->is_cut, 0);
 	guard_set(g, (struct guarded){(uintptr_t)base, len, unit, cut});
@@ -124,8 +136,10 @@ struct pd_vhost_guard *pd_vhost_guard_begin(void *base, uint64_t len, uint64_t u
 
 void pd_vhost_guard_end(struct pd_vhost_guard *guard)
 {
-	if (guard)
-		guard_set(guard, (struct guarded){0});
+	if (!guard)
+		return;
+	guard_set(guard, (struct guarded){0});
+	guards_from = pd_min(guards_from, (uint32_t)(guard - guards));
 }
 
 void pd_vhost_guard_renew(struct pd_vhost_guard *guard, uint64_t unit)

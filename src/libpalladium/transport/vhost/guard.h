@@ -13,6 +13,12 @@
 struct pd_vhost_guard;
 
 /*
+ * What may be guarded for each port there can be, so that no peer takes what others need: a peer's
+ * regions, and beside them a table that replaces another, logs, in-flight memory, an area of ours.
+ */
+#define PD_VHOST_GUARDS_PER_PORT 576
+
+/*
  * Guard a mapping of `len` bytes at `base`, in pages of `unit` bytes. The first access to a page
  * that is gone puts zeroes there, from that page to the end, and posts `cut` (may be NULL).
  * pd_control held. Returns NULL when it cannot be guarded: too many are.

@@ -11,7 +11,8 @@
  * Taken are files whose pages come without asking anybody (fs.c).
  *
  * Files that hold nothing can be as large as all of our addresses. What is mapped of one peer, and
- * of all together, has a bound, so that the program has some left.
+ * of all together, has a bound, so that the program has some left. A few peers with huge tables
+ * must not keep others out: there is a reserve, for small ones alone.
  */
 #include "transport/vhost/map.h"
 
@@ -125,15 +126,29 @@ static const char *file_stretch(int fd, uint64_t offset, uint64_t size, uint64_t
 	return NULL;
 }
 
-const char *pd_vhost_mapping_map(struct pd_vhost_mapping *mapping, int fd, uint64_t offset,
-				 uint64_t size, struct pd_progress_work *cut)
+/*
+ * Whether `len` more bytes are too many, for a peer whose table has `beside` already. What is
+ * mapped may be over the bound, in the reserve.
+ */
+static bool too_much(uint64_t len, uint64_t beside)
+{
+	uint64_t most = PD_VHOST_MAP_ALL_BYTES;
+
+	if (len <= PD_VHOST_MAP_SMALL_BYTES && beside <= PD_VHOST_MAP_SMALL_BYTES - len)
+		most += PD_VHOST_MAP_RESERVE_BYTES;
+	return mapped > most || len > most - mapped;
+}
+
+/* pd_vhost_mapping_map, for a table of `beside` bytes so far. */
+static const char *map_beside(struct pd_vhost_mapping *mapping, int fd, uint64_t offset,
+			      uint64_t size, uint64_t beside, struct pd_progress_work *cut)
 {
 	uint64_t from, unit;
 	const char *wrong = file_stretch(fd, offset, size, &from, &mapping->len, &unit);
 
 	if (wrong)
 		return wrong;
-	if (mapping->len > PD_VHOST_MAP_ALL_BYTES - mapped)
+	if (too_much(mapping->len, beside))
 		return "too much memory of all peers together";
 	mapping->base = pd_sys_mmap(NULL, mapping->len, PROT_READ | PROT_WRITE,
 				    MAP_SHARED | MAP_NORESERVE, fd, (off_t)from);
@@ -152,6 +167,12 @@ const char *pd_vhost_mapping_map(struct pd_vhost_mapping *mapping, int fd, uint6
 	}
 	pd_sys_munmap(mapping->base, mapping->len);
 	return "too many memory regions of all peers together";
+}
+
+const char *pd_vhost_mapping_map(struct pd_vhost_mapping *mapping, int fd, uint64_t offset,
+				 uint64_t size, struct pd_progress_work *cut)
+{
+	return map_beside(mapping, fd, offset, size, 0, cut);
 }
 
 const char *pd_vhost_map_add(struct pd_vhost_map *map, const struct pd_vhost_region *region, int fd)
@@ -174,7 +195,7 @@ const char *pd_vhost_map_add(struct pd_vhost_map *map, const struct pd_vhost_reg
 		bytes += map->mapping[i].len;
 	if (region->size > PD_VHOST_MAP_BYTES - pd_min(bytes, PD_VHOST_MAP_BYTES))
 		return "a memory region that makes it more than a peer may share (32 TiB)";
-	wrong = pd_vhost_mapping_map(&mapping, fd, region->mmap_offset, region->size, map->cut);
+	wrong = map_beside(&mapping, fd, region->mmap_offset, region->size, bytes, map->cut);
 	if (wrong)
 		return wrong;
 	entry.host = mapping.host;

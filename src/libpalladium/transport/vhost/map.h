@@ -10,6 +10,7 @@
 #ifndef PD_TRANSPORT_VHOST_MAP_H
 #define PD_TRANSPORT_VHOST_MAP_H
 
+#include "transport/transport.h"
 #include "transport/vhost/guard.h"
 #include "transport/vhost/wire.h"
 #include "virtio/mem.h"
@@ -17,6 +18,7 @@
 /* Regions that a peer may add one by one: what GET_MAX_MEM_SLOTS answers. */
 #define PD_VHOST_SLOTS_MAX 509
 _Static_assert(PD_VHOST_SLOTS_MAX <= PD_MEM_REGIONS_MAX, "the table holds them all");
+_Static_assert(PD_VHOST_SLOTS_MAX + 32 <= PD_VHOST_GUARDS_PER_PORT, "the guards of a port do");
 
 /*
  * What is mapped of one peer, and of all. The largest guests that there are have 24 to 32 TiB; a
@@ -24,6 +26,13 @@ _Static_assert(PD_VHOST_SLOTS_MAX <= PD_MEM_REGIONS_MAX, "the table holds them a
  */
 #define PD_VHOST_MAP_BYTES (32ull << 40)
 #define PD_VHOST_MAP_ALL_BYTES (64ull << 40)
+
+/*
+ * What a table, a log or in-flight memory may have whatever other peers took: up to this much is
+ * mapped beyond the bound of all. A port has one of each, which makes 24 TiB.
+ */
+#define PD_VHOST_MAP_SMALL_BYTES (128ull << 30)
+#define PD_VHOST_MAP_RESERVE_BYTES (3 * PD_PORTS_MAX * PD_VHOST_MAP_SMALL_BYTES)
 
 /*
  * The mapping of a region, or of other memory that a peer shares; `base` and `len` as munmap wants

@@ -54,12 +54,16 @@ struct pd_ring_block {
 	uint16_t head[PD_RING_BLOCK]; /* split only */
 };
 
-/* Note in block entry `i` the descriptor `d`, and fetch what it points to. */
+/*
+ * Note in block entry `i` the descriptor `d`, and fetch what it points to. `last`: the region that
+ * was hit last (pd_mem_last).
+ */
 static PD_ALWAYS_INLINE void pd_ring_block_set(struct pd_vq *vq, struct pd_ring_block *b,
-					       unsigned i, struct pd_ring_desc d, bool write)
+					       unsigned i, struct pd_mem_region *last,
+					       struct pd_ring_desc d, bool write)
 {
 	uint64_t run = 0;
-	uint8_t *p = pd_mem_at(vq->mem, &vq->mem_hint, d.addr, &run);
+	uint8_t *p = pd_mem_near(vq->mem, &vq->mem_hint, last, d.addr, &run);
 
 	b->desc[i] = d;
 	if (pd_refuse(d.len > run) || pd_unlikely(d.flags & VRING_DESC_F_INDIRECT)) {

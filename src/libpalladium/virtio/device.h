@@ -225,8 +225,8 @@ static PD_ALWAYS_INLINE int pd_device_rx(struct pd_vq *vq, bool packed, bool avi
 		i = block.at;
 		d = &block.desc[i];
 		if (pd_likely(!d->flags && burst.used < headers->n) &&
-		    !pd_refuse(!block.p[i] || d->len < hdr + PD_FRAME_MIN_BYTES ||
-			       d->len - hdr > PD_FRAME_MAX_BYTES)) {
+		    !pd_refuse(!block.p[i] || d->len - hdr - PD_FRAME_MIN_BYTES >
+						      PD_FRAME_MAX_BYTES - PD_FRAME_MIN_BYTES)) {
 			b = headers->bufs[burst.used++];
 			pd_vq_buffer_set(b, block.p[i] + hdr, d->len - hdr);
 			if (avip)

@@ -482,12 +482,14 @@ static void split_take(struct pd_vq *vq, struct pd_inflight *inf, struct pd_ring
 	struct split_desc *const desc = inf->split->desc;
 	const uint32_t mask = inf->mask, end = pos + n;
 	uint16_t *const heads = inf->heads;
+	struct pd_mem_region last = pd_mem_last(vq->mem, vq->mem_hint);
 	uint64_t counter = inf->counter;
 	unsigned i = 0;
 
 	for (; i < n && (int32_t)(inf->again_end - (pos + i)) > 0; i++) {
 		b->head[i] = heads[(pos + i) & mask];
-		pd_ring_block_set(vq, b, i, pd_split_desc_load(&vq->desc[b->head[i]]), write);
+		pd_ring_block_set(vq, b, i, &last, pd_split_desc_load(&vq->desc[b->head[i]]),
+				  write);
 	}
 	for (i = (unsigned)pd_max((int32_t)(inf->taken - pos), 0); i < n; i++) {
 		uint16_t head = b->head[i];

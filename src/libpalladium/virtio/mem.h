@@ -62,23 +62,45 @@ const struct pd_mem_region *pd_mem_find(const struct pd_mem_table *table, uint32
 					uint64_t gpa);
 
 /*
- * Where `gpa` stands and in *run how many bytes follow it within its region; NULL when no region
- * holds it. `hint` is the caller's cache of the region that was hit last (any value).
+ * The region of `table` that was hit last, for a caller that looks up several addresses: in
+ * registers. `hint` is the caller's cache (any value); nothing is found in what is given when it is
+ * not of this table.
  */
+static PD_ALWAYS_INLINE struct pd_mem_region pd_mem_last(const struct pd_mem_table *table,
+							 uint32_t hint)
+{
+	return pd_likely(hint < table->n) ? table->region[hint] : (struct pd_mem_region){0};
+}
+
+/*
+ * Where `gpa` stands and in *run how many bytes follow it within its region; NULL when no region
+ * holds it. `last` is the region to look in first (pd_mem_last); it and *hint are updated.
+ */
+static PD_ALWAYS_INLINE uint8_t *pd_mem_near(const struct pd_mem_table *table, uint32_t *hint,
+					     struct pd_mem_region *last, uint64_t gpa,
+					     uint64_t *run)
+{
+	uint64_t off = gpa - last->guest_addr;
+
+	if (pd_refuse(off >= last->size)) {
+		const struct pd_mem_region *r = pd_mem_find(table, hint, gpa);
+
+		if (!r)
+			return NULL;
+		*last = *r;
+		off = gpa - last->guest_addr;
+	}
+	*run = last->size - off;
+	return last->host + off;
+}
+
+/* The same for one address. */
 static PD_ALWAYS_INLINE uint8_t *pd_mem_at(const struct pd_mem_table *table, uint32_t *hint,
 					   uint64_t gpa, uint64_t *run)
 {
-	const struct pd_mem_region *r = &table->region[*hint];
-	uint64_t off;
+	struct pd_mem_region last = pd_mem_last(table, *hint);
 
-	if (pd_refuse(*hint >= table->n || gpa - r->guest_addr >= r->size)) {
-		r = pd_mem_find(table, hint, gpa);
-		if (!r)
-			return NULL;
-	}
-	off = gpa - r->guest_addr;
-	*run = r->size - off;
-	return r->host + off;
+	return pd_mem_near(table, hint, &last, gpa, run);
 }
 
 /* `len` bytes at `gpa` that stand in one region: our pointer, or NULL. */

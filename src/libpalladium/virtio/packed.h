@@ -204,6 +204,7 @@ static PD_ALWAYS_INLINE int pd_packed_look(struct pd_vq *vq)
 static PD_ALWAYS_INLINE int pd_packed_fetch(struct pd_vq *vq, struct pd_ring_block *b,
 					    uint32_t ahead, unsigned n, bool write)
 {
+	struct pd_mem_region last = pd_mem_last(vq->mem, vq->mem_hint);
 	struct pd_packed_place at = vq->theirs;
 	unsigned i;
 
@@ -214,7 +215,7 @@ static PD_ALWAYS_INLINE int pd_packed_fetch(struct pd_vq *vq, struct pd_ring_blo
 
 		if (!pd_packed_is(word, at))
 			break;
-		pd_ring_block_set(vq, b, i,
+		pd_ring_block_set(vq, b, i, &last,
 				  (struct pd_ring_desc){
 					  .addr = pd_load_relaxed(&vq->packed_desc[at.slot].addr),
 					  .len = (uint32_t)word,

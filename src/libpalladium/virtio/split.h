@@ -124,6 +124,7 @@ static PD_ALWAYS_INLINE int pd_split_fetch(struct pd_vq *vq, struct pd_ring_bloc
 {
 	uint32_t known = (uint16_t)(vq->peer_idx - vq->next), bad = 0;
 	uint16_t first = (uint16_t)(vq->next + ahead);
+	struct pd_mem_region last = pd_mem_last(vq->mem, vq->mem_hint);
 
 	if (known < ahead + n) {
 		int now = pd_split_refresh(vq, true, vq->mask + 1);
@@ -146,7 +147,8 @@ static PD_ALWAYS_INLINE int pd_split_fetch(struct pd_vq *vq, struct pd_ring_bloc
 	if (pd_refuse(bad))
 		return pd_vq_break(vq, "an avail entry names no descriptor");
 	for (unsigned i = 0; i < n; i++)
-		pd_ring_block_set(vq, b, i, pd_split_desc_load(&vq->desc[b->head[i]]), write);
+		pd_ring_block_set(vq, b, i, &last, pd_split_desc_load(&vq->desc[b->head[i]]),
+				  write);
 	return (int)n;
 }
 

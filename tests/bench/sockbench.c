@@ -3,14 +3,14 @@
  * One end of a packet-socket measurement, on any interface: a kernel's (veth) or a port. It knows
  * nothing of the library, so the same program runs on both and the figures compare.
  *
- *   sockbench tx   IF N SIZE BATCH    send N frames (sendmmsg; batch 1 is sendmsg)
+ *   sockbench tx   IF N SIZE BATCH    send N frames by sendmmsg; BATCH 0 is one a call here and below, sendmsg and recvmsg
  *   sockbench rx   IF N SIZE BATCH    receive N frames, check every byte, print the rate
  *   sockbench talk IF N SIZE BATCH    send N frames, at most WINDOW of which are out, and check each that comes back; print the rate
  *   sockbench echo IF N SIZE BATCH    send N frames back as they come, in batches
- *   sockbench pong IF N SIZE 1        send N frames back as they come
- *   sockbench ping IF N SIZE 1        send one frame, wait for it, N times; print the round trip's percentiles, less what the clock takes
- *   sockbench rarely IF N SIZE 1      send N frames that bear the time, each when the receiver has long fallen asleep
- *   sockbench late IF N SIZE 1        receive them; print how old they were: the way there and the wake-up
+ *   sockbench pong IF N SIZE 0        send N frames back as they come
+ *   sockbench ping IF N SIZE 0        send one frame, wait for it, N times; print the round trip's percentiles, less what the clock takes
+ *   sockbench rarely IF N SIZE 0      send N frames that bear the time, each when the receiver has long fallen asleep
+ *   sockbench late IF N SIZE 0        receive them; print how old they were: the way there and the wake-up
  *   sockbench idle IF SECONDS 0 0     sleep in poll on every one of the interfaces IF,IF...; print the process's CPU time
  *
  * A frame is an Ethernet header (EtherType 0x88b5), a 64-bit sequence number, and 64-bit words made
@@ -22,6 +22,7 @@
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,6 +121,8 @@ static int check(const uint8_t *f, unsigned len, unsigned size, uint64_t *seq)
 	return !bad && !memcmp(f + 8 * words, &w, rest);
 }
 
+static bool single; /* sendmsg and recvmsg */
+
 static void prepare(unsigned batch, unsigned size)
 {
 	for (unsigned i = 0; i < batch; i++) {
@@ -135,11 +138,11 @@ static void send_all(int fd, unsigned n)
 	unsigned done = 0;
 
 	while (done < n) {
-		int ret = n == 1 ? (int)sendmsg(fd, &msgs[0].msg_hdr, 0)
+		int ret = single ? (int)sendmsg(fd, &msgs[0].msg_hdr, 0)
 				 : sendmmsg(fd, msgs + done, n - done, 0);
 
 		if (ret > 0) {
-			done += n == 1 ? 1 : (unsigned)ret;
+			done += single ? 1 : (unsigned)ret;
 			continue;
 		}
 		if (errno != EAGAIN && errno != ENOBUFS && errno != ENETDOWN && errno != EINTR)
@@ -179,15 +182,15 @@ static int run_rx(int fd, uint64_t n, unsigned size, unsigned batch)
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
 	prepare(batch, FRAME_MAX);
 	while (last == UINT64_MAX || last + 1 < n) {
-		int k = batch == 1 ? (int)recvmsg(fd, &msgs[0].msg_hdr, 0)
-				   : recvmmsg(fd, msgs, batch, MSG_WAITFORONE, NULL);
+		int k = single ? (int)recvmsg(fd, &msgs[0].msg_hdr, 0)
+			       : recvmmsg(fd, msgs, batch, MSG_WAITFORONE, NULL);
 
 		if (k <= 0) {
 			if (errno == EINTR)
 				continue;
 			break;
 		}
-		if (batch == 1) {
+		if (single) {
 			msgs[0].msg_len = (unsigned)k;
 			k = 1;
 		}
@@ -213,15 +216,14 @@ static int run_rx(int fd, uint64_t n, unsigned size, unsigned batch)
 }
 
 /*
- * Receive up to `n` frames into the first messages: one with recvmsg, else with recvmmsg. Returns
- * how many, 0 on a timeout.
+ * Receive up to `n` frames into the first messages. Returns how many, 0 on a timeout.
  */
 static unsigned receive_some(int fd, unsigned n)
 {
 	for (;;) {
 		int k;
 
-		if (n == 1) {
+		if (single) {
 			ssize_t len = recvmsg(fd, &msgs[0].msg_hdr, 0);
 
 			msgs[0].msg_len = (unsigned)len;
@@ -461,6 +463,8 @@ int main(int argc, char **argv)
 			BATCH_MAX);
 		return 2;
 	}
+	single = !batch;
+	batch += single;
 	if (!strcmp(argv[1], "idle"))
 		return run_idle(argv[2], n);
 	fd = open_port(argv[2]);

@@ -8,9 +8,9 @@ frame is checked by the receiver (testpmd checks nothing). Prints a table, or --
 
     PD_BUILD=build tests/bench/sockets.py [--rounds N] [--frames N] [--format split|packed] [--idle SECONDS] [--json]
 
-What is measured: frames a second one way with batches of 1 (sendmsg, recvmsg), 32 and 256 (sendmmsg, recvmmsg), and what the
-same ring moves without sockets (rings.py's two ends, with the sidecar); the same sent back (echo); the round trip of one frame
-beside that of a cache line between the two cores; how late a frame reaches a receiver that sleeps, beside the wake-up of an
+What is measured: frames a second one way, one at a time (sendmsg, recvmsg) and in batches of 1, 32 and 256 (sendmmsg, recvmmsg),
+and what the same ring moves without sockets (rings.py's two ends, with the sidecar); the same sent back (echo); the round trip of
+one frame beside that of a cache line between the two cores; how late a frame reaches a receiver that sleeps, beside the wake-up of an
 eventfd's reader; and what sleeping in poll costs with 1 port and with 32.
 """
 import argparse
@@ -30,7 +30,8 @@ from lab.testpmd import Testpmd  # noqa: E402
 from rings import Row, both_ours  # noqa: E402
 from steady import Steady  # noqa: E402
 
-BATCHES = (1, 32, 256)
+SINGLE = 0  # one frame a call: sendmsg, recvmsg
+BATCHES = (SINGLE, 1, 32, 256)
 PORTS_MANY = 32
 RING = 256
 CORES = (0, 1 % (os.cpu_count() or 1))
@@ -156,7 +157,7 @@ def rate(candidate, first, second, n, size, batch):
 
 def percentiles(candidate, first, second, n):
     """(p50, p99) in us of what the second end times, with 64-byte frames."""
-    x, y = candidate.ends(first, second, n, 64, 1)
+    x, y = candidate.ends(first, second, n, 64, SINGLE)
     with x, y:
         r = result(y)
     return r["p50_us"], r["p99_us"]
@@ -214,12 +215,13 @@ def one_round(o, folder, rings, figures):
     veth = Veth()
     ports = [Port(folder, form, first) for form in o.format for first in (True, False)]
     for size in (64, 1500):
-        for batch in BATCHES if size == 64 else BATCHES[1:2]:
+        for batch in BATCHES if size == 64 else (32,):
+            what = f"{size} B batch {batch}, Mpps" if batch else f"{size} B one a call, Mpps"
             for c in [veth, *ports]:
-                n = o.frames // (8 if c is veth else 1) // (4 if size > 64 or batch == 1 else 1)
-                figures.note(f"{size} B batch {batch}, Mpps", c.name, rate, c, "rx", "tx", n, size, batch)
+                n = o.frames // (8 if c is veth else 1) // (4 if size > 64 or batch <= 1 else 1)
+                figures.note(what, c.name, rate, c, "rx", "tx", n, size, batch)
             for c in rings:
-                figures.note(f"{size} B batch {batch}, Mpps", c.name, c.rate, size, batch)
+                figures.note(what, c.name, c.rate, size, max(batch, 1))
         for c in [veth, *ports[::2]]:
             n = o.frames // (16 if c is veth else 2) // (4 if size > 64 else 1)
             figures.note(f"{size} B echo, batch 32, Mpps", c.name, rate, c, "echo", "talk", n, size, 32)

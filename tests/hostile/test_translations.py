@@ -299,6 +299,20 @@ def test_the_channel_ends(sock):
         program.refused("the peer has closed the channel to ask")
 
 
+def test_the_channel_ends_first(sock):
+    """Who leaves, or is killed, may close it before the connection, with frames on their way: that is no fault."""
+    with translated(sock) as (fe, iommu, program):
+        iommu.update_all()
+        iommu.close()
+        fe.backend.close()
+        echoes(fe, 50)
+        fe.tx.add([(1 << 41, 108, False)])
+        fe.tx.publish()
+        assert fe.channel.closed_by_peer()
+        until(lambda: "the peer has closed the channel to ask" in program.port()["reason"], "the reason")
+        assert program.port()["state"] != "up" and program.errors() == 0
+
+
 def test_no_channel(sock):
     with FrontEnd(sock, features=TRANSLATED, protocol=0) as fe, Victim(sock, iommu="on") as program:
         with contextlib.suppress(ConnectionError):

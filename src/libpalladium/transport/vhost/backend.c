@@ -744,11 +744,17 @@ static int backend_connected(struct pd_vhost_role_base *role, int fd)
 	return pd_vhost_conn_open(&be->conn, fd);
 }
 
-void pd_vhost_backend_fail(struct pd_vhost_backend *be, const char *reason)
+/* End the connection. `fault`: the peer broke the protocol. */
+static void backend_end(struct pd_vhost_backend *be, const char *reason, bool fault)
 {
 	pd_vhost_conn_close(&be->conn);
 	backend_reset(be);
-	be->role.lost(&be->role, reason, true);
+	be->role.lost(&be->role, reason, fault);
+}
+
+void pd_vhost_backend_fail(struct pd_vhost_backend *be, const char *reason)
+{
+	backend_end(be, reason, true);
 }
 
 /*
@@ -800,7 +806,7 @@ static void backend_broken(struct pd_vhost_role_base *role)
 	if (!why)
 		why = pd_vhost_iotlb_ask(be);
 	if (why)
-		pd_vhost_backend_fail(be, why);
+		backend_end(be, why, !pd_vhost_backend_channel_closed_by_peer(why));
 }
 
 static void backend_fini(struct pd_vhost_role_base *role, bool abandon)

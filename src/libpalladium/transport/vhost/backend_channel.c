@@ -18,6 +18,11 @@
 static const char closed[] =
 	"a translation is needed, and the peer has closed the channel to ask for it";
 
+bool pd_vhost_backend_channel_closed_by_peer(const char *reason)
+{
+	return reason == closed;
+}
+
 static struct pd_vhost_backend *backend_of(struct pd_vhost_conn *channel)
 {
 	return pd_container_of(channel, struct pd_vhost_backend, channel);

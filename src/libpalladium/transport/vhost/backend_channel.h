@@ -28,6 +28,12 @@ const char *pd_vhost_backend_channel_iotlb(struct pd_vhost_backend *be, uint8_t 
 					   uint8_t perm);
 
 /*
+ * Whether a reason given by pd_vhost_backend_channel_iotlb is that the peer has closed the channel:
+ * who leaves, or is killed, may close it before the connection, so this is no fault of its.
+ */
+bool pd_vhost_backend_channel_closed_by_peer(const char *reason);
+
+/*
  * Say that ring `i` is broken, as the connection is about to end: by the eventfd that the peer gave
  * for it (SET_VRING_ERR), which goes before the message that there is where notifications are
  * messages.

@@ -4,6 +4,8 @@ The program is never held up for longer than a moment."""
 import contextlib
 import mmap
 import os
+import resource
+import socket
 import threading
 
 import pytest
@@ -328,6 +330,54 @@ def test_newcomer_who_begins_and_stops_gives_way(sock):
             assert p["counters"]["turned_away"] == 1 and not p["counters"]["protocol_errors"]
         for ch in half, mute:
             ch.close()
+
+
+def one_more(path):
+    """Another connection that will say nothing; None while the backlog is full."""
+    s = socket.socket(socket.AF_UNIX)
+    s.setblocking(False)
+    try:
+        s.connect(path)
+    except BlockingIOError:
+        s.close()
+        return None
+    return s
+
+
+def is_gone(s):
+    """The program has closed this one."""
+    try:
+        return s.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
+@pytest.mark.parametrize("spare", [None, 14], ids=["descriptors", "few descriptors"])
+def test_crowd(sock, spare):
+    """Two hundred connect and say nothing, be it that the program has descriptors for so many or not: the backlog is not kept full, the one
+    who speaks is served, and of the others nothing is left."""
+    with Victim(sock, mode="listen") as program, contextlib.ExitStack() as crowd:
+        with FrontEnd(sock, listen=False) as fe:
+            serves(fe)
+            fds = program.fds()
+        if spare:
+            hard = resource.prlimit(program.pid, resource.RLIMIT_NOFILE)[1]
+            resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (fds + spare, hard))
+        mute = []
+
+        def all_there():
+            while len(mute) < 200 and (s := one_more(sock)):
+                mute.append(crowd.enter_context(s))
+            return len(mute) == 200
+        until(all_there, "room in the backlog")
+        with FrontEnd(sock, listen=False) as fe:
+            serves(fe, 100)
+            until(lambda: all(map(is_gone, mute)), "the end of the crowd")
+            echoes(fe, 200)
+            c = program.port()["counters"]
+            assert c["turned_away"] == len(mute) - 1 and c["connects"] == 2 and not c["protocol_errors"]
+            program.settled(fds)
+        assert program.running
 
 
 def test_out_of_descriptors(sock):

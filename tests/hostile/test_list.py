@@ -112,6 +112,7 @@ ITEMS = {
     "several peers on one listening path": ["test_peers.test_a_crowd_that_comes_and_goes", "test_peers.test_one_too_many",
                                             "test_holes.test_silent_newcomer_gives_way", "test_repeated.test_crowd_on_one_path",
                                             "test_holes.test_newcomer_who_begins_and_stops_gives_way"],
+    "a crowd of connections that say nothing": ["test_holes.test_crowd", "test_repeated.test_crowd_on_one_path"],
     "in band: kicks of no ring, of a wrong size, with fds, not agreed on": [
         (KICK, "no such ring"), (KICK, "ring 2^32-1"), (KICK, "no payload"), (KICK, "two of them"), (KICK, "a descriptor"),
         (KICK, "not agreed on"), (KICK, "agreed without a channel"), (KICK, "changed while running"),

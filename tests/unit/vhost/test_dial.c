@@ -4,6 +4,7 @@
  * let in.
  */
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -609,6 +610,168 @@ static void who_waits_holds_up_nobody_else(void **state)
 		close(sock[i]);
 }
 
+/* One that has said something, and waits. */
+static int speak(void)
+{
+	int sock = peer_connect(peer_path);
+
+	peer_send(sock, PD_VHOST_GET_FEATURES, 0, "", 0, NULL, 0);
+	return sock;
+}
+
+/* How many are in the crowd: more than wait for a port at once, fewer than a backlog holds. */
+#define CROWD 40
+
+/* So many connections that say nothing. */
+static void gather(int sock[], unsigned n)
+{
+	while (n--)
+		*sock++ = peer_connect(peer_path);
+}
+
+static void disperse(const int sock[], unsigned n)
+{
+	while (n--)
+		close(*sock++);
+}
+
+/* How many of them are still there. */
+static unsigned left(const int sock[], unsigned n)
+{
+	unsigned there = 0;
+
+	while (n--)
+		there += !peer_closed(*sock++);
+	return there;
+}
+
+/* The silent may come in any number: nobody is left in the backlog, and who speaks is served. */
+static void a_crowd_keeps_nobody_out(void **state)
+{
+	int before[CROWD], behind[CROWD], sock;
+
+	(void)state;
+	listen_plainly();
+	gather(before, CROWD);
+	sock = speak();
+	/* The first has the port; of the others those that came last wait. */
+	assert_int_equal(left(before + 1, CROWD - 1), 15);
+	gather(behind, CROWD);
+	turn();
+	assert_false(peer_closed(before[0]));
+	assert_int_equal(left(before + 1, CROWD - 1), 0);
+	assert_int_equal(left(behind, CROWD), 15);
+	assert_int_equal(left(behind + CROWD - 15, 15), 15);
+	assert_int_equal(pd_ctr_get(pd_ports[0].ctr, PD_CTR_PORT_TURNED_AWAY), 2 * CROWD - 1 - 15);
+	later(1100);
+	assert_true(peer_closed(before[0]));
+	peer_reply(sock, PD_VHOST_GET_FEATURES);
+	assert_int_equal(left(behind, CROWD), 0);
+	disperse(before, CROWD);
+	disperse(behind, CROWD);
+	close(sock);
+}
+
+/* Of those that wait, one that has spoken gets the port, though others came before it. */
+static void who_has_spoken_comes_first(void **state)
+{
+	int first, mute[3], sock;
+
+	(void)state;
+	listen_plainly();
+	first = begin();
+	gather(mute, 3);
+	sock = speak();
+	turn();
+	close(first);
+	turn();
+	peer_reply(sock, PD_VHOST_GET_FEATURES);
+	assert_int_equal(left(mute, 3), 3);
+	/* And among those that have not, the first. */
+	close(sock);
+	turn();
+	peer_ask(mute[0], PD_VHOST_GET_FEATURES);
+	disperse(mute, 3);
+}
+
+/* When all that wait have spoken, they keep their places, and get the port in their order. */
+static void who_has_spoken_is_not_pushed_out(void **state)
+{
+	int first, sock[16], more[3];
+
+	(void)state;
+	listen_plainly();
+	first = begin();
+	for (int i = 0; i < 16; i++)
+		sock[i] = speak();
+	turn();
+	gather(more, 2);
+	more[2] = speak();
+	assert_int_equal(left(more, 3), 0);
+	assert_int_equal(left(sock, 16), 16);
+	close(first);
+	for (int i = 0; i < 16; i++) {
+		turn();
+		peer_reply(sock[i], PD_VHOST_GET_FEATURES);
+		close(sock[i]);
+	}
+	disperse(more, 3);
+}
+
+/* Of descriptors there are only so many more from here on; -1: as many as may be. */
+static void limit_descriptors(int more)
+{
+	struct rlimit limit;
+	int fd;
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	limit.rlim_cur = limit.rlim_max;
+	if (more >= 0) {
+		fd = dup(0);
+		assert_true(fd >= 0);
+		close(fd);
+		limit.rlim_cur = (rlim_t)(fd + more);
+	}
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+/* The crowd may take all the descriptors that are left, and keeps none of them. */
+static void a_crowd_without_descriptors_keeps_nobody_out(void **state)
+{
+	int crowd[CROWD], sock;
+
+	(void)state;
+	listen_plainly();
+	gather(crowd, CROWD);
+	sock = speak();
+	limit_descriptors(3);
+	turn();
+	assert_false(peer_closed(crowd[0]));
+	assert_false(peer_closed(sock));
+	later(1100);
+	peer_reply(sock, PD_VHOST_GET_FEATURES);
+	limit_descriptors(-1);
+	disperse(crowd, CROWD);
+	close(sock);
+}
+
+/* With none at all, connections stay in the backlog, without a busy loop, until there are some. */
+static void without_descriptors_it_pauses(void **state)
+{
+	int sock;
+
+	(void)state;
+	listen_plainly();
+	sock = speak();
+	limit_descriptors(0);
+	turn(); /* comes to an end */
+	later(1100);
+	limit_descriptors(-1);
+	later(1100);
+	peer_reply(sock, PD_VHOST_GET_FEATURES);
+	close(sock);
+}
+
 /* The port's log, of a file of the test's own; its lines that hold `what`, and the last of them. */
 static unsigned log_lines(FILE *log, const char *what, char last[static 300])
 {
@@ -731,6 +894,11 @@ int main(void)
 		T(who_is_silent_gives_way_to_who_wants_the_place),
 		T(who_talks_keeps_the_place),
 		T(who_waits_holds_up_nobody_else),
+		T(a_crowd_keeps_nobody_out),
+		T(who_has_spoken_comes_first),
+		T(who_has_spoken_is_not_pushed_out),
+		T(a_crowd_without_descriptors_keeps_nobody_out),
+		T(without_descriptors_it_pauses),
 		T(a_link_that_flaps_does_not_fill_the_log),
 		T(trouble_has_words),
 	};

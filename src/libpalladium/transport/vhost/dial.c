@@ -17,6 +17,15 @@
  * everybody may be silent for as long as they like, as a guest is before its driver starts; and who
  * has run a ring has its place. A newcomer that says nothing itself takes nobody's.
  *
+ * A crowd. Connections cost whoever makes them nothing, so the listener never stops taking them for
+ * the sake of those that wait, or a backlog kept full would keep everybody out; and those that say
+ * nothing have no claim against one that has spoken. A port that is free goes to the first that has
+ * spoken, and only then to the first at all. When more wait than there are places, the one that has
+ * waited for longest and not spoken goes (it may also have hung up); if all have spoken, the
+ * newcomer. When the process has no descriptor left for a newcomer, all that have not spoken go, on
+ * every path. A driver speaks as soon as it is connected, so it has, as a rule, before we look. (A
+ * device that a front-end of ours waits for does not, and there they are all alike.)
+ *
  * Who is let in: path.c makes the file and asks who is at the other end. Ports that share a path
  * share its file, which is as the first of them wants it; each asks for its own peers, so a
  * connection that a port does not admit goes to the next.
@@ -38,7 +47,7 @@
 #define ACCEPT_PAUSE_NS (1000 * PD_NS_PER_MS) /* after an accept that failed */
 #define GRACE_NS (1000 * PD_NS_PER_MS)
 #define PATIENCE_NS (2 * GRACE_NS + PD_VHOST_SILENT_NS) /* the longest that one is kept */
-#define EARLY_MAX 8    /* connections kept for ports that are not free yet */
+#define EARLY_MAX 16   /* connections kept for ports that are not free yet */
 #define ACCEPTS_MAX 64 /* connections taken at once: other work comes in between */
 
 struct early {
@@ -54,8 +63,8 @@ struct pd_vhost_listener {
 	struct pd_progress_fd io; /* fd -1: not bound yet */
 	struct pd_progress_timer timer;
 	uint64_t backoff_ns;
-	struct pd_path_id id; /* of our socket file */
-	struct early early[EARLY_MAX];
+	struct pd_path_id id;              /* of our socket file */
+	struct early early[EARLY_MAX + 1]; /* as they came; the last place is for a moment only */
 	unsigned n_early;
 };
 
@@ -218,33 +227,99 @@ static bool listener_insist(struct pd_vhost_listener *l, struct early *e, uint64
 	return at != UINT64_MAX && at - e->came_ns <= PATIENCE_NS;
 }
 
+/* Take the connection at place `i` out of those that wait. Returns its socket. */
+static int listener_pick(struct pd_vhost_listener *l, unsigned i)
+{
+	int fd = l->early[i].fd;
+
+	l->n_early--;
+	memmove(&l->early[i], &l->early[i + 1], (l->n_early - i) * sizeof(l->early[0]));
+	return fd;
+}
+
 /*
- * Hand waiting connections to free ports, the first first, and refuse those that have waited long
- * enough.
+ * Hand waiting connections to free ports, the first first; with `spoken`, those alone that have
+ * said something.
  */
+static void listener_hand_over(struct pd_vhost_listener *l, bool spoken)
+{
+	struct pd_vhost_dial *dial;
+
+	for (unsigned i = 0; i < l->n_early;) {
+		dial = listener_free_port(l, l->early[i].fd);
+		if (!dial || (spoken && !is_keen(l->early[i].fd))) {
+			i++;
+			continue;
+		}
+		dial->waiting = false;
+		dial->connected(dial, listener_pick(l, i));
+	}
+}
+
+/* Hand waiting connections to free ports, and refuse those that have waited long enough. */
 static void listener_serve(struct pd_vhost_listener *l)
 {
 	uint64_t now = pd_clock_ns(), next = UINT64_MAX;
 
+	listener_hand_over(l, true);
+	listener_hand_over(l, false);
 	for (unsigned i = 0; i < l->n_early;) {
-		struct early e = l->early[i];
-		struct pd_vhost_dial *dial = listener_free_port(l, e.fd);
+		struct early *e = &l->early[i];
 
-		if (!dial && (now < e.until_ns || listener_insist(l, &l->early[i], now))) {
-			next = pd_min(next, l->early[i++].until_ns);
-			continue;
-		}
-		l->n_early--;
-		memmove(&l->early[i], &l->early[i + 1], (l->n_early - i) * sizeof(l->early[0]));
-		if (dial) {
-			dial->waiting = false;
-			dial->connected(dial, e.fd);
+		if (now < e->until_ns || listener_insist(l, e, now)) {
+			next = pd_min(next, e->until_ns);
+			i++;
 		} else {
-			listener_turn_away(l, e.fd);
+			listener_turn_away(l, listener_pick(l, i));
 		}
 	}
 	if (l->n_early)
 		pd_progress_timer_set(&l->timer, next - pd_min(next, now));
+}
+
+/* The place of the first that waits and has not spoken; one behind the last: all have. */
+static unsigned listener_first_silent(const struct pd_vhost_listener *l)
+{
+	unsigned i = 0;
+
+	while (i < l->n_early && is_keen(l->early[i].fd))
+		i++;
+	return i;
+}
+
+/* A newcomer: it gets a port, or waits for one, and if too many do, one of them goes. */
+static void listener_take(struct pd_vhost_listener *l, int fd)
+{
+	uint64_t now = pd_clock_ns();
+
+	if (!listener_admits(l, fd)) {
+		pd_sys_close(fd);
+		return;
+	}
+	l->early[l->n_early++] = (struct early){fd, now + GRACE_NS, now};
+	listener_serve(l);
+	if (l->n_early > EARLY_MAX)
+		listener_turn_away(
+			l, listener_pick(l, pd_min(listener_first_silent(l), (unsigned)EARLY_MAX)));
+}
+
+/*
+ * There are no descriptors left: let those go that wait on any path and have not spoken. Returns
+ * whether there were any.
+ */
+static bool listeners_make_room(void)
+{
+	struct pd_vhost_listener *l;
+	bool any = false;
+	unsigned i;
+
+	pd_list_for_each (l, &listeners, node) {
+		while ((i = listener_first_silent(l)) < l->n_early) {
+			listener_turn_away(l, listener_pick(l, i));
+			any = true;
+		}
+	}
+	return any;
 }
 
 /* Somebody connects. */
@@ -252,33 +327,27 @@ static void listener_io(struct pd_progress_fd *io, uint32_t revents)
 {
 	struct pd_vhost_listener *l = pd_container_of(io, struct pd_vhost_listener, io);
 
-	for (int n = 0; n < ACCEPTS_MAX && l->n_early < EARLY_MAX; n++) {
-		uint64_t now = pd_clock_ns();
+	for (int n = 0; n < ACCEPTS_MAX; n++) {
 		int fd = pd_internal_fd(
 			pd_sys_accept4(io->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
 
-		if (fd == -EINTR || fd == -ECONNABORTED)
+		if (fd >= 0) {
+			listener_take(l, fd);
 			continue;
-		if (fd < 0 && fd != -EAGAIN) {
-			/* No descriptors free, most likely: the connection stays in the backlog and
-			 * would wake us at once. */
-			pd_log_ratelimited(PD_LOG_WARN, "vhost", "%s: accept: %s", l->path,
-					   pd_strerror(fd));
-			pd_progress_mod(io, 0);
-			pd_progress_timer_set(&l->timer, ACCEPT_PAUSE_NS);
+		}
+		if (fd == -EAGAIN)
 			return;
-		}
-		if (fd < 0)
-			break;
-		if (!listener_admits(l, fd)) {
-			pd_sys_close(fd);
+		if (fd == -EINTR || fd == -ECONNABORTED ||
+		    ((fd == -EMFILE || fd == -ENFILE) && listeners_make_room()))
 			continue;
-		}
-		l->early[l->n_early++] = (struct early){fd, now + GRACE_NS, now};
-		listener_serve(l);
+		/* No descriptors free, most likely: the connection stays in the backlog and would
+		 * wake us at once. */
+		pd_log_ratelimited(PD_LOG_WARN, "vhost", "%s: accept: %s", l->path,
+				   pd_strerror(fd));
+		pd_progress_mod(io, 0);
+		pd_progress_timer_set(&l->timer, ACCEPT_PAUSE_NS);
+		return;
 	}
-	if (l->n_early == EARLY_MAX)
-		pd_progress_mod(io, 0); /* the timer comes back to it */
 }
 
 /* Try to take the path. Returns 0 or an error of path.h. */
@@ -308,7 +377,7 @@ static void listener_timer(struct pd_progress_timer *timer)
 
 	if (l->io.fd >= 0) {
 		listener_serve(l);
-		if (l->n_early < EARLY_MAX)
+		if (!l->io.events)
 			pd_progress_mod(&l->io, EPOLLIN);
 		return;
 	}

@@ -211,6 +211,7 @@ static bool pd_stats_block_read(const struct pd_stats_file *f, unsigned group, u
 	for (int tries = 0; tries < 3; tries++) {
 		/* Pairs with the release store of the generation in pd_ctr_alloc. */
 		uint32_t generation = __atomic_load_n(&shared->generation, __ATOMIC_ACQUIRE);
+		uint64_t texts = __atomic_load_n(&shared->text_seq, __ATOMIC_ACQUIRE);
 
 		if (!(generation & 1))
 			return false;
@@ -224,7 +225,12 @@ static bool pd_stats_block_read(const struct pd_stats_file *f, unsigned group, u
 		pd_stats_sides_read(f, g, words, b);
 		b->head.generation = generation;
 		b->head.group = group;
-		if (__atomic_load_n(&shared->generation, __ATOMIC_RELAXED) == generation)
+		/*
+		 * With newer texts: what was counted of the change may be among the values, so that
+		 * it would be there without its reason.
+		 */
+		if (__atomic_load_n(&shared->text_seq, __ATOMIC_RELAXED) == texts &&
+		    __atomic_load_n(&shared->generation, __ATOMIC_RELAXED) == generation)
 			break;
 	}
 	pd_stats_text_clean(b->head.name, sizeof(b->head.name));

@@ -95,6 +95,9 @@ static const struct {
 };
 _Static_assert(PD_ARRAY_SIZE(pd_ctr_texts) == PD_CTR_TEXT_COUNT, "one row per text");
 
+/* The longest of them. */
+#define PD_CTR_TEXT_BYTES_MAX sizeof(((struct pd_ctr_block *)0)->path)
+
 /* An object without a block in the region; made with a cache line's alignment. */
 struct pd_ctr_stray {
 	union {
@@ -569,26 +572,54 @@ struct pd_ctr_block *pd_ctr_process(void)
 	return b;
 }
 
-void pd_ctr_text(struct pd_ctr_block *b, enum pd_ctr_text which, const char *fmt, ...)
+/* Set the texts that are not NULL in `texts`, cut to their places, as one change. */
+static void pd_ctr_texts_store(struct pd_ctr_block *b, const char *const texts[PD_CTR_TEXT_COUNT])
 {
-	uint64_t text[sizeof(b->path) / 8] = {0}, *to;
-	size_t bytes;
-	va_list ap;
-
-	if ((unsigned)which >= PD_CTR_TEXT_COUNT || b == &pd_ctr_sink.block)
+	if (b == &pd_ctr_sink.block)
 		return;
-	bytes = pd_ctr_texts[which].bytes;
-	va_start(ap, fmt);
-	vsnprintf((char *)text, bytes, fmt, ap);
-	va_end(ap);
-	to = pd_ctr_words(b) + pd_ctr_texts[which].offset / 8;
 	pd_lock(&pd_ctr.lock);
 	pd_store_relaxed(&b->text_seq, b->text_seq | 1);
-	for (size_t i = 0; i < bytes / 8; i++)
-		pd_store_release(&to[i], text[i]);
+	for (int t = 0; t < PD_CTR_TEXT_COUNT; t++) {
+		uint64_t text[PD_CTR_TEXT_BYTES_MAX / 8] = {0};
+		uint64_t *to = pd_ctr_words(b) + pd_ctr_texts[t].offset / 8;
+		size_t bytes = pd_ctr_texts[t].bytes;
+
+		if (!texts[t])
+			continue;
+		memcpy(text, texts[t], strnlen(texts[t], bytes - 1));
+		for (size_t i = 0; i < bytes / 8; i++)
+			pd_store_release(&to[i], text[i]);
+	}
 	/* Pairs with the acquire of the sequence in pd_shm_snapshot. */
 	pd_store_release(&b->text_seq, (b->text_seq | 1) + 1);
 	pd_unlock(&pd_ctr.lock);
+}
+
+void pd_ctr_text(struct pd_ctr_block *b, enum pd_ctr_text which, const char *fmt, ...)
+{
+	const char *texts[PD_CTR_TEXT_COUNT] = {0};
+	char text[PD_CTR_TEXT_BYTES_MAX];
+	va_list ap;
+
+	if ((unsigned)which >= PD_CTR_TEXT_COUNT)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	texts[which] = text;
+	pd_ctr_texts_store(b, texts);
+}
+
+void pd_ctr_status(struct pd_ctr_block *b, const char *state, const char *reason,
+		   const char *last_error)
+{
+	const char *texts[PD_CTR_TEXT_COUNT] = {
+		[PD_CTR_TEXT_STATE] = state,
+		[PD_CTR_TEXT_REASON] = reason,
+		[PD_CTR_TEXT_LAST_ERROR] = last_error,
+	};
+
+	pd_ctr_texts_store(b, texts);
 }
 
 void pd_ctr_set_parent(struct pd_ctr_block *b, uint32_t parent)

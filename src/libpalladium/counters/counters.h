@@ -151,6 +151,14 @@ struct pd_ctr_block *pd_ctr_process(void);
 void pd_ctr_text(struct pd_ctr_block *b, enum pd_ctr_text which, const char *fmt, ...)
 	PD_PRINTF(3, 4);
 
+/*
+ * Set the state of a port, its reason, and what went wrong last, as one change: who reads the file
+ * sees all of it or nothing. NULL leaves a text as it is; none may be one of the block's own. The
+ * same otherwise.
+ */
+void pd_ctr_status(struct pd_ctr_block *b, const char *state, const char *reason,
+		   const char *last_error);
+
 /* Say which port a block belongs to, by index. Control path. */
 void pd_ctr_set_parent(struct pd_ctr_block *b, uint32_t parent);
 
@@ -221,10 +229,14 @@ static inline void pd_ctr_max(struct pd_ctr_block *b, enum pd_ctr_word ctr, uint
 		pd_ctr_set(b, ctr, v);
 }
 
-/* Outside begin and end, from any thread, on slow paths: the value grows by `n`. */
+/*
+ * Outside begin and end, from any thread, on slow paths: the value grows by `n`. Who sees that sees
+ * the texts that were set before.
+ */
 static inline void pd_ctr_count(struct pd_ctr_block *b, enum pd_ctr_word ctr, uint64_t n)
 {
-	__atomic_fetch_add(&pd_ctr_words(b)[ctr], n, __ATOMIC_RELAXED);
+	/* Pairs with the acquire of the values in pd_shm_snapshot. */
+	__atomic_fetch_add(&pd_ctr_words(b)[ctr], n, __ATOMIC_RELEASE);
 }
 
 /* Outside begin and end, from any thread, on slow paths: the value becomes `v`. */

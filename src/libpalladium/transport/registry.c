@@ -183,14 +183,25 @@ struct pd_port *pd_port_by_ifindex(uint32_t ifindex)
 	return i < pd_port_count ? &pd_ports[i] : NULL;
 }
 
-void pd_port_error(struct pd_port *port, int err, const char *what)
+/* Note what kind of error there was last, and that it was now. pd_control held. */
+static void pd_port_note_error(struct pd_port *port, int err)
 {
-	pd_ctr_text(port->ctr, PD_CTR_TEXT_LAST_ERROR, "%s", what);
 	pd_ctr_gauge(port->ctr, PD_CTR_PORT_LAST_ERROR, (uint64_t)err);
 	pd_ctr_gauge(port->ctr, PD_CTR_PORT_LAST_ERROR_NS, pd_clock_ns());
 }
 
-/* Write a change of state into the port's counters. pd_control held. */
+void pd_port_error_and_reason(struct pd_port *port, int err, const char *what, const char *reason)
+{
+	pd_port_note_error(port, err);
+	pd_ctr_status(port->ctr, NULL, reason, what);
+}
+
+void pd_port_error(struct pd_port *port, int err, const char *what)
+{
+	pd_port_error_and_reason(port, err, what, NULL);
+}
+
+/* Write a change of state into the port's counters, the texts last. pd_control held. */
 static void pd_port_count_state(struct pd_port *port, enum pd_port_state state, const char *reason)
 {
 	bool was_up = pd_ctr_get(port->ctr, PD_CTR_PORT_LINK) != 0;
@@ -204,10 +215,12 @@ static void pd_port_count_state(struct pd_port *port, enum pd_port_state state, 
 	}
 	pd_ctr_gauge(port->ctr, PD_CTR_PORT_LINK, state == PD_PORT_UP);
 	pd_ctr_gauge(port->ctr, PD_CTR_PORT_LAST_CHANGE_NS, pd_clock_ns());
-	pd_ctr_text(port->ctr, PD_CTR_TEXT_STATE, "%s", pd_port_state_names[state]);
-	pd_ctr_text(port->ctr, PD_CTR_TEXT_REASON, "%s", reason ? reason : "");
-	if (state == PD_PORT_DOWN && reason)
-		pd_port_error(port, 0, reason);
+	if (state != PD_PORT_DOWN || !reason) {
+		pd_ctr_status(port->ctr, pd_port_state_names[state], reason ? reason : "", NULL);
+		return;
+	}
+	pd_port_note_error(port, 0);
+	pd_ctr_status(port->ctr, pd_port_state_names[state], reason, reason);
 }
 
 /*
@@ -504,8 +517,8 @@ static int pd_port_open_locked(struct pd_port *port)
 	pd_port_count_open(port);
 	pd_cli_server_start();
 	pd_store_release(&port->state, (uint32_t)PD_PORT_CONNECTING);
-	pd_ctr_text(port->ctr, PD_CTR_TEXT_STATE, "%s", pd_port_state_names[PD_PORT_CONNECTING]);
-	pd_ctr_text(port->ctr, PD_CTR_TEXT_REASON, "%s", PD_PORT_NO_PEER_YET);
+	pd_ctr_status(port->ctr, pd_port_state_names[PD_PORT_CONNECTING], PD_PORT_NO_PEER_YET,
+		      NULL);
 	ret = port->transport->open(port);
 	if (ret == 0)
 		return 0;

@@ -182,6 +182,9 @@ void pd_port_set_state(struct pd_port *port, enum pd_port_state state, const cha
  */
 void pd_port_error(struct pd_port *port, int err, const char *what);
 
+/* The same, and what the reason of the port's state is from now on, in one. */
+void pd_port_error_and_reason(struct pd_port *port, int err, const char *what, const char *reason);
+
 /* The socket layer asks to be told of changes of link state; called under pd_control. One listener.
  */
 extern void (*pd_port_on_state)(struct pd_port *port, enum pd_port_state state);

@@ -307,6 +307,28 @@ static void test_texts_are_cut_and_end(void **state)
 	pd_ctr_free(b);
 }
 
+static void test_status_is_one_change(void **state)
+{
+	struct pd_ctr_block *b = pd_ctr_alloc(PD_CTR_PORT, 0, PD_SHM_NONE, "pd0");
+	char long_text[200];
+	uint64_t seq;
+
+	memset(long_text, 'x', sizeof(long_text) - 1);
+	long_text[sizeof(long_text) - 1] = 0;
+	pd_ctr_status(b, "a-state-longer-than-fifteen", "a reason", long_text);
+	seq = b->text_seq;
+	assert_int_equal(seq & 1, 0);
+	assert_string_equal(b->state, "a-state-longer-");
+	assert_string_equal(b->reason, "a reason");
+	assert_int_equal(strlen(b->last_error), sizeof(b->last_error) - 1);
+	pd_ctr_status(b, "up", "", NULL);
+	assert_int_equal(b->text_seq, seq + 2);
+	assert_string_equal(b->state, "up");
+	assert_string_equal(b->reason, "");
+	assert_int_equal(strlen(b->last_error), sizeof(b->last_error) - 1);
+	pd_ctr_free(b);
+}
+
 static void test_names_tell_the_owner(void **state)
 {
 	struct pd_shm_owner o;
@@ -396,6 +418,7 @@ int main(void)
 		cmocka_unit_test(test_snapshots_are_consistent),
 		cmocka_unit_test(test_a_writer_that_stops_in_the_middle_is_noticed_and_heals),
 		cmocka_unit_test(test_texts_are_cut_and_end),
+		cmocka_unit_test(test_status_is_one_change),
 		cmocka_unit_test(test_names_tell_the_owner),
 		cmocka_unit_test(test_a_child_does_not_write_the_parents_file),
 		cmocka_unit_test(test_close_removes_the_file_and_open_brings_it_back),

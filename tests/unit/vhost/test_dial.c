@@ -772,6 +772,35 @@ static void without_descriptors_it_pauses(void **state)
 	close(sock);
 }
 
+/* Who reads the statistics sees state, reason and error of one moment: they change at once. */
+static void what_a_reader_sees_belongs_together(void **state)
+{
+	struct pd_port *port = &pd_ports[0];
+	uint64_t seq;
+	int sock;
+
+	(void)state;
+	listen_plainly();
+	sock = begin();
+	seq = port->ctr->text_seq;
+	close(sock);
+	turn();
+	assert_string_equal(port->ctr->state, "waiting");
+	assert_string_equal(reason_of(port), PD_PORT_NO_PEER_YET);
+	assert_string_not_equal(port->ctr->last_error, "");
+	assert_int_equal(port->ctr->text_seq, seq + 2);
+	for (int i = 0; i < 2; i++) {
+		seq = port->ctr->text_seq;
+		pd_lock(&pd_control);
+		pd_port_set_state(port, i ? PD_PORT_DOWN : PD_PORT_UP, i ? "it went" : NULL);
+		pd_unlock(&pd_control);
+		assert_string_equal(port->ctr->state, i ? "down" : "up");
+		assert_string_equal(reason_of(port), i ? "it went" : "");
+		assert_int_equal(port->ctr->text_seq, seq + 2);
+	}
+	assert_string_equal(port->ctr->last_error, "it went");
+}
+
 /* The port's log, of a file of the test's own; its lines that hold `what`, and the last of them. */
 static unsigned log_lines(FILE *log, const char *what, char last[static 300])
 {
@@ -899,6 +928,7 @@ int main(void)
 		T(who_has_spoken_is_not_pushed_out),
 		T(a_crowd_without_descriptors_keeps_nobody_out),
 		T(without_descriptors_it_pauses),
+		T(what_a_reader_sees_belongs_together),
 		T(a_link_that_flaps_does_not_fill_the_log),
 		T(trouble_has_words),
 	};

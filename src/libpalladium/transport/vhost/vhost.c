@@ -154,14 +154,14 @@ static void port_lost(struct pd_vhost_role_base *role, const char *reason, bool 
 	struct pd_vhost_port *vp = port_of(role);
 
 	pd_progress_timer_cancel(&vp->watch);
-	if (vp->port->state == PD_PORT_UP)
+	if (vp->port->state == PD_PORT_UP) {
 		pd_port_set_state(vp->port, PD_PORT_DOWN, reason);
-	else
+	} else {
 		pd_log_ratelimited(fault ? PD_LOG_WARN : PD_LOG_DEBUG, "vhost", "%s: %s",
 				   role->name, reason);
-	pd_port_error(vp->port, 0, reason);
-	pd_ctr_text(vp->port->ctr, PD_CTR_TEXT_REASON, "%s",
-		    vp->peer != PEER_NONE && !fault ? vp->before : reason);
+		pd_port_error_and_reason(vp->port, 0, reason,
+					 vp->peer != PEER_NONE && !fault ? vp->before : reason);
+	}
 	if (fault)
 		pd_ctr_count(vp->port->ctr, PD_CTR_PORT_PROTOCOL_ERRORS, 1);
 	vp->peer = PEER_NONE;
@@ -238,8 +238,7 @@ static void port_trouble(struct pd_vhost_dial *dial, int err, bool again)
 		return;
 	}
 	pd_port_set_state(vp->port, PD_PORT_DOWN, text);
-	pd_ctr_text(vp->port->ctr, PD_CTR_TEXT_REASON, "%s", brief);
-	pd_port_error(vp->port, pd_path_errno(err), brief);
+	pd_port_error_and_reason(vp->port, pd_path_errno(err), brief, brief);
 }
 
 /* There may be one from now on. The last error stays what it was: why that took so long. */

@@ -5,9 +5,16 @@ TESTS += tests/lab/test_peer.py tests/lab/test_testpmd.py tests/lab/test_guest.p
 TESTS += tests/contrib/test_startvm.py
 INTEROP_TESTS = tests/interop/test_copy.py tests/interop/test_migration.py tests/interop/test_wire.py tests/interop/test_testpmd.py tests/interop/test_guest.py \
 	tests/interop/test_forks.py tests/interop/test_leftovers.py tests/interop/test_memory.py tests/interop/test_header.py tests/interop/test_rings.py \
-	tests/interop/test_packed.py tests/interop/test_sequences.py tests/interop/test_offloads.py tests/interop/test_qtest.py tests/interop/test_vtd.py tests/interop/test_moves.py tests/interop/test_ovs.py
+	tests/interop/test_packed.py tests/interop/test_sequences.py tests/interop/test_offloads.py tests/interop/test_qtest.py tests/interop/test_vtd.py tests/interop/test_moves.py tests/interop/test_ovs.py \
+	tests/interop/test_itself.py
 TESTS += $(INTEROP_TESTS)
 EXTRA_DIST += $(INTEROP_TESTS) tests/interop/__init__.py tests/interop/port.py tests/interop/sequences.py tests/interop/tcp_end.py tests/interop/asker.py
+
+# Has signal handlers that call into a port.
+check_PROGRAMS += tests/interop/handlers
+tests_interop_handlers_SOURCES = tests/interop/handlers.c
+tests_interop_handlers_CFLAGS = $(AM_CFLAGS) -Wno-unused-parameter
+
 EXTRA_DIST += contrib/vlm-vm/startvm contrib/vlm-vm/README.txt \
 	tests/contrib/test_startvm.py tests/contrib/startvm.txt tests/conftest.py tests/lab/pytap tests/lab/cmockatap tests/lab/__init__.py tests/lab/tap.py \
 	tests/lab/wire.py tests/lab/ring.py tests/lab/peer.py tests/lab/driver.py tests/lab/frontend.py tests/lab/backend.py tests/lab/vhostpeer.py tests/lab/avip.py \

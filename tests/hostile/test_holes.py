@@ -16,7 +16,7 @@ from lab.hugepages import count, free, hugepages
 from lab.proc import Proc, preload_env
 from lab.vhostpeer import BackEnd, FrontEnd, Memory, PeerTimeout, Req
 from lab.wire import Listener, dial
-from hostile.victim import Victim, caught_up, echoes, returns, serves, until
+from hostile.victim import Victim, caught_up, echoes, next_driver_is_served, returns, serves, until
 
 FULL = (1 << 64) - 2
 MFD_HUGE_2MB = 0x4 | 21 << 26
@@ -159,6 +159,47 @@ def test_kick_that_waits(sock):
             fe.tx.kick()
             echoes(fe, n, 1)
         assert program.running
+
+
+@contextlib.contextmanager
+def kick_that_counts_down(fe, ring):
+    """Give ring's kick a new eventfd of which a read takes one (EFD_SEMAPHORE), and in the end one as it was."""
+    q = fe.queues[ring]
+    for flag in os.EFD_SEMAPHORE, 0:
+        os.close(q.kick_fd)
+        q.kick_fd = os.eventfd(0, flag | os.EFD_NONBLOCK)
+        if flag:
+            yield q.kick_fd
+
+
+# Who sleeps on the kick: the program's thread to receive and to send, and the library's own for a ring that is discarded.
+COUNTED = {"to receive": (1, True), "to send": (0, True), "discarded": (1, False)}
+
+
+def count_up(fe, name):
+    """Rings begin with a kick that stays readable, however often it is read, and somebody waits for it."""
+    ring, enabled = COUNTED[name]
+    with kick_that_counts_down(fe, ring) as fd:
+        fe.drop()
+        fe.reset_rings()
+        fe.start_like_qemu()
+        if not enabled:
+            fe.ring_message(Req.SET_VRING_ENABLE, ring, on=0)
+        fe.get_features()
+        if ring == 0:
+            fe.send(numbered(50, 60))  # the echo has nowhere to go
+        os.eventfd_write(fd, FULL)
+        assert fe.channel.closed_by_peer()
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_kick_that_counts_down(sock, name):
+    with FrontEnd(sock) as fe, Victim(sock) as program:
+        serves(fe)
+        fds = program.fds()
+        count_up(fe, name)
+        program.refused(f"ring {COUNTED[name][0]}: the kick counts down")
+        next_driver_is_served(fe, program, fds)
 
 
 def test_front_end_kick_that_waits(sock):

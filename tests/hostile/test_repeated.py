@@ -16,8 +16,8 @@ from lab.iommu import Iommu
 from lab.ring import PAGE
 from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd, Memory, Req
 from lab.wire import HEADER, REPLY, VERSION, Msg, mem_table, vring_state
-from hostile import (test_any, test_completions, test_inband, test_iotlb, test_old_device, test_packed, test_peers, test_reconnect,
-                     test_replies, test_rings, test_shares, test_sigbus)
+from hostile import (test_any, test_completions, test_holes, test_inband, test_iotlb, test_old_device, test_packed, test_peers,
+                     test_reconnect, test_replies, test_rings, test_shares, test_sigbus)
 from hostile.cycles import Cycles
 from hostile.test_again import ENDED, again
 from hostile.test_completions import GONE
@@ -128,6 +128,15 @@ def test_calls_that_wait(sock):
                 os.set_blocking(q.call_fd, False)
             return 1
         in_turn(program, attack, [0, 1], serving(fe))
+
+
+def test_kicks_that_count_down(sock):
+    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
+        def attack(name):
+            start(fe)
+            test_holes.count_up(fe, name)
+            return 1
+        in_turn(program, attack, test_holes.COUNTED, serving(fe))
 
 
 RECEIVE = {"split": (test_rings, 256), "packed": (test_packed, test_packed.SIZE)}

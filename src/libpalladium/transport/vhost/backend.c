@@ -801,7 +801,7 @@ static void backend_broken(struct pd_vhost_role_base *role)
 		why = "the peer's memory is gone: a file was truncated";
 	else if (pd_vhost_dirty_is_cut(be))
 		why = "the dirty log is gone: its file was truncated";
-	else if ((why = pd_vhost_broken_ring(role, &ring)))
+	else if ((why = pd_vhost_backend_broken_ring(be, &ring)))
 		pd_vhost_backend_channel_error(be, ring);
 	if (!why)
 		why = pd_vhost_iotlb_ask(be);

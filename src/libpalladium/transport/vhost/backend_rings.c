@@ -129,6 +129,17 @@ void pd_vhost_backend_ring_down(struct pd_vhost_backend *be, unsigned i)
 	be->ring[i].up = false;
 }
 
+const char *pd_vhost_backend_broken_ring(struct pd_vhost_backend *be, unsigned *ring)
+{
+	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
+		if (!be->ring[i].sink || !be->ring[i].sink->accused)
+			continue;
+		*ring = i;
+		return pd_vhost_reason(&be->role, "ring %u: %s", i, be->ring[i].sink->accused);
+	}
+	return pd_vhost_broken_ring(&be->role, ring);
+}
+
 bool pd_vhost_backend_is_running(const struct pd_vhost_backend *be)
 {
 	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
@@ -199,7 +210,7 @@ static const char *ring_discard(struct pd_vhost_backend *be, unsigned i)
 		return why;
 	ring->layout = layout;
 	ring->sink = pd_vhost_sink_start(&layout, &be->map->table, pd_vhost_backend_kick_fd(be, i),
-					 pd_vhost_backend_call_fd(be, i));
+					 pd_vhost_backend_call_fd(be, i), be->role.lanes[0].broken);
 	if (!ring->sink)
 		return "no memory";
 	be->ran = true;

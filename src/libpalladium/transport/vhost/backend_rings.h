@@ -27,6 +27,9 @@ void pd_vhost_backend_ring_down(struct pd_vhost_backend *be, unsigned i);
 /* True when ring `i` would be started at the place where it is. */
 bool pd_vhost_backend_ring_stays(struct pd_vhost_backend *be, unsigned i);
 
+/* As pd_vhost_broken_ring, also of rings that are discarded. */
+const char *pd_vhost_backend_broken_ring(struct pd_vhost_backend *be, unsigned *ring);
+
 /* True when some ring runs or is discarded. */
 bool pd_vhost_backend_is_running(const struct pd_vhost_backend *be);
 

@@ -20,15 +20,26 @@
  *             that a hostile peer did stop is found and let go by lane.c.
  *
  * An eventfd may also be one that counts down (EFD_SEMAPHORE): a read takes one, whatever the
- * count. Nothing tells before Linux 6.5, and no peer that means well makes such a one. So nothing
- * rests on a read emptying it: who makes room reads until there is some. As a kick, one that was
- * counted up keeps awake whoever sleeps on it, for as many reads: nothing is done about that.
+ * count. No peer that means well makes such a one. So nothing rests on a read emptying it: who makes
+ * room reads until there is some. As a kick, one that was counted up would keep awake whoever sleeps
+ * on it, for as many reads, and one write of the peer's is enough for 2^64. So its peer has to go:
+ *
+ *   doubted   kicks in a row that gave exactly one, and the last of them was there still. Who drains
+ *             kicks sees that for nothing. But a peer that rings fast looks the same: it and the
+ *             reader take turns at the eventfd's lock.
+ *   proven    by the control side: two are there at least, since they were added as above or, where
+ *             there is no asynchronous I/O, since /proc says so; and a read gives one. Linux 6.5
+ *             tells outright.
+ *
+ * With neither of the two it is not found. One that is counted up to less at a time costs its peer a
+ * write per some wake-ups, as any kick does.
  */
 #include "transport/vhost/eventfd.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/uio.h>
@@ -43,15 +54,13 @@ int pd_vhost_eventfd_make(void)
 	return pd_internal_fd(pd_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 
-/* "/proc/self/fd/N" into `to`, which has room for it. */
-static void fd_path(char *to, int fd)
+/* The path of descriptor `fd` in a folder of /proc, "/proc/self/fd/", into `to`, which has room. */
+static void fd_path(char *to, const char *folder, int fd)
 {
-	static const char prefix[] = "/proc/self/fd/";
 	char digits[12];
 	int n = 0;
 
-	memcpy(to, prefix, sizeof(prefix));
-	to += sizeof(prefix) - 1;
+	to = stpcpy(to, folder);
 	do
 		digits[n++] = (char)('0' + fd % 10);
 	while (fd /= 10);
@@ -69,7 +78,7 @@ static int is_eventfd(int fd)
 	uint32_t turn;
 	ssize_t n;
 
-	fd_path(path, pd_internal_fd_hold(fd, &turn));
+	fd_path(path, "/proc/self/fd/", pd_internal_fd_hold(fd, &turn));
 	n = pd_sys_readlink(path, link, sizeof(link));
 	pd_internal_fd_release(fd, turn);
 	if (n >= 0)
@@ -102,14 +111,37 @@ void pd_vhost_eventfd_close(int *fd)
 	*fd = -1;
 }
 
-void pd_vhost_eventfd_drain(int fd)
+/* Read an eventfd once: what it gave, 0 when it was empty. */
+static uint64_t take(int fd)
 {
 	uint64_t count;
 	struct iovec iov = {&count, sizeof(count)};
 	long got = PD_SYS_FD_6(SYS_preadv2, fd, &iov, 1, -1, -1, EVENTFD_RWF_NOWAIT);
 
-	if (pd_unlikely(got < 0 && got != -EAGAIN && got != -EINTR))
-		pd_sys_read(fd, &count, sizeof(count)); /* an old kernel */
+	if (pd_unlikely(got < 0 && got != -EAGAIN && got != -EINTR)) /* an old kernel */
+		got = pd_internal_fd_ready(fd, POLLIN) > 0 ? pd_sys_read(fd, &count, sizeof(count))
+							   : -EAGAIN;
+	return got == sizeof(count) ? count : 0;
+}
+
+void pd_vhost_eventfd_drain(int fd)
+{
+	take(fd);
+}
+
+/* So many kicks in a row, each exactly one, are looked at more closely. */
+#define ODD_ONES 16
+
+bool pd_vhost_eventfd_drain_kick(int fd, uint32_t *ones)
+{
+	if (take(fd) != 1) {
+		*ones = 0;
+		return true;
+	}
+	if (++*ones < ODD_ONES)
+		return true;
+	*ones = 0;
+	return take(fd) != 1;
 }
 
 void pd_vhost_eventfd_make_room(int fd)
@@ -174,4 +206,49 @@ void pd_vhost_eventfd_signal(int fd)
 	/* No asynchronous I/O here: the nearest to not waiting is to look first. */
 	if (!pd_vhost_eventfd_is_full(fd))
 		pd_sys_write(fd, &one, sizeof(one));
+}
+
+/* --- one that counts down ------------------------------------------------------------------ */
+
+/* The count of an eventfd as /proc tells it; 0 where it does not. */
+static uint64_t told_count(int fd)
+{
+	char path[32], text[256];
+	const char *at;
+	uint32_t turn;
+	ssize_t n;
+	int file;
+
+	fd_path(path, "/proc/self/fdinfo/", pd_internal_fd_hold(fd, &turn));
+	file = pd_internal_fd(pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0));
+	pd_internal_fd_release(fd, turn);
+	if (file < 0)
+		return 0;
+	n = pd_sys_read(file, text, sizeof(text) - 1);
+	pd_sys_close(file);
+	if (n <= 0)
+		return 0;
+	text[n] = 0;
+	at = strstr(text, "eventfd-count:");
+	return at ? strtoull(at + strlen("eventfd-count:"), NULL, 16) : 0;
+}
+
+/* Make sure that there are two in an eventfd, at least. False when that cannot be known. */
+static bool holds_two(int fd)
+{
+	uint32_t turn;
+	int number = pd_internal_fd_hold(fd, &turn);
+	bool added = signal_by_completion(number) == 1 && signal_by_completion(number) == 1;
+
+	pd_internal_fd_release(fd, turn);
+	return added || told_count(fd) >= 2;
+}
+
+bool pd_vhost_eventfd_counts_down(int fd)
+{
+	/* Once is enough, unless somebody else reads it too. */
+	for (unsigned i = 0; i < 3; i++)
+		if (!holds_two(fd) || take(fd) != 1)
+			return false;
+	return true;
 }

@@ -6,6 +6,10 @@
 #define PD_TRANSPORT_VHOST_EVENTFD_H
 
 #include <stdbool.h>
+#include <stdint.h>
+
+/* What is said of a peer whose kick is such a one. */
+#define PD_VHOST_COUNTS_DOWN "the kick counts down (EFD_SEMAPHORE) and never gets empty"
 
 /* A new eventfd of ours, non-blocking. Returns it or -errno. */
 int pd_vhost_eventfd_make(void);
@@ -21,6 +25,19 @@ void pd_vhost_eventfd_close(int *fd);
 
 /* Empty an eventfd. Never waits, whatever the peer has made of its flags. Any thread. */
 void pd_vhost_eventfd_drain(int fd);
+
+/*
+ * The same of one that the peer rings. `ones` is the caller's to keep from one call to the next, 0
+ * at first. False when it may be one that stays readable however often it is drained: within some
+ * twenty calls if it is, and now and then if its peer rings fast.
+ */
+bool pd_vhost_eventfd_drain_kick(int fd, uint32_t *ones);
+
+/*
+ * True when such a one counts down indeed. Takes from it, so who sleeps on it has to be told to
+ * look, or the caller does. Never waits. pd_control held.
+ */
+bool pd_vhost_eventfd_counts_down(int fd);
 
 /* Add one to an eventfd. Never waits; slower than a write. pd_control held. */
 void pd_vhost_eventfd_signal(int fd);

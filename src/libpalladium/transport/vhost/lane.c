@@ -53,14 +53,20 @@ static void ring_peer_control(struct pd_vhost_lane *lane, enum pd_dir dir)
 		pd_vhost_eventfd_signal(lane->signal_fd[dir]);
 }
 
+/* Have the control side look at what was noted of a side. */
+static void tell_control(struct pd_vhost_lane *lane)
+{
+	if (lane->broken)
+		pd_progress_post(lane->broken);
+}
+
 /* Have the control side take the port down; once. */
 static PD_NOINLINE PD_COLD void report_broken(struct pd_vhost_lane *lane, enum pd_dir dir)
 {
 	if (lane->reported[dir] || !lane->vq[dir].broken)
 		return;
 	lane->reported[dir] = true;
-	if (lane->broken)
-		pd_progress_post(lane->broken);
+	tell_control(lane);
 }
 
 /* Which counter of a side shows which count of a queue. */
@@ -286,11 +292,15 @@ static PD_ALWAYS_INLINE void do_disarm(struct pd_lane *pl, enum pd_dir dir, enum
 /* Make event_fd unreadable; the same for every role. */
 static void drain(struct pd_lane *pl, enum pd_dir dir)
 {
+	struct pd_vhost_lane *lane = from_lane(pl);
+
 	if (pl->side[dir].event_fd < 0)
 		return;
-	pd_vhost_eventfd_drain(pl->side[dir].event_fd);
-	count_event(from_lane(pl), dir,
-		    dir == PD_RX ? PD_CTR_LANE_RX_WAKEUPS : PD_CTR_LANE_TX_WAKEUPS);
+	if (pd_unlikely(!pd_vhost_eventfd_drain_kick(pl->side[dir].event_fd, &lane->ones[dir]))) {
+		lane->doubted[dir] = true;
+		tell_control(lane);
+	}
+	count_event(lane, dir, dir == PD_RX ? PD_CTR_LANE_RX_WAKEUPS : PD_CTR_LANE_TX_WAKEUPS);
 }
 
 static int device_tx_all(struct pd_lane *lane, struct pd_buffer *const *bufs, unsigned n)
@@ -453,10 +463,24 @@ void pd_vhost_lane_accuse(struct pd_vhost_lane *lane, enum pd_dir dir, const cha
 	pd_vhost_lane_lock(lane, dir);
 	if (lane->lane.side[dir].up) {
 		lane->accused[dir] = why;
-		if (lane->broken)
-			pd_progress_post(lane->broken);
+		tell_control(lane);
 	}
 	pd_vhost_lane_unlock(lane, dir);
+}
+
+const char *pd_vhost_lane_judge(struct pd_vhost_lane *lane, enum pd_dir dir)
+{
+	struct pd_lane_side *side = &lane->lane.side[dir];
+
+	if (!side->up)
+		return NULL;
+	if (lane->doubted[dir] && side->event_fd >= 0) {
+		if (pd_vhost_eventfd_counts_down(side->event_fd))
+			lane->accused[dir] = PD_VHOST_COUNTS_DOWN;
+		pd_lane_ring(&lane->lane, dir, true); /* what was taken was everybody's */
+	}
+	lane->doubted[dir] = false;
+	return pd_vhost_lane_broken(lane, dir);
 }
 
 int pd_vhost_lane_init(struct pd_vhost_lane *lane, enum pd_vhost_role role,
@@ -533,6 +557,8 @@ int pd_vhost_lane_up(struct pd_vhost_lane *lane, enum pd_dir dir, const struct p
 	vq->signalled_valid = false;
 	lane->reported[dir] = false;
 	lane->accused[dir] = NULL;
+	lane->ones[dir] = 0;
+	lane->doubted[dir] = false;
 	if (dir == PD_TX)
 		lane->lane.takes = layout->offloads;
 	lane->signal_fd[dir] = signal_fd;

@@ -39,9 +39,11 @@ struct pd_vhost_lane {
 	enum pd_vhost_role role;
 	enum pd_vhost_dialect dialect;
 	uint32_t rings[PD_DIRS]; /* odd while a thread rings the peer */
+	uint32_t ones[PD_DIRS];  /* of its notifications: see pd_vhost_eventfd_drain_kick */
 	struct pd_progress_work *broken;
 	const char *accused[PD_DIRS];                     /* see pd_vhost_lane_accuse */
 	bool reported[PD_DIRS];                           /* the break of this ring was posted */
+	bool doubted[PD_DIRS];                            /* see pd_vhost_lane_judge */
 	struct pd_buffer_pool *pool;                      /* headers of external buffers */
 	struct pd_buffer *headers[PD_VHOST_LANE_HEADERS]; /* all of them, ours for good */
 	struct pd_vq_counts told[PD_DIRS];                /* counts as last published */
@@ -151,5 +153,11 @@ static inline const char *pd_vhost_lane_broken(const struct pd_vhost_lane *lane,
 {
 	return lane->vq[dir].broken ? lane->vq[dir].broken : lane->accused[dir];
 }
+
+/*
+ * The same of a side that is up, with what was doubted of it looked into: whether its notification
+ * is one that never gets empty.
+ */
+const char *pd_vhost_lane_judge(struct pd_vhost_lane *lane, enum pd_dir dir);
 
 #endif /* PD_TRANSPORT_VHOST_LANE_H */

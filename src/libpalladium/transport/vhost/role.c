@@ -26,11 +26,10 @@ const char *pd_vhost_broken_ring(struct pd_vhost_role_base *role, unsigned *ring
 	for (unsigned i = 0; i < pd_vhost_n_rings(role); i++) {
 		struct pd_vhost_lane *lane = pd_vhost_ring_lane(role, i);
 		enum pd_dir dir = pd_vhost_ring_dir(role, i);
-		const char *why = NULL;
+		const char *why;
 
 		pd_vhost_lane_lock(lane, dir);
-		if (lane->lane.side[dir].up)
-			why = pd_vhost_lane_broken(lane, dir);
+		why = pd_vhost_lane_judge(lane, dir);
 		pd_vhost_lane_unlock(lane, dir);
 		if (!why)
 			continue;

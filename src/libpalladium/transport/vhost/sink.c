@@ -54,18 +54,27 @@ static void sink_kick(struct pd_progress_fd *kick, uint32_t revents)
 {
 	struct pd_vhost_sink *sink = pd_container_of(kick, struct pd_vhost_sink, kick);
 
-	pd_vhost_eventfd_drain(kick->fd);
+	if (!pd_vhost_eventfd_drain_kick(kick->fd, &sink->ones) &&
+	    pd_vhost_eventfd_counts_down(kick->fd)) {
+		sink->accused = PD_VHOST_COUNTS_DOWN;
+		pd_progress_mod(kick, 0);
+		if (sink->broken)
+			pd_progress_post(sink->broken);
+		return;
+	}
 	sink_drain(sink);
 }
 
 struct pd_vhost_sink *pd_vhost_sink_start(const struct pd_vq_layout *layout,
-					  const struct pd_mem_table *mem, int kick_fd, int call_fd)
+					  const struct pd_mem_table *mem, int kick_fd, int call_fd,
+					  struct pd_progress_work *broken)
 {
 	struct pd_vhost_sink *sink = calloc(1, sizeof(*sink));
 
 	if (!sink)
 		return NULL;
 	sink->call_fd = call_fd;
+	sink->broken = broken;
 	sink->kick.fd = kick_fd;
 	sink->kick.fn = sink_kick;
 	sink->kick.events = EPOLLIN;

@@ -2,6 +2,7 @@
 """What a peer can do with what it shares with us: eventfds that wait, memory that vanishes, silence.
 The program is never held up for longer than a moment."""
 import contextlib
+import errno
 import mmap
 import os
 import resource
@@ -9,6 +10,7 @@ import socket
 import threading
 
 import pytest
+import seccomp
 
 from lab import avip
 from lab.frames import numbered
@@ -128,9 +130,21 @@ def test_call_that_waits_of_one_ring_alone(sock):
         assert program.running
 
 
-def test_call_that_waits_at_start(sock):
+def no_aio():
+    """From here on this process gets no context of asynchronous I/O, as if all of the system's were taken."""
+    rules = seccomp.SyscallFilter(seccomp.ALLOW)
+    rules.add_rule(seccomp.ERRNO(errno.EAGAIN), "io_setup")
+    rules.load()
+
+
+# How the control side can ring: the kernel does it, or nobody can do it for it.
+RINGS = {"by the kernel": None, "by itself": no_aio}
+
+
+@pytest.mark.parametrize("how", RINGS)
+def test_call_that_waits_at_start(sock, how):
     """The control side rings too, and serves every other port: it must not wait at all."""
-    with FrontEnd(sock) as fe, Victim(sock) as program:
+    with FrontEnd(sock) as fe, Victim(sock, setup=RINGS[how]) as program:
         fe.connect()
         with kept_full(*(q.call_fd for q in fe.queues)):
             fe.connect_like_qemu()
@@ -141,6 +155,25 @@ def test_call_that_waits_at_start(sock):
         for q in fe.queues:
             os.set_blocking(q.call_fd, False)
         serves(fe)
+
+
+@pytest.mark.parametrize("how", RINGS)
+def test_call_of_the_control_side(sock, how):
+    """A new call is rung once, and where it takes a thread to do that, the user is told why, once."""
+    with FrontEnd(sock) as fe, Victim(sock, setup=RINGS[how]) as program:
+        serves(fe)
+        fe.get_features()
+        call = fe.queues[1].call_fd
+        for _ in range(5):
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(call)
+            fe.ring_message(Req.SET_VRING_CALL, 1)
+            fe.get_features()
+            assert os.eventfd_read(call) == 1
+        serves(fe, 20)
+        fe.drop()
+        serves(fe, 40)
+        assert program.text.count("fs.aio-max-nr") == (1 if RINGS[how] else 0), program.text
 
 
 def test_kick_that_waits(sock):

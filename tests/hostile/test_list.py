@@ -47,7 +47,7 @@ ITEMS = {
     "a blocking or full call fd": ["test_holes.test_call_that_waits", "test_holes.test_call_that_waits_at_start",
                                    "test_holes.test_kick_that_waits", "test_holes.test_front_end_kick_that_waits",
                                    "test_holes.test_call_that_counts_down", "test_holes.test_call_that_waits_of_one_ring_alone",
-                                   "test_repeated.test_calls_that_wait",
+                                   "test_repeated.test_calls_that_wait", "test_holes.test_call_of_the_control_side",
                                    "test_errors.test_one_that_is_full"],
     "a kick fd that stays readable": ["test_holes.test_kick_that_counts_down", "test_repeated.test_kicks_that_count_down"],
     "0, 9, 2^32-1 regions": [(MESSAGE, "0 regions"), (MESSAGE, "9 regions"), (MESSAGE, "2^32-1 regions")],

@@ -13,12 +13,12 @@ def port(path, **keys):
 class Echo(Proc):
     """The loopback example with --keep, which sends each frame and its sidecar back as they came.
 
-    keys: the port's (mode, role, dialect, queues, ring...). Control messages are its not to echo.
+    setup: of Proc. keys: the port's (mode, role, dialect, queues, ring...). Control messages are its not to echo.
     """
 
-    def __init__(self, path, *args, env=None, **keys):
+    def __init__(self, path, *args, env=None, setup=None, **keys):
         super().__init__([build("examples/loopback"), "--keep", "--verbose", *args, "pd0"],
-                         env=preload_env(port(path, mtu=12226, **keys)) | (env or {}))
+                         env=preload_env(port(path, mtu=12226, **keys)) | (env or {}), setup=setup)
         self.expect("is ready")
 
 

@@ -45,26 +45,32 @@ class Proc:
     that made it: start it in the test's own.
 
     on_pty gives it a terminal (programs that buffer or edit otherwise); env is added to ours;
-    wrap is put in front of the command (a namespace's, valgrind...).
+    wrap is put in front of the command (a namespace's, valgrind...); setup is called in the new
+    process before the command begins.
     """
 
-    def __init__(self, argv, env=None, on_pty=False, wrap=(), cwd=None, pass_fds=()):
+    def __init__(self, argv, env=None, on_pty=False, wrap=(), cwd=None, pass_fds=(), setup=None):
         self.argv = [*map(str, wrap), *map(str, argv)]
         self.text, self.mark, self.eof = "", 0, False
         self.changed = threading.Condition()
         full = {**os.environ, **(env or {})}
+
+        def begin():
+            _die_with_us()
+            if setup:
+                setup()
         full.pop("PYTHONUNBUFFERED", None)  # else a program's lines come in pieces, and the library's between them
         if on_pty:
             master, slave = pty.openpty()
             self._in = self._out = master
             self.popen = subprocess.Popen(self.argv, stdin=slave, stdout=slave, stderr=slave,
                                           env=full, cwd=cwd, pass_fds=pass_fds,
-                                          start_new_session=True, preexec_fn=_die_with_us)
+                                          start_new_session=True, preexec_fn=begin)
             os.close(slave)
         else:
             self.popen = subprocess.Popen(self.argv, stdin=subprocess.PIPE, env=full, cwd=cwd,
                                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                          pass_fds=pass_fds, preexec_fn=_die_with_us)
+                                          pass_fds=pass_fds, preexec_fn=begin)
             self._in, self._out = self.popen.stdin.fileno(), self.popen.stdout.fileno()
         self.pid = self.popen.pid
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -13,4 +13,5 @@ libpd_la_SOURCES += \
 	src/libpalladium/base/log.c src/libpalladium/base/log.h \
 	src/libpalladium/base/mem.c src/libpalladium/base/mem.h \
 	src/libpalladium/base/quiet.c src/libpalladium/base/quiet.h \
-	src/libpalladium/base/sys.h
+	src/libpalladium/base/sys.h \
+	src/libpalladium/base/thread.h

@@ -18,7 +18,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +30,7 @@
 #include "base/log.h"
 #include "base/quiet.h"
 #include "base/sys.h"
+#include "base/thread.h"
 #include "counters/counters.h"
 #include "vlib/process.h"
 #include "vlib/progress.h"
@@ -531,7 +531,6 @@ void pd_progress_set_manual(bool manual)
 
 int pd_progress_start(void)
 {
-	uint64_t all, before = 0;
 	pthread_attr_t attr;
 	static bool told;
 	int ret;
@@ -547,14 +546,7 @@ int pd_progress_start(void)
 	if (ret)
 		return -ret;
 	pthread_attr_setstacksize(&attr, PD_PROGRESS_STACK_BYTES);
-	/*
-	 * The thread inherits the mask: no signal of the program ever runs on it. But it touches
-	 * memory of peers, which may be gone (base/fault.h).
-	 */
-	all = ~(1ull << (SIGBUS - 1));
-	PD_SYS_4(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, PD_KERNEL_SIGSET_BYTES);
-	ret = pthread_create(&pd_progress.thread, &attr, pd_progress_main, NULL);
-	PD_SYS_4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, PD_KERNEL_SIGSET_BYTES);
+	ret = -pd_thread_start(&pd_progress.thread, &attr, pd_progress_main, NULL);
 	pthread_attr_destroy(&attr);
 	pd_progress.running = !ret;
 	if (ret && !told)

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 
@@ -11,6 +10,7 @@
 #include "base/lib.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "base/thread.h"
 #include "vlib/generator.h"
 #include "vlib/handoff.h"
 #include "vlib/worker.h"
@@ -77,8 +77,6 @@ static void *pd_worker_main(void *arg)
 /* Start the thread of a worker that has its engine. Returns 0 or -errno. */
 static int pd_worker_spawn(struct pd_worker *worker)
 {
-	/* The thread inherits the mask. SIGBUS of its own accesses has to come through. */
-	uint64_t all = ~(1ull << (SIGBUS - 1)), before = 0;
 	pthread_attr_t attr;
 	cpu_set_t set;
 	int ret;
@@ -91,10 +89,8 @@ static int pd_worker_spawn(struct pd_worker *worker)
 		CPU_SET((unsigned)worker->core, &set);
 		ret = pthread_attr_setaffinity_np(&attr, sizeof(set), &set);
 	}
-	PD_SYS_4(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, PD_KERNEL_SIGSET_BYTES);
 	if (!ret)
-		ret = pthread_create(&worker->thread, &attr, pd_worker_main, worker);
-	PD_SYS_4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, PD_KERNEL_SIGSET_BYTES);
+		ret = -pd_thread_start(&worker->thread, &attr, pd_worker_main, worker);
 	pthread_attr_destroy(&attr);
 	return -ret;
 }

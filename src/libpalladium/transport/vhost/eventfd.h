@@ -11,6 +11,12 @@
 /* What is said of a peer whose kick is such a one. */
 #define PD_VHOST_COUNTS_DOWN "the kick counts down (EFD_SEMAPHORE) and never gets empty"
 
+/*
+ * Before there is a peer: have what pd_vhost_eventfd_signal is done with. What is missing is told,
+ * once. pd_control held.
+ */
+void pd_vhost_eventfd_prepare(void);
+
 /* A new eventfd of ours, non-blocking. Returns it or -errno. */
 int pd_vhost_eventfd_make(void);
 
@@ -39,7 +45,10 @@ bool pd_vhost_eventfd_drain_kick(int fd, uint32_t *ones);
  */
 bool pd_vhost_eventfd_counts_down(int fd);
 
-/* Add one to an eventfd. Never waits; slower than a write. pd_control held. */
+/*
+ * Add one to an eventfd. Slower than a write, and never waits for the peer. Where the kernel gives
+ * no asynchronous I/O it may not be done, if there is no thread for it either. pd_control held.
+ */
 void pd_vhost_eventfd_signal(int fd);
 
 /* True when a write would wait: its counter is full, which takes a peer that wants it so. */

@@ -39,6 +39,7 @@
 #include "transport/transport.h"
 #include "transport/vhost/backend.h"
 #include "transport/vhost/dial.h"
+#include "transport/vhost/eventfd.h"
 #include "transport/vhost/frontend.h"
 
 /* How often it is looked for threads that a hostile peer holds up. */
@@ -359,6 +360,7 @@ static int vhost_open(struct pd_port *port)
 	err = ops->init(vp->role);
 	if (err)
 		goto err_lanes;
+	pd_vhost_eventfd_prepare();
 	err = pd_vhost_dial_start(&vp->dial);
 	if (err)
 		goto err_init;

@@ -375,6 +375,49 @@ static void a_broken_ring_ends_the_connection(void **state)
 	assert_int_equal(port->state, PD_PORT_DOWN);
 }
 
+static int downs, too_early;
+
+/* The port goes down: the rings are let go, and the peer cannot know of it yet. */
+static void rings_go_before_the_socket(struct pd_port *which, enum pd_port_state state)
+{
+	struct pollfd p = {.fd = sock};
+
+	if (state != PD_PORT_DOWN)
+		return;
+	downs++;
+	too_early += which->lanes[0]->side[PD_RX].up || which->lanes[0]->side[PD_TX].up ||
+		     poll(&p, 1, 0) != 0;
+}
+
+/* Who sees us hang up may use its memory for something else at once. */
+static void who_sees_us_hang_up_has_its_memory(void **state)
+{
+	void (*before)(struct pd_port *, enum pd_port_state) = pd_port_on_state;
+
+	(void)state;
+	downs = too_early = 0;
+	pd_port_on_state = rings_go_before_the_socket;
+	for (int how = 0; how < 3; how++) {
+		bring_up();
+		if (how == 0) {
+			shutdown(sock, SHUT_WR);
+		} else if (how == 1) {
+			avail_of(1)->idx = RING + 1;
+			frames_there();
+		} else {
+			peer_state(sock, 4711, 0, 0);
+		}
+		assert_true(peer_closed(sock));
+		assert_int_equal(downs, how + 1);
+		close(sock);
+		memset(mem, 0, SIZE);
+		sock = peer_connect(peer_path);
+		turn();
+	}
+	pd_port_on_state = before;
+	assert_int_equal(too_early, 0);
+}
+
 /* Give the back-end a new channel. Returns our end of it. */
 static int send_channel(void)
 {
@@ -907,6 +950,7 @@ int main(void)
 	T(a_disabled_ring_discards);
 	T(reset_device_begins_anew);
 	T(a_broken_ring_ends_the_connection);
+	T(who_sees_us_hang_up_has_its_memory);
 	T(a_channel_that_breaks_while_a_notification_is_sent);
 	T(regions_that_are_no_files_or_overlap);
 	T(memory_has_a_bound);

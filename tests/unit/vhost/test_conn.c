@@ -11,6 +11,7 @@ static struct pd_vhost_msg last;
 static char ended[128];    /* why, or "" */
 static const char *answer; /* what the message callback returns */
 static int fds_before;
+static bool told_early;
 
 static const char *on_message(struct pd_vhost_conn *c, struct pd_vhost_msg *msg)
 {
@@ -23,7 +24,11 @@ static const char *on_message(struct pd_vhost_conn *c, struct pd_vhost_msg *msg)
 
 static void on_ended(struct pd_vhost_conn *c, const char *reason)
 {
+	struct pollfd p = {.fd = peer};
+
 	assert_false(pd_vhost_conn_is_open(c));
+	/* The other end is not told before this is done. */
+	told_early |= poll(&p, 1, 0) < 0 || (p.revents & (POLLHUP | POLLERR));
 	snprintf(ended, sizeof(ended), "%s", reason);
 }
 
@@ -35,6 +40,7 @@ static int setup(void **state)
 
 	(void)state;
 	messages = fds_seen = 0;
+	told_early = false;
 	ended[0] = 0;
 	answer = NULL;
 	pd_progress_set_manual(true);
@@ -60,6 +66,7 @@ static int teardown(void **state)
 	pd_unlock(&pd_control);
 	close(peer);
 	assert_int_equal(fd_count(), fds_before);
+	assert_false(told_early);
 	return 0;
 }
 

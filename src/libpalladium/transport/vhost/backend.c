@@ -747,9 +747,11 @@ static int backend_connected(struct pd_vhost_role_base *role, int fd)
 /* End the connection. `fault`: the peer broke the protocol. */
 static void backend_end(struct pd_vhost_backend *be, const char *reason, bool fault)
 {
-	pd_vhost_conn_close(&be->conn);
+	int fd = pd_vhost_conn_stop(&be->conn);
+
 	backend_reset(be);
 	be->role.lost(&be->role, reason, fault);
+	pd_vhost_conn_hang_up(fd);
 }
 
 void pd_vhost_backend_fail(struct pd_vhost_backend *be, const char *reason)
@@ -783,9 +785,7 @@ static void backend_yield(struct pd_vhost_role_base *role)
 					 "run, and another one came",
 					 seconds, pd_vhost_request_name(be->heard));
 	pd_log_ratelimited(PD_LOG_WARN, "vhost", "%s: %s", role->name, reason);
-	pd_vhost_conn_close(&be->conn);
-	backend_reset(be);
-	role->lost(role, reason, false);
+	backend_end(be, reason, false);
 }
 
 /* A lane wants something: the log's reader is to be told, a translation asked for, or a ring is broken: the peer
@@ -813,10 +813,13 @@ static void backend_fini(struct pd_vhost_role_base *role, bool abandon)
 {
 	struct pd_vhost_backend *be = backend_of(role);
 
+	int fd;
+
 	if (!abandon)
 		pd_vhost_inband_flush(&be->inband);
-	pd_vhost_conn_close(&be->conn);
+	fd = pd_vhost_conn_stop(&be->conn);
 	backend_reset(be);
+	pd_vhost_conn_hang_up(fd);
 }
 
 const struct pd_vhost_role_ops pd_vhost_backend_ops = {

@@ -77,24 +77,39 @@ static void out_drop_fds(struct pd_vhost_out *out)
 	out->n_fds = 0;
 }
 
-void pd_vhost_conn_close(struct pd_vhost_conn *conn)
+int pd_vhost_conn_stop(struct pd_vhost_conn *conn)
 {
-	if (conn->io.fd < 0)
-		return;
+	int fd = conn->io.fd;
+
+	if (fd < 0)
+		return -1;
 	for (uint32_t i = 0; i < conn->out_count; i++)
 		out_drop_fds(&conn->out[(conn->out_first + i) % PD_VHOST_OUT_MAX]);
 	conn->out_count = 0;
 	pd_progress_del(&conn->io);
-	pd_sys_close(conn->io.fd);
 	conn->io.fd = -1;
 	pd_vhost_msg_close_fds(&conn->in);
+	return fd;
 }
 
-/* Close and tell the role why. `reason` must not stand in the connection. */
+void pd_vhost_conn_hang_up(int fd)
+{
+	if (fd >= 0)
+		pd_sys_close(fd);
+}
+
+void pd_vhost_conn_close(struct pd_vhost_conn *conn)
+{
+	pd_vhost_conn_hang_up(pd_vhost_conn_stop(conn));
+}
+
+/* End and tell the role why. `reason` must not stand in the connection. */
 static void conn_end(struct pd_vhost_conn *conn, const char *reason)
 {
-	pd_vhost_conn_close(conn);
+	int fd = pd_vhost_conn_stop(conn);
+
 	conn->ops->ended(conn, reason);
+	pd_vhost_conn_hang_up(fd);
 }
 
 /*

@@ -30,8 +30,8 @@ struct pd_vhost_conn_ops {
 	/* There is room for messages again; NULL if nobody waits for that. Returns as `message`. */
 	const char *(*drained)(struct pd_vhost_conn *conn);
 	/*
-	 * The connection ended by itself, `reason` says why (valid during the call). The socket is
-	 * closed already; the connection may be opened again from here.
+	 * The connection ended by itself, `reason` says why (valid during the call). It is as if
+	 * closed, and may be opened again from here; the peer sees it afterwards.
 	 */
 	void (*ended)(struct pd_vhost_conn *conn, const char *reason);
 };
@@ -67,6 +67,14 @@ int pd_vhost_conn_open(struct pd_vhost_conn *conn, int fd);
 
 /* End, quietly. Harmless when it is not open. */
 void pd_vhost_conn_close(struct pd_vhost_conn *conn);
+
+/*
+ * The same in two steps. A driver that sees its device hang up may use the memory of its rings for
+ * something else, so they have to be let go in between. The first returns the socket for the
+ * second; -1, which is harmless there: it was not open.
+ */
+int pd_vhost_conn_stop(struct pd_vhost_conn *conn);
+void pd_vhost_conn_hang_up(int fd);
 
 static inline bool pd_vhost_conn_is_open(const struct pd_vhost_conn *conn)
 {

@@ -47,7 +47,8 @@ void ev_patterns_free(struct ev_patterns *p)
 
 uint64_t ev_tally_sum(const struct ev_tally *t)
 {
-	return t->contents + t->length + t->order + t->metadata + t->header + t->descriptor;
+	return t->contents + t->length + t->order + t->metadata + t->header + t->descriptor +
+	       t->dropped;
 }
 
 void ev_tally_add(struct ev_tally *t, uint64_t *kind, uint64_t n)

@@ -21,6 +21,8 @@
 #define EV_SIZE_MAX 12240
 #define EV_METADATA_MAX 256
 #define EV_MARK_AT 12
+/* Where a sidecar has the packet's number: eight bytes that no flag gives a meaning to. */
+#define EV_SIDECAR_NUMBER_AT 11
 #define EV_MARKED 0x4e46u /* what nf writes there */
 
 /* Packets that wait for their number, or the ones that are expected. */
@@ -36,7 +38,8 @@ struct ev_patterns {
 /* What was wrong with packets, by kind. */
 struct ev_tally {
 	uint64_t contents, length, order, metadata, header, descriptor;
-	uint64_t first; /* number of the first packet with which something was */
+	uint64_t dropped; /* by nf, which passes them on all the same */
+	uint64_t first;   /* number of the first packet with which something was */
 };
 
 /*

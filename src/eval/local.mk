@@ -6,7 +6,7 @@ libeval_la_SOURCES = \
 	src/eval/bound.c src/eval/bound.h \
 	src/eval/check.c src/eval/check.h \
 	src/eval/layout.c src/eval/layout.h \
-	src/eval/nf.c src/eval/nf.h \
+	src/eval/nf.c src/eval/nf.h src/eval/nf_plugin.c src/eval/nf_plugin.h \
 	src/eval/options.c src/eval/options.def src/eval/options.h \
 	src/eval/plot.c src/eval/plot.h \
 	src/eval/profile.c src/eval/profile.h \

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The network functions that are built in. */
+/* The network functions: those that are built in, and behind them the nodes of plug-ins. */
 #include "nf.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define MAC_BYTES 6
@@ -29,13 +30,29 @@ static void swap(struct ev_nf_state *state, uint8_t *const *packets, const uint3
 	count(state, packets, lens, n);
 }
 
-const struct ev_nf *ev_nf_get(enum ev_nf_id id)
-{
-	static const struct ev_nf functions[EV_NFS] = {
-		[EV_NF_FORWARD] = {NULL, false, false},
-		[EV_NF_COUNT] = {count, false, false},
-		[EV_NF_SWAP] = {swap, true, true},
-	};
+const char *ev_nf_words[EV_NFS + EV_NF_NODES_MAX + 1] = {"forward", "count", "swap",
+							 EV_NF_PREFIX "NODE"};
 
+static struct ev_nf functions[EV_NFS + EV_NF_NODES_MAX] = {
+	[EV_NF_COUNT] = {.work = count},
+	[EV_NF_SWAP] = {.work = swap, .touches = true, .writes = true, .swaps_macs = true},
+};
+
+const struct ev_nf *ev_nf_get(uint64_t id)
+{
 	return &functions[id];
+}
+
+bool ev_nf_add(const struct palladium_node *node)
+{
+	unsigned n = EV_NFS;
+	char *word;
+
+	while (ev_nf_words[n])
+		n++;
+	if (n == EV_NFS + EV_NF_NODES_MAX || asprintf(&word, EV_NF_PREFIX "%s", node->name) < 0)
+		return false;
+	functions[n] = (struct ev_nf){.work = count, .touches = true, .writes = true, .node = node};
+	ev_nf_words[n] = word;
+	return true;
 }

@@ -14,11 +14,11 @@
 #include <string.h>
 
 #include "../tools/help.h"
+#include "nf_plugin.h"
 #include "vlib/lane.h"
 
 const char *const ev_mode_words[] = {"split", "packed", "stripped", NULL};
 const char *const ev_as_words[] = {"auto", "processes", "pair", "threads", "one", NULL};
-const char *const ev_nf_words[] = {"forward", "count", "swap", NULL};
 const char *const ev_nf_side_words[] = {"driver", "device", NULL};
 const char *const ev_dialect_words[] = {"virtio", "avip", NULL};
 const char *const ev_switch_words[] = {"off", "on", NULL};
@@ -171,6 +171,8 @@ static int set_word(const struct row *r, uint64_t *value, const char *text, char
 {
 	char list[128] = "";
 
+	if (r->words == ev_nf_words && !strncmp(text, EV_NF_PREFIX, strlen(EV_NF_PREFIX)))
+		return ev_nf_find(text, value, why);
 	for (unsigned i = 0; r->words[i]; i++) {
 		if (!strcmp(text, r->words[i])) {
 			*value = i;
@@ -335,10 +337,10 @@ static int settle_stripped(struct ev_options *o, char *why)
 	if (o->size > o->dataroom)
 		return ev_no(why, "size %llu: a buffer has room for %llu bytes (dataroom, area)",
 			     (unsigned long long)o->size, (unsigned long long)o->dataroom);
-	if (o->nf == EV_NF_SWAP && !o->copy_rx)
-		return ev_no(
-			why,
-			"nf swap needs copy-rx on: else each lap finds what the last one left");
+	if (ev_nf_get(o->nf)->writes && !o->copy_rx)
+		return ev_no(why,
+			     "nf %s needs copy-rx on: else each lap finds what the last one left",
+			     ev_nf_words[o->nf]);
 	if (o->header && o->headroom < EV_HEADER_BYTES)
 		return ev_no(why, "header on needs a headroom of at least %d", EV_HEADER_BYTES);
 	return settle_metadata(o, why);
@@ -353,10 +355,10 @@ static int settle_vhost(struct ev_options *o, char *why)
 	if (o->mode == EV_MODE_SPLIT && !power_of_two(o->ring))
 		return ev_no(why, "ring %llu: expected a power of two in mode split",
 			     (unsigned long long)o->ring);
-	if (o->nf == EV_NF_SWAP && o->nf_side == EV_NF_DEVICE)
-		return ev_no(
-			why,
-			"nf swap needs nf-side driver: a device may not write to what it reads");
+	if (ev_nf_get(o->nf)->writes && o->nf_side == EV_NF_DEVICE)
+		return ev_no(why,
+			     "nf %s needs nf-side driver: a device may not write to what it reads",
+			     ev_nf_words[o->nf]);
 	return 0;
 }
 
@@ -399,7 +401,7 @@ static void join(const struct row *r, char *out, size_t size)
 /* One option of the help. */
 static void print_row(const struct row *r)
 {
-	char words[96], letter[8] = "   ";
+	char words[256], letter[8] = "   ";
 	const char *argument = r->argument;
 
 	if (r->kind == KIND_WORD) {
@@ -487,7 +489,7 @@ int ev_options_arguments(const struct ev_options *o, char *text, size_t size, ch
 	for (size_t i = 0; i < PD_ARRAY_SIZE(rows) && n < max; i++) {
 		const struct row *r = &rows[i];
 		bool wanted = r->kind == KIND_NUM || r->kind == KIND_WORD;
-		char value[64];
+		char value[256];
 		int used;
 
 		if (!wanted || !(o->given >> i & 1) || value_of(o, r) == &o->packets ||

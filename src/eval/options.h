@@ -18,7 +18,7 @@ enum ev_exit {
 
 enum ev_mode { EV_MODE_SPLIT, EV_MODE_PACKED, EV_MODE_STRIPPED, EV_MODES };
 enum ev_as { EV_AS_AUTO, EV_AS_PROCESSES, EV_AS_PAIR, EV_AS_THREADS, EV_AS_ONE };
-enum ev_nf_id { EV_NF_FORWARD, EV_NF_COUNT, EV_NF_SWAP, EV_NFS };
+enum ev_nf_id { EV_NF_FORWARD, EV_NF_COUNT, EV_NF_SWAP, EV_NF_PLUGIN, EV_NFS };
 enum ev_nf_side { EV_NF_DRIVER, EV_NF_DEVICE };
 enum ev_dialect { EV_DIALECT_VIRTIO, EV_DIALECT_AVIP };
 enum ev_place {
@@ -32,14 +32,14 @@ enum ev_place {
 enum ev_with { EV_WITH_PERF, EV_WITH_CALLGRIND };
 
 extern const char *const ev_mode_words[],
-	*const ev_as_words[],
-		*const ev_nf_words[],
-			*const ev_nf_side_words[],
-				*const ev_dialect_words[],
-					*const ev_switch_words[],
-						*const ev_place_words[],
-							*const ev_host_place_words[],
-								*const ev_counter_words[];
+	*const ev_as_words[], *const ev_nf_side_words[],
+				      *const ev_dialect_words[],
+					      *const ev_switch_words[],
+						      *const ev_place_words[],
+							      *const ev_host_place_words[],
+								      *const ev_counter_words[];
+/* Grows by the nodes of plug-ins when they are loaded, from EV_NFS on: nf.h. */
+extern const char *ev_nf_words[];
 
 /* Modes that an option belongs to. */
 #define EV_STRIPPED PD_BIT(EV_MODE_STRIPPED)

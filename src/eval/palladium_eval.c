@@ -8,6 +8,7 @@
  *   ring_stripped  the steps of the roles over bare rings
  *   ring_vhost     the same over the library's vhost-user
  *   nf             what nf does to packets
+ *   nf_plugin      the same by a node of a plug-in
  *   check          what packets and metadata hold, made and compared
  *   bound          what the machine can do
  *   report         text and JSON
@@ -80,9 +81,11 @@ int main(int argc, char **argv)
 		int (*work)(struct ev_options *o, int n, char **arguments);
 	} commands[] = {{"run", command_run}, {"sweep", ev_sweep}, {"profile", command_profile}};
 	static struct ev_options options;
-	int n = ev_options_read(&options, argc, argv), status;
 	size_t i = 0;
+	int n, status;
 
+	pd_log_set_level(PD_LOG_ERROR);
+	n = ev_options_read(&options, argc, argv);
 	pd_log_set_level(options.verbose ? PD_LOG_INFO : PD_LOG_ERROR);
 	if (n < 2)
 		ev_refuse("expected a command: run, sweep or profile");

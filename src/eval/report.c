@@ -13,7 +13,7 @@ static const struct quantile {
 } quantiles[] = {{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}};
 
 /* Faults by kind. */
-#define FAULTS(x) x(contents) x(length) x(order) x(metadata) x(header) x(descriptor)
+#define FAULTS(x) x(contents) x(length) x(order) x(metadata) x(header) x(descriptor) x(dropped)
 
 /* What nf and tx found wrong, together. */
 static struct ev_tally faults(const struct ev_result *r)

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "nf_plugin.h"
 #include "roles.h"
 #include "virtio/copy.h"
 
@@ -46,6 +47,7 @@ struct hot {
 	uint32_t ring_mask, slot_bytes, buffer_mask, buffer_bytes, packet_at, header_at;
 	uint32_t size, metadata_size;
 	bool wide, header, copy, check, same_metadata, numbered;
+	struct ev_nf_place *place;
 };
 
 /* Fill it in. */
@@ -73,6 +75,7 @@ static PD_ALWAYS_INLINE struct hot hot_of(const struct ev_role *r)
 		.check = r->o->check,
 		.numbered = r->o->copy_rx,
 		.same_metadata = l->same_metadata,
+		.place = r->place,
 	};
 }
 
@@ -219,13 +222,15 @@ static void work(struct ev_role *r, const struct ev_nf *nf, const struct hot *h,
 		packets[i] = buffer_at(h, d[i].buffer) + h->packet_at;
 		lens[i] = d[i].len;
 	}
+	if (r->place)
+		ev_nf_place_work_bytes(r->place, &r->told->tally, r->n, packets, lens, n);
 	nf->work(&r->told->nf, packets, lens, n);
 }
 
 /* Forward what is there, up to a batch. */
 static unsigned step_nf(struct ev_role *r)
 {
-	const struct ev_nf *nf = ev_nf_get((enum ev_nf_id)r->o->nf);
+	const struct ev_nf *nf = ev_nf_get(r->o->nf);
 	const uint64_t first = r->n;
 	struct descriptor d[EV_BATCH_MAX];
 	unsigned n = room(r, take(r, ev_wanted(r)));
@@ -300,7 +305,12 @@ static PD_ALWAYS_INLINE void consume(struct ev_role *r, const struct hot *h, uin
 		/* A packet that was never copied has the number of its buffer. */
 		uint64_t number = h->numbered ? first + i : (first + i) & h->buffer_mask;
 
-		ev_packet_check(&r->patterns, &r->told->tally, number, packets[i], d[i].len);
+		if (pd_unlikely(h->place))
+			ev_nf_place_check(h->place, &r->patterns, &r->told->tally, number,
+					  packets[i], d[i].len, NULL);
+		else
+			ev_packet_check(&r->patterns, &r->told->tally, number, packets[i],
+					d[i].len);
 		check_around(r, h, &d[i], first + i, buffers[i]);
 	}
 }

@@ -15,12 +15,10 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "nf_plugin.h"
 #include "roles.h"
 #include "transport/transport.h"
 #include "vlib/progress.h"
-
-/* Where the sidecar has the packet's number: eight bytes that no flag gives a meaning to. */
-#define SIDECAR_NUMBER_AT 11
 
 #define COPIES 32 /* packets that tx copies before it looks at them */
 /* Private frames of rx: as many as the largest batch. */
@@ -40,7 +38,7 @@ static void make_packets(struct ev_role *r, struct pd_buffer **bufs, unsigned n)
 		struct pd_buffer *b = bufs[i] = r->buffers[number % FRAMES];
 
 		memcpy(b->data + EV_NUMBER_AT, &number, sizeof(number));
-		memcpy(b->sidecar + SIDECAR_NUMBER_AT, &number, sizeof(number));
+		memcpy(b->sidecar + EV_SIDECAR_NUMBER_AT, &number, sizeof(number));
 	}
 }
 
@@ -72,7 +70,7 @@ static unsigned step_rx(struct ev_role *r)
  */
 static void work(struct ev_role *r, struct pd_buffer **bufs, unsigned n)
 {
-	const struct ev_nf *nf = ev_nf_get((enum ev_nf_id)r->o->nf);
+	const struct ev_nf *nf = ev_nf_get(r->o->nf);
 	uint8_t *packets[EV_VHOST_BATCH_MAX];
 	uint32_t lens[EV_VHOST_BATCH_MAX];
 	unsigned k = 0;
@@ -83,6 +81,8 @@ static void work(struct ev_role *r, struct pd_buffer **bufs, unsigned n)
 		packets[k] = bufs[i]->data;
 		lens[k] = bufs[i]->total_len;
 	}
+	if (k && r->place)
+		ev_nf_place_work(r->place, &r->told->tally, r->n + r->worked, bufs + r->worked, k);
 	if (k)
 		nf->work(&r->told->nf, packets, lens, k);
 	r->worked = pd_max(r->worked, n);
@@ -127,9 +127,15 @@ static unsigned step_nf(struct ev_role *r)
 /* Check packet `n`, of which `packet` is what was received. */
 static void check(struct ev_role *r, const struct pd_buffer *b, const uint8_t *packet, uint64_t n)
 {
-	ev_packet_check(&r->patterns, &r->told->tally, n, packet, b->total_len);
-	if (r->o->dialect == EV_DIALECT_AVIP &&
-	    (!(b->flags & PD_BUFFER_SIDECAR) || !ev_is_number(b->sidecar + SIDECAR_NUMBER_AT, n)))
+	const uint8_t *sidecar = b->flags & PD_BUFFER_SIDECAR ? b->sidecar : NULL;
+	bool avip = r->o->dialect == EV_DIALECT_AVIP;
+
+	if (pd_unlikely(r->place))
+		ev_nf_place_check(r->place, &r->patterns, &r->told->tally, n, packet, b->total_len,
+				  avip ? sidecar : NULL);
+	else
+		ev_packet_check(&r->patterns, &r->told->tally, n, packet, b->total_len);
+	if (avip && (!sidecar || (!r->place && !ev_is_number(sidecar + EV_SIDECAR_NUMBER_AT, n))))
 		ev_tally_add(&r->told->tally, &r->told->tally.metadata, n);
 }
 

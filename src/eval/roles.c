@@ -27,6 +27,7 @@
 #include "base/mem.h"
 #include "base/sys.h"
 #include "bound.h"
+#include "nf_plugin.h"
 
 #define LOOK_MS 20     /* how often the children are looked at */
 #define GRACE_MS 3000  /* for children to end by themselves */
@@ -92,12 +93,17 @@ void ev_plan_make(struct ev_plan *plan, const struct ev_options *o)
 
 int ev_role_prepare(struct ev_role *r, ev_step step, uint32_t metadata_bytes)
 {
-	bool swapped = r->id == EV_TX && ev_nf_get((enum ev_nf_id)r->o->nf)->swaps_macs;
+	bool swapped = r->id == EV_TX && ev_nf_get(r->o->nf)->swaps_macs;
 	int err = ev_patterns_make(&r->patterns, (uint32_t)r->o->size, metadata_bytes, swapped);
 
 	if (err)
 		return err;
 	r->step = step;
+	if (ev_nf_get(r->o->nf)->node && (r->id == EV_NF || (r->id == EV_TX && r->o->check))) {
+		r->place = ev_nf_place_new(ev_nf_get(r->o->nf)->node, r->patterns.stride);
+		if (!r->place)
+			return -ENOMEM;
+	}
 	if (r->o->latency) {
 		r->stamps = (uint64_t *)(r->area + r->l->stamps);
 		r->stamp_mask = r->l->stamp_mask;
@@ -303,6 +309,7 @@ static void jobs_end(struct job *jobs, unsigned n)
 	for (unsigned i = 0; i < n; i++)
 		for (unsigned k = 0; k < jobs[i].n; k++) {
 			ev_patterns_free(&jobs[i].roles[k].patterns);
+			ev_nf_place_free(jobs[i].roles[k].place);
 			free(jobs[i].roles[k].copies);
 			free(jobs[i].roles[k].buffers);
 		}

@@ -49,6 +49,7 @@ struct ev_end {
 
 struct pd_lane;
 struct pd_buffer;
+struct ev_nf_place;
 
 struct ev_role;
 /* Moves up to one batch; returns how many packets that were. */
@@ -72,7 +73,8 @@ struct ev_role {
 	uint32_t stamp_mask;
 	struct pd_lane *in_lane, *out_lane; /* the others */
 	struct pd_buffer **buffers;
-	unsigned worked; /* nf: packets at the head that the function has seen */
+	unsigned worked;           /* nf: packets at the head that the function has seen */
+	struct ev_nf_place *place; /* nf, and tx when it checks: where the node of a plug-in runs */
 };
 
 /* One thread that runs roles. */

@@ -43,8 +43,8 @@ static int add_value(struct ev_axis *axis, const char *text, size_t length, char
 			     axis->name, EV_VALUES_MAX, sizeof(axis->values[0]) - 1);
 	snprintf(value, sizeof(axis->values[0]), "%.*s", (int)length, text);
 	/* gnuplot has words of its own for other characters. */
-	if (value[strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789-")])
-		return ev_no(why, "%s %s: expected letters, digits and -", axis->name, value);
+	if (value[strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789-:")])
+		return ev_no(why, "%s %s: expected letters, digits, - and :", axis->name, value);
 	ev_options_default(&trial);
 	axis->n++;
 	return ev_options_set(&trial, axis->name, value, why);

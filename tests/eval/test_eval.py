@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from lab.proc import Proc, build, run, scale
+from lab.proc import Proc, build, run, scale, source
 
 PACKETS = 5000
 CORES = sorted(os.sched_getaffinity(0))
@@ -80,6 +80,85 @@ def test_stripped_options(extra):
     right(report)
     if "count" in extra:
         assert report["nf"] == {"packets": PACKETS, "bytes": 64 * PACKETS}
+
+
+# Nodes for --nf plugin:, each with WORK done to every frame i, `h` its first bytes; d counts in the place.
+NODES = """
+#include <palladium_plugin.h>
+static unsigned in_all;
+#define NODE(name, work) \\
+	static void name(struct palladium_node_state *node, struct palladium_frame *const *frames, uint16_t *next, unsigned n) \\
+	{ \\
+		unsigned *d = palladium_node_data(node); \\
+		for (unsigned i = 0; i < n; i++, ++*d) { \\
+			uint8_t *h = palladium_frame_head(frames[i]); \\
+			(void)h; (void)next; work; \\
+		} \\
+	}
+NODE(counts, h[40] = (uint8_t)*d)
+NODE(other, h[40] = (uint8_t)in_all++)
+NODE(drops, if (*d % 100 == 7) next[i] = *d % 200 == 7 ? PALLADIUM_NEXT_DROP : 99)
+NODE(ways, next[i] = (uint16_t)(PALLADIUM_NEXT_OWN + *d % 3))
+NODE(writes, palladium_frame_write(frames[i], palladium_frame_len(frames[i]) - 1, "x", 1))
+NODE(circle, next[i] = PALLADIUM_NEXT_OWN)
+static const char *const to[] = {"writes", "counts", "plugin-output"}, *const self[] = {"circle"}, *const away[] = {"plugin-input"};
+static const struct palladium_node nodes[] = {{.name = "counts", .work = counts}, {.name = "other", .work = other},
+	{.name = "drops", .work = drops}, {.name = "ways", .work = ways, .nexts = to, .next_count = 3},
+	{.name = "writes", .work = writes}, {.name = "circle", .work = circle, .nexts = self, .next_count = 1},
+	{.name = "away", .work = circle, .nexts = away, .next_count = 1}};
+PALLADIUM_PLUGIN("nodes", nodes, 7, NULL, 0);
+"""
+
+
+@pytest.fixture(name="plugins", scope="module")
+def plugins_fixture(tmp_path_factory):
+    """A directory with the sample and with NODES, compiled as a user does it, for PALLADIUM_PLUGIN_PATH."""
+    folder = tmp_path_factory.mktemp("plug-ins")
+    folder.chmod(0o755)
+    for name, text in (("mac_swap", (source() / "examples" / "mac_swap.c").read_text()), ("nodes", NODES)):
+        subprocess.run([os.environ.get("CC", "cc").split()[0], "-shared", "-fPIC", f"-I{source()}/include", "-xc", "-", "-o",
+                        folder / f"{name}.so"], input=text, text=True, check=True, timeout=scale(20))
+        (folder / f"{name}.so").chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PALLADIUM_PLUGIN_PATH", str(folder))
+        yield folder
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize("args", [
+    ["-m", "split", "--as", "processes"], ["-m", "packed", "--as", "one"], ["-m", "stripped", "--as", "threads"],
+    ["-m", "split", "--dialect", "avip", "--mergeable", "on", "--size", 3000], ["-m", "stripped", "--batch", 1024, "--ring", 1024]],
+    ids=lambda a: "-".join(str(x).strip("-") for x in a))
+def test_a_node_of_a_plug_in_is_the_network_function(args):
+    for node in ("mac-swap", "mac-swap-arp", "counts", "ways"):
+        report = evaluate("--nf", f"plugin:{node}", *args)
+        right(report)
+        assert report["options"]["nf"] == f"plugin:{node}"
+        assert report["nf"]["packets"] == PACKETS
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize("mode", ["split", "stripped"])
+def test_what_a_node_does_wrong_is_found(mode):
+    got = evaluate("-m", mode, "--nf", "plugin:drops", status=1)
+    assert got["verdict"] == "failed" and got["wrong"]["dropped"] == PACKETS // 100 and got["wrong"]["first"] == 7
+    got = evaluate("-m", mode, "--nf", "plugin:circle", status=1)
+    assert got["wrong"]["dropped"] == PACKETS
+    # Both places count in one variable, so they do not do the same.
+    got = evaluate("-m", mode, "--as", "one", "--nf", "plugin:other", status=1)
+    assert got["wrong"]["contents"] > PACKETS // 2 and not got["wrong"]["dropped"]
+
+
+@pytest.mark.usefixtures("plugins")
+def test_a_node_that_cannot_be_used_is_refused():
+    assert "there is no node mac; the plug-ins have mac-swap, mac-swap-arp, counts, other" in refused("run", "--nf", "plugin:mac")
+    assert "away sends packets to plugin-input, which no plug-in has" in refused("run", "--nf", "plugin:away")
+    assert "plugin:mac-swap needs nf-side driver" in refused("run", "--nf", "plugin:mac-swap", "--nf-side", "device")
+    assert "plugin:mac-swap needs copy-rx on" in refused("run", "-m", "stripped", "--nf", "plugin:mac-swap", "--copy-rx", "off")
+    code, text = run(command("run", "--nf", "plugin:mac-swap"), env={"PALLADIUM_PLUGIN_PATH": ""})
+    assert code == 2 and "no node mac-swap: PALLADIUM_PLUGIN_PATH has no plug-in" in text
+    code, text = run(command("sweep", "-q", "-C", "-n", 1000, "--table", "nf=swap,plugin:mac-swap"))
+    assert code == 0 and [(r["nf"], r["verdict"]) for r in rows(text)] == [("swap", "result"), ("plugin:mac-swap", "result")]
 
 
 def test_the_short_form_and_the_words():

@@ -88,21 +88,6 @@ static const struct palladium_host pd_plugin_host = {
 
 /* --- the node -------------------------------------------------------------------------------- */
 
-/* What a plug-in sees of a frame. */
-static void pd_plugin_show(struct palladium_frame *f, struct pd_buffer *b)
-{
-	*f = (struct palladium_frame){
-		.head = b->data,
-		.head_len = b->len,
-		.len = b->total_len,
-		.sidecar = b->flags & PD_BUFFER_SIDECAR ? b->sidecar : NULL,
-		.error = UINT32_MAX,
-		.port = b->rx_port,
-		.is_control = (b->flags & PD_BUFFER_CONTROL) != 0,
-		.buffer = b,
-	};
-}
-
 /* Where a frame really goes that its node sends to `next`. */
 static uint16_t pd_plugin_next(const struct pd_node_ctx *ctx, const struct pd_node *node,
 			       const struct palladium_frame *f, uint16_t next)

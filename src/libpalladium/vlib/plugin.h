@@ -66,6 +66,21 @@ struct pd_plugin *pd_plugin_add(const char *path, void *handle,
  */
 unsigned pd_plugins_start(void);
 
+/* Put into `f` what a plug-in sees of the frame `b`. */
+static inline void pd_plugin_show(struct palladium_frame *f, struct pd_buffer *b)
+{
+	*f = (struct palladium_frame){
+		.head = b->data,
+		.head_len = b->len,
+		.len = b->total_len,
+		.sidecar = b->flags & PD_BUFFER_SIDECAR ? b->sidecar : NULL,
+		.error = UINT32_MAX,
+		.port = b->rx_port,
+		.is_control = (b->flags & PD_BUFFER_CONTROL) != 0,
+		.buffer = b,
+	};
+}
+
 /* Have the node `node` work on `n` frames, as an engine does, in the place `state`. */
 static inline void pd_plugin_work(const struct palladium_node *node,
 				  struct palladium_node_state *state,

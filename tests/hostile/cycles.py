@@ -15,7 +15,7 @@ import re
 import time
 from typing import NamedTuple
 
-from lab.proc import library, preload_order
+from lab.proc import build, library, preload_order, run, scale
 
 CYCLES = int(os.environ.get("PD_CYCLES", "20"))
 FIRST = int(os.environ.get("PD_FIRST", "0"))
@@ -24,6 +24,7 @@ WARM = 3  # rounds until what is made once is there
 # What any number of rounds may add to a program that loses nothing: pages that its allocator had not touched yet, and the descriptors
 # of a connection that has begun or is not over.
 SLACK_BYTES, SLACK_FDS = 256 << 10, 8
+STRETCH_BYTES = 1 << 30  # the least that the addresses of its buffers are taken to be
 
 
 def sanitized():
@@ -32,27 +33,64 @@ def sanitized():
 
 
 class Held(NamedTuple):
-    """What a process holds: open descriptors, mappings, and bytes of its own that it has written to."""
+    """What a process holds: open descriptors, mappings, bytes of its own that it has written to, but for those of its buffers; and its
+    buffers that are in use (None: it has none)."""
     fds: int
     mappings: int
     bytes: int
+    buffers: int
+
+
+def private_bytes(pid):
+    """What it has written to, without the stretch of addresses in which its buffers stand: memory of those is kept for the next frame that
+    waits, so there is as much of it as there ever were at once. No other mappings side by side are as large."""
+    stretches, end = [], 0
+    with open(f"/proc/{pid}/smaps", encoding="utf-8") as f:
+        for line in f:
+            if m := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+                start, at = int(m[1], 16), end
+                end = int(m[2], 16)
+                if start != at:
+                    stretches.append([0, 0])
+                stretches[-1][0] += end - start
+            elif m := re.match(r"Anonymous: *(\d+) kB", line):
+                stretches[-1][1] += int(m[1]) << 10
+    return sum(own for size, own in stretches if size < STRETCH_BYTES)
+
+
+def buffers(pid):
+    """How many of its buffers are in use, once it is done with what had come."""
+    last, used = None, used_buffers(pid)
+    deadline = time.monotonic() + scale(10)
+    while used != last and time.monotonic() < deadline:
+        time.sleep(0.05)
+        last, used = used, used_buffers(pid)
+    return used
+
+
+def used_buffers(pid):
+    """How many are in use now; None: it has no port."""
+    code, text = run([build("palladium_ctl"), "-p", pid, "--json", "show", "buffers"])
+    if code and "no debug CLI" in text:
+        return None
+    assert code == 0, text
+    return sum(pool["used"] for pool in json.loads(text)["buffers"])
 
 
 def held(pid):
     """See Held."""
-    with open(f"/proc/{pid}/maps", encoding="ascii") as f:
+    fds = len(os.listdir(f"/proc/{pid}/fd"))  # before it is asked for its buffers, which takes a connection
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as f:
         mappings = len(f.readlines())
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
-        private = int(re.search(r"Anonymous: *(\d+) kB", f.read())[1]) << 10
-    return Held(len(os.listdir(f"/proc/{pid}/fd")), mappings, private)
+    return Held(fds, mappings, private_bytes(pid), buffers(pid))
 
 
 class Cycles:
     """The rounds of a test; `done` says how many there were. With a pid, that process is looked at after the first few and after the
-    last, and must not have grown, but by `more` bytes. at_rest() is called before each look."""
+    last, and must not have grown. at_rest() is called before each look."""
 
-    def __init__(self, pid=None, at_rest=lambda: None, more=SLACK_BYTES):
-        self.pid, self.at_rest, self.more = pid, at_rest, more
+    def __init__(self, pid=None, at_rest=lambda: None):
+        self.pid, self.at_rest = pid, at_rest
         self.done, self.before, self.after, self.since = 0, None, None, time.monotonic()
 
     def __iter__(self):
@@ -65,19 +103,20 @@ class Cycles:
                 self.before = self._look()
         if self.before:
             self.after = self._look()
-            self.check(self.before, self.after, more=self.more)
+            self.check(self.before, self.after)
 
     def _look(self):
         self.at_rest()
         return held(self.pid)
 
     @staticmethod
-    def check(before, after, slack_fds=SLACK_FDS, more=SLACK_BYTES):
+    def check(before, after, slack_fds=SLACK_FDS):
         """A process did not grow."""
         assert after.fds <= before.fds + slack_fds, f"{after.fds} descriptors, {before.fds} before"
+        assert after.buffers == before.buffers, f"{after.buffers} buffers in use, {before.buffers} before"
         if not sanitized():
             assert after.mappings <= before.mappings + slack_fds, f"{after.mappings} mappings, {before.mappings} before"
-            assert after.bytes <= before.bytes + more, f"{after.bytes} bytes, {before.bytes} before"
+            assert after.bytes <= before.bytes + SLACK_BYTES, f"{after.bytes} bytes, {before.bytes} before"
 
     def note(self, **figures):
         """Say what came of it, to PD_NOTES too."""

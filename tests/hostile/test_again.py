@@ -9,7 +9,7 @@ import pytest
 
 from lab.vhostpeer import BASIC, BackEnd, FrontEnd, PeerClosed, PeerTimeout
 from hostile import test_packed, test_rings
-from hostile.cycles import SLACK_BYTES, WARM, Cycles, held
+from hostile.cycles import WARM, Cycles, held
 from hostile.test_messages import ATTACKS
 from hostile.test_replies import WRONG, until_closed
 from hostile.victim import Victim, echoes, returns, serves, until
@@ -23,11 +23,12 @@ SLOW = {"answers never read", "more slots than there are", "noise"}
 
 def look(program):
     """What it holds, once it has slept; a descriptor with which it tries to connect may be there or not."""
-    return held(program.pid)._replace(fds=min(program.fds() for _ in range(10)))
+    fds = min(program.fds() for _ in range(10))
+    return held(program.pid)._replace(fds=fds)
 
 
-def again(program, attack, names, serve, more=SLACK_BYTES):
-    """Round after round; serve() is a peer that behaves. attack(name) returns whether it is a fault. more: see Cycles."""
+def again(program, attack, names, serve):
+    """Round after round; serve() is a peer that behaves. attack(name) returns whether it is a fault."""
     faults = attacks = 0
     before = None
     run = Cycles()
@@ -45,7 +46,7 @@ def again(program, attack, names, serve, more=SLACK_BYTES):
     program.settled(before.fds)
     assert program.running
     after = held(program.pid)._replace(fds=before.fds)
-    Cycles.check(before, after, 0, more)
+    Cycles.check(before, after, 0)
     run.note(attacks=attacks, faults=faults, before=before, after=after)
 
 

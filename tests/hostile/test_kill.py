@@ -27,7 +27,6 @@ from hostile.victim import stats, until
 pytestmark = pytest.mark.usefixtures("small_pages")
 SLOT, SIZE = 2048, 1024
 TOLD = 64  # a child says after so many frames how far it is
-QUEUE_BYTES = 40 << 20  # what frames that wait for a slow receiver may take: PALLADIUM_RX_BUFS of 2 KiB and more
 
 START = """
 import errno, os, socket, struct, time
@@ -145,7 +144,7 @@ def test_front_end_killed_while_it_sends(sock):
                     if k % 7 == 0:
                         q.publish()
                 q.publish()
-        run = Cycles(p.pid, more=QUEUE_BYTES)
+        run = Cycles(p.pid)
         for cycle in run:
             first = n
             child = Child(lambda tell, first=first: send(first))
@@ -244,7 +243,7 @@ def test_back_end_killed_while_it_sends(sock, fmt):
                 if k % TOLD == 0:
                     tell(k, 0)
         n = 0
-        run = Cycles(p.pid, lambda: down(p), QUEUE_BYTES)
+        run = Cycles(p.pid, lambda: down(p))
         for cycle in run:
             child = Child(lambda tell, n=n: send(tell, n))
             n, _ = child.hear()

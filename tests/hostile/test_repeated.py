@@ -22,7 +22,6 @@ from hostile.cycles import Cycles
 from hostile.test_again import ENDED, again
 from hostile.test_completions import GONE
 from hostile.test_holes import kept_full
-from hostile.test_kill import QUEUE_BYTES
 from hostile.victim import Victim, beside, caught_up, echoes, returns, until
 
 pytestmark = pytest.mark.usefixtures("small_pages")
@@ -31,10 +30,10 @@ formats = pytest.mark.parametrize("fmt", FORMATS)
 SOON = {"PALLADIUM_RECONNECT_MIN_MS": "1", "PALLADIUM_RECONNECT_MAX_MS": "5"}
 
 
-def in_turn(program, attack, names, serve, **kw):
+def in_turn(program, attack, names, serve):
     """again() with one of the attacks a round."""
     names = itertools.cycle(names)
-    again(program, lambda _: attack(next(names)), [""], serve, **kw)
+    again(program, lambda _: attack(next(names)), [""], serve)
 
 
 def start(fe):
@@ -96,7 +95,7 @@ def test_memory_truncated(sock):
             start(fe)
             echoes(fe)
     with Victim(sock, mode="listen") as program:
-        in_turn(program, attack, ["while asleep", "in a burst"], serve, more=QUEUE_BYTES)
+        in_turn(program, attack, ["while asleep", "in a burst"], serve)
 
 
 def serving(fe):
@@ -189,7 +188,7 @@ def test_parts_that_overlap(sock, fmt):
 
         def attack(name):
             return whatever(program, lambda: lie(name), serving_next(fe))
-        in_turn(program, attack, test_any.OVERLAPS, serving(fe), more=QUEUE_BYTES)
+        in_turn(program, attack, test_any.OVERLAPS, serving(fe))
 
 
 @formats
@@ -206,7 +205,7 @@ def test_descriptors_rewritten(sock, fmt):
                     fe.get_features()
 
         start(fe)
-        in_turn(program, lambda _: whatever(program, lie, serving_next(fe)), [""], serving(fe), more=QUEUE_BYTES)
+        in_turn(program, lambda _: whatever(program, lie, serving_next(fe)), [""], serving(fe))
 
 
 def test_changes_in_a_burst(sock):
@@ -237,7 +236,7 @@ def test_changes_in_a_burst(sock):
                 assert fe.recv().frame == numbered(n, 60)
             fe.wait_sent()  # the rings are written to again
             return 0
-        in_turn(program, attack, [0, 65536, 1, 255, "memory", 256, 0xffffffff, 65535, "rings"], serving(fe), more=QUEUE_BYTES)
+        in_turn(program, attack, [0, 65536, 1, 255, "memory", 256, 0xffffffff, 65535, "rings"], serving(fe))
 
 
 def test_wrong_order(sock):
@@ -376,7 +375,7 @@ def test_states_of_a_thread(sockdir):
         def serve():
             with peer() as fe:
                 test_sigbus.echoed(fe, 1)
-        in_turn(program, attack, test_sigbus.MODES, serve, more=QUEUE_BYTES)
+        in_turn(program, attack, test_sigbus.MODES, serve)
         program.kill()  # it may not hear of anything less
 
 
@@ -447,7 +446,7 @@ def test_completions_rewritten(sock, fmt):
         def attack(_):
             start_device(be)
             return whatever(program, lie, serving_device(be))
-        in_turn(program, attack, [""], serving_device(be), more=QUEUE_BYTES)
+        in_turn(program, attack, [""], serving_device(be))
 
 
 @formats

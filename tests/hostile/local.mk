@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-HOSTILE_TESTS = tests/hostile/test_messages.py tests/hostile/test_rings.py tests/hostile/test_holes.py \
+HOSTILE_TESTS = tests/hostile/test_messages.py tests/hostile/test_rings.py tests/hostile/test_holes.py tests/hostile/test_foreign.py \
 	tests/hostile/test_completions.py tests/hostile/test_kill.py tests/hostile/test_paths.py tests/hostile/test_replies.py \
 	tests/hostile/test_changes.py tests/hostile/test_peers.py tests/hostile/test_shares.py tests/hostile/test_sleepers.py \
 	tests/hostile/test_fuzz.py tests/hostile/test_packed.py tests/hostile/test_stale.py tests/hostile/test_access.py \

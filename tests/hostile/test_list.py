@@ -50,6 +50,8 @@ ITEMS = {
                                    "test_repeated.test_calls_that_wait", "test_holes.test_call_of_the_control_side",
                                    "test_errors.test_one_that_is_full"],
     "a kick fd that stays readable": ["test_holes.test_kick_that_counts_down", "test_repeated.test_kicks_that_count_down"],
+    "a descriptor whose closing waits for the peer": ["test_foreign.test_a_socket_that_lingers", "test_foreign.test_a_file_that_somebody_serves",
+                                                      "test_repeated.test_descriptors_that_do_not_close"],
     "0, 9, 2^32-1 regions": [(MESSAGE, "0 regions"), (MESSAGE, "9 regions"), (MESSAGE, "2^32-1 regions")],
     "zero size": [(MESSAGE, "a region of size 0")],
     "gpa, uva or offset + size that wraps": [(MESSAGE, "gpa that wraps"), (MESSAGE, "uva that wraps"), (MESSAGE, "offset that wraps")],

@@ -16,8 +16,8 @@ from lab.iommu import Iommu
 from lab.ring import PAGE
 from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd, Memory, Req
 from lab.wire import HEADER, REPLY, VERSION, Msg, mem_table, vring_state
-from hostile import (test_any, test_completions, test_holes, test_inband, test_iotlb, test_old_device, test_packed, test_peers,
-                     test_reconnect, test_replies, test_rings, test_shares, test_sigbus)
+from hostile import (test_any, test_completions, test_foreign, test_holes, test_inband, test_iotlb, test_old_device, test_packed,
+                     test_peers, test_reconnect, test_replies, test_rings, test_shares, test_sigbus)
 from hostile.cycles import Cycles
 from hostile.test_again import ENDED, again
 from hostile.test_completions import GONE
@@ -294,6 +294,17 @@ def test_descriptors_on_any_message(sock):
         def attack(req):
             return whatever(program, lambda: lie(req), serving(fe))
         in_turn(program, attack, range(test_any.REQUESTS), serving(fe))
+
+
+def test_descriptors_that_do_not_close(sock):
+    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
+        def attack(name):
+            start(fe)
+            fd, other = test_foreign.lingering()
+            with other:
+                test_foreign.attack(fe, program, name, fd)
+            return 1
+        in_turn(program, attack, test_foreign.MESSAGES, serving(fe))
 
 
 def test_storm_of_kicks(sock):

@@ -17,6 +17,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/transport/vhost/frontend_channel.c src/libpalladium/transport/vhost/frontend_channel.h \
 	src/libpalladium/transport/vhost/frontend_rings.c src/libpalladium/transport/vhost/frontend_rings.h \
 	src/libpalladium/transport/vhost/frontend_start.c src/libpalladium/transport/vhost/frontend_start.h \
+	src/libpalladium/transport/vhost/foreign.c src/libpalladium/transport/vhost/foreign.h \
 	src/libpalladium/transport/vhost/fs.c src/libpalladium/transport/vhost/fs.h \
 	src/libpalladium/transport/vhost/guard.c src/libpalladium/transport/vhost/guard.h \
 	src/libpalladium/transport/vhost/inband.c src/libpalladium/transport/vhost/inband.h \

@@ -3,11 +3,11 @@ if HAVE_CMOCKA
 check_PROGRAMS += tests/unit/vhost/test_wire tests/unit/vhost/test_conn \
 	tests/unit/vhost/test_backend tests/unit/vhost/test_dial tests/unit/vhost/test_frontend \
 	tests/unit/vhost/test_guard tests/unit/vhost/test_area tests/unit/vhost/test_map \
-	tests/unit/vhost/test_eventfd
+	tests/unit/vhost/test_eventfd tests/unit/vhost/test_foreign
 TESTS += tests/unit/vhost/test_wire tests/unit/vhost/test_conn \
 	tests/unit/vhost/test_backend tests/unit/vhost/test_dial tests/unit/vhost/test_frontend \
 	tests/unit/vhost/test_guard tests/unit/vhost/test_area tests/unit/vhost/test_map \
-	tests/unit/vhost/test_eventfd
+	tests/unit/vhost/test_eventfd tests/unit/vhost/test_foreign
 endif
 tests_unit_vhost_test_wire_SOURCES = tests/unit/vhost/test_wire.c
 tests_unit_vhost_test_wire_CFLAGS = $(PD_UNIT_CFLAGS)
@@ -27,6 +27,9 @@ tests_unit_vhost_test_frontend_LDADD = $(PD_UNIT_LIBS)
 tests_unit_vhost_test_guard_SOURCES = tests/unit/vhost/test_guard.c
 tests_unit_vhost_test_guard_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vhost_test_guard_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vhost_test_foreign_SOURCES = tests/unit/vhost/test_foreign.c
+tests_unit_vhost_test_foreign_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vhost_test_foreign_LDADD = $(PD_UNIT_LIBS)
 tests_unit_vhost_test_eventfd_SOURCES = tests/unit/vhost/test_eventfd.c
 tests_unit_vhost_test_eventfd_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vhost_test_eventfd_LDADD = $(PD_UNIT_LIBS)

@@ -24,6 +24,7 @@
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "transport/vhost/foreign.h"
 
 #define HDR_BYTES sizeof(struct pd_vhost_header)
 
@@ -56,6 +57,13 @@ int pd_vhost_conn_open(struct pd_vhost_conn *conn, int fd)
 	int err;
 
 	pd_assert(conn->io.fd < 0);
+	if (pd_vhost_foreign_is_full()) {
+		pd_log_ratelimited(PD_LOG_WARN, "vhost",
+				   "no connection is taken: too many descriptors that peers sent "
+				   "are still being closed");
+		pd_sys_close(fd);
+		return -EBUSY;
+	}
 	conn->in_bytes = 0;
 	conn->out_first = conn->out_count = conn->out_bytes = 0;
 	conn->io.fd = fd;
@@ -119,7 +127,7 @@ static void conn_end(struct pd_vhost_conn *conn, const char *reason)
 static const char *collect_fds(struct pd_vhost_conn *conn, struct msghdr *mh, bool wanted)
 {
 	struct pd_vhost_msg *in = &conn->in;
-	const char *wrong = NULL;
+	const char *wrong = NULL, *harmful;
 	struct cmsghdr *c;
 
 	for (c = CMSG_FIRSTHDR(mh); c; c = CMSG_NXTHDR(mh, c)) {
@@ -132,6 +140,12 @@ static const char *collect_fds(struct pd_vhost_conn *conn, struct msghdr *mh, bo
 			int fd;
 
 			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+			harmful = pd_vhost_foreign_is_harmful(fd);
+			if (harmful) {
+				pd_vhost_foreign_discard(fd);
+				wrong = harmful;
+				continue;
+			}
 			if (wanted && in->n_fds < PD_VHOST_FDS_MAX) {
 				fd = pd_internal_fd_take(fd);
 				if (fd < 0)

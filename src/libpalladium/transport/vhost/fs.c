@@ -116,7 +116,10 @@ static bool mount_read(struct mount_line *l, const char *bytes, size_t n, const 
 	return false;
 }
 
-/* The type of the file system that `stx` is of. False when its mount is not seen from here. */
+/*
+ * The type of the file system that `stx` is of. False when its mount is not seen from here. Under
+ * pd_internal_fd_lock, as the descriptor that it opens is closed before anybody can see it.
+ */
 static bool mounted_type(const struct statx *stx, char name[static PD_VHOST_FS_NAME])
 {
 	struct mount_line line = {0};
@@ -130,7 +133,7 @@ static bool mounted_type(const struct statx *stx, char name[static PD_VHOST_FS_N
 		snprintf(id, sizeof(id), "%llu", (unsigned long long)stx->stx_mnt_id);
 #endif
 	snprintf(dev, sizeof(dev), "%u:%u", stx->stx_dev_major, stx->stx_dev_minor);
-	fd = pd_internal_fd(pd_sys_open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC, 0));
+	fd = pd_sys_open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0)
 		return false;
 	while (!found && (n = pd_sys_read(fd, bytes, sizeof(bytes))) > 0)
@@ -165,20 +168,29 @@ static bool is_local_magic(uint32_t magic, char name[static PD_VHOST_FS_NAME])
 	return false;
 }
 
-bool pd_vhost_fs_is_local(int fd, char name[static PD_VHOST_FS_NAME])
+enum pd_vhost_fs_kind pd_vhost_fs_kind(int fd, char name[static PD_VHOST_FS_NAME])
 {
-	struct statfs fs;
 	struct statx stx;
 
 	if (pd_sys_fcntl(fd, FS_F_GET_SEALS, 0) >= 0)
-		return true;
+		return PD_VHOST_FS_LOCAL;
 	snprintf(name, PD_VHOST_FS_NAME, "unknown type");
-	if (fs_statx(fd, &stx)) {
-		if (mounted_type(&stx, name))
-			return is_local_name(name);
-		if (!stx.stx_dev_major)
-			return false;
-	}
-	/* Before Linux 4.11 there is nothing but to ask. */
+	if (!fs_statx(fd, &stx))
+		return PD_VHOST_FS_ASK; /* before Linux 4.11 */
+	if (mounted_type(&stx, name))
+		return is_local_name(name) ? PD_VHOST_FS_LOCAL : PD_VHOST_FS_OTHER;
+	return stx.stx_dev_major ? PD_VHOST_FS_ASK : PD_VHOST_FS_OTHER;
+}
+
+bool pd_vhost_fs_is_local(int fd, char name[static PD_VHOST_FS_NAME])
+{
+	enum pd_vhost_fs_kind kind;
+	struct statfs fs;
+
+	pd_internal_fd_lock();
+	kind = pd_vhost_fs_kind(fd, name);
+	pd_internal_fd_unlock();
+	if (kind != PD_VHOST_FS_ASK)
+		return kind == PD_VHOST_FS_LOCAL;
 	return !PD_SYS_FD_2(SYS_fstatfs, fd, &fs) && is_local_magic((uint32_t)fs.f_type, name);
 }

@@ -14,12 +14,13 @@
  * Start one. `attr` may be NULL. Returns 0 or -errno.
  *
  * The thread inherits the mask: no signal of the program ever runs on it. But it may touch memory
- * of peers, which may be gone, so SIGBUS has to come through (base/fault.h).
+ * of peers, which may be gone, so SIGBUS has to come through (base/fault.h). And so do 32 and 33,
+ * which the C library keeps to itself: setuid waits until every thread has taken one of them.
  */
 static inline int pd_thread_start(pthread_t *thread, const pthread_attr_t *attr,
 				  void *(*main)(void *), void *arg)
 {
-	uint64_t all = ~(1ull << (SIGBUS - 1)), before = 0;
+	uint64_t all = ~(1ull << (SIGBUS - 1) | 3ull << (32 - 1)), before = 0;
 	int ret;
 
 	PD_SYS_4(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, PD_KERNEL_SIGSET_BYTES);

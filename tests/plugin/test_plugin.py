@@ -381,3 +381,134 @@ def test_no_directory_and_several(folder, tmp_path):
     log = plain(folder, PALLADIUM_PLUGIN_PATH=f"{tmp_path}/absent::{folder.path}")
     assert f"no plug-ins of {tmp_path}/absent: No such file or directory" in log and "good.so: good, 1 node" in log
     assert "plug" not in plain(folder, PALLADIUM_PLUGIN_PATH="")
+
+
+# Counts in the frame, of byte 41 on how often it came by; every fifth is dropped when it comes first.
+COUNTS = plugin("counts", """
+	for (unsigned i = 0; i < n; i++) {
+		uint8_t *h = palladium_frame_head(frames[i]);
+
+		palladium_node_count(node, 0, 1);
+		if (!h[41]++ && h[17] % 5 == 0)
+			next[i] = PALLADIUM_NEXT_DROP;
+	}""")
+# An end of a link: what it sends, and what that is when it has come by a node so often.
+END = """
+a = packet(A)
+a.settimeout(10)
+def numbered(i, times=0):
+    return frame(i)[:41] + bytes([times]) + bytes(22)
+"""
+# Sends back what it gets, over link after link, up to the frame LAST.
+ECHO = END + """
+say("ready")
+while True:
+    f = attempt(a.recv, 2000)
+    if isinstance(f, str):
+        time.sleep(0.01)
+        continue
+    a.send(f)
+    if number(f) == LAST:
+        break
+a.setblocking(False)
+say("over", attempt(a.recv, 2000))
+sys.stdin.readline()
+"""
+# Sends frames up to LAST, and looks at what comes back.
+ASK = END + """
+while attempt(a.send, numbered(1)) != 64:
+    time.sleep(0.01)
+say(a.recv(2000) == numbered(1, TIMES))
+for k in range(LAST - 199, LAST + 1, 20):
+    for i in range(k, k + 20):
+        a.send(numbered(i))
+    wrong = [i for i in range(k, k + 20) if (i & 255) % 5 and a.recv(2000) != numbered(i, TIMES)]
+    if wrong:
+        say(wrong)
+a.setblocking(False)
+say("end", attempt(a.recv, 2000))
+"""
+
+
+@pytest.mark.parametrize("who", ["driver", "device", "both"])
+@pytest.mark.parametrize("form", ["split", "packed"])
+def test_between_two_processes(folder, sock, form, who):
+    """Over vhost-user frames go by the node of either end, or of both: once each, more than the ring holds, and of the next link too."""
+    folder.compile("counts", COUNTS)
+    loaded, times = {"PALLADIUM_PLUGIN_PATH": folder.path}, f"TIMES = {2 if who == 'both' else 1}\n"
+    ports = f"pd0=vhost-user:{sock},mode=listen,role=frontend,ring=64,format={form}"
+    with Proc(program("LAST = 799\n" + ECHO), env=environment(ports, **(loaded if who != "device" else {}))) as p:
+        p.expect("^ready")
+        for last in (399, 799):
+            with Proc(program(f"LAST = {last}\n{times}{ASK}"),
+                      env=environment(f"pd0=vhost-user:{sock}", **(loaded if who != "driver" else {}))) as q:
+                q.expect("^end")
+                assert q.wait() == 0
+                assert q.text == "True\nend EAGAIN\n"
+        p.expect("^over EAGAIN")
+        p.write("\n")
+        assert p.wait() == 0
+
+
+FORKS = """
+def numbered(i, times=0):
+    return frame(i)[:41] + bytes([times]) + bytes(22)
+def send(first):
+    for i in range(first, first + 40):
+        a.send(numbered(i))
+def right(first):
+    b.settimeout(10)
+    say([b.recv(2000) for i in range(32)] == [numbered(i, 1) for i in range(first, first + 40) if i % 5], at_once(b))
+def end(pid):
+    say(os.waitpid(pid, 0)[1])
+"""
+
+
+def test_a_child_leaves_the_parent_its_frames(folder):
+    """Those that a node has seen and nobody has received: they wait for the parent, who gets each once, as the node left it."""
+    folder.compile("counts", COUNTS)
+    with folder.start(FORKS + """
+send(0)
+say(ready(b), b.recv(2000, MSG_PEEK) == numbered(1, 1))
+pid = os.fork()
+if not pid:
+    say("child", at_once(b), attempt(a.send, numbered(1)))
+    os._exit(0)
+end(pid)
+right(0)
+send(40)
+right(40)
+""") as p:
+        assert re.search(r"^1 True\nchild EAGAIN ENETDOWN\n0\nTrue EAGAIN\nTrue EAGAIN\n", p.text, re.M), p.text
+        assert re.search(r"^ +80 +counts +seen ", folder.ask("show", "errors"), re.M), folder.ask("show", "errors")
+        p.close_stdin()
+        assert p.wait() == 0
+
+
+def test_a_child_that_takes_the_ports_over_has_nodes_of_its_own(folder):
+    """As a daemon does, before a frame moved; and when its parent is gone, with frames left that a node had seen."""
+    folder.compile("counts", COUNTS)
+    out, log = folder.run(FORKS + """
+def both(first):
+    send(first)
+    right(first)
+    send(first + 40)
+    right(first + 40)
+r, w = os.pipe()
+pid = os.fork()
+if not pid:
+    both(0)
+    send(80)
+    say(b.recv(2000, MSG_PEEK) == numbered(81, 1))
+    if os.fork():
+        os._exit(0)
+    while attempt(a.send, numbered(120)) != 64:
+        time.sleep(0.01)
+    both(120)
+    os._exit(0)
+os.close(w)
+os.read(r, 1)
+end(pid)
+both(160)
+""")
+    assert out.splitlines() == ["True EAGAIN"] * 2 + ["True"] + ["True EAGAIN"] * 2 + ["0"] + ["True EAGAIN"] * 2, (out, log)

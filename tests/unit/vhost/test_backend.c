@@ -509,11 +509,17 @@ static void regions_that_are_no_files_or_overlap(void **state)
 {
 	struct pd_vhost_memory m = {.n_regions = 2, .regions = {whole, whole}};
 	int pipe_fds[2], fds[2] = {mem_fd, mem_fd};
-	int read_only;
+	int read_only, strange;
 	char path[64];
 
 	(void)state;
 	negotiate();
+	strange = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	assert_true(strange >= 0);
+	send_memory(whole, PD_VHOST_NEED_REPLY, strange);
+	assert_int_equal(peer_reply(sock, PD_VHOST_SET_MEM_TABLE), 1);
+	close(strange);
+	assert_non_null(strstr(port->ctr->last_error, "memory in a file of proc, not tmpfs"));
 	assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
 	send_memory(whole, PD_VHOST_NEED_REPLY, pipe_fds[0]);
 	assert_int_equal(peer_reply(sock, PD_VHOST_SET_MEM_TABLE), 1);

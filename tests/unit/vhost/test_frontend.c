@@ -187,6 +187,21 @@ static void the_start_sequence(void **state)
 	assert_int_equal(ftruncate(told.fds[0], 4096), -1);
 }
 
+/* A device is served until it leaves: another that comes to the same path, and speaks, waits in vain. */
+static void it_gives_way_to_nobody(void **state)
+{
+	int other;
+
+	(void)state;
+	serve(ALL, ALL_PROTOCOL);
+	other = peer_connect(peer_path);
+	assert_int_equal(write(other, "", 1), 1);
+	turn_until(peer_closed(other));
+	assert_int_equal(port->state, PD_PORT_UP);
+	assert_false(peer_closed(sock));
+	close(other);
+}
+
 static void an_old_back_end(void **state)
 {
 	(void)state;
@@ -443,6 +458,7 @@ int main(void)
 #define P(f, p) cmocka_unit_test_prestate_setup_teardown(f, setup, teardown, (void *)(uintptr_t)(p))
 	const struct CMUnitTest tests[] = {
 		T(the_start_sequence),
+		T(it_gives_way_to_nobody),
 		T(an_old_back_end),
 		T(sending_is_up_first),
 		P(bad_answers, &which[0]),

@@ -9,6 +9,7 @@
 PD_CYCLES: how often (20). PD_FIRST: the number of the first one (0). PD_SECONDS: no new one after that time, though there are four in
 any case. PD_NOTES: a file, to which note() adds a line. `make soak` (soak.py) sets them all.
 """
+import contextlib
 import json
 import os
 import re
@@ -33,12 +34,29 @@ def sanitized():
 
 
 class Held(NamedTuple):
-    """What a process holds: open descriptors, mappings, bytes of its own that it has written to, but for those of its buffers; and its
-    buffers that are in use (None: it has none)."""
+    """What a process holds: threads; open descriptors; mappings; bytes of its own that it has written to, but for those of its buffers;
+    and its buffers that are in use (None: it has none)."""
+    threads: int
     fds: int
     mappings: int
     bytes: int
     buffers: int
+
+
+def mappings(pid):
+    """How many it has, without the stacks of threads, each of which has a page that nobody may touch below it: the C library keeps some,
+    of threads that have ended, for the next ones."""
+    n, guard = 0, None
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as f:
+        for line in f:
+            m = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \S+ *(.*)", line)
+            start, end = int(m[1], 16), int(m[2], 16)
+            if m[3] == "rw-p" and start == guard:
+                n -= 1
+            else:
+                n += 1
+            guard = end if m[3] == "---p" and end - start == os.sysconf("SC_PAGESIZE") and not m[4] else None
+    return n
 
 
 def private_bytes(pid):
@@ -77,12 +95,23 @@ def used_buffers(pid):
     return sum(pool["used"] for pool in json.loads(text)["buffers"])
 
 
+def closing(pid):
+    """How many of its threads close something that a peer sent (base/closer.c)."""
+    n = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            with open(f"/proc/{pid}/task/{task}/comm", encoding="utf-8") as f:
+                n += f.read().strip() == "palladium close"
+    return n
+
+
 def held(pid):
-    """See Held."""
+    """See Held. What it closes is waited for."""
+    deadline = time.monotonic() + scale(10)
+    while closing(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
     fds = len(os.listdir(f"/proc/{pid}/fd"))  # before it is asked for its buffers, which takes a connection
-    with open(f"/proc/{pid}/maps", encoding="utf-8") as f:
-        mappings = len(f.readlines())
-    return Held(fds, mappings, private_bytes(pid), buffers(pid))
+    return Held(len(os.listdir(f"/proc/{pid}/task")), fds, mappings(pid), private_bytes(pid), buffers(pid))
 
 
 class Cycles:
@@ -112,6 +141,7 @@ class Cycles:
     @staticmethod
     def check(before, after, slack_fds=SLACK_FDS):
         """A process did not grow."""
+        assert after.threads == before.threads, f"{after.threads} threads, {before.threads} before"
         assert after.fds <= before.fds + slack_fds, f"{after.fds} descriptors, {before.fds} before"
         assert after.buffers == before.buffers, f"{after.buffers} buffers in use, {before.buffers} before"
         if not sanitized():

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Descriptors whose closing waits for the peer. Whatever message they come with, they are refused, and nobody waits."""
+"""Descriptors whose closing waits for the peer. Whatever message they come with, they are refused; wherever they are, nobody waits."""
+import contextlib
 import os
 import signal
 import socket
@@ -9,10 +10,9 @@ import pytest
 
 from lab import served
 from lab.vhostpeer import FrontEnd, Req
-from lab.wire import HEADER, VERSION, PeerClosed, mem_table, u64
-from hostile.victim import Victim, next_driver_is_served, serves
+from lab.wire import HEADER, VERSION, mem_table, u64
+from hostile.victim import Victim, echoes, next_driver_is_served, serves
 
-GONE = (PeerClosed, BrokenPipeError, ConnectionResetError)
 # Where it comes: as what, of a region of so many bytes.
 MESSAGES = {
     "memory": lambda fe, fd, size: fe.channel.send(Req.SET_MEM_TABLE, mem_table([(0x10000, size, 0x7f5500010000, 0)]), [fd]),
@@ -20,6 +20,41 @@ MESSAGES = {
     "where none is due": lambda fe, fd, size: fe.channel.send(Req.GET_FEATURES, b"", [fd]),
     "inside a message": lambda fe, fd, size: (fe.channel.send_raw(HEADER.pack(Req.SET_FEATURES, VERSION, 8)),
                                               fe.channel.send_raw(u64(0), [fd])),
+}
+
+
+def beyond(fe, fd):
+    """One more than any message may have."""
+    fds = [os.eventfd(0) for _ in range(8)]
+    fe.channel.send(Req.GET_FEATURES, b"", [*fds, fd])
+    for other in fds:
+        os.close(other)
+
+
+def unread(fe, fd):
+    """Where nobody reads it: behind a fault, and behind one that is harmless."""
+    harmless = os.eventfd(0)
+    fe.channel.send_raw(HEADER.pack(0, VERSION, 0))
+    fe.channel.send(Req.SET_VRING_CALL, u64(0), [harmless])
+    fe.channel.send(Req.SET_VRING_KICK, u64(0), [fd])
+    os.close(harmless)
+
+
+def inside_a_socket(fe, fd, request=Req.SET_VRING_KICK):
+    """In a Unix socket, which is let in, as a kick and as a channel."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        socket.send_fds(ours, [b"x"], [fd])
+        fe.channel.send(request, u64(0) if request == Req.SET_VRING_KICK else b"", [theirs.fileno()])
+        fe.channel.send_raw(HEADER.pack(0, VERSION, 0))
+
+
+# The same for descriptors that the kernel itself would close, in a call of the program's that is no close of theirs.
+PLACES = {
+    "the ninth": (beyond, "socket that is no Unix stream"),
+    "never read": (unread, "unknown request"),
+    "inside a kick": (inside_a_socket, ""),
+    "inside a channel": (lambda fe, fd: inside_a_socket(fe, fd, Req.SET_BACKEND_REQ_FD), ""),
 }
 
 
@@ -56,8 +91,51 @@ def test_a_socket_that_lingers(sock, name):
         fd, other = lingering()
         with other:
             attack(fe, program, name, fd)
-            program.refused("a socket that is no Unix socket")
+            program.refused("a socket that is no Unix stream socket")
             next_driver_is_served(fe, program, fds)
+
+
+def attack_at(fe, program, place):
+    """Have one there. Returns the other end of it, to close."""
+    fd, other = lingering()
+    fe.get_features()
+    program.signal(signal.SIGSTOP)
+    PLACES[place][0](fe, fd)
+    os.close(fd)
+    program.signal(signal.SIGCONT)
+    assert fe.channel.closed_by_peer()
+    return other
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_one_that_nobody_closes(sock, place):
+    with FrontEnd(sock) as fe, Victim(sock) as program:
+        serves(fe)
+        fds = program.fds()
+        with attack_at(fe, program, place):
+            program.refused(PLACES[place][1])
+            next_driver_is_served(fe, program, fds)
+
+
+def in_the_crowd(path):
+    """Somebody connects to a path whose port is taken, leaves one there, and goes. Returns the other end of it, to close."""
+    fd, other = lingering()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as newcomer:
+        newcomer.connect(path)
+        socket.send_fds(newcomer, [HEADER.pack(Req.GET_FEATURES, VERSION, 0)], [fd])
+    os.close(fd)
+    return other
+
+
+def test_one_in_the_crowd(sock):
+    """Of more than are kept; the driver that is served notices nothing, and the path serves the next."""
+    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program, contextlib.ExitStack() as others:
+        serves(fe)
+        fds = program.fds()
+        for n in range(40):
+            others.enter_context(in_the_crowd(sock))
+            echoes(fe, n, 1)
+        next_driver_is_served(fe, program, fds)
 
 
 @pytest.mark.skipif(served.missing() is not None, reason=str(served.missing()))

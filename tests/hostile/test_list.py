@@ -52,6 +52,9 @@ ITEMS = {
     "a kick fd that stays readable": ["test_holes.test_kick_that_counts_down", "test_repeated.test_kicks_that_count_down"],
     "a descriptor whose closing waits for the peer": ["test_foreign.test_a_socket_that_lingers", "test_foreign.test_a_file_that_somebody_serves",
                                                       "test_repeated.test_descriptors_that_do_not_close"],
+    "one that the kernel closes, as there is no room for it or nobody reads it": [
+        "test_foreign.test_one_that_nobody_closes", "test_foreign.test_one_in_the_crowd",
+        "test_repeated.test_descriptors_that_nobody_closes", "test_repeated.test_descriptors_in_the_crowd"],
     "0, 9, 2^32-1 regions": [(MESSAGE, "0 regions"), (MESSAGE, "9 regions"), (MESSAGE, "2^32-1 regions")],
     "zero size": [(MESSAGE, "a region of size 0")],
     "gpa, uva or offset + size that wraps": [(MESSAGE, "gpa that wraps"), (MESSAGE, "uva that wraps"), (MESSAGE, "offset that wraps")],

@@ -274,6 +274,7 @@ def test_pieces(sock):
             fe.drop()
             fe.connect()
             fe.channel.send_raw(whole[:n % 12])
+            leave(fe)
             start(fe)
             fe.channel.send_raw(whole[:n], fe.memory.fds)
             fe.channel.send_raw(whole[n:])
@@ -305,6 +306,26 @@ def test_descriptors_that_do_not_close(sock):
                 test_foreign.attack(fe, program, name, fd)
             return 1
         in_turn(program, attack, test_foreign.MESSAGES, serving(fe))
+
+
+def test_descriptors_that_nobody_closes(sock):
+    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
+        def attack(place):
+            start(fe)
+            with test_foreign.attack_at(fe, program, place):
+                return 1
+        in_turn(program, attack, test_foreign.PLACES, serving(fe))
+
+
+def test_descriptors_in_the_crowd(sock):
+    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
+        def attack(_):
+            start(fe)
+            with test_foreign.in_the_crowd(sock):
+                echoes(fe)
+                leave(fe)  # and who waits is the next
+            return 1
+        in_turn(program, attack, [""], serving(fe))
 
 
 def test_storm_of_kicks(sock):

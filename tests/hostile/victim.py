@@ -81,9 +81,8 @@ class Watched:
         assert re.search(reason if pattern else re.escape(reason), p["reason"]), p["reason"]
 
     def settled(self, fds):
-        """Wait until it has no more descriptors than before. (It may have had more then: who connected and left while another was served
-        is found gone a second later.)"""
-        until(lambda: self._fds() <= fds, f"{fds} descriptors (there were {self._fds()})")
+        """Wait until it has as many descriptors as before."""
+        until(lambda: self._fds() == fds, f"{fds} descriptors (there were {self._fds()})")
 
 
 class Victim(Watched, Echo):

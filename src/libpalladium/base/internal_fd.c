@@ -108,7 +108,7 @@ static void record_free(int name)
 
 /* --- making and closing ---------------------------------------------------------------------- */
 
-int pd_internal_fd_take(int fd)
+int pd_internal_fd_try(int fd)
 {
 	int name, number;
 
@@ -119,10 +119,18 @@ int pd_internal_fd_take(int fd)
 	if (number < 0) {
 		if (name >= 0)
 			record_free(name);
-		pd_sys_close(fd);
 		return number;
 	}
 	pd_store_seq(&record_of(name)->number, number);
+	return name;
+}
+
+int pd_internal_fd_take(int fd)
+{
+	int name = pd_internal_fd_try(fd);
+
+	if (name < 0 && fd >= 0)
+		pd_sys_close(fd);
 	return name;
 }
 
@@ -131,22 +139,33 @@ int pd_internal_fd_adopt(int fd)
 	return pd_internal_fd(fd);
 }
 
-int pd_internal_fd_close(int name)
+int pd_internal_fd_forget(int name)
 {
-	struct record *r = record_of(name);
-	int number, ret = -EBADF;
+	struct record *r;
+	int number;
 
-	pd_internal_fd_lock();
+	if (!pd_internal_fd_is_name(name))
+		return name;
+	r = record_of(name);
 	number = r->number;
 	pd_store_seq(&r->number, -1);
-	if (number >= 0) {
+	if (number >= 0)
 		pd_internal_fd_layer->remove(number);
-		ret = pd_sys_close(number);
-	}
 	if (r->moving)
 		r->closed = true;
 	else
 		record_free(name);
+	return number >= 0 ? number : -EBADF;
+}
+
+int pd_internal_fd_close(int name)
+{
+	int ret;
+
+	pd_internal_fd_lock();
+	ret = pd_internal_fd_forget(name);
+	if (ret >= 0)
+		ret = pd_sys_close(ret);
 	pd_internal_fd_unlock();
 	return ret;
 }

@@ -89,14 +89,23 @@ void pd_internal_fd_settle(void);
  */
 int pd_internal_fd_take(int fd);
 
+/* The same, but where it fails, fd stays open. */
+int pd_internal_fd_try(int fd);
+
 /*
- * The same for one that existed before, where the program's threads cannot have seen it yet. Takes
+ * As pd_internal_fd_take for one that existed before, where the program's threads cannot have seen it yet. Takes
  * the lock.
  */
 int pd_internal_fd_adopt(int fd);
 
 /* What pd_sys_close does with a name. */
 int pd_internal_fd_close(int name);
+
+/*
+ * The same without the close: `name` ends, and its number is nobody's any more. Returns the number,
+ * to close before the lock is let go, or -EBADF: there is none. Lock held.
+ */
+int pd_internal_fd_forget(int name);
 
 /* --- use ------------------------------------------------------------------------------------- */
 

@@ -3,6 +3,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/base/assert.h \
 	src/libpalladium/base/atomic.h \
 	src/libpalladium/base/clock.c src/libpalladium/base/clock.h \
+	src/libpalladium/base/closer.c src/libpalladium/base/closer.h \
 	src/libpalladium/base/compiler.h \
 	src/libpalladium/base/dir.c src/libpalladium/base/dir.h \
 	src/libpalladium/base/fault.c src/libpalladium/base/fault.h \

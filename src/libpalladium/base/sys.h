@@ -288,6 +288,11 @@ static inline int pd_sys_accept4(int fd, void *addr, socklen_t *len, int flags)
 	return (int)PD_SYS_FD_4(SYS_accept4, fd, addr, len, flags);
 }
 
+static inline int pd_sys_shutdown(int fd, int how)
+{
+	return (int)PD_SYS_FD_2(SYS_shutdown, fd, how);
+}
+
 static inline int pd_sys_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 {
 	return (int)PD_SYS_FD_5(SYS_setsockopt, fd, level, name, val, len);

@@ -30,6 +30,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "base/closer.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
@@ -154,7 +155,7 @@ int pd_path_connect(const char *path, const struct pd_conf_access *access)
 		err = -PATH_PEER;
 	if (!err)
 		return fd;
-	pd_sys_close(fd);
+	pd_closer_hang_up(fd);
 	return err;
 }
 

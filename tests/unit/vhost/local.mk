@@ -12,7 +12,8 @@ endif
 tests_unit_vhost_test_wire_SOURCES = tests/unit/vhost/test_wire.c
 tests_unit_vhost_test_wire_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vhost_test_wire_LDADD = $(PD_UNIT_LIBS)
-tests_unit_vhost_test_conn_SOURCES = tests/unit/vhost/test_conn.c tests/unit/vhost/peer.h
+tests_unit_vhost_test_conn_SOURCES = tests/unit/vhost/test_conn.c tests/unit/vhost/peer.h \
+	tests/unit/base/linger.h
 tests_unit_vhost_test_conn_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vhost_test_conn_LDADD = $(PD_UNIT_LIBS)
 tests_unit_vhost_test_backend_SOURCES = tests/unit/vhost/test_backend.c tests/unit/vhost/peer.h

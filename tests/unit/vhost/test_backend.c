@@ -509,7 +509,7 @@ static void regions_that_are_no_files_or_overlap(void **state)
 {
 	struct pd_vhost_memory m = {.n_regions = 2, .regions = {whole, whole}};
 	int pipe_fds[2], fds[2] = {mem_fd, mem_fd};
-	int read_only, strange;
+	int read_only, strange, pair[2];
 	char path[64];
 
 	(void)state;
@@ -525,8 +525,11 @@ static void regions_that_are_no_files_or_overlap(void **state)
 	assert_int_equal(peer_reply(sock, PD_VHOST_SET_MEM_TABLE), 1);
 	close(pipe_fds[0]);
 	close(pipe_fds[1]);
-	send_memory(whole, PD_VHOST_NEED_REPLY, sock);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	send_memory(whole, PD_VHOST_NEED_REPLY, pair[0]);
 	assert_int_equal(peer_reply(sock, PD_VHOST_SET_MEM_TABLE), 1);
+	close(pair[0]);
+	close(pair[1]);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", mem_fd);
 	read_only = open(path, O_RDONLY | O_CLOEXEC);
 	assert_true(read_only >= 0);
@@ -701,14 +704,15 @@ static void a_channel_that_is_closed_when_something_is_to_be_asked(void **state)
 
 static void notification_descriptors_must_be_eventfds(void **state)
 {
-	int pipe_fds[2];
+	int pipe_fds[2], pair[2];
 	uint64_t ring = 0;
 
 	(void)state;
 	negotiate();
 	assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	for (uint32_t r = PD_VHOST_SET_VRING_KICK; r <= PD_VHOST_SET_VRING_CALL; r++) {
-		const int fds[] = {pipe_fds[0], pipe_fds[1], sock, mem_fd};
+		const int fds[] = {pipe_fds[0], pipe_fds[1], pair[0], mem_fd};
 
 		for (unsigned i = 0; i < 4; i++) {
 			peer_send(sock, r, 8, &ring, sizeof(ring), &fds[i], 1);
@@ -717,6 +721,8 @@ static void notification_descriptors_must_be_eventfds(void **state)
 	}
 	close(pipe_fds[0]);
 	close(pipe_fds[1]);
+	close(pair[0]);
+	close(pair[1]);
 	/* A blocking eventfd becomes a non-blocking one. */
 	peer_fd(sock, PD_VHOST_SET_VRING_CALL, 0, call[0]);
 	turn();

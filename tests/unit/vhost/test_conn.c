@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Framing: however the bytes and descriptors arrive, messages come out whole or the peer goes. */
+#include <sys/resource.h>
+
 #include "peer.h"
+#include "tests/unit/base/linger.h"
 #include "transport/vhost/conn.h"
 
 static struct pd_vhost_conn conn;
@@ -191,6 +194,129 @@ static void descriptors_over_two_pieces_of_a_header(void **state)
 	assert_string_equal(ended, "too many file descriptors");
 }
 
+/*
+ * Nobody waits for a descriptor that comes where none does, or that nobody wanted, though its last
+ * close waits; nor for one inside of what is let in, nor for one that nobody has read.
+ */
+static void what_lingers(void **state)
+{
+	static const char *const why[] = {
+		"too many file descriptors", "a socket that is no Unix stream socket",
+		"too many file descriptors", "file descriptors inside a message",
+		"unknown request",
+	};
+	struct pd_vhost_header refused = {0, PD_VHOST_VERSION, 0};
+	uint8_t bytes[52];
+	int fds[9], pair[2], other, n = 0;
+	uint32_t how = *(uint32_t *)*state;
+
+	alarm(30);
+	make_addr(bytes);
+	fds[8] = lingering(&other);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	for (n = 0; n < 8; n++)
+		fds[n] = eventfd(0, EFD_CLOEXEC);
+	switch (how) {
+	case 0: /* the last of nine is a socket with it inside */
+		send_away(pair[1], "x", 1, &fds[8], 1);
+		fds[8] = dup(pair[0]);
+		send_away(peer, bytes, sizeof(bytes), fds, 9);
+		break;
+	case 1: /* the last of nine */
+		send_away(peer, bytes, sizeof(bytes), fds, 9);
+		break;
+	case 2: /* that socket stands at the beginning, and is kept until the ninth comes */
+		send_away(pair[1], "x", 1, &fds[8], 1);
+		close(fds[0]);
+		fds[0] = dup(pair[0]);
+		send_away(peer, bytes, 4, fds, 8);
+		peer_send_bytes(peer, bytes + 4, 8, &pair[1], 1);
+		break;
+	case 3:
+		send_away(pair[1], "x", 1, &fds[8], 1);
+		fds[8] = dup(pair[0]);
+		send_away(peer, bytes, 12, fds, 8);
+		peer_send_bytes(peer, bytes + 12, 3, NULL, 0);
+		send_away(peer, bytes + 15, 3, &fds[8], 1);
+		break;
+	case 4: /* behind what ends the connection, and behind others, where nobody looks */
+		peer_send_bytes(peer, &refused, sizeof(refused), NULL, 0);
+		send_away(peer, bytes, sizeof(bytes), fds, 8);
+		send_away(peer, bytes, sizeof(bytes), &fds[8], 1);
+		break;
+	}
+	close(pair[0]);
+	close(pair[1]);
+	turn();
+	assert_int_equal(messages, 0);
+	assert_string_equal(ended, why[how]);
+	close(other);
+	alarm(0);
+}
+
+/* Where no number is free, the kernel would close what it cannot give us. */
+static void what_lingers_and_finds_no_number(void **state)
+{
+	struct rlimit limit, none;
+	uint8_t bytes[52];
+	int fd, other;
+
+	(void)state;
+	alarm(30);
+	make_addr(bytes);
+	fd = lingering(&other);
+	send_away(peer, bytes, sizeof(bytes), &fd, 1);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = limit;
+	none.rlim_cur = 3;
+	setrlimit(RLIMIT_NOFILE, &none);
+	pd_progress_run_once(0);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	assert_int_equal(messages, 0);
+	assert_string_equal(ended, "file descriptors were lost: none free here");
+	close(other);
+	alarm(0);
+}
+
+/*
+ * On a socket that the peer has our end of, no descriptor is ever due: not with the bytes that are
+ * there, and not with those that are there when it has read these itself.
+ */
+static void a_shared_connection(void **state)
+{
+	uint8_t bytes[52];
+	int fd, other;
+
+	(void)state;
+	alarm(30);
+	make_addr(bytes);
+	conn.shared = true;
+	peer_send_bytes(peer, bytes, sizeof(bytes), NULL, 0);
+	turn();
+	assert_int_equal(messages, 1);
+	fd = lingering(&other);
+	send_away(peer, bytes, sizeof(bytes), &fd, 1);
+	turn();
+	assert_int_equal(messages, 1);
+	assert_string_equal(ended, "a socket that is no Unix stream socket");
+	close(other);
+	alarm(0);
+}
+
+static void a_harmless_one_on_a_shared_connection(void **state)
+{
+	uint8_t bytes[52];
+	int fd = eventfd(0, EFD_CLOEXEC);
+
+	(void)state;
+	make_addr(bytes);
+	conn.shared = true;
+	send_away(peer, bytes, sizeof(bytes), &fd, 1);
+	turn();
+	assert_int_equal(messages, 0);
+	assert_string_equal(ended, "file descriptors where none are due");
+}
+
 static void bad_headers(void **state)
 {
 	const struct pd_vhost_header *hdr = *state;
@@ -324,6 +450,7 @@ static void descriptors_wait_too(void **state)
 int main(void)
 {
 	static unsigned nine = 9, most = 253;
+	static uint32_t how[] = {0, 1, 2, 3, 4};
 	static struct pd_vhost_header bad[] = {
 		{0, 1, 0}, {41, 1, 0}, {UINT32_MAX, 1, 0}, {1, 0, 0},
 		{1, 2, 0}, {1, 5, 0},  {5, 1, 513},        {5, 1, UINT32_MAX},
@@ -339,6 +466,14 @@ int main(void)
 		P(more_descriptors_than_any_message_has, &nine),
 		P(more_descriptors_than_any_message_has, &most),
 		T(descriptors_over_two_pieces_of_a_header),
+		P(what_lingers, &how[0]),
+		P(what_lingers, &how[1]),
+		P(what_lingers, &how[2]),
+		P(what_lingers, &how[3]),
+		P(what_lingers, &how[4]),
+		T(what_lingers_and_finds_no_number),
+		T(a_shared_connection),
+		T(a_harmless_one_on_a_shared_connection),
 		P(bad_headers, &bad[0]),
 		P(bad_headers, &bad[1]),
 		P(bad_headers, &bad[2]),

@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * Descriptors that have just come from a peer: which are let in, and that getting rid of one never
- * waits.
- */
+/* Descriptors that have just come from a peer: which are let in. */
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,7 +10,6 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -31,16 +26,6 @@ static const char *harmful(int fd)
 	pd_internal_fd_unlock();
 	return why;
 }
-
-static void discard(int fd)
-{
-	pd_internal_fd_lock();
-	pd_vhost_foreign_discard(fd);
-	pd_internal_fd_unlock();
-}
-
-/* More of them than may be at once. */
-#define MANY 64
 
 static void what_is_let_in(void **state)
 {
@@ -73,83 +58,29 @@ static void what_is_let_in(void **state)
 
 static void what_is_not(void **state)
 {
-	int fds[] = {
-		socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
-		socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0),
-		open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC),
+	static const char of_devpts[] = "a file of devpts, not tmpfs, hugetlbfs, ext4, xfs, f2fs";
+	static const char unseen[] =
+		"a file of unknown type, not tmpfs, hugetlbfs, ext4, xfs, f2fs";
+	static const char no_stream[] = "a socket that is no Unix stream socket";
+	const struct {
+		int fd;
+		const char *why;
+	} ones[] = {
+		{socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), no_stream},
+		{socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0), no_stream},
+		{socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), no_stream},
+		{socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), no_stream},
+		{open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC), "a device"},
+		{open("/dev/pts", O_RDONLY | O_CLOEXEC), of_devpts},
+		{open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), unseen}, /* mounted nowhere */
 	};
-	static const char *const why[] = {"a socket that is no Unix socket",
-					  "a socket that is no Unix socket", "a device"};
 
-	for (unsigned i = 0; i < PD_ARRAY_SIZE(fds); i++) {
-		if (fds[i] < 0)
+	for (unsigned i = 0; i < PD_ARRAY_SIZE(ones); i++) {
+		if (ones[i].fd < 0)
 			continue; /* no IPv6, or no terminals */
-		assert_string_equal(harmful(fds[i]), why[i]);
-		discard(fds[i]);
-		assert_int_equal(fcntl(fds[i], F_GETFD), -1);
+		assert_string_equal(harmful(ones[i].fd), ones[i].why);
+		close(ones[i].fd);
 	}
-}
-
-/*
- * A TCP socket with something to send that nobody takes, and which waits for that when it is
- * closed; the other end in *other.
- */
-static int lingering(int *other)
-{
-	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct linger linger = {1, 600};
-	socklen_t n = sizeof(at);
-	static char much[65536];
-
-	assert_int_equal(bind(listener, (struct sockaddr *)&at, n), 0);
-	assert_int_equal(listen(listener, 1), 0);
-	assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &n), 0);
-	assert_int_equal(connect(fd, (struct sockaddr *)&at, n), 0);
-	*other = accept(listener, NULL, NULL);
-	assert_true(*other >= 0);
-	close(listener);
-	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
-	while (send(fd, much, sizeof(much), MSG_DONTWAIT) > 0)
-		;
-	return fd;
-}
-
-static void closing_that_waits(void **state)
-{
-	int other, fd = lingering(&other), again;
-
-	alarm(30); /* or it would wait for ten minutes */
-	discard(fd);
-	assert_false(pd_vhost_foreign_is_full());
-	again = fcntl(other, F_DUPFD_CLOEXEC, fd); /* the number is anybody's */
-	assert_int_equal(again, fd);
-	close(other);
-	close(again);
-	alarm(0);
-}
-
-static void too_many_of_them(void **state)
-{
-	int others[MANY], status;
-
-	alarm(60);
-	for (int i = 0; i < MANY; i++) {
-		assert_false(pd_vhost_foreign_is_full());
-		discard(lingering(&others[i]));
-	}
-	assert_true(pd_vhost_foreign_is_full());
-	/* A child has none of its parent's threads. */
-	if (!fork())
-		_exit(pd_vhost_foreign_is_full());
-	assert_true(wait(&status) > 0);
-	assert_int_equal(status, 0);
-	for (int i = 0; i < MANY; i++)
-		close(others[i]);
-	while (pd_vhost_foreign_is_full())
-		usleep(1000);
-	alarm(0);
 }
 
 int main(void)
@@ -157,8 +88,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_let_in),
 		cmocka_unit_test(what_is_not),
-		cmocka_unit_test(closing_that_waits),
-		cmocka_unit_test(too_many_of_them),
 	};
 
 	pd_log_set_level(PD_LOG_NONE);

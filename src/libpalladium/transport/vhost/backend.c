@@ -812,11 +812,14 @@ static void backend_broken(struct pd_vhost_role_base *role)
 static void backend_fini(struct pd_vhost_role_base *role, bool abandon)
 {
 	struct pd_vhost_backend *be = backend_of(role);
-
 	int fd;
 
-	if (!abandon)
+	if (abandon) {
+		pd_vhost_conn_abandon(&be->conn);
+		pd_vhost_conn_abandon(&be->channel);
+	} else {
 		pd_vhost_inband_flush(&be->inband);
+	}
 	fd = pd_vhost_conn_stop(&be->conn);
 	backend_reset(be);
 	pd_vhost_conn_hang_up(fd);

@@ -9,10 +9,8 @@
  */
 #include "transport/vhost/backend_channel.h"
 
-#include <sys/socket.h>
-
-#include "base/sys.h"
 #include "transport/vhost/eventfd.h"
+#include "transport/vhost/foreign.h"
 
 /* Not the connection, which is what the end of a socket is said to be elsewhere. */
 static const char closed[] =
@@ -83,23 +81,13 @@ static void inband_failed(struct pd_vhost_inband *inband, const char *reason)
 void pd_vhost_backend_channel_init(struct pd_vhost_backend *be)
 {
 	pd_vhost_conn_init(&be->channel, &channel_ops, true);
+	be->channel.shared = true;
 	pd_vhost_inband_init(&be->inband, &be->channel, PD_VHOST_BACKEND_VRING_CALL, inband_failed);
-}
-
-/* True when `fd` is a Unix stream socket. */
-static bool is_stream(int fd)
-{
-	int domain = 0, type = 0;
-	socklen_t bytes = sizeof(int);
-
-	return !pd_sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &bytes) &&
-	       !pd_sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) && domain == AF_UNIX &&
-	       type == SOCK_STREAM;
 }
 
 const char *pd_vhost_backend_channel_open(struct pd_vhost_backend *be, struct pd_vhost_msg *msg)
 {
-	if (!is_stream(msg->fds[0]))
+	if (!pd_vhost_foreign_is_stream(msg->fds[0]))
 		return "a channel that is no Unix stream socket";
 	pd_vhost_backend_channel_close(be);
 	if (pd_vhost_conn_open(&be->channel, pd_vhost_msg_take_fd(msg)))

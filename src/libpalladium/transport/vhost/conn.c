@@ -9,9 +9,18 @@
  * byte of a message. Descriptors that arrive with the header are collected, wherever it was split;
  * descriptors inside a payload belong to nothing and end the connection.
  *
- * The room we give for ancillary data is that of eight descriptors: a peer that sends more has the
- * rest closed by the kernel, which says so (MSG_CTRUNC), as it does when this process has no free
- * numbers left. Both end the connection.
+ * Descriptors for which there is no room are closed by the kernel, in the call that receives the
+ * bytes they came with, and closing may wait (base/closer.h). So there is room for all that a
+ * message can carry, and they are received in two steps, with no other thread between: a look
+ * (MSG_PEEK) gives them to us while the socket has them still; then the bytes are read without, and
+ * the kernel says whether there were any. (It has to: the look gives those of bytes behind these
+ * too.) When the look says that some were lost, as this process has no free numbers left, there is
+ * no second step: the connection ends, and who closes it closes them.
+ *
+ * The socket of a back-end's channel comes from the peer, which may read from it too. There the
+ * second step may give other bytes than the first, and so has room for descriptors as well. None is
+ * ever due there. (What is left: a peer that does this in that moment, while no number is free
+ * here.)
  */
 #include "transport/vhost/conn.h"
 
@@ -21,12 +30,15 @@
 #include <sys/socket.h>
 
 #include "base/assert.h"
+#include "base/closer.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
 #include "transport/vhost/foreign.h"
 
 #define HDR_BYTES sizeof(struct pd_vhost_header)
+/* The most descriptors that the kernel takes in a message (SCM_MAX_FD of <net/scm.h>). */
+#define KERNEL_FDS_MAX 253
 
 /* Messages handled in one go, so that no peer keeps the progress thread to itself. */
 #define MESSAGES_PER_TURN 32
@@ -52,16 +64,31 @@ void pd_vhost_conn_init(struct pd_vhost_conn *conn, const struct pd_vhost_conn_o
 	memset(conn->in.fds, -1, sizeof(conn->in.fds));
 }
 
+void pd_vhost_conn_hang_up(int fd)
+{
+	if (fd >= 0)
+		pd_closer_hang_up(fd);
+}
+
+/* The second step, where the peer may have our end too. */
+static void conn_hang_up(const struct pd_vhost_conn *conn, int fd)
+{
+	if (fd >= 0 && conn->shared)
+		pd_closer_received(fd);
+	else
+		pd_vhost_conn_hang_up(fd);
+}
+
 int pd_vhost_conn_open(struct pd_vhost_conn *conn, int fd)
 {
 	int err;
 
 	pd_assert(conn->io.fd < 0);
-	if (pd_vhost_foreign_is_full()) {
+	if (pd_closer_is_full()) {
 		pd_log_ratelimited(PD_LOG_WARN, "vhost",
 				   "no connection is taken: too many descriptors that peers sent "
 				   "are still being closed");
-		pd_sys_close(fd);
+		conn_hang_up(conn, fd);
 		return -EBUSY;
 	}
 	conn->in_bytes = 0;
@@ -70,7 +97,7 @@ int pd_vhost_conn_open(struct pd_vhost_conn *conn, int fd)
 	conn->io.events = EPOLLIN;
 	err = pd_progress_add(&conn->io);
 	if (err) {
-		pd_sys_close(fd);
+		conn_hang_up(conn, fd);
 		conn->io.fd = -1;
 	}
 	return err;
@@ -85,30 +112,41 @@ static void out_drop_fds(struct pd_vhost_out *out)
 	out->n_fds = 0;
 }
 
-int pd_vhost_conn_stop(struct pd_vhost_conn *conn)
+/* Let go of the socket, which is given back, and of what waits to be sent. */
+static int conn_detach(struct pd_vhost_conn *conn)
 {
 	int fd = conn->io.fd;
 
-	if (fd < 0)
-		return -1;
 	for (uint32_t i = 0; i < conn->out_count; i++)
 		out_drop_fds(&conn->out[(conn->out_first + i) % PD_VHOST_OUT_MAX]);
 	conn->out_count = 0;
 	pd_progress_del(&conn->io);
 	conn->io.fd = -1;
+	return fd;
+}
+
+int pd_vhost_conn_stop(struct pd_vhost_conn *conn)
+{
+	int fd;
+
+	if (conn->io.fd < 0)
+		return -1;
+	fd = conn_detach(conn);
 	pd_vhost_msg_close_fds(&conn->in);
 	return fd;
 }
 
-void pd_vhost_conn_hang_up(int fd)
+void pd_vhost_conn_abandon(struct pd_vhost_conn *conn)
 {
-	if (fd >= 0)
-		pd_sys_close(fd);
+	if (conn->io.fd < 0)
+		return;
+	pd_sys_close(conn_detach(conn));
+	pd_vhost_msg_abandon_fds(&conn->in);
 }
 
 void pd_vhost_conn_close(struct pd_vhost_conn *conn)
 {
-	pd_vhost_conn_hang_up(pd_vhost_conn_stop(conn));
+	conn_hang_up(conn, pd_vhost_conn_stop(conn));
 }
 
 /* End and tell the role why. `reason` must not stand in the connection. */
@@ -117,64 +155,36 @@ static void conn_end(struct pd_vhost_conn *conn, const char *reason)
 	int fd = pd_vhost_conn_stop(conn);
 
 	conn->ops->ended(conn, reason);
-	pd_vhost_conn_hang_up(fd);
+	conn_hang_up(conn, fd);
 }
 
-/*
- * Take the descriptors out of what recvmsg gave into conn->in. `wanted`: they may come now. Under
- * pd_internal_fd_lock. Returns NULL or what is wrong; then they are closed.
- */
-static const char *collect_fds(struct pd_vhost_conn *conn, struct msghdr *mh, bool wanted)
+/* Descriptors that have come, as numbers: without names, under pd_internal_fd_lock. */
+struct arrived {
+	uint32_t n;
+	int fds[KERNEL_FDS_MAX];
+};
+
+/* recvmsg, once more when it was interrupted. */
+static ssize_t conn_recvmsg(struct pd_vhost_conn *conn, struct msghdr *mh, int flags)
 {
-	struct pd_vhost_msg *in = &conn->in;
-	const char *wrong = NULL, *harmful;
-	struct cmsghdr *c;
+	ssize_t got;
 
-	for (c = CMSG_FIRSTHDR(mh); c; c = CMSG_NXTHDR(mh, c)) {
-		uint32_t n;
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		for (uint32_t i = 0; i < n; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-			harmful = pd_vhost_foreign_is_harmful(fd);
-			if (harmful) {
-				pd_vhost_foreign_discard(fd);
-				wrong = harmful;
-				continue;
-			}
-			if (wanted && in->n_fds < PD_VHOST_FDS_MAX) {
-				fd = pd_internal_fd_take(fd);
-				if (fd < 0)
-					wrong = "file descriptors were lost: none free here";
-				else
-					in->fds[in->n_fds++] = fd;
-				continue;
-			}
-			pd_sys_close(fd);
-			wrong = wanted ? "too many file descriptors"
-				       : "file descriptors inside a message";
-		}
-	}
-	if (mh->msg_flags & MSG_CTRUNC)
-		wrong = in->n_fds == PD_VHOST_FDS_MAX
-				? "too many file descriptors"
-				: "file descriptors were lost: too many, or none free here";
-	return wrong;
+	do
+		got = pd_sys_recvmsg(conn->io.fd, mh, flags | MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	while (got == -EINTR);
+	return got;
 }
 
 /*
- * Read up to `n` bytes of the current message to `to`. Returns how many came, 0 when none are there
- * yet, or -1 with *reason set.
+ * The same with room for all the descriptors there may be, which are in *arrived then; `n` bytes at
+ * most to `to`. *lost is set when there were more than this process has numbers for.
  */
-static int conn_read(struct pd_vhost_conn *conn, void *to, size_t n, const char **reason)
+static ssize_t conn_recv_fds(struct pd_vhost_conn *conn, void *to, size_t n, int flags,
+			     struct arrived *arrived, bool *lost)
 {
 	union {
 		struct cmsghdr align;
-		char bytes[CMSG_SPACE(PD_VHOST_FDS_MAX * sizeof(int))];
+		char bytes[CMSG_SPACE(KERNEL_FDS_MAX * sizeof(int))];
 	} control;
 	struct iovec iov = {to, n};
 	struct msghdr mh = {
@@ -183,22 +193,138 @@ static int conn_read(struct pd_vhost_conn *conn, void *to, size_t n, const char 
 		.msg_control = control.bytes,
 		.msg_controllen = sizeof(control.bytes),
 	};
+	ssize_t got = conn_recvmsg(conn, &mh, flags);
+
+	arrived->n = 0;
+	*lost = got > 0 && mh.msg_flags & MSG_CTRUNC;
+	if (got <= 0)
+		return got;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&mh); c; c = CMSG_NXTHDR(&mh, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		arrived->n = (uint32_t)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(arrived->fds, CMSG_DATA(c), arrived->n * sizeof(int));
+	}
+	return got;
+}
+
+/*
+ * Throw out those that are not let in, of a shared connection all. Returns NULL or what is wrong
+ * with them.
+ */
+static const char *arrived_sift(const struct pd_vhost_conn *conn, struct arrived *arrived)
+{
+	const char *wrong = NULL;
+	uint32_t n = arrived->n;
+
+	arrived->n = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		const char *harmful = pd_vhost_foreign_is_harmful(arrived->fds[i]);
+
+		if (!harmful && !conn->shared) {
+			arrived->fds[arrived->n++] = arrived->fds[i];
+			continue;
+		}
+		pd_closer_number(arrived->fds[i]);
+		wrong = harmful ? harmful : "file descriptors where none are due";
+	}
+	/* So that the looks at what stands before them cost little. */
+	if (!wrong && arrived->n > PD_VHOST_FDS_MAX)
+		wrong = "too many file descriptors";
+	return wrong;
+}
+
+/* Close them, which are in the socket still. */
+static void arrived_leave(const struct arrived *arrived)
+{
+	for (uint32_t i = 0; i < arrived->n; i++)
+		pd_sys_close(arrived->fds[i]);
+}
+
+/*
+ * They are of the current message: put them there, if they may come now. Returns NULL or what is
+ * wrong.
+ */
+static const char *arrived_keep(struct pd_vhost_conn *conn, const struct arrived *arrived)
+{
+	struct pd_vhost_msg *in = &conn->in;
+	const char *wrong = NULL;
+
+	for (uint32_t i = 0; i < arrived->n; i++) {
+		int fd = -1;
+
+		if (conn->in_bytes >= HDR_BYTES)
+			wrong = "file descriptors inside a message";
+		else if (in->n_fds == PD_VHOST_FDS_MAX)
+			wrong = "too many file descriptors";
+		else if ((fd = pd_internal_fd_try(arrived->fds[i])) < 0)
+			wrong = "file descriptors were lost: none free here";
+		if (fd >= 0)
+			in->fds[in->n_fds++] = fd;
+		else
+			pd_closer_received_number(arrived->fds[i]);
+	}
+	return wrong;
+}
+
+/*
+ * Read `n` bytes that are known to be there to `to`, where `arrived` are theirs or come later.
+ * Returns as recvmsg; *reason is NULL or what is wrong.
+ */
+static ssize_t conn_take(struct pd_vhost_conn *conn, void *to, size_t n,
+			 const struct arrived *arrived, const char **reason)
+{
+	struct iovec iov = {to, n};
+	struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t got = conn_recvmsg(conn, &mh, 0);
+
+	/* That is said of those that we have given no room. */
+	if (got > 0 && mh.msg_flags & MSG_CTRUNC)
+		*reason = arrived_keep(conn, arrived);
+	else
+		arrived_leave(arrived);
+	return got;
+}
+
+/* The same where the peer has our end too: it may have been quicker, and these be other bytes. */
+static ssize_t conn_take_shared(struct pd_vhost_conn *conn, void *to, size_t n, const char **reason)
+{
+	struct arrived arrived;
+	bool lost;
+	ssize_t got = conn_recv_fds(conn, to, n, 0, &arrived, &lost);
+
+	*reason = arrived_sift(conn, &arrived);
+	return got;
+}
+
+/*
+ * Read up to `n` bytes of the current message to `to`. Returns how many came, 0 when none are there
+ * yet, or -1 with *reason set.
+ */
+static int conn_read(struct pd_vhost_conn *conn, void *to, size_t n, const char **reason)
+{
+	struct arrived arrived;
+	bool lost;
 	ssize_t got;
 
 	pd_internal_fd_lock();
-	do
-		got = pd_sys_recvmsg(conn->io.fd, &mh, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	while (got == -EINTR);
-	*reason = got > 0 ? collect_fds(conn, &mh, conn->in_bytes < HDR_BYTES) : NULL;
+	got = conn_recv_fds(conn, to, n, MSG_PEEK, &arrived, &lost);
+	*reason = arrived_sift(conn, &arrived);
+	if (!*reason && lost)
+		*reason = "file descriptors were lost: none free here";
+	if (*reason)
+		arrived_leave(&arrived);
+	else if (got > 0 && conn->shared)
+		got = conn_take_shared(conn, to, (size_t)got, reason);
+	else if (got > 0)
+		got = conn_take(conn, to, (size_t)got, &arrived, reason);
 	pd_internal_fd_unlock();
 	if (got == -EAGAIN)
 		return 0;
-	if (got <= 0) {
+	if (got <= 0)
 		*reason = got < 0 && got != -ECONNRESET ? pd_strerror((int)got)
 			  : conn->in_bytes              ? peer_closed_inside
 							: peer_closed;
-		return -1;
-	}
 	return *reason ? -1 : (int)got;
 }
 

@@ -50,6 +50,7 @@ struct pd_vhost_out {
 struct pd_vhost_conn {
 	const struct pd_vhost_conn_ops *ops;
 	bool replies; /* what arrives are replies: we are the front-end */
+	bool shared;  /* the peer may have our end of the socket too; descriptors are never due */
 	struct pd_progress_fd io;
 	struct pd_vhost_msg in;
 	uint32_t in_bytes; /* of header and payload that are there */
@@ -75,6 +76,12 @@ void pd_vhost_conn_close(struct pd_vhost_conn *conn);
  */
 int pd_vhost_conn_stop(struct pd_vhost_conn *conn);
 void pd_vhost_conn_hang_up(int fd);
+
+/*
+ * Close a forked child's copies, of which the parent's connection is none the wiser. Harmless when
+ * it is not open.
+ */
+void pd_vhost_conn_abandon(struct pd_vhost_conn *conn);
 
 static inline bool pd_vhost_conn_is_open(const struct pd_vhost_conn *conn)
 {

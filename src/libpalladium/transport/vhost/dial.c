@@ -38,6 +38,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/closer.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
@@ -198,7 +199,7 @@ static void listener_turn_away(struct pd_vhost_listener *l, int fd)
 		if (pd_path_admits(dial->access, fd, &uid))
 			dial->turned_away(dial);
 	}
-	pd_sys_close(fd);
+	pd_closer_hang_up(fd);
 	pd_log_ratelimited(PD_LOG_WARN, "vhost",
 			   "%s: one more connection than open ports on this path, closed", l->path);
 }
@@ -293,7 +294,7 @@ static void listener_take(struct pd_vhost_listener *l, int fd)
 	uint64_t now = pd_clock_ns();
 
 	if (!listener_admits(l, fd)) {
-		pd_sys_close(fd);
+		pd_closer_hang_up(fd);
 		return;
 	}
 	l->early[l->n_early++] = (struct early){fd, now + GRACE_NS, now};
@@ -362,7 +363,7 @@ static int listener_try(struct pd_vhost_listener *l)
 	err = pd_progress_add(&l->io);
 	if (err) {
 		pd_path_remove(l->path, &l->id);
-		pd_sys_close(fd);
+		pd_closer_listener(fd);
 		l->io.fd = -1;
 	}
 	return err;
@@ -439,19 +440,28 @@ static struct pd_vhost_listener *listener_get(const struct pd_vhost_dial *dial)
 	return l;
 }
 
-/* The last port has left. */
+/* Close `fd` by `close`; `abandon`: it is a forked child's copy. */
+static void listener_let_go(int fd, bool abandon, void (*close)(int fd))
+{
+	if (abandon)
+		pd_sys_close(fd);
+	else
+		close(fd);
+}
+
+/* The last port has left; `abandon`: in a forked child. */
 static void listener_put(struct pd_vhost_listener *l, bool abandon)
 {
 	if (!pd_list_empty(&l->ports))
 		return;
 	pd_progress_timer_cancel(&l->timer);
 	while (l->n_early)
-		pd_sys_close(l->early[--l->n_early].fd);
+		listener_let_go(l->early[--l->n_early].fd, abandon, pd_closer_hang_up);
 	if (l->io.fd >= 0) {
 		pd_progress_del(&l->io);
 		if (!abandon)
 			pd_path_remove(l->path, &l->id);
-		pd_sys_close(l->io.fd);
+		listener_let_go(l->io.fd, abandon, pd_closer_listener);
 	}
 	pd_list_del(&l->node);
 	free(l);

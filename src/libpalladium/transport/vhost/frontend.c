@@ -250,8 +250,12 @@ static void frontend_fini(struct pd_vhost_role_base *role, bool abandon)
 {
 	struct pd_vhost_frontend *fe = frontend_of(role);
 
-	if (!abandon && pd_vhost_conn_is_open(&fe->conn))
+	if (abandon) {
+		pd_vhost_conn_abandon(&fe->conn);
+		pd_vhost_conn_abandon(&fe->channel);
+	} else if (pd_vhost_conn_is_open(&fe->conn)) {
 		frontend_linger(fe);
+	}
 	pd_progress_timer_cancel(&fe->handshake);
 	pd_vhost_conn_close(&fe->conn);
 	pd_vhost_frontend_channel_close(fe);

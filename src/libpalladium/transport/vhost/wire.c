@@ -8,6 +8,7 @@
  */
 #include "transport/vhost/wire.h"
 
+#include "base/closer.h"
 #include "base/sys.h"
 
 #define KIND(name_, size_, fds_, answer_, feature_)                               \
@@ -206,6 +207,16 @@ const char *pd_vhost_check_reply(const struct pd_vhost_msg *msg, uint32_t reques
 }
 
 void pd_vhost_msg_close_fds(struct pd_vhost_msg *msg)
+{
+	for (uint32_t i = 0; i < PD_VHOST_FDS_MAX; i++) {
+		if (msg->fds[i] >= 0)
+			pd_closer_received(msg->fds[i]);
+		msg->fds[i] = -1;
+	}
+	msg->n_fds = 0;
+}
+
+void pd_vhost_msg_abandon_fds(struct pd_vhost_msg *msg)
 {
 	for (uint32_t i = 0; i < PD_VHOST_FDS_MAX; i++) {
 		if (msg->fds[i] >= 0)

@@ -58,6 +58,7 @@ verdict() {
 	# A run that ended by a finding has not said how it went.
 	[ -n "$executions" ] || executions=$(grep -o '^#[0-9]*' "$name.log" | tail -n 1 | cut -c 2-)
 	echo "$name: ${executions:-no} executions, ${edges:-no} edges, ${seconds:-?} s, $findings findings"
+	sed -n 's/^# \([a-z].* runs \)/   \1/p' "$name.log"
 	[ "$findings" = 0 ] && [ -n "$seconds" ]
 }
 

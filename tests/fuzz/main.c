@@ -136,6 +136,18 @@ static void run_input(const uint8_t *data, size_t size)
 	input_left = 0;
 }
 
+/* What came of each kind. */
+static void summary(void)
+{
+	for (unsigned k = 0; k < fuzz_target.n_kinds; k++) {
+		printf("# %s: %lu of %lu runs %s", fuzz_target.kinds[k], good[k], runs[k],
+		       fuzz_target.good);
+		if (fuzz_target.summary)
+			fuzz_target.summary(k);
+		printf("\n");
+	}
+}
+
 #ifdef PD_FUZZ_GUIDED
 
 /*
@@ -153,8 +165,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static bool prepared;
 
-	if (!prepared && fuzz_target.prepare)
-		fuzz_target.prepare();
+	if (!prepared) {
+		atexit(summary);
+		if (fuzz_target.prepare)
+			fuzz_target.prepare();
+	}
 	prepared = true;
 	run_input(data, size);
 	return 0;
@@ -213,18 +228,6 @@ static unsigned run_corpus(void)
 	MUST(n > 0);
 	free(all);
 	return (unsigned)n;
-}
-
-/* What came of each kind. */
-static void summary(void)
-{
-	for (unsigned k = 0; k < fuzz_target.n_kinds; k++) {
-		printf("# %s: %lu of %lu runs %s", fuzz_target.kinds[k], good[k], runs[k],
-		       fuzz_target.good);
-		if (fuzz_target.summary)
-			fuzz_target.summary(k);
-		printf("\n");
-	}
 }
 
 int main(int argc, char **argv)

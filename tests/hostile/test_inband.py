@@ -413,7 +413,7 @@ KICKS = {
     "a call that is refused": (refused, "the back-end's VRING_CALL: the peer refused it"),
     "an answer of 16 bytes": (long_answer, "the back-end's VRING_CALL: reply of a wrong size"),
     "answers and no end": (twice, "the back-end's VRING_CALL: an answer that was not asked for"),
-    "an answer with a descriptor": (with_descriptor, "the back-end's VRING_CALL: file descriptors on a reply"),
+    "an answer with a descriptor": (with_descriptor, "the back-end's channel: file descriptors on a reply"),
 }
 
 

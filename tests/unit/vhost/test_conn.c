@@ -314,7 +314,7 @@ static void a_harmless_one_on_a_shared_connection(void **state)
 	send_away(peer, bytes, sizeof(bytes), &fd, 1);
 	turn();
 	assert_int_equal(messages, 0);
-	assert_string_equal(ended, "file descriptors where none are due");
+	assert_string_equal(ended, "file descriptors on a reply");
 }
 
 static void bad_headers(void **state)

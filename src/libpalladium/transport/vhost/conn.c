@@ -226,7 +226,7 @@ static const char *arrived_sift(const struct pd_vhost_conn *conn, struct arrived
 			continue;
 		}
 		pd_closer_number(arrived->fds[i]);
-		wrong = harmful ? harmful : "file descriptors where none are due";
+		wrong = harmful ? harmful : "file descriptors on a reply";
 	}
 	/* So that the looks at what stands before them cost little. */
 	if (!wrong && arrived->n > PD_VHOST_FDS_MAX)

@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 
 #include "base/clock.h"
+#include "base/closer.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
@@ -81,18 +82,24 @@ static struct {
 
 /* --- connections --------------------------------------------------------------------------- */
 
-/* End a connection at once. */
-static void connection_close(struct connection *c)
+/* End a connection at once: its socket by `close`. */
+static void connection_end(struct connection *c, void (*close)(int fd))
 {
 	if (c->entry.fd < 0)
 		return;
 	pd_progress_del(&c->entry);
 	pd_progress_timer_cancel(&c->timer);
-	pd_sys_close(c->entry.fd);
+	close(c->entry.fd);
 	c->entry.fd = -1;
 	pd_cli_abort(&c->cli);
 	pd_cli_macros_free(&c->macros);
 	pd_cli_memory_free(&c->out.memory);
+}
+
+/* The same for this process's own, whatever its client has sent. */
+static void connection_close(struct connection *c)
+{
+	connection_end(c, pd_closer_hang_up);
 }
 
 /* Whether a whole line waits to be run. */
@@ -330,7 +337,7 @@ static void turn_away(int fd, const char *why)
 	iov.iov_len = (size_t)snprintf(line, sizeof(line), "\036 1 %s\n", why);
 	pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_CLI_REFUSED, 1);
 	pd_sys_sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-	pd_sys_close(fd);
+	pd_closer_hang_up(fd);
 }
 
 /* Serve the new connection `fd` (taken). */
@@ -503,17 +510,26 @@ void pd_cli_server_start(void)
 	}
 }
 
+/* Close a descriptor that another process may have too. */
+static void close_copy(int fd)
+{
+	pd_sys_close(fd);
+}
+
 /* Close all descriptors. */
 static void server_close(void)
 {
+	bool forked = server.owner != pd_sys_getpid();
+
 	for (unsigned i = 0; i < PD_CLI_CONNECTIONS_MAX; i++)
 		if (server.connections[i])
-			connection_close(server.connections[i]);
+			connection_end(server.connections[i],
+				       forked ? close_copy : pd_closer_hang_up);
 	pd_progress_timer_cancel(&server.again);
 	if (server.listener.fd < 0)
 		return;
 	pd_progress_del(&server.listener);
-	pd_sys_close(server.listener.fd);
+	(forked ? close_copy : pd_closer_listener)(server.listener.fd);
 	server.listener.fd = -1;
 }
 

@@ -7,6 +7,6 @@ endif
 tests_unit_cli_test_cli_SOURCES = tests/unit/cli/test_cli.c
 tests_unit_cli_test_cli_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_cli_test_cli_LDADD = $(PD_UNIT_LIBS)
-tests_unit_cli_test_server_SOURCES = tests/unit/cli/test_server.c
+tests_unit_cli_test_server_SOURCES = tests/unit/cli/test_server.c tests/unit/base/linger.h
 tests_unit_cli_test_server_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_cli_test_server_LDADD = $(PD_UNIT_LIBS)

@@ -25,6 +25,7 @@
 #include "cli/server.h"
 #include "config/vars.h"
 #include "counters/counters.h"
+#include "tests/unit/base/linger.h"
 #include "vlib/progress.h"
 
 static char dir[32];
@@ -420,6 +421,32 @@ static void test_connections_bound(void **state)
 	turn();
 }
 
+/* Nobody waits for the descriptors of who is turned away, or leaves, and their closing waits. */
+static void test_descriptors_unread(void **state)
+{
+	int fds[PD_CLI_CONNECTIONS_MAX], more, fd, other[2];
+
+	alarm(30);
+	for (int i = 0; i < PD_CLI_CONNECTIONS_MAX; i++)
+		fds[i] = open_cli();
+	more = dial();
+	fd = lingering(&other[0]);
+	send_away(more, "echo\n", 5, &fd, 1);
+	assert_string_equal(hear(more), "\036 1 there are 8 connections already\n<end>");
+	close(more);
+	fd = lingering(&other[1]);
+	send_away(fds[3], "echo\n", 5, &fd, 1);
+	close(fds[3]);
+	turn();
+	fds[3] = open_cli();
+	for (int i = 0; i < PD_CLI_CONNECTIONS_MAX; i++)
+		close(fds[i]);
+	turn();
+	close(other[0]);
+	close(other[1]);
+	alarm(0);
+}
+
 /* Another user is told, counted and not served. */
 static void test_other_user(void **state)
 {
@@ -489,6 +516,7 @@ static void test_fork(void **state)
 	say(fd, "echo parent\n");
 	assert_string_equal(hear(fd), "parent\n\036 0\n");
 	close(fd);
+	close(open_cli());
 }
 
 int main(void)
@@ -504,6 +532,7 @@ int main(void)
 		T(test_too_much_output),
 		T(test_steps_make_way),
 		T(test_connections_bound),
+		T(test_descriptors_unread),
 		T(test_other_user),
 		T(test_fork),
 	};

@@ -31,15 +31,17 @@
 #define CLOSERS_ENOUGH 64
 /* and those that come together with the last of them. */
 #define CLOSERS_MAX 1024
-/* How long a closing thread may take to begin; after that its number was free and is taken anew. */
-#define BEGIN_NS (20 * PD_NS_PER_MS)
+/* How long a closing thread may take to begin, on a machine that has other things to do; */
+#define BEGIN_NS PD_NS_PER_SEC
+/* and then to have the number free: after that it was, and is taken anew. */
+#define FREE_NS (20 * PD_NS_PER_MS)
 /* What is looked through for descriptors, in bytes. More is not looked through, but suspected. */
 #define LOOK_BYTES 4096
 
 /* One that is being closed. In use by who asked and by the thread, while they are. */
 struct closer {
 	int fd;
-	uint32_t done;
+	uint32_t begun, done;
 	uint32_t users;
 };
 
@@ -59,6 +61,7 @@ static void *closer_main(void *arg)
 	struct closer *c = arg;
 
 	prctl(PR_SET_NAME, "palladium close", 0, 0, 0);
+	pd_store_release(&c->begun, 1);
 	pd_sys_close(c->fd);
 	pd_store_release(&c->done, 1);
 	pd_fetch_sub(&closers_now, 1);
@@ -104,12 +107,24 @@ static struct closer *closer_find(void)
 	return NULL;
 }
 
-void pd_closer_number(int number)
+/* Wait until the number of `c` is free. The loads pair with closer_main. */
+static void closer_await(const struct closer *c)
 {
 	static const struct timespec pause = {.tv_nsec = 20000};
+	uint64_t until = pd_clock_ns() + BEGIN_NS;
+
+	while (!pd_load_acquire(&c->begun) && pd_clock_ns() < until)
+		nanosleep(&pause, NULL);
+	until = pd_clock_ns() + FREE_NS;
+	while (!pd_load_acquire(&c->done) && PD_SYS_2(SYS_fcntl, c->fd, F_GETFD) >= 0 &&
+	       pd_clock_ns() < until)
+		nanosleep(&pause, NULL);
+}
+
+void pd_closer_number(int number)
+{
 	struct closer *c = closer_find();
 	int ret = c ? 0 : -EAGAIN;
-	uint64_t until;
 
 	if (c) {
 		*c = (struct closer){.fd = number, .users = 2};
@@ -127,11 +142,7 @@ void pd_closer_number(int number)
 		}
 		return;
 	}
-	/* Pairs with the release in closer_main. */
-	for (until = pd_clock_ns() + BEGIN_NS; !pd_load_acquire(&c->done) &&
-					       PD_SYS_2(SYS_fcntl, number, F_GETFD) >= 0 &&
-					       pd_clock_ns() < until;)
-		nanosleep(&pause, NULL);
+	closer_await(c);
 	pd_fetch_sub(&c->users, 1);
 }
 

@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -38,7 +37,10 @@
 /* What is looked through for descriptors, in bytes. More is not looked through, but suspected. */
 #define LOOK_BYTES 4096
 
-/* One that is being closed. In use by who asked and by the thread, while they are. */
+/*
+ * One that is being closed. In use by who asked and by the thread, while they are. Atomic, as a
+ * forked child begins anew with those of threads that it has not.
+ */
 struct closer {
 	int fd;
 	uint32_t begun, done;
@@ -62,7 +64,7 @@ static void *closer_main(void *arg)
 
 	prctl(PR_SET_NAME, "palladium close", 0, 0, 0);
 	pd_store_release(&c->begun, 1);
-	pd_sys_close(c->fd);
+	pd_sys_close(pd_load_relaxed(&c->fd));
 	pd_store_release(&c->done, 1);
 	pd_fetch_sub(&closers_now, 1);
 	pd_fetch_sub(&c->users, 1);
@@ -90,7 +92,8 @@ static void closers_of_this_process(void)
 	long pid = PD_SYS_0(SYS_getpid);
 
 	if (closers_pid && closers_pid != pid) {
-		memset(closers, 0, sizeof(closers));
+		for (unsigned i = 0; i < CLOSERS_MAX; i++)
+			pd_store_relaxed(&closers[i].users, 0);
 		pd_store_relaxed(&closers_now, 0);
 	}
 	closers_pid = pid;
@@ -127,7 +130,10 @@ void pd_closer_number(int number)
 	int ret = c ? 0 : -EAGAIN;
 
 	if (c) {
-		*c = (struct closer){.fd = number, .users = 2};
+		pd_store_relaxed(&c->fd, number);
+		pd_store_relaxed(&c->begun, 0);
+		pd_store_relaxed(&c->done, 0);
+		pd_store_relaxed(&c->users, 2);
 		pd_fetch_add(&closers_now, 1);
 		ret = closer_start(c);
 	}
@@ -138,7 +144,7 @@ void pd_closer_number(int number)
 			pd_strerror(ret));
 		if (c) {
 			pd_fetch_sub(&closers_now, 1);
-			c->users = 0;
+			pd_store_relaxed(&c->users, 0);
 		}
 		return;
 	}

@@ -34,13 +34,13 @@ def sanitized():
 
 
 class Held(NamedTuple):
-    """What a process holds: threads; open descriptors; mappings; bytes of its own that it has written to, but for those of its buffers;
-    and its buffers that are in use (None: it has none)."""
-    threads: int
+    """What a process holds: open descriptors, mappings, bytes of its own that it has written to, but for those of its buffers; its
+    buffers that are in use (None: it has none); and threads."""
     fds: int
     mappings: int
     bytes: int
     buffers: int
+    threads: int
 
 
 def mappings(pid):
@@ -111,7 +111,7 @@ def held(pid):
     while closing(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     fds = len(os.listdir(f"/proc/{pid}/fd"))  # before it is asked for its buffers, which takes a connection
-    return Held(len(os.listdir(f"/proc/{pid}/task")), fds, mappings(pid), private_bytes(pid), buffers(pid))
+    return Held(fds, mappings(pid), private_bytes(pid), buffers(pid), len(os.listdir(f"/proc/{pid}/task")))
 
 
 class Cycles:

@@ -18,8 +18,8 @@ import struct
 import pytest
 
 from lab.proc import Proc, preload_env
-from lab.packedring import PackedDeviceQueue
-from lab.ring import wait_fds
+from lab.packedring import AVAIL, USED, PackedDeviceQueue, avail_bits, used_bits
+from lab.ring import WRITE, wait_fds
 from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd
 from hostile.cycles import Cycles
 from hostile.victim import stats, until
@@ -118,83 +118,142 @@ def numbers_in(p):
     return [int(x) for x in re.findall(r"^(\d+)\n", p.text[p.mark:], re.M)]
 
 
-def resume(q):
-    """Let our view of a queue follow what the last child left in the ring."""
-    q.avail_next, q.last_used = q.ring.avail_idx, q.ring.used_idx
+class Slots:
+    """A driver's ring of which each entry takes one frame, whose number is the entry's position: what is in it is known from the ring
+    alone, whoever wrote it."""
+
+    def __init__(self, q):
+        self.q = q
+
+    def used(self, near):
+        """The first number from `near` on that the device has not used; it is within 2^16 of it."""
+        return after(near, self.q.ring.used_idx)
+
+    def available(self, near):
+        """The same of what was made available."""
+        return after(near, self.q.ring.avail_idx)
+
+    def put(self, k, at, length, flags=0):
+        """Number k, unpublished."""
+        self.q.ring.set_desc(k % SIZE, at, length, flags)
+        self.q.add_raw(k % SIZE)
+
+    def used_id(self, k):
+        """What the device said that it used at k."""
+        return self.q.ring.used_elem[2 * (k % SIZE)]
+
+    def resume(self, available, used):
+        """Let our view follow what the last child left: the first numbers that are not."""
+        assert (available - used) & 0xffff == (self.q.ring.avail_idx - self.q.ring.used_idx) & 0xffff
+        self.q.avail_next, self.q.last_used = available & 0xffff, used & 0xffff
+
+
+class PackedSlots(Slots):
+    """The same of a packed ring, of which no more than one lap is known from any place."""
+
+    def _first(self, near, what):
+        return next((k for k in range(near, near + SIZE) if what(k, self.q.ring.flags(k) & (AVAIL | USED))), near + SIZE)
+
+    def used(self, near):
+        # What was used may be on the way to its next lap: of a batch, all but the first is written at once.
+        return self._first(near, lambda k, flags: flags in (avail_bits(k, SIZE), used_bits(k - SIZE, SIZE)))
+
+    def available(self, near):
+        return self._first(near, lambda k, flags: flags not in (avail_bits(k, SIZE), used_bits(k, SIZE)))
+
+    def put(self, k, at, length, flags=0):
+        assert self.q.avail_next == k
+        self.q.add_raw(at, length, k % SIZE, flags)
+
+    def used_id(self, k):
+        return self.q.ring.get(k)[2]
+
+    def resume(self, available, used):
+        self.q.avail_next, self.q.last_used, self.q.batch = available, used, None
+
+
+FEATURES = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
+SLOTS = {"split": Slots, "packed": PackedSlots}
+formats = pytest.mark.parametrize("fmt", FEATURES)
 
 
 def down(p):
     until(lambda: not stats(p.pid)["port"][0]["counters"]["link"], "the link's end")
 
 
-def test_front_end_killed_while_it_sends(sock):
-    with FrontEnd(sock, ring=SIZE) as fe, program(RECEIVER, sock, "backend") as p:
-        q, area, n = fe.tx, fe.memory.alloc(SLOT * SIZE), 0
+@formats
+def test_front_end_killed_while_it_sends(sock, fmt):
+    with FrontEnd(sock, ring=SIZE, features=FEATURES[fmt]) as fe, program(RECEIVER, sock, "backend") as p:
+        slots, area, n = SLOTS[fmt](fe.tx), fe.memory.alloc(SLOT * SIZE), 0
 
-        def send(first, limit=None):
+        def send(first, used, tell=lambda *_: None, limit=None):
             fe.start_like_qemu()
             k = first
             while limit is None or k < limit:
-                while (q.avail_next - q.ring.used_idx) & 0xffff < SIZE and k != limit:
+                used = slots.used(used)
+                while k - used < SIZE and k != limit:
                     at = area + SLOT * (k % SIZE)
                     fe.memory.view(at, 108)[:] = bytes(48) + frame(k)
-                    q.ring.set_desc(k % SIZE, at, 108)
-                    q.add_raw(k % SIZE)
+                    slots.put(k, at, 108)
                     k += 1
                     if k % 7 == 0:
-                        q.publish()
-                q.publish()
-        run = Cycles(p.pid)
+                        fe.tx.publish()
+                    if k % TOLD == 0:
+                        fe.tx.publish()
+                        tell(k, 0)
+                fe.tx.publish()
+        run, used = Cycles(p.pid), 0
         for cycle in run:
-            first = n
-            child = Child(lambda tell, first=first: send(first))
-            goal = first + random.Random(cycle).randrange(100, 6000)
-            until(lambda: after(first, q.ring.used_idx) >= goal, "frames to be taken")
-            child.kill()
+            child = Child(lambda tell, first=n, used=used: send(first, used, tell))
+            goal = n + random.Random(cycle).randrange(100, 6000)
+            while n < goal:
+                n, _ = child.hear()
+            n, _ = child.kill() or (n, 0)
             down(p)
-            resume(q)
-            n = after(first, q.avail_next)
-        send(n, n + 1000)
+            n = slots.available(n)
+            used = slots.used(max(n - SIZE, 0))
+            slots.resume(n, used)
+        send(n, used, limit=n + 1000)
         n += 1000
         until(lambda: len(numbers_in(p)) >= n, f"{n} frames")
         assert numbers_in(p) == list(range(n))
         run.note(frames=n)
 
 
-def test_front_end_killed_while_it_receives(sock):
-    with FrontEnd(sock, ring=SIZE) as fe, program(SENDER, sock, "backend") as p:
-        q, area, n = fe.rx, fe.memory.alloc(SLOT * SIZE), 0
+@formats
+def test_front_end_killed_while_it_receives(sock, fmt):
+    with FrontEnd(sock, ring=SIZE, features=FEATURES[fmt]) as fe, program(SENDER, sock, "backend") as p:
+        slots, area, n = SLOTS[fmt](fe.rx), fe.memory.alloc(SLOT * SIZE), 0
 
         def receive(first, posted):
             """Post the slots up to a whole ring behind `first`, little by little."""
             fe.start_like_qemu()
+            used = first
             while True:
-                while posted < first + SIZE and posted < after(first, q.ring.used_idx) + 64:
-                    q.ring.set_desc(posted % SIZE, area + SLOT * (posted % SIZE), SLOT, 2)
-                    q.add_raw(posted % SIZE)
+                used = slots.used(used)
+                while posted < min(first + SIZE, used + 64):
+                    slots.put(posted, area + SLOT * (posted % SIZE), SLOT, WRITE)
                     posted += 1
-                    q.publish()
+                    fe.rx.publish()
         run = Cycles(p.pid)
         for cycle in run:
-            posted = after(n, q.ring.avail_idx)
+            posted = slots.available(n)
             child = Child(lambda tell, a=n, b=posted: receive(a, b))
             goal = n + random.Random(cycle).randrange(50, SIZE)
-            until(lambda: after(n, q.ring.used_idx) >= goal, "frames")
+            until(lambda: slots.used(n) >= goal, "frames")
             child.kill()
             down(p)
-            resume(q)
-            for k in range(n, after(n, q.last_used)):
-                assert q.ring.used_elem[2 * (k % SIZE)] == k % SIZE
+            used = slots.used(n)
+            slots.resume(slots.available(n), used)
+            for k in range(n, used):
+                assert slots.used_id(k) == k % SIZE
                 assert number(fe.memory.view(area + SLOT * (k % SIZE) + 48, 60)) == k
-            n = after(n, q.last_used)
+            n = used
         assert n >= 50 * run.done
         run.note(frames=n)
 
 
-FEATURES = {"split": BASIC, "packed": BASIC | F.RING_PACKED}
-
-
-@pytest.mark.parametrize("fmt", FEATURES)
+@formats
 @pytest.mark.parametrize("listen", [True, False], ids=["peer listens", "program listens"])
 def test_back_end_killed_while_it_receives(sock, listen, fmt):
     """What the dead peer had not used comes again, first; what it had used does not."""
@@ -227,7 +286,7 @@ def test_back_end_killed_while_it_receives(sock, listen, fmt):
         run.note(frames=after(expected, used, modulus))
 
 
-@pytest.mark.parametrize("fmt", FEATURES)
+@formats
 def test_back_end_killed_while_it_sends(sock, fmt):
     with BackEnd(sock, listen=True, features=FEATURES[fmt]) as be, \
             program(RECEIVER, f"{sock},ring=8192,format={fmt}", "frontend") as p:

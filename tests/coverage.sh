@@ -6,7 +6,7 @@ set -u
 srcdir=$(cd "${srcdir:-$(dirname "$0")/..}" && pwd) || exit 1
 least=90
 # These handle no messages.
-others='^(area|dial|eventfd|foreign|fs|guard|lane|path|role|sink|vhost)\.c$'
+others='^(area|dial|eventfd|guard|lane|path|role|sink|vhost)\.c$'
 unset CC CXX CFLAGS CPPFLAGS LDFLAGS MAKEFLAGS
 mkdir -p coverage && cd coverage || exit 1
 if [ ! -e Makefile ]; then

@@ -234,6 +234,7 @@ struct writer {
 	uint32_t done;
 };
 
+/* The thread. `arg`: the writer. */
 static void *writer_main(void *arg)
 {
 	static const uint64_t one = 1;

@@ -15,4 +15,5 @@ libpd_la_SOURCES += \
 	src/libpalladium/base/mem.c src/libpalladium/base/mem.h \
 	src/libpalladium/base/quiet.c src/libpalladium/base/quiet.h \
 	src/libpalladium/base/sys.h \
+	src/libpalladium/base/textfile.c src/libpalladium/base/textfile.h \
 	src/libpalladium/base/thread.h

@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "base/quiet.h"
 #include "base/sys.h"
+#include "base/textfile.h"
 
 /* Of <linux/memfd.h> and <linux/fcntl.h>, which clash with <fcntl.h> on old systems. */
 #define MEM_MFD_CLOEXEC 0x1u
@@ -69,19 +70,11 @@ static uint64_t mem_round_up(uint64_t bytes, uint64_t unit)
 static long mem_huge_count(const char *name)
 {
 	char path[128], text[32];
-	ssize_t n;
-	int fd;
+	int ret;
 
 	snprintf(path, sizeof(path), MEM_HUGE_DIR "%s", name);
-	fd = pd_internal_fd(pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0));
-	if (fd < 0)
-		return fd;
-	n = pd_sys_read(fd, text, sizeof(text) - 1);
-	pd_sys_close(fd);
-	if (n <= 0)
-		return -EIO;
-	text[n] = '\0';
-	return strtol(text, NULL, 10);
+	ret = pd_textfile_read(path, text, sizeof(text));
+	return ret ? ret : strtol(text, NULL, 10);
 }
 
 /* Huge pages hold something: said once. */

@@ -15,6 +15,7 @@
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "base/textfile.h"
 #include "cli/cli.h"
 #include "cli/table.h"
 #include "config/vars.h"
@@ -88,16 +89,10 @@ static void print_thread(struct pd_cli *cli, struct pd_cli_table *t, const char 
 {
 	char path[64], text[1024], *name, *end, state[2] = "";
 	uint64_t core, ticks;
-	ssize_t n;
-	int fd;
 
 	snprintf(path, sizeof(path), "/proc/self/task/%.20s/stat", id);
-	fd = pd_internal_fd(pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0));
-	if (fd < 0)
+	if (pd_textfile_read(path, text, sizeof(text)))
 		return;
-	n = pd_sys_read(fd, text, sizeof(text) - 1);
-	pd_sys_close(fd);
-	text[n > 0 ? n : 0] = '\0';
 	/* The name in parentheses may hold anything. */
 	name = strchr(text, '(');
 	end = strrchr(text, ')');

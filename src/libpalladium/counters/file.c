@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "base/quiet.h"
 #include "base/sys.h"
+#include "base/textfile.h"
 #include "counters/file.h"
 
 /* How many names one start looks at in its directory: a bound, not a promise. */
@@ -34,19 +35,9 @@
 static uint64_t pd_ctr_start_of(uint32_t pid)
 {
 	char path[64], text[1024];
-	ssize_t n;
-	int fd;
 
 	snprintf(path, sizeof(path), "/proc/%u/stat", pid);
-	fd = pd_internal_fd(pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0));
-	if (fd < 0)
-		return 0;
-	n = pd_sys_read(fd, text, sizeof(text) - 1);
-	pd_sys_close(fd);
-	if (n <= 0)
-		return 0;
-	text[n] = '\0';
-	return pd_shm_start_ticks(text);
+	return pd_textfile_read(path, text, sizeof(text)) ? 0 : pd_shm_start_ticks(text);
 }
 
 void pd_ctr_file_self(struct pd_shm_owner *self)

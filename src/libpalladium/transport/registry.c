@@ -25,6 +25,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sys.h"
+#include "base/textfile.h"
 #include "cli/server.h"
 #include "config/vars.h"
 #include "counters/counters.h"
@@ -383,17 +384,12 @@ static int pd_process_start_time(pid_t pid, uint32_t *start)
 {
 	const char *state, *began;
 	char path[32], text[512];
-	int fd, n;
+	int ret;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = pd_internal_fd(pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0));
-	if (fd < 0)
-		return fd == -ENOENT ? -ESRCH : fd;
-	n = (int)pd_sys_read(fd, text, sizeof(text) - 1);
-	pd_sys_close(fd);
-	if (n <= 0)
-		return n == 0 ? -EIO : n;
-	text[n] = 0;
+	ret = pd_textfile_read(path, text, sizeof(text));
+	if (ret)
+		return ret == -ENOENT ? -ESRCH : ret;
 	state = pd_shm_stat_field(text, 3);
 	began = pd_shm_stat_field(text, 22);
 	if (state && (*state == 'Z' || *state == 'X'))

@@ -60,6 +60,7 @@
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
+#include "base/textfile.h"
 #include "base/thread.h"
 
 int pd_vhost_eventfd_make(void)
@@ -286,19 +287,10 @@ static uint64_t told_count(int fd)
 	char path[32], text[256];
 	const char *at;
 	uint32_t turn;
-	ssize_t n;
-	int file;
 
 	fd_path(path, "/proc/self/fdinfo/", pd_internal_fd_hold(fd, &turn));
-	file = pd_internal_fd(pd_sys_open(path, O_RDONLY | O_CLOEXEC, 0));
+	pd_textfile_read(path, text, sizeof(text));
 	pd_internal_fd_release(fd, turn);
-	if (file < 0)
-		return 0;
-	n = pd_sys_read(file, text, sizeof(text) - 1);
-	pd_sys_close(file);
-	if (n <= 0)
-		return 0;
-	text[n] = 0;
 	at = strstr(text, "eventfd-count:");
 	return at ? strtoull(at + strlen("eventfd-count:"), NULL, 16) : 0;
 }

@@ -5,11 +5,14 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -56,6 +59,21 @@ static void what_is_let_in(void **state)
 	}
 }
 
+/* A descriptor of a disk that need not be there; -1: we may not. */
+static int a_disk(void)
+{
+	char dir[] = "/tmp/pd-foreign-XXXXXX", path[64];
+	int fd = -1;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/disk", dir);
+	if (!mknod(path, S_IFBLK | 0600, makedev(7, 0)))
+		fd = open(path, O_PATH | O_CLOEXEC);
+	unlink(path);
+	rmdir(dir);
+	return fd;
+}
+
 static void what_is_not(void **state)
 {
 	static const char of_devpts[] = "a file of devpts, not tmpfs, hugetlbfs, ext4, xfs, f2fs";
@@ -73,6 +91,7 @@ static void what_is_not(void **state)
 		{open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC), "a device"},
 		{open("/dev/pts", O_RDONLY | O_CLOEXEC), of_devpts},
 		{open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), unseen}, /* mounted nowhere */
+		{a_disk(), "a device"},
 	};
 
 	for (unsigned i = 0; i < PD_ARRAY_SIZE(ones); i++) {

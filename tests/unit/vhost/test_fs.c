@@ -9,13 +9,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -81,53 +79,44 @@ static void where_mounts_are_seen(void **state)
 	close(fd);
 }
 
-/* What a child says of a file that it has from outside: 0, or the number of what was not so. */
-static int look_from_elsewhere(int file, int proc, bool taken, bool on_disk)
-{
-	char name[PD_VHOST_FS_NAME] = "";
-	struct statfs fs;
-	char number[PD_VHOST_FS_NAME];
-
-	if (!pd_vhost_fs_is_file(file) || fstatfs(file, &fs))
-		return 1;
-	if (on_disk) {
-		/* It can be asked, as it is on a disk. */
-		if (kind_of(file, name) != PD_VHOST_FS_ASK)
-			return 2;
-		if (pd_vhost_fs_is_local(file, name) != taken)
-			return 3;
-		snprintf(number, sizeof(number), "type 0x%x", (unsigned)fs.f_type);
-		if (taken && !strcmp(name, number))
-			return 4;
-	}
-	/* Not what stands on none: that may be anybody's. */
-	if (kind_of(proc, name) != PD_VHOST_FS_OTHER || strcmp(name, "unknown type"))
-		return 5;
-	return pd_vhost_fs_is_local(proc, name) ? 6 : 0;
-}
-
 static void where_they_are_not(void **state)
 {
-	int file = a_file(), proc = open("/proc/self/maps", O_RDONLY | O_CLOEXEC), status;
-	char path[] = "/tmp/pd-root-XXXXXX";
-	bool taken = is_taken(file);
+	int file = a_file(), proc = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	int root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char path[] = "/tmp/pd-root-XXXXXX", name[3][PD_VHOST_FS_NAME];
+	enum pd_vhost_fs_kind kind[2];
+	bool local[2], taken = is_taken(file);
 	struct statx stx;
-	pid_t child;
 
 	if (geteuid())
 		skip();
 	assert_int_equal(statx(file, "", AT_EMPTY_PATH, 0, &stx), 0);
 	assert_non_null(mkdtemp(path));
-	child = fork();
-	if (!child)
-		_exit(chroot(path) || chdir("/")
-			      ? 99
-			      : look_from_elsewhere(file, proc, taken, stx.stx_dev_major));
-	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(chroot(path), 0);
+	kind[0] = kind_of(file, name[0]);
+	local[0] = pd_vhost_fs_is_local(file, name[1]);
+	kind[1] = kind_of(proc, name[2]);
+	local[1] = pd_vhost_fs_is_local(proc, name[2]);
+	assert_int_equal(fchdir(root), 0);
+	assert_int_equal(chroot("."), 0);
+	assert_int_equal(fchdir(here), 0);
 	rmdir(path);
-	assert_int_equal(status, 0);
+	/* What is on a disk can be asked. */
+	if (stx.stx_dev_major) {
+		assert_int_equal(kind[0], PD_VHOST_FS_ASK);
+		assert_string_equal(name[0], "unknown type");
+		assert_int_equal(local[0], taken);
+		assert_string_not_equal(name[1], "unknown type");
+	}
+	/* Not what stands on none: that may be anybody's. */
+	assert_int_equal(kind[1], PD_VHOST_FS_OTHER);
+	assert_string_equal(name[2], "unknown type");
+	assert_false(local[1]);
 	close(file);
 	close(proc);
+	close(root);
+	close(here);
 }
 
 int main(void)

@@ -67,14 +67,15 @@ make_tests() {
 	(cd "$work/$1" && make check TESTS=) >>"$work/$1.build.log" 2>&1
 }
 
-# The builds that are made while the first one's tests run, and what is short of the guided fuzzers: those tests leave a core idle
-# for much of the time.
+# The builds that are made while the first one's tests run, what is short of the guided fuzzers, and how much of what handles messages
+# is covered: those tests leave a core idle for much of the time.
 make_builds() {
 	local name
-	for name in asan tsan clang fuzz; do
+	for name in asan tsan clang fuzz coverage; do
 		case $name in
 		clang) make_build 1 clang --enable-assert CC=clang CXX=clang++ && make_tests clang ;;
 		fuzz) make -C "$work/clang" fuzz-smoke FUZZ_JOBS=1 >"$work/fuzz.build.log" 2>&1 ;;
+		coverage) COVERAGE_JOBS=1 make -C "$work/clang" coverage >"$work/coverage.build.log" 2>&1 ;;
 		*) make_build 1 "$name" "--enable-$name" CFLAGS='-O1 -g' ;;
 		esac
 		echo $? >"$work/$name.status"
@@ -156,6 +157,7 @@ wait "$background"
 background=
 built clang
 built fuzz
+built coverage
 if git rev-parse --git-dir >/dev/null 2>&1; then
 	make -C "$work/gcc" format-check >"$work/format.log" 2>&1 && passed=$((passed + 1)) || broken "make format-check" "$work/format.log"
 fi

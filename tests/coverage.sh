@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # How much of the vhost-user code the unit tests, the contract and the fuzzers' corpora run, in lines per file. Run in a build folder,
-# with $srcdir; coverage/ there has a build of its own. Exit status 1 when a file that handles messages is below 90 %.
+# with $srcdir; coverage/ there has a build of its own, made by COVERAGE_JOBS. Exit status 1 when a file that handles messages is below 90 %.
 set -u
 srcdir=$(cd "${srcdir:-$(dirname "$0")/..}" && pwd) || exit 1
 least=90
@@ -16,7 +16,7 @@ fi
 find . -name '*.gcda' -delete
 tests=$(cd "$srcdir" && ls tests/unit/vhost/test_*.c tests/contract/contract.c tests/fuzz/vhost.c | sed "s/\.c$//")
 # shellcheck disable=SC2086
-make -j"$(nproc)" $tests >build.log 2>&1 || { grep -E 'error|\*\*\*' build.log; exit 1; }
+make -j"${COVERAGE_JOBS:-$(nproc)}" $tests >build.log 2>&1 || { grep -E 'error|\*\*\*' build.log; exit 1; }
 make check-TESTS TESTS="$(echo $tests)" >tests.log 2>&1 || { grep -E '^(FAIL|ERROR)' tests.log; echo "(these tests failed)"; }
 
 bad=0

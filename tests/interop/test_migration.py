@@ -55,6 +55,11 @@ class Road:
         self.listener.listen()
         threading.Thread(target=self._run, daemon=True).start()
 
+    def uri(self, kind="exec"):
+        """What QEMU is told to migrate to."""
+        path = self.listener.getsockname()
+        return f"exec:/usr/bin/python3 {TESTS / 'lab/pour.py'} {path}" if kind == "exec" else f"unix:{path}"
+
     def _run(self):
         came, _ = self.listener.accept()
         with self.listener, came, socket.socket(socket.AF_UNIX) as goes:
@@ -97,7 +102,7 @@ def send_once(vm, road):
     and over while it is sent, so that much of it is new to QEMU however far that had come each time."""
     vm.check("head -c 4000000 /dev/urandom > /tmp/much; while :; do cat /tmp/much > /tmp/again; done & writer=$!")
     vm.hmp("migrate_set_parameter downtime-limit 1")
-    vm.hmp(f"migrate -d unix:{road.listener.getsockname()}")
+    vm.hmp(f'migrate -d "{road.uri()}"')
     until(lambda: passes(vm) == 1, "the migration's begin")
     while passes(vm) < 2:
         road.allow(1 << 18, patience=1)

@@ -27,11 +27,11 @@ def migration(vm):
     return said.get("status"), said.get("ram", {}).get("dirty-sync-count", 0)
 
 
-def send_once(vm, road):
+def send_once(vm, uri, road):
     """Migrate until all memory was sent once, and hold it there: there is too much to send again for it to end. It is written
     over and over while it is sent, so nearly all of it is, however far QEMU had come each time."""
     vm.qmp("migrate-set-parameters", downtime_limit=1)
-    vm.qmp("migrate", uri=f"unix:{road.listener.getsockname()}")
+    vm.qmp("migrate", uri=uri)
     until(lambda: migration(vm)[1] == 1, "the migration's begin")
     while migration(vm)[1] < 2:
         vm.ask("memset", vm.memory.regions[0].gpa + LOAD, LOAD, 0x5a)
@@ -56,8 +56,9 @@ def crossing(nic, first):
     return first + PAIRS * EACH
 
 
+@pytest.mark.parametrize("kind", ["unix", "exec"])
 @pytest.mark.parametrize("device", ["", ",packed=on"], ids=["split", "packed"])
-def test_with_all_queues(sockdir, device):
+def test_with_all_queues(sockdir, device, kind):
     """Bursts are echoed while the memory moves; the driver finds all of it on the other side, before anything runs there."""
     a, b, way, path = (str(sockdir / x) for x in "abwr")
     keys = {"queues": PAIRS, "device": ",mq=on" + device}
@@ -69,7 +70,7 @@ def test_with_all_queues(sockdir, device):
         for n in range(end, end + PAIRS * EACH):
             nic.send(numbered(n, 60 + n % 1400), avip.distinct(n), queue=n % PAIRS, publish=False)
         road = Road(path, way)
-        send_once(vm, road)
+        send_once(vm, road.uri(kind), road)
         before = [(q.last_used, dict(q.chains)) for q in nic.queues]
         for q in nic.queues[1::2]:
             q.publish()

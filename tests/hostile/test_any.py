@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What may go wrong at any place, at every place: a message cut behind each of its bytes, a sidecar that goes on in another
-descriptor behind each of its bytes, every message with every number of descriptors, rings whose parts lie over each other."""
+descriptor behind each of its bytes, every message and answer with every number of descriptors, rings whose parts lie over each other."""
 import contextlib
 import os
 import socket
@@ -10,9 +10,11 @@ import pytest
 
 from lab import avip
 from lab.frames import check, numbered
-from lab.vhostpeer import BASIC, F, FrontEnd, PeerClosed, PeerTimeout, Req
+from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd, P, PeerClosed, PeerTimeout, Req
 from lab.wire import HEADER, VERSION, mem_table, u64, vring_addr, vring_state
-from hostile.victim import Victim, echoes, serves
+from hostile.test_reconnect import SOON
+from hostile.test_replies import until_closed
+from hostile.victim import Victim, echoes, next_is_served, returns, serves
 
 ENDED = (PeerClosed, PeerTimeout, BrokenPipeError, ConnectionResetError)
 REQUESTS = 41
@@ -91,6 +93,56 @@ def test_descriptors_on_any_message(sock, count):
         fe.reset_rings()
         serves(fe, 100)
         program.settled(fds)
+
+
+class Noted(dict):
+    """Nothing, of which it is known what was asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = {}
+
+    def get(self, key, default=None):
+        self.asked[key] = None
+        return default
+
+
+EVERYTHING = P.MQ | P.REPLY_ACK | P.STATUS | P.BACKEND_REQ | P.INFLIGHT | P.MEM_SLOTS | P.NET_MTU | P.RARP
+
+
+def answers_of(be):
+    """The requests of a front-end that starts which are answered."""
+    be.beside = Noted()
+    be.wait_started()
+    asked, be.beside = list(be.beside.asked), {}
+    return asked
+
+
+def with_answered_descriptors(be, req, count):
+    """The right answer to this with so many descriptors of each of three kinds, on connections of their own, which the program ends."""
+    for what in (os.dup(0), os.eventfd(0), os.memfd_create("x")):
+        be.drop()
+        be.beside = {req: [what] * count}
+        be.connect()
+        until_closed(be)
+        os.close(what)
+    be.beside = {}
+
+
+@pytest.mark.parametrize("count", [1, 9, 253])
+def test_descriptors_on_any_answer(sock, count):
+    with BackEnd(sock, listen=True, protocol=EVERYTHING) as be, Victim(sock, role="frontend", env=SOON) as program:
+        asked = answers_of(be)
+        returns(be)
+        fds = program.fds()
+        faults = 0
+        assert {Req.GET_FEATURES, Req.GET_PROTOCOL_FEATURES, Req.GET_QUEUE_NUM, Req.SET_MEM_TABLE, Req.GET_INFLIGHT_FD} <= set(asked)
+        for req in asked:
+            if (req, count) != (Req.GET_INFLIGHT_FD, 1):  # which may have one; what it is then: test_kept.py
+                with_answered_descriptors(be, req, count)
+                faults += 3
+                program.refused("file descriptors", faults)
+        next_is_served(be, program, fds)
 
 
 OVERLAPS = ["all of it", "available over descriptors", "used over available", "both rings"]

@@ -297,6 +297,16 @@ def test_descriptors_on_any_message(sock):
         in_turn(program, attack, range(test_any.REQUESTS), serving(fe))
 
 
+def test_descriptors_on_any_answer(sock):
+    with BackEnd(sock, listen=True, protocol=test_any.EVERYTHING) as be, Victim(sock, role="frontend", env=SOON) as program:
+        asked = test_any.answers_of(be)
+
+        def attack(req):
+            test_any.with_answered_descriptors(be, req, 9)
+            return 3
+        in_turn(program, attack, asked, serving_device(be))
+
+
 def test_descriptors_that_do_not_close(sock):
     with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
         def attack(name):

@@ -39,14 +39,14 @@ class BackEnd(Peer):
 
     features and protocol are what is offered. mrg=False and so on: leave the bit out of features.
     refuse[req] = code overrides the answer to a message that asks for one (default 0);
-    instead[req] = function(back_end, msg) is called in place of everything else.
+    instead[req] = function(back_end, msg) is called in place of everything else; beside[req] are descriptors that go with the answer.
     """
 
     def __init__(self, path, listen=False, hdr=48, features=BASIC | F.MQ,
                  protocol=P.MQ | P.REPLY_ACK | P.STATUS, max_pairs=8, timeout=10.0):
         super().__init__(path, listen, hdr, timeout)
         self.offer, self.offer_protocol, self.max_pairs = features, protocol, max_pairs
-        self.refuse, self.instead = {}, {}
+        self.refuse, self.instead, self.beside = {}, {}, {}
         self.memory = AddressMap()
         self.rings = {}
         self._forget()
@@ -83,10 +83,10 @@ class BackEnd(Peer):
         name = Req(msg.req).name
         result = getattr(self, "_on_" + name.lower(), self._on_other)(msg)
         if isinstance(result, bytes):
-            self.channel.send(msg.req, result, flags=VERSION | REPLY)
+            self.channel.send(msg.req, result, self.beside.get(msg.req, ()), flags=VERSION | REPLY)
         elif msg.flags & NEED_REPLY and self.protocol & P.REPLY_ACK:
             code = self.refuse.get(msg.req, 0)
-            self.channel.send(msg.req, u64(code), flags=VERSION | REPLY)
+            self.channel.send(msg.req, u64(code), self.beside.get(msg.req, ()), flags=VERSION | REPLY)
         return msg
 
     def _ring(self, index):

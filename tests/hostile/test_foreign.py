@@ -2,7 +2,6 @@
 """Descriptors whose closing waits for the peer. Whatever message they come with, they are refused; wherever they are, nobody waits."""
 import contextlib
 import os
-import signal
 import socket
 import struct
 
@@ -61,11 +60,10 @@ PLACES = {
 def attack(fe, program, name, fd, size=4096, then=lambda: None):
     """Send it, and have no descriptor of it here any more, and something done, before the program has it."""
     fe.get_features()
-    program.signal(signal.SIGSTOP)
-    MESSAGES[name](fe, fd, size)
-    os.close(fd)
-    then()
-    program.signal(signal.SIGCONT)
+    with program.stopped():
+        MESSAGES[name](fe, fd, size)
+        os.close(fd)
+        then()
     assert fe.channel.closed_by_peer()
 
 
@@ -99,10 +97,9 @@ def attack_at(fe, program, place):
     """Have one there. Returns the other end of it, to close."""
     fd, other = lingering()
     fe.get_features()
-    program.signal(signal.SIGSTOP)
-    PLACES[place][0](fe, fd)
-    os.close(fd)
-    program.signal(signal.SIGCONT)
+    with program.stopped():
+        PLACES[place][0](fe, fd)
+        os.close(fd)
     assert fe.channel.closed_by_peer()
     return other
 

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import threading
 import time
 
@@ -79,6 +80,25 @@ class Watched:
         assert p["state"] != "up"
         assert p["counters"]["link"] == 0
         assert re.search(reason if pattern else re.escape(reason), p["reason"]), p["reason"]
+
+    def _states(self):
+        """Those of its threads, as /proc has them."""
+        states = set()
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError), \
+                    open(f"/proc/{self.pid}/task/{task}/stat", encoding="utf-8", errors="replace") as f:
+                states.add(f.read().rsplit(")", 1)[1].split()[0])
+        return states
+
+    @contextlib.contextmanager
+    def stopped(self):
+        """None of its threads runs meanwhile."""
+        self.signal(signal.SIGSTOP)
+        until(lambda: self._states() == {"T"}, "the end of every thread's turn")
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
 
     def settled(self, fds):
         """Wait until it has as many descriptors as before."""

@@ -13,9 +13,11 @@
  *
  * Access. The file is made with the mode 0600, less the umask, gets what was asked for, and only
  * then is the socket listened on: nobody can connect before. It is changed through a descriptor of
- * the file itself (O_PATH, no link followed), which was seen to be a socket of ours with one name;
- * so who can write the directory can put something else in its place, but have nothing of ours or
- * of another opened up. At the end the file is removed only if it is still the one we made.
+ * the file itself (O_PATH, no link followed), which was seen to be a socket of ours; so who can
+ * write the directory can put something else in its place, but have nothing of ours or of another
+ * opened up. Not another socket of ours either, by a link that is gone when the names are counted:
+ * one whose mode is to be changed is made with a bit that no other has (S_ISVTX), and loses it. At
+ * the end the file is removed only if it is still the one we made.
  *
  * The other end. The kernel notes who connects, and who listens, when they do; SO_PEERCRED reads
  * it. Who passes the connection on to another process answers for that.
@@ -36,6 +38,8 @@
 #include "base/sys.h"
 
 #define BACKLOG 64
+/* In the mode of a socket's file until it has the one that was asked for. */
+#define MARK S_ISVTX
 
 /* Made-up errors, beyond errno. */
 enum {
@@ -214,6 +218,13 @@ static int directory_lock(const char *path)
 	return err == -EWOULDBLOCK ? -PATH_LOCKED : err;
 }
 
+/* True when the file of a socket is to be opened up, to another mode or owner than it has first. */
+static bool path_is_opened(const struct pd_conf_access *access)
+{
+	return pd_conf_access_mode(access) != PD_CONF_SOCKET_MODE || access->has_owner ||
+	       access->has_group;
+}
+
 /* Bind `fd` to `path`, in place of a dead socket if one is there. Returns 0 or an error. */
 static int path_bind(const char *path, const struct pd_conf_access *access, int fd)
 {
@@ -222,7 +233,7 @@ static int path_bind(const char *path, const struct pd_conf_access *access, int 
 	int err, lock;
 
 	/* The kernel gives a socket file the mode of its socket, less the umask. */
-	pd_sys_fchmod(fd, PD_CONF_SOCKET_MODE);
+	pd_sys_fchmod(fd, PD_CONF_SOCKET_MODE | (path_is_opened(access) ? MARK : 0));
 	err = pd_sys_bind(fd, &addr, len);
 	if (err == -EACCES)
 		return -PATH_NO_PLACE;
@@ -284,7 +295,8 @@ static int path_give(const char *path, const struct pd_conf_access *access, stru
 	if (fd < 0)
 		return fd;
 	err = pd_sys_fstat(fd, &st);
-	if (!err && (!S_ISSOCK(st.st_mode) || st.st_uid != pd_sys_geteuid() || st.st_nlink != 1))
+	if (!err && (!S_ISSOCK(st.st_mode) || st.st_uid != pd_sys_geteuid() || st.st_nlink != 1 ||
+		     !(st.st_mode & MARK) != !path_is_opened(access)))
 		err = -PATH_REPLACED;
 	if (!err) {
 		*id = (struct pd_path_id){st.st_dev, st.st_ino};

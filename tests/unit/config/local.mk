@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 CONFIG_TESTS = tests/unit/config/test_vars tests/unit/config/test_conf_ports \
-	tests/unit/config/test_conf_rules tests/unit/config/test_conf_files
+	tests/unit/config/test_conf_rules tests/unit/config/test_conf_files tests/unit/config/test_path
 if HAVE_CMOCKA
 check_PROGRAMS += $(CONFIG_TESTS)
 TESTS += $(CONFIG_TESTS)
@@ -18,6 +18,9 @@ tests_unit_config_test_conf_rules_LDADD = $(PD_UNIT_LIBS)
 tests_unit_config_test_conf_files_SOURCES = tests/unit/config/test_conf_files.c $(CONF_RIG)
 tests_unit_config_test_conf_files_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_config_test_conf_files_LDADD = $(PD_UNIT_LIBS)
+tests_unit_config_test_path_SOURCES = tests/unit/config/test_path.c
+tests_unit_config_test_path_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_config_test_path_LDADD = $(PD_UNIT_LIBS) -lpthread
 
 # The tables of variables in README.txt and libpalladium.conf(5).
 check_PROGRAMS += tests/unit/config/vars_table

@@ -70,11 +70,15 @@ class Keeping(Noter):
         self.drop()
         return old
 
+    def forget(self):
+        """The files of the areas are closed."""
+        while self.files:
+            os.close(self.files.pop())
+
     def close(self):
         """Everything is closed."""
         super().close()
-        while self.files:
-            os.close(self.files.pop())
+        self.forget()
 
 
 def device(sock, fmt="split", **how):

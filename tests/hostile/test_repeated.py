@@ -505,6 +505,7 @@ def test_old_devices_that_spoil(sock, fmt):
             assert old.is_as_spoilt()
             old.close()
             be.drop()
+            be.forget()
             return 0
         again(program, attack, [""], serving_device(be))
 

@@ -15,6 +15,8 @@ from hostile.victim import Victim, echoes, next_driver_is_served, serves
 # Where it comes: as what, of a region of so many bytes.
 MESSAGES = {
     "memory": lambda fe, fd, size: fe.channel.send(Req.SET_MEM_TABLE, mem_table([(0x10000, size, 0x7f5500010000, 0)]), [fd]),
+    "a dirty log": lambda fe, fd, size: fe.channel.send(Req.SET_LOG_BASE, struct.pack("<QQ", size, 0), [fd]),
+    "what is in flight": lambda fe, fd, size: fe.channel.send(Req.SET_INFLIGHT_FD, struct.pack("<QQHH", size, 0, 2, 256), [fd]),
     "a kick": lambda fe, fd, size: fe.channel.send(Req.SET_VRING_KICK, u64(0), [fd]),
     "where none is due": lambda fe, fd, size: fe.channel.send(Req.GET_FEATURES, b"", [fd]),
     "inside a message": lambda fe, fd, size: (fe.channel.send_raw(HEADER.pack(Req.SET_FEATURES, VERSION, 8)),
@@ -137,7 +139,7 @@ def test_one_in_the_crowd(sock):
 
 @pytest.mark.skipif(served.missing() is not None, reason=str(served.missing()))
 @pytest.mark.parametrize("seen", [True, False], ids=["in sight", "out of sight"])
-@pytest.mark.parametrize("name", ["memory", "where none is due"])
+@pytest.mark.parametrize("name", ["memory", "a dirty log", "what is in flight", "where none is due"])
 def test_a_file_that_somebody_serves(sock, tmp_path, name, seen):
     with served.Served(tmp_path) as file, FrontEnd(sock) as fe, Victim(sock, setup=file.enter if seen else None) as program:
         serves(fe)

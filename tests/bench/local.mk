@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-EXTRA_PROGRAMS += tests/bench/bounds tests/bench/growth tests/bench/ring tests/bench/ring_unchecked tests/bench/ringend tests/bench/sockbench tests/bench/spike
+EXTRA_PROGRAMS += tests/bench/bounds tests/bench/clirate tests/bench/growth tests/bench/ring tests/bench/ring_unchecked tests/bench/ringend tests/bench/sockbench tests/bench/spike
 tests_bench_bounds_SOURCES = tests/bench/bounds.c
 # gcc makes a string instruction of a copy of unknown length, which takes longer.
 tests_bench_bounds_CFLAGS = $(AM_CFLAGS) -fno-builtin-memcpy
 tests_bench_bounds_LDADD =
+tests_bench_clirate_SOURCES = tests/bench/clirate.c
+tests_bench_clirate_LDADD =
 tests_bench_growth_SOURCES = tests/bench/growth.c
 tests_bench_growth_LDADD =
 tests_bench_ringend_SOURCES = tests/bench/ringend.c
@@ -31,18 +33,20 @@ tests_bench_ring_SOURCES = tests/bench/ring.c
 tests_bench_ring_LDADD = libpd.la
 TESTS += tests/bench/test_instructions.py
 EXTRA_DIST += tests/bench/test_instructions.py tests/bench/instructions.txt
-EXTRA_DIST += tests/bench/growth.py tests/bench/rings.py tests/bench/sockets.py tests/bench/spike.py tests/bench/steady.py tests/bench/validation.py
+EXTRA_DIST += tests/bench/cli.py tests/bench/growth.py tests/bench/rings.py tests/bench/sockets.py tests/bench/spike.py tests/bench/steady.py tests/bench/validation.py
 
 # Figures mean something on an otherwise idle machine only: two cores, both are used. `make bench` takes about an hour;
 # BENCH_ROUNDS=1 gives a first look in a third of that.
 BENCH_ROUNDS = 3
-BENCH_NEEDS = tests/bench/bounds tests/bench/growth tests/bench/ring tests/bench/ring_unchecked tests/bench/ringend tests/bench/sockbench tests/bench/spike
+BENCH_NEEDS = tests/bench/bounds tests/bench/clirate tests/bench/growth tests/bench/ring tests/bench/ring_unchecked tests/bench/ringend tests/bench/sockbench tests/bench/spike
 BENCH_RUN = PD_BUILD='$(abs_builddir)' PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 $(srcdir)/tests/bench
-.PHONY: bench bench-rings bench-sockets bench-growth bench-spike bench-validation
-bench: bench-spike bench-rings bench-validation bench-sockets bench-growth
+.PHONY: bench bench-cli bench-rings bench-sockets bench-growth bench-spike bench-validation
+bench: bench-spike bench-cli bench-rings bench-validation bench-sockets bench-growth
 bench-spike: all $(BENCH_NEEDS)
 	tests/bench/spike cost
 	$(BENCH_RUN)/spike.py --rounds $(BENCH_ROUNDS) $(BENCH_FLAGS)
+bench-cli: all $(BENCH_NEEDS)
+	$(BENCH_RUN)/cli.py --rounds $$((3 * $(BENCH_ROUNDS))) $(BENCH_FLAGS)
 bench-rings: all $(BENCH_NEEDS)
 	$(BENCH_RUN)/rings.py --rounds $(BENCH_ROUNDS) $(BENCH_FLAGS)
 bench-validation: all $(BENCH_NEEDS)

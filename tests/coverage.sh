@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # How much of the vhost-user code the unit tests, the contract and the fuzzers' corpora run, in lines per file. Run in a build folder,
-# with $srcdir; coverage/ there has a build of its own, made by COVERAGE_JOBS. Exit status 1 when a file that handles messages is below 90 %.
+# with $srcdir; coverage/ there has a build of its own, made by COVERAGE_JOBS. Exit status 1 when a file that handles messages is below
+# 90 %.
 set -u
 srcdir=$(cd "${srcdir:-$(dirname "$0")/..}" && pwd) || exit 1
 least=90

@@ -27,26 +27,18 @@ include tests/plugin/local.mk
 
 # --- base ----------------------------------------------------------------------------------
 if HAVE_CMOCKA
-check_PROGRAMS += tests/unit/base/test_base
-TESTS += tests/unit/base/test_base
+check_PROGRAMS += tests/unit/base/test_base tests/unit/base/test_mem tests/unit/base/test_closer
+TESTS += tests/unit/base/test_base tests/unit/base/test_mem tests/unit/base/test_closer
 endif
 tests_unit_base_test_base_SOURCES = tests/unit/base/test_base.c
 tests_unit_base_test_base_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_base_test_base_LDADD = $(PD_UNIT_LIBS)
-if HAVE_CMOCKA
-check_PROGRAMS += tests/unit/base/test_mem
-TESTS += tests/unit/base/test_mem
-endif
-if HAVE_CMOCKA
-check_PROGRAMS += tests/unit/base/test_closer
-TESTS += tests/unit/base/test_closer
-endif
-tests_unit_base_test_closer_SOURCES = tests/unit/base/test_closer.c tests/unit/base/linger.h
-tests_unit_base_test_closer_CFLAGS = $(PD_UNIT_CFLAGS)
-tests_unit_base_test_closer_LDADD = $(PD_UNIT_LIBS)
 tests_unit_base_test_mem_SOURCES = tests/unit/base/test_mem.c tests/unit/base/huge.h
 tests_unit_base_test_mem_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_base_test_mem_LDADD = $(PD_UNIT_LIBS)
+tests_unit_base_test_closer_SOURCES = tests/unit/base/test_closer.c tests/unit/base/linger.h
+tests_unit_base_test_closer_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_base_test_closer_LDADD = $(PD_UNIT_LIBS)
 
 include tests/unit/vhost/local.mk
 include tests/unit/cli/local.mk

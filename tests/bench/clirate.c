@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Gives a program's debug CLI a command in every so many microseconds, until killed: a small client, so that what it takes of a
- * core itself is little (tests/bench/cli.py).
+ * Gives a program's debug CLI a command in every so many microseconds, until killed: a small
+ * client, so that what it takes of a core itself is little (tests/bench/cli.py).
  *
  *   clirate PATH MICROSECONDS COMMAND...
  *
@@ -17,6 +17,7 @@
 
 #define END '\036' /* the last line of an answer begins with it */
 
+/* Microseconds since some time in the past. */
 static unsigned long now_us(void)
 {
 	struct timespec ts;

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Descriptors whose closing waits for the peer. Whatever message they come with, they are refused; wherever they are, nobody waits."""
 import contextlib
+import functools
 import os
 import socket
 import struct
@@ -12,15 +13,15 @@ from lab.vhostpeer import FrontEnd, Req
 from lab.wire import HEADER, VERSION, mem_table, u64
 from hostile.victim import Victim, echoes, next_driver_is_served, serves
 
-# Where it comes: as what, of a region of so many bytes.
+# What it comes as, of a region of so many bytes.
 MESSAGES = {
-    "memory": lambda fe, fd, size: fe.channel.send(Req.SET_MEM_TABLE, mem_table([(0x10000, size, 0x7f5500010000, 0)]), [fd]),
-    "a dirty log": lambda fe, fd, size: fe.channel.send(Req.SET_LOG_BASE, struct.pack("<QQ", size, 0), [fd]),
-    "what is in flight": lambda fe, fd, size: fe.channel.send(Req.SET_INFLIGHT_FD, struct.pack("<QQHH", size, 0, 2, 256), [fd]),
-    "a kick": lambda fe, fd, size: fe.channel.send(Req.SET_VRING_KICK, u64(0), [fd]),
-    "where none is due": lambda fe, fd, size: fe.channel.send(Req.GET_FEATURES, b"", [fd]),
-    "inside a message": lambda fe, fd, size: (fe.channel.send_raw(HEADER.pack(Req.SET_FEATURES, VERSION, 8)),
-                                              fe.channel.send_raw(u64(0), [fd])),
+    "memory": lambda fe, fd, size=4096: fe.channel.send(Req.SET_MEM_TABLE, mem_table([(0x10000, size, 0x7f5500010000, 0)]), [fd]),
+    "a dirty log": lambda fe, fd, size=4096: fe.channel.send(Req.SET_LOG_BASE, struct.pack("<QQ", size, 0), [fd]),
+    "what is in flight": lambda fe, fd, size=4096: fe.channel.send(Req.SET_INFLIGHT_FD, struct.pack("<QQHH", size, 0, 2, 256), [fd]),
+    "a kick": lambda fe, fd, size=4096: fe.channel.send(Req.SET_VRING_KICK, u64(0), [fd]),
+    "where none is due": lambda fe, fd, size=4096: fe.channel.send(Req.GET_FEATURES, b"", [fd]),
+    "inside a message": lambda fe, fd, size=4096: (fe.channel.send_raw(HEADER.pack(Req.SET_FEATURES, VERSION, 8)),
+                                                   fe.channel.send_raw(u64(0), [fd])),
 }
 
 
@@ -59,11 +60,11 @@ PLACES = {
 }
 
 
-def attack(fe, program, name, fd, size=4096, then=lambda: None):
-    """Send it, and have no descriptor of it here any more, and something done, before the program has it."""
+def attack(fe, program, send, fd, then=lambda: None):
+    """Have it sent by send(fe, fd), no descriptor of it here any more, and something done, before the program has it."""
     fe.get_features()
     with program.stopped():
-        MESSAGES[name](fe, fd, size)
+        send(fe, fd)
         os.close(fd)
         then()
     assert fe.channel.closed_by_peer()
@@ -83,37 +84,31 @@ def lingering():
         return s.detach(), other
 
 
-@pytest.mark.parametrize("name", MESSAGES)
-def test_a_socket_that_lingers(sock, name):
+def attack_lingering(fe, program, send):
+    """The same with such a socket. Returns the other end of it, to close."""
+    fd, other = lingering()
+    attack(fe, program, send, fd)
+    return other
+
+
+def refuses_lingering(sock, send, reason):
+    """It is refused for this reason, and the next driver is served."""
     with FrontEnd(sock) as fe, Victim(sock) as program:
         serves(fe)
         fds = program.fds()
-        fd, other = lingering()
-        with other:
-            attack(fe, program, name, fd)
-            program.refused("a socket that is no Unix stream socket")
+        with attack_lingering(fe, program, send):
+            program.refused(reason)
             next_driver_is_served(fe, program, fds)
 
 
-def attack_at(fe, program, place):
-    """Have one there. Returns the other end of it, to close."""
-    fd, other = lingering()
-    fe.get_features()
-    with program.stopped():
-        PLACES[place][0](fe, fd)
-        os.close(fd)
-    assert fe.channel.closed_by_peer()
-    return other
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_socket_that_lingers(sock, name):
+    refuses_lingering(sock, MESSAGES[name], "a socket that is no Unix stream socket")
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_one_that_nobody_closes(sock, place):
-    with FrontEnd(sock) as fe, Victim(sock) as program:
-        serves(fe)
-        fds = program.fds()
-        with attack_at(fe, program, place):
-            program.refused(PLACES[place][1])
-            next_driver_is_served(fe, program, fds)
+    refuses_lingering(sock, *PLACES[place])
 
 
 def in_the_crowd(path):
@@ -144,7 +139,7 @@ def test_a_file_that_somebody_serves(sock, tmp_path, name, seen):
     with served.Served(tmp_path) as file, FrontEnd(sock) as fe, Victim(sock, setup=file.enter if seen else None) as program:
         serves(fe)
         fds = program.fds()
-        attack(fe, program, name, file.fd, served.SIZE, file.silence)
+        attack(fe, program, functools.partial(MESSAGES[name], size=served.SIZE), file.fd, file.silence)
         program.refused("a file of fuse" if seen else "a file of unknown type")
         next_driver_is_served(fe, program, fds)
         file.end()  # before it no process ends, killed or not, that has to close such a file: so the kernel has it

@@ -307,24 +307,22 @@ def test_descriptors_on_any_answer(sock):
         in_turn(program, attack, asked, serving_device(be))
 
 
-def test_descriptors_that_do_not_close(sock):
+def lingering_in_turn(sock, sends):
+    """A socket that lingers, sent by each of these."""
     with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
-        def attack(name):
+        def attack(send):
             start(fe)
-            fd, other = test_foreign.lingering()
-            with other:
-                test_foreign.attack(fe, program, name, fd)
-            return 1
-        in_turn(program, attack, test_foreign.MESSAGES, serving(fe))
+            with test_foreign.attack_lingering(fe, program, send):
+                return 1
+        in_turn(program, attack, sends, serving(fe))
+
+
+def test_descriptors_that_do_not_close(sock):
+    lingering_in_turn(sock, test_foreign.MESSAGES.values())
 
 
 def test_descriptors_that_nobody_closes(sock):
-    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
-        def attack(place):
-            start(fe)
-            with test_foreign.attack_at(fe, program, place):
-                return 1
-        in_turn(program, attack, test_foreign.PLACES, serving(fe))
+    lingering_in_turn(sock, [send for send, _ in test_foreign.PLACES.values()])
 
 
 def test_descriptors_in_the_crowd(sock):

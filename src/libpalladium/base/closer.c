@@ -198,28 +198,14 @@ static void close_aside(int fd)
 	pd_internal_fd_unlock();
 }
 
-/* True when `fd` is a socket with something in it, as far as can be known. */
-static bool is_filled(int fd)
+void pd_closer_received(int fd)
 {
 	int unread = socket_unread(fd);
 
-	return unread && unread != -ENOTSOCK;
-}
-
-void pd_closer_received(int fd)
-{
-	if (is_filled(fd))
-		close_aside(fd);
-	else
+	if (!unread || unread == -ENOTSOCK)
 		pd_sys_close(fd);
-}
-
-void pd_closer_received_number(int number)
-{
-	if (is_filled(number))
-		pd_closer_number(number);
 	else
-		pd_sys_close(number);
+		close_aside(fd);
 }
 
 void pd_closer_hang_up(int fd)
@@ -251,4 +237,9 @@ void pd_closer_listener(int fd)
 		pd_sys_close(fd);
 	else
 		close_aside(fd);
+}
+
+void pd_closer_copy(int fd)
+{
+	pd_sys_close(fd);
 }

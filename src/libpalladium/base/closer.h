@@ -34,9 +34,6 @@ void pd_closer_number(int number);
  */
 void pd_closer_received(int fd);
 
-/* The same for a new number, which has no name yet. Under pd_internal_fd_lock. */
-void pd_closer_received_number(int number);
-
 /*
  * Close a Unix stream socket that we connected or accepted, with all that its peer has sent and
  * nobody has read. Not in a forked child that shares it with its parent. The peer sees the end when
@@ -46,6 +43,9 @@ void pd_closer_hang_up(int fd);
 
 /* Close a Unix stream socket that listens, and hang up on who waits there. As pd_closer_hang_up. */
 void pd_closer_listener(int fd);
+
+/* Close a forked child's copy of any of these, of which who has the others notices nothing. */
+void pd_closer_copy(int fd);
 
 /* True when so many wait to be closed that nobody else's are to be taken. Any thread. */
 bool pd_closer_is_full(void);

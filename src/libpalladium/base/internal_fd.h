@@ -93,8 +93,8 @@ int pd_internal_fd_take(int fd);
 int pd_internal_fd_try(int fd);
 
 /*
- * As pd_internal_fd_take for one that existed before, where the program's threads cannot have seen it yet. Takes
- * the lock.
+ * As pd_internal_fd_take for one that existed before, where the program's threads cannot have seen
+ * it yet. Takes the lock.
  */
 int pd_internal_fd_adopt(int fd);
 

@@ -510,12 +510,6 @@ void pd_cli_server_start(void)
 	}
 }
 
-/* Close a descriptor that another process may have too. */
-static void close_copy(int fd)
-{
-	pd_sys_close(fd);
-}
-
 /* Close all descriptors. */
 static void server_close(void)
 {
@@ -524,12 +518,12 @@ static void server_close(void)
 	for (unsigned i = 0; i < PD_CLI_CONNECTIONS_MAX; i++)
 		if (server.connections[i])
 			connection_end(server.connections[i],
-				       forked ? close_copy : pd_closer_hang_up);
+				       forked ? pd_closer_copy : pd_closer_hang_up);
 	pd_progress_timer_cancel(&server.again);
 	if (server.listener.fd < 0)
 		return;
 	pd_progress_del(&server.listener);
-	(forked ? close_copy : pd_closer_listener)(server.listener.fd);
+	(forked ? pd_closer_copy : pd_closer_listener)(server.listener.fd);
 	server.listener.fd = -1;
 }
 

@@ -296,7 +296,7 @@ static int path_give(const char *path, const struct pd_conf_access *access, stru
 		return fd;
 	err = pd_sys_fstat(fd, &st);
 	if (!err && (!S_ISSOCK(st.st_mode) || st.st_uid != pd_sys_geteuid() || st.st_nlink != 1 ||
-		     !(st.st_mode & MARK) != !path_is_opened(access)))
+		     (bool)(st.st_mode & MARK) != path_is_opened(access)))
 		err = -PATH_REPLACED;
 	if (!err) {
 		*id = (struct pd_path_id){st.st_dev, st.st_ino};

@@ -41,6 +41,7 @@ static void *swap(void *arg)
 	return NULL;
 }
 
+/* What must never be opened up: a socket of ours that is private, or a file. */
 static void make_precious(bool is_socket)
 {
 	struct sockaddr_un at = {.sun_family = AF_UNIX};

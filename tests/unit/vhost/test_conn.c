@@ -149,6 +149,59 @@ static void descriptors_stay_with_their_message(void **state)
 	assert_int_equal(last.n_fds, 0);
 }
 
+/* Those that stand far behind are taken out of the socket once, not at every message before them. */
+static void descriptors_far_behind(void **state)
+{
+	uint8_t bytes[52];
+	int fds[8], held[8], before = fd_count();
+
+	(void)state;
+	make_addr(bytes);
+	for (int i = 0; i < 8; i++)
+		fds[i] = eventfd(0, EFD_CLOEXEC);
+	for (int i = 0; i < 100; i++)
+		peer_send_bytes(peer, bytes, sizeof(bytes), NULL, 0);
+	peer_send_bytes(peer, bytes, sizeof(bytes), fds, 8);
+	peer_send_bytes(peer, bytes, sizeof(bytes), fds, 1);
+	for (int i = 0; i < 8; i++)
+		close(fds[i]);
+	pd_progress_run_once(0);
+	assert_in_range(messages, 1, 99);
+	assert_int_equal(fds_seen, 0);
+	assert_int_equal(conn.n_ahead, 8);
+	memcpy(held, conn.ahead, sizeof(held));
+	assert_int_equal(fd_count(), before + 8);
+	pd_progress_run_once(0);
+	assert_in_range(messages, 2, 99);
+	assert_memory_equal(held, conn.ahead, sizeof(held));
+	while (messages < 101)
+		pd_progress_run_once(0);
+	assert_int_equal(fds_seen, 8 + (messages == 102));
+	turn();
+	assert_int_equal(messages, 102);
+	assert_int_equal(last.n_fds, 1);
+	assert_int_equal(fds_seen, 9);
+	assert_int_equal(fd_count(), before);
+}
+
+/* They go with the connection, of which they are not read. */
+static void descriptors_that_are_never_reached(void **state)
+{
+	uint8_t bytes[52];
+	int fd = eventfd(0, EFD_CLOEXEC);
+
+	(void)state;
+	make_addr(bytes);
+	peer_send_bytes(peer, bytes, sizeof(bytes), NULL, 0);
+	peer_send_bytes(peer, bytes, sizeof(bytes), &fd, 1);
+	close(fd);
+	answer = "no more";
+	turn();
+	assert_int_equal(messages, 1);
+	assert_int_equal(conn.n_ahead, 0);
+	assert_string_equal(ended, "no more");
+}
+
 static void descriptors_inside_a_payload(void **state)
 {
 	uint8_t bytes[52];
@@ -462,6 +515,8 @@ int main(void)
 		T(one_byte_at_a_time_with_a_descriptor),
 		T(many_in_one_piece),
 		T(descriptors_stay_with_their_message),
+		T(descriptors_far_behind),
+		T(descriptors_that_are_never_reached),
 		T(descriptors_inside_a_payload),
 		P(more_descriptors_than_any_message_has, &nine),
 		P(more_descriptors_than_any_message_has, &most),

@@ -751,7 +751,7 @@ static void backend_end(struct pd_vhost_backend *be, const char *reason, bool fa
 
 	backend_reset(be);
 	be->role.lost(&be->role, reason, fault);
-	pd_vhost_conn_hang_up(fd);
+	pd_vhost_conn_hang_up(&be->conn, fd);
 }
 
 void pd_vhost_backend_fail(struct pd_vhost_backend *be, const char *reason)
@@ -822,7 +822,7 @@ static void backend_fini(struct pd_vhost_role_base *role, bool abandon)
 	}
 	fd = pd_vhost_conn_stop(&be->conn);
 	backend_reset(be);
-	pd_vhost_conn_hang_up(fd);
+	pd_vhost_conn_hang_up(&be->conn, fd);
 }
 
 const struct pd_vhost_role_ops pd_vhost_backend_ops = {

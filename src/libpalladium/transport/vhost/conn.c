@@ -11,11 +11,12 @@
  *
  * Descriptors for which there is no room are closed by the kernel, in the call that receives the
  * bytes they came with, and closing may wait (base/closer.h). So there is room for all that a
- * message can carry, and they are received in two steps, with no other thread between: a look
- * (MSG_PEEK) gives them to us while the socket has them still; then the bytes are read without, and
- * the kernel says whether there were any. (It has to: the look gives those of bytes behind these
- * too.) When the look says that some were lost, as this process has no free numbers left, there is
- * no second step: the connection ends, and who closes it closes them.
+ * message can carry, and bytes are read in two steps: a look (MSG_PEEK) gives the next descriptors
+ * that are in the socket, with these bytes or behind them, to us too; then the bytes are read
+ * without room for any, and the kernel says whether there were some. Those are the ones that we
+ * have. Until they come there is no other look. When it says that some were lost, as this process
+ * has no free numbers left, there is no second step: the connection ends, and who closes it closes
+ * them.
  *
  * The socket of a back-end's channel comes from the peer, which may read from it too. There the
  * second step may give other bytes than the first, and so has room for descriptors as well. None is
@@ -45,6 +46,7 @@
 
 static const char peer_closed[] = "the peer closed the connection";
 static const char peer_closed_inside[] = "the peer closed the connection inside a message";
+static const char fds_lost[] = "file descriptors were lost: none free here";
 
 static void conn_io(struct pd_progress_fd *io, uint32_t revents);
 
@@ -64,19 +66,10 @@ void pd_vhost_conn_init(struct pd_vhost_conn *conn, const struct pd_vhost_conn_o
 	memset(conn->in.fds, -1, sizeof(conn->in.fds));
 }
 
-void pd_vhost_conn_hang_up(int fd)
+void pd_vhost_conn_hang_up(const struct pd_vhost_conn *conn, int fd)
 {
 	if (fd >= 0)
-		pd_closer_hang_up(fd);
-}
-
-/* The second step, where the peer may have our end too. */
-static void conn_hang_up(const struct pd_vhost_conn *conn, int fd)
-{
-	if (fd >= 0 && conn->shared)
-		pd_closer_received(fd);
-	else
-		pd_vhost_conn_hang_up(fd);
+		(conn->shared ? pd_closer_received : pd_closer_hang_up)(fd);
 }
 
 int pd_vhost_conn_open(struct pd_vhost_conn *conn, int fd)
@@ -88,7 +81,7 @@ int pd_vhost_conn_open(struct pd_vhost_conn *conn, int fd)
 		pd_log_ratelimited(PD_LOG_WARN, "vhost",
 				   "no connection is taken: too many descriptors that peers sent "
 				   "are still being closed");
-		conn_hang_up(conn, fd);
+		pd_vhost_conn_hang_up(conn, fd);
 		return -EBUSY;
 	}
 	conn->in_bytes = 0;
@@ -97,7 +90,7 @@ int pd_vhost_conn_open(struct pd_vhost_conn *conn, int fd)
 	conn->io.events = EPOLLIN;
 	err = pd_progress_add(&conn->io);
 	if (err) {
-		conn_hang_up(conn, fd);
+		pd_vhost_conn_hang_up(conn, fd);
 		conn->io.fd = -1;
 	}
 	return err;
@@ -112,7 +105,7 @@ static void out_drop_fds(struct pd_vhost_out *out)
 	out->n_fds = 0;
 }
 
-/* Let go of the socket, which is given back, and of what waits to be sent. */
+/* Let go of the socket, which is given back, of what is ahead in it, and of what waits to be sent. */
 static int conn_detach(struct pd_vhost_conn *conn)
 {
 	int fd = conn->io.fd;
@@ -120,6 +113,8 @@ static int conn_detach(struct pd_vhost_conn *conn)
 	for (uint32_t i = 0; i < conn->out_count; i++)
 		out_drop_fds(&conn->out[(conn->out_first + i) % PD_VHOST_OUT_MAX]);
 	conn->out_count = 0;
+	while (conn->n_ahead)
+		pd_sys_close(conn->ahead[--conn->n_ahead]);
 	pd_progress_del(&conn->io);
 	conn->io.fd = -1;
 	return fd;
@@ -132,7 +127,7 @@ int pd_vhost_conn_stop(struct pd_vhost_conn *conn)
 	if (conn->io.fd < 0)
 		return -1;
 	fd = conn_detach(conn);
-	pd_vhost_msg_close_fds(&conn->in);
+	pd_vhost_msg_close_fds(&conn->in, pd_closer_received);
 	return fd;
 }
 
@@ -140,13 +135,13 @@ void pd_vhost_conn_abandon(struct pd_vhost_conn *conn)
 {
 	if (conn->io.fd < 0)
 		return;
-	pd_sys_close(conn_detach(conn));
-	pd_vhost_msg_abandon_fds(&conn->in);
+	pd_closer_copy(conn_detach(conn));
+	pd_vhost_msg_close_fds(&conn->in, pd_closer_copy);
 }
 
 void pd_vhost_conn_close(struct pd_vhost_conn *conn)
 {
-	conn_hang_up(conn, pd_vhost_conn_stop(conn));
+	pd_vhost_conn_hang_up(conn, pd_vhost_conn_stop(conn));
 }
 
 /* End and tell the role why. `reason` must not stand in the connection. */
@@ -155,7 +150,7 @@ static void conn_end(struct pd_vhost_conn *conn, const char *reason)
 	int fd = pd_vhost_conn_stop(conn);
 
 	conn->ops->ended(conn, reason);
-	conn_hang_up(conn, fd);
+	pd_vhost_conn_hang_up(conn, fd);
 }
 
 /* Descriptors that have come, as numbers: without names, under pd_internal_fd_lock. */
@@ -228,61 +223,82 @@ static const char *arrived_sift(const struct pd_vhost_conn *conn, struct arrived
 		pd_closer_number(arrived->fds[i]);
 		wrong = harmful ? harmful : "file descriptors on a reply";
 	}
-	/* So that the looks at what stands before them cost little. */
-	if (!wrong && arrived->n > PD_VHOST_FDS_MAX)
-		wrong = "too many file descriptors";
-	return wrong;
-}
-
-/* Close them, which are in the socket still. */
-static void arrived_leave(const struct arrived *arrived)
-{
-	for (uint32_t i = 0; i < arrived->n; i++)
-		pd_sys_close(arrived->fds[i]);
+	return !wrong && arrived->n > PD_VHOST_FDS_MAX ? "too many file descriptors" : wrong;
 }
 
 /*
- * They are of the current message: put them there, if they may come now. Returns NULL or what is
- * wrong.
+ * Give them names, in conn->ahead, unless something is `wrong` with them; the others are closed, of
+ * which the socket has each still. Returns `wrong`, or that there are no names.
  */
-static const char *arrived_keep(struct pd_vhost_conn *conn, const struct arrived *arrived)
+static const char *arrived_keep(struct pd_vhost_conn *conn, const struct arrived *arrived,
+				const char *wrong)
 {
-	struct pd_vhost_msg *in = &conn->in;
-	const char *wrong = NULL;
-
 	for (uint32_t i = 0; i < arrived->n; i++) {
-		int fd = -1;
+		int fd = wrong ? -1 : pd_internal_fd_try(arrived->fds[i]);
 
-		if (conn->in_bytes >= HDR_BYTES)
-			wrong = "file descriptors inside a message";
-		else if (in->n_fds == PD_VHOST_FDS_MAX)
-			wrong = "too many file descriptors";
-		else if ((fd = pd_internal_fd_try(arrived->fds[i])) < 0)
-			wrong = "file descriptors were lost: none free here";
-		if (fd >= 0)
-			in->fds[in->n_fds++] = fd;
-		else
-			pd_closer_received_number(arrived->fds[i]);
+		if (fd >= 0) {
+			conn->ahead[conn->n_ahead++] = fd;
+			continue;
+		}
+		pd_sys_close(arrived->fds[i]);
+		wrong = wrong ? wrong : fds_lost;
 	}
 	return wrong;
 }
 
 /*
- * Read `n` bytes that are known to be there to `to`, where `arrived` are theirs or come later.
- * Returns as recvmsg; *reason is NULL or what is wrong.
+ * Look at up to `n` bytes, which are put to `to`, and take the next descriptors in the socket.
+ * Returns as recvmsg; *reason is NULL or what is wrong with them.
  */
-static ssize_t conn_take(struct pd_vhost_conn *conn, void *to, size_t n,
-			 const struct arrived *arrived, const char **reason)
+static ssize_t conn_look(struct pd_vhost_conn *conn, void *to, size_t n, const char **reason)
+{
+	struct arrived arrived;
+	bool lost;
+	ssize_t got;
+
+	pd_internal_fd_lock();
+	got = conn_recv_fds(conn, to, n, MSG_PEEK, &arrived, &lost);
+	*reason = arrived_sift(conn, &arrived);
+	*reason = arrived_keep(conn, &arrived, *reason || !lost ? *reason : fds_lost);
+	pd_internal_fd_unlock();
+	return got;
+}
+
+/*
+ * What was ahead belongs to the current message: it goes there, if descriptors may come now.
+ * Returns NULL or what is wrong.
+ */
+static const char *ahead_take(struct pd_vhost_conn *conn)
+{
+	struct pd_vhost_msg *in = &conn->in;
+	const char *wrong = conn->in_bytes >= HDR_BYTES ? "file descriptors inside a message"
+			    : in->n_fds + conn->n_ahead > PD_VHOST_FDS_MAX
+				    ? "too many file descriptors"
+				    : NULL;
+
+	for (uint32_t i = 0; i < conn->n_ahead; i++) {
+		if (wrong)
+			pd_closer_received(conn->ahead[i]);
+		else
+			in->fds[in->n_fds++] = conn->ahead[i];
+	}
+	conn->n_ahead = 0;
+	return wrong;
+}
+
+/*
+ * Read up to `n` bytes to `to`, none of which is behind what is ahead. Returns as recvmsg; *reason
+ * is NULL or what is wrong with what came with them.
+ */
+static ssize_t conn_take(struct pd_vhost_conn *conn, void *to, size_t n, const char **reason)
 {
 	struct iovec iov = {to, n};
 	struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
 	ssize_t got = conn_recvmsg(conn, &mh, 0);
 
-	/* That is said of those that we have given no room. */
+	/* That is said of those that were given no room. */
 	if (got > 0 && mh.msg_flags & MSG_CTRUNC)
-		*reason = arrived_keep(conn, arrived);
-	else
-		arrived_leave(arrived);
+		*reason = ahead_take(conn);
 	return got;
 }
 
@@ -291,9 +307,12 @@ static ssize_t conn_take_shared(struct pd_vhost_conn *conn, void *to, size_t n, 
 {
 	struct arrived arrived;
 	bool lost;
-	ssize_t got = conn_recv_fds(conn, to, n, 0, &arrived, &lost);
+	ssize_t got;
 
+	pd_internal_fd_lock();
+	got = conn_recv_fds(conn, to, n, 0, &arrived, &lost);
 	*reason = arrived_sift(conn, &arrived);
+	pd_internal_fd_unlock();
 	return got;
 }
 
@@ -303,22 +322,13 @@ static ssize_t conn_take_shared(struct pd_vhost_conn *conn, void *to, size_t n, 
  */
 static int conn_read(struct pd_vhost_conn *conn, void *to, size_t n, const char **reason)
 {
-	struct arrived arrived;
-	bool lost;
-	ssize_t got;
+	ssize_t got = (ssize_t)n;
 
-	pd_internal_fd_lock();
-	got = conn_recv_fds(conn, to, n, MSG_PEEK, &arrived, &lost);
-	*reason = arrived_sift(conn, &arrived);
-	if (!*reason && lost)
-		*reason = "file descriptors were lost: none free here";
-	if (*reason)
-		arrived_leave(&arrived);
-	else if (got > 0 && conn->shared)
-		got = conn_take_shared(conn, to, (size_t)got, reason);
-	else if (got > 0)
-		got = conn_take(conn, to, (size_t)got, &arrived, reason);
-	pd_internal_fd_unlock();
+	*reason = NULL;
+	if (!conn->n_ahead)
+		got = conn_look(conn, to, n, reason);
+	if (got > 0 && !*reason)
+		got = (conn->shared ? conn_take_shared : conn_take)(conn, to, (size_t)got, reason);
 	if (got == -EAGAIN)
 		return 0;
 	if (got <= 0)
@@ -484,7 +494,7 @@ static void conn_io(struct pd_progress_fd *io, uint32_t revents)
 		if (!conn_fill(conn, &reason))
 			break;
 		reason = conn->ops->message(conn, &conn->in);
-		pd_vhost_msg_close_fds(&conn->in);
+		pd_vhost_msg_close_fds(&conn->in, pd_closer_received);
 		conn->in_bytes = 0;
 	}
 	if (reason)

@@ -54,6 +54,9 @@ struct pd_vhost_conn {
 	struct pd_progress_fd io;
 	struct pd_vhost_msg in;
 	uint32_t in_bytes; /* of header and payload that are there */
+	/* The next descriptors in the socket, which we have too: of this message or of a later one. */
+	uint32_t n_ahead;
+	int ahead[PD_VHOST_FDS_MAX];
 	uint32_t out_first, out_count;
 	uint32_t out_bytes; /* of the first message that are gone */
 	struct pd_vhost_out out[PD_VHOST_OUT_MAX];
@@ -75,7 +78,7 @@ void pd_vhost_conn_close(struct pd_vhost_conn *conn);
  * second; -1, which is harmless there: it was not open.
  */
 int pd_vhost_conn_stop(struct pd_vhost_conn *conn);
-void pd_vhost_conn_hang_up(int fd);
+void pd_vhost_conn_hang_up(const struct pd_vhost_conn *conn, int fd);
 
 /*
  * Close a forked child's copies, of which the parent's connection is none the wiser. Harmless when

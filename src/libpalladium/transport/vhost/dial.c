@@ -440,15 +440,6 @@ static struct pd_vhost_listener *listener_get(const struct pd_vhost_dial *dial)
 	return l;
 }
 
-/* Close `fd` by `close`; `abandon`: it is a forked child's copy. */
-static void listener_let_go(int fd, bool abandon, void (*close)(int fd))
-{
-	if (abandon)
-		pd_sys_close(fd);
-	else
-		close(fd);
-}
-
 /* The last port has left; `abandon`: in a forked child. */
 static void listener_put(struct pd_vhost_listener *l, bool abandon)
 {
@@ -456,12 +447,12 @@ static void listener_put(struct pd_vhost_listener *l, bool abandon)
 		return;
 	pd_progress_timer_cancel(&l->timer);
 	while (l->n_early)
-		listener_let_go(l->early[--l->n_early].fd, abandon, pd_closer_hang_up);
+		(abandon ? pd_closer_copy : pd_closer_hang_up)(l->early[--l->n_early].fd);
 	if (l->io.fd >= 0) {
 		pd_progress_del(&l->io);
 		if (!abandon)
 			pd_path_remove(l->path, &l->id);
-		listener_let_go(l->io.fd, abandon, pd_closer_listener);
+		(abandon ? pd_closer_copy : pd_closer_listener)(l->io.fd);
 	}
 	pd_list_del(&l->node);
 	free(l);

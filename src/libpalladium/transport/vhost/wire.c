@@ -8,9 +8,6 @@
  */
 #include "transport/vhost/wire.h"
 
-#include "base/closer.h"
-#include "base/sys.h"
-
 #define KIND(name_, size_, fds_, answer_, feature_)                               \
 	[PD_VHOST_##name_] = {#name_, PD_VHOST_SIZE_##size_, PD_VHOST_FDS_##fds_, \
 			      PD_VHOST_ANSWER_##answer_, feature_}
@@ -206,21 +203,11 @@ const char *pd_vhost_check_reply(const struct pd_vhost_msg *msg, uint32_t reques
 	return NULL;
 }
 
-void pd_vhost_msg_close_fds(struct pd_vhost_msg *msg)
+void pd_vhost_msg_close_fds(struct pd_vhost_msg *msg, void (*close)(int fd))
 {
 	for (uint32_t i = 0; i < PD_VHOST_FDS_MAX; i++) {
 		if (msg->fds[i] >= 0)
-			pd_closer_received(msg->fds[i]);
-		msg->fds[i] = -1;
-	}
-	msg->n_fds = 0;
-}
-
-void pd_vhost_msg_abandon_fds(struct pd_vhost_msg *msg)
-{
-	for (uint32_t i = 0; i < PD_VHOST_FDS_MAX; i++) {
-		if (msg->fds[i] >= 0)
-			pd_sys_close(msg->fds[i]);
+			close(msg->fds[i]);
 		msg->fds[i] = -1;
 	}
 	msg->n_fds = 0;

@@ -111,24 +111,29 @@ def test_one_that_nobody_closes(sock, place):
     refuses_lingering(sock, *PLACES[place])
 
 
-def in_the_crowd(path):
-    """Somebody connects to a path whose port is taken, leaves one there, and goes. Returns the other end of it, to close."""
+@contextlib.contextmanager
+def in_the_crowd(path, leaves=False):
+    """Somebody has connected to a path whose port is taken, has left one there, and stays for now, or not."""
     fd, other = lingering()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as newcomer:
+    with other, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as newcomer:
         newcomer.connect(path)
         socket.send_fds(newcomer, [HEADER.pack(Req.GET_FEATURES, VERSION, 0)], [fd])
-    os.close(fd)
-    return other
+        os.close(fd)
+        if leaves:
+            newcomer.close()
+        yield
 
 
-def test_one_in_the_crowd(sock):
-    """Of more than are kept; the driver that is served notices nothing, and the path serves the next."""
-    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program, contextlib.ExitStack() as others:
+@pytest.mark.parametrize("many, leaves", [(12, False), (40, True)], ids=["stays", "leaves"])
+def test_one_in_the_crowd(sock, many, leaves):
+    """Of as many as are kept, and more; the driver that is served notices nothing, and the path serves the next."""
+    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
         serves(fe)
         fds = program.fds()
-        for n in range(40):
-            others.enter_context(in_the_crowd(sock))
-            echoes(fe, n, 1)
+        with contextlib.ExitStack() as others:
+            for n in range(many):
+                others.enter_context(in_the_crowd(sock, leaves))
+                echoes(fe, n, 1)
         next_driver_is_served(fe, program, fds)
 
 

@@ -694,6 +694,29 @@ static void who_has_spoken_comes_first(void **state)
 	disperse(mute, 3);
 }
 
+/* Who leaves while it waits is let go of at the next look, not when its time is over. */
+static void who_has_left_is_not_kept(void **state)
+{
+	int first, gone, sock, before;
+
+	(void)state;
+	listen_plainly();
+	first = begin();
+	before = fd_count();
+	gone = speak();
+	turn();
+	assert_int_equal(fd_count(), before + 2);
+	close(gone);
+	sock = speak();
+	turn();
+	assert_int_equal(fd_count(), before + 2); /* both ends of the new one */
+	assert_int_equal(pd_ctr_get(pd_ports[0].ctr, PD_CTR_PORT_TURNED_AWAY), 1);
+	close(first);
+	turn();
+	peer_reply(sock, PD_VHOST_GET_FEATURES);
+	close(sock);
+}
+
 /* When all that wait have spoken, they keep their places, and get the port in their order. */
 static void who_has_spoken_is_not_pushed_out(void **state)
 {
@@ -925,6 +948,7 @@ int main(void)
 		T(who_waits_holds_up_nobody_else),
 		T(a_crowd_keeps_nobody_out),
 		T(who_has_spoken_comes_first),
+		T(who_has_left_is_not_kept),
 		T(who_has_spoken_is_not_pushed_out),
 		T(a_crowd_without_descriptors_keeps_nobody_out),
 		T(without_descriptors_it_pauses),

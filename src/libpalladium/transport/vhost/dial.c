@@ -210,6 +210,14 @@ static bool is_keen(int fd)
 	return pd_internal_fd_ready(fd, POLLIN | POLLRDHUP) == POLLIN;
 }
 
+/* True when who was on `fd` has closed it. */
+static bool has_left(int fd)
+{
+	int ready = pd_internal_fd_ready(fd, 0);
+
+	return ready > 0 && ready & POLLHUP;
+}
+
 /*
  * `e` has waited for as long as it was to: find a place for it by ending another connection, or a
  * reason to wait on. Returns false when there is none.
@@ -257,7 +265,10 @@ static void listener_hand_over(struct pd_vhost_listener *l, bool spoken)
 	}
 }
 
-/* Hand waiting connections to free ports, and refuse those that have waited long enough. */
+/*
+ * Hand waiting connections to free ports, and refuse those that have waited long enough or that
+ * wait no longer.
+ */
 static void listener_serve(struct pd_vhost_listener *l)
 {
 	uint64_t now = pd_clock_ns(), next = UINT64_MAX;
@@ -267,7 +278,7 @@ static void listener_serve(struct pd_vhost_listener *l)
 	for (unsigned i = 0; i < l->n_early;) {
 		struct early *e = &l->early[i];
 
-		if (now < e->until_ns || listener_insist(l, e, now)) {
+		if (!has_left(e->fd) && (now < e->until_ns || listener_insist(l, e, now))) {
 			next = pd_min(next, e->until_ns);
 			i++;
 		} else {

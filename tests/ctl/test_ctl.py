@@ -143,6 +143,44 @@ def test_tables_for_people(prog):
     assert "show errors" in ask(prog, "help")
 
 
+RULES = """application-id other* *
+use os packet *
+application-id * *
+use os tcp_client *:23
+use palladium packet pd0:arp
+use os packet pd0
+"""
+
+
+def test_rules_are_explained(sockdir, tmp_path):
+    """As they are obeyed."""
+    conf = tmp_path / "rules.conf"
+    conf.write_text(RULES)
+    with Program(sockdir, PALLADIUM_CONFIG_FILE=conf, body=BODY.replace("packet(A), packet", "packet(B), packet")) as p:
+        for name, line in (("arp", 5), ("lldp", 6)):
+            p.do(f"say(attempt(packet, A, {0x0806 if name == 'arp' else 0x88cc}))")
+            bound = "ENODEV" not in p.text.splitlines()[-2]
+            told = ask_json(p, "rules", "explain", f"packet pd0:{name}")
+            assert told["use"] == told["served_by"] == ("palladium" if bound else "os")
+            *passed, last = told["rules"]
+            assert last == {"file": str(conf), "line": line, "verdict": "decides",
+                            "statement": f"use {told['use']} packet pd0{':0x806' if bound else ''}"}
+            verdicts = ["another program", "is this program's", "another ethertype"]
+            assert [r["verdict"] for r in passed] == verdicts[:line - 3]
+        assert not bound
+        text = ask(p, "rules", "explain", "tcp_client 10.0.0.1:23").splitlines()
+        assert text[-2] == f"tcp_client 10.0.0.1:23: the kernel, by {conf}:4"
+        told = ask_json(p, "ru", "ex", "tcp_client 10.0.0.1:24")
+        assert (told["use"], told["served_by"]) == ("palladium", "os")
+        assert "this version serves packet sockets alone" in ask(p, "rules", "explain", "tcp_client 10.0.0.1:24")
+        assert "packet pd1: palladium, as no line says otherwise" in ask(p, "rules", "explain", "packet pd1")
+        assert [r["line"] for r in ask_json(p, "rules", "explain")["rules"]] == [1, 3, 4, 5, 6]
+        for question, why in (("packet pd7", 'no port "pd7": there are pd0, pd1'), ("tcp_client 1.1.1.1:x", "expected a number"),
+                              ("packet *", "not with a pattern")):
+            done = ctl(p.folder, "rules", "explain", question)
+            assert done.returncode == 1 and why in done.stderr
+
+
 def test_traces(prog):
     ask(prog, "trace", "add", "packet-match", 2)
     prog.do("for i in range(3): a.send(frame(i)); b.recv(2000)")

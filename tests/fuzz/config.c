@@ -156,22 +156,43 @@ static struct pd_conf_endpoint any_endpoint(uint8_t family)
 	return end;
 }
 
+/* What is written of a rule is one that means the same. */
+static void write_and_read(const struct pd_conf_rule *rule)
+{
+	char text[PD_CONF_RULE_BYTES + 1], again[PD_CONF_RULE_BYTES];
+	struct pd_config *cfg = pd_config_new();
+
+	pd_conf_rule_write(rule, text, sizeof(text));
+	MUST(strlen(text) < PD_CONF_RULE_BYTES);
+	if (cfg && rule->role != PD_ROLE_PACKET) {
+		MUST(!pd_config_parse(cfg, "f", text, strlen(text), NULL, NULL));
+		MUST(cfg->group_count == 1 && cfg->groups->rule_count == 1);
+		pd_conf_rule_write(cfg->groups->rules, again, sizeof(again));
+		MUST(!strcmp(text, again));
+	}
+	pd_config_free(cfg);
+}
+
 /* Ask for every role. */
 static void ask(const struct pd_config *cfg)
 {
 	struct pd_conf_decision decision;
 	struct pd_conf_endpoint a = any_endpoint(one_in(2) ? AF_INET : AF_INET6);
-	struct pd_conf_endpoint b = any_endpoint(a.family);
+	struct pd_conf_question q = {
+		.first = a, .second = any_endpoint(a.family), .port_name = "pd0"};
 
 	for (int role = 0; role < PD_ROLE_COUNT; role++) {
+		q.role = (enum pd_conf_role)role;
 		if (role == PD_ROLE_PACKET)
-			pd_conf_match_packet(cfg, "fuzz", "", "pd0", (uint16_t)rnd(65536),
-					     &decision);
+			q.ethertype = (uint16_t)rnd(65536);
 		else
-			pd_conf_match(cfg, "fuzz", "id", (enum pd_conf_role)role, &a,
-				      one_in(2) ? &b : NULL, &decision);
+			q.has_second = one_in(2);
+		pd_conf_decide(cfg, "fuzz", role == PD_ROLE_PACKET ? "" : "id", &q, &decision);
 		MUST(!decision.rule || decision.group);
 	}
+	for (uint32_t i = 0; i < cfg->group_count; i++)
+		if (cfg->groups[i].rule_count)
+			write_and_read(&cfg->groups[i].rules[cfg->groups[i].rule_count - 1]);
 }
 
 /*

@@ -45,67 +45,59 @@ static bool pd_conf_in_net(const struct pd_conf_address *net, const struct pd_co
 	return !bits || !((net->addr[bytes] ^ e->addr[bytes]) & (0xff00 >> bits & 0xff));
 }
 
-/* True when `e` matches the pattern; without an endpoint, when the pattern takes everything. */
-static bool pd_conf_matches(const struct pd_conf_pattern *pattern, const struct pd_conf_endpoint *e)
+/* NULL when `e` matches the pattern (without an endpoint, when the pattern takes all); else why not. */
+static const char *pd_conf_misses(const struct pd_conf_pattern *pattern,
+				  const struct pd_conf_endpoint *e)
 {
 	struct pd_conf_endpoint plain;
 
 	if (!e)
 		return !pattern->net.family && !pattern->port_low &&
-		       pattern->port_high == UINT16_MAX;
+				       pattern->port_high == UINT16_MAX
+			       ? NULL
+			       : "asks for the local end";
 	if (e->port < pattern->port_low || e->port > pattern->port_high)
-		return false;
+		return "another port";
 	plain = pd_conf_unmap(e);
-	return pd_conf_in_net(&pattern->net, &plain);
+	return pd_conf_in_net(&pattern->net, &plain) ? NULL : "another address";
 }
 
-/* The group that applies to a program, or NULL. */
-static const struct pd_conf_group *pd_conf_group_of(const struct pd_config *cfg,
-						    const char *program, const char *app_id)
+const char *pd_conf_group_misses(const struct pd_conf_group *group, const char *program,
+				 const char *app_id)
 {
-	for (uint32_t i = 0; i < cfg->group_count; i++)
-		if (!fnmatch(cfg->groups[i].program, program, 0) &&
-		    !fnmatch(cfg->groups[i].id, app_id, 0))
-			return &cfg->groups[i];
-	return NULL;
+	if (fnmatch(group->program, program, 0))
+		return "another program";
+	return fnmatch(group->id, app_id, 0) ? "another PALLADIUM_APPLICATION_ID" : NULL;
 }
 
-/* Begin a decision: the group is found, no line has decided. */
-static void pd_conf_begin_decision(const struct pd_config *cfg, const char *program,
-				   const char *app_id, struct pd_conf_decision *decision)
+const char *pd_conf_rule_misses(const struct pd_conf_rule *rule, const struct pd_conf_question *q)
 {
-	decision->use = PD_USE_PALLADIUM;
-	decision->rule = NULL;
-	decision->group = pd_conf_group_of(cfg, program, app_id);
+	const char *miss;
+
+	if (rule->role != q->role)
+		return "another role";
+	if (rule->role == PD_ROLE_PACKET)
+		return fnmatch(rule->port_glob, q->port_name, 0) ? "another port"
+		       : rule->ethertype >= 0 && rule->ethertype != q->ethertype
+			       ? "another ethertype"
+			       : NULL;
+	miss = pd_conf_misses(&rule->first, &q->first);
+	if (miss || !rule->has_second)
+		return miss;
+	return pd_conf_misses(&rule->second, q->has_second ? &q->second : NULL);
 }
 
-void pd_conf_match(const struct pd_config *cfg, const char *program, const char *app_id,
-		   enum pd_conf_role role, const struct pd_conf_endpoint *first,
-		   const struct pd_conf_endpoint *second, struct pd_conf_decision *decision)
+void pd_conf_decide(const struct pd_config *cfg, const char *program, const char *app_id,
+		    const struct pd_conf_question *q, struct pd_conf_decision *decision)
 {
-	pd_conf_begin_decision(cfg, program, app_id, decision);
+	*decision = (struct pd_conf_decision){.use = PD_USE_PALLADIUM};
+	for (uint32_t i = 0; i < cfg->group_count && !decision->group; i++)
+		if (!pd_conf_group_misses(&cfg->groups[i], program, app_id))
+			decision->group = &cfg->groups[i];
 	for (uint32_t i = 0; decision->group && i < decision->group->rule_count; i++) {
 		const struct pd_conf_rule *rule = &decision->group->rules[i];
 
-		if (rule->role != role || !pd_conf_matches(&rule->first, first) ||
-		    (rule->has_second && !pd_conf_matches(&rule->second, second)))
-			continue;
-		decision->rule = rule;
-		decision->use = rule->use;
-		return;
-	}
-}
-
-void pd_conf_match_packet(const struct pd_config *cfg, const char *program, const char *app_id,
-			  const char *port_name, uint16_t ethertype,
-			  struct pd_conf_decision *decision)
-{
-	pd_conf_begin_decision(cfg, program, app_id, decision);
-	for (uint32_t i = 0; decision->group && i < decision->group->rule_count; i++) {
-		const struct pd_conf_rule *rule = &decision->group->rules[i];
-
-		if (rule->role != PD_ROLE_PACKET || fnmatch(rule->port_glob, port_name, 0) ||
-		    (rule->ethertype >= 0 && rule->ethertype != ethertype))
+		if (pd_conf_rule_misses(rule, q))
 			continue;
 		decision->rule = rule;
 		decision->use = rule->use;

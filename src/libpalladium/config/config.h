@@ -277,6 +277,15 @@ struct pd_conf_endpoint {
 	uint16_t port; /* host order */
 };
 
+/* A socket that rules are asked about. */
+struct pd_conf_question {
+	enum pd_conf_role role;
+	bool has_second;                       /* else that end is not known */
+	struct pd_conf_endpoint first, second; /* as in a rule of that role */
+	char port_name[PD_CONF_NAME_MAX];      /* role packet */
+	uint16_t ethertype;                    /* role packet; host order, ETH_P_ALL (3): all */
+};
+
 struct pd_conf_decision {
 	enum pd_conf_use use;
 	const struct pd_conf_group *group; /* the group that applied, or NULL */
@@ -284,18 +293,31 @@ struct pd_conf_decision {
 };
 
 /*
- * Who serves a socket of `role`: the first group whose globs match `program` (short name) and
- * `app_id`, in it the first line of the role that matches. `second` may be NULL (then only lines
- * without a second part, or with a `*:*` there, match). Any thread, no lock, no allocation.
+ * Who serves a socket: the first group whose globs match `program` (short name) and `app_id`, in it
+ * the first line of the role that matches. Where the second end is not known, only lines without a
+ * second part, or with a `*:*` there, match; all ethertypes are matched by a `*` only. Any thread,
+ * no lock, no allocation.
  */
-void pd_conf_match(const struct pd_config *cfg, const char *program, const char *app_id,
-		   enum pd_conf_role role, const struct pd_conf_endpoint *first,
-		   const struct pd_conf_endpoint *second, struct pd_conf_decision *decision);
+void pd_conf_decide(const struct pd_config *cfg, const char *program, const char *app_id,
+		    const struct pd_conf_question *q, struct pd_conf_decision *decision);
 
-/* The same for a packet socket; `ethertype` in host order, ETH_P_ALL (3) matches a `*` only. */
-void pd_conf_match_packet(const struct pd_config *cfg, const char *program, const char *app_id,
-			  const char *port_name, uint16_t ethertype,
-			  struct pd_conf_decision *decision);
+/* NULL when the group is for the program, or the rule for the socket; else why not, in few words. */
+const char *pd_conf_group_misses(const struct pd_conf_group *group, const char *program,
+				 const char *app_id);
+const char *pd_conf_rule_misses(const struct pd_conf_rule *rule, const struct pd_conf_question *q);
+
+/*
+ * Read a question: a rule of the file from the role on, with one address and one port for each end,
+ * or one port's name. Returns 0, -EINVAL, or -ENOMEM; with -EINVAL `error` (`bytes` of it) says
+ * what is wrong. Control path.
+ */
+int pd_conf_question_read(const char *text, struct pd_conf_question *q, char *error, size_t bytes);
+
+#define PD_CONF_PATTERN_BYTES 72 /* the longest A:P, with its NUL */
+#define PD_CONF_RULE_BYTES (2 * PD_CONF_PATTERN_BYTES + 32)
+
+/* Write a rule as the file would have it (PD_CONF_RULE_BYTES hold any). */
+void pd_conf_rule_write(const struct pd_conf_rule *rule, char *out, size_t bytes);
 
 /* "tcp_server" ... "packet". */
 const char *pd_conf_role_name(enum pd_conf_role role);

@@ -9,6 +9,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/config/conf_match.c \
 	src/libpalladium/config/conf_parser.y \
 	src/libpalladium/config/conf_port.c \
+	src/libpalladium/config/conf_question.c \
 	src/libpalladium/config/conf_scan.h \
 	src/libpalladium/config/conf_scanner.l \
 	src/libpalladium/config/config.c src/libpalladium/config/config.h \

@@ -37,6 +37,15 @@ static bool pd_sock_layer_started;
 
 /* --- rules --------------------------------------------------------------------------------- */
 
+void pd_sock_decide(const char *port_name, uint16_t protocol, struct pd_conf_decision *decision)
+{
+	struct pd_conf_question q = {.role = PD_ROLE_PACKET, .ethertype = protocol};
+
+	snprintf(q.port_name, sizeof(q.port_name), "%s", port_name);
+	pd_conf_decide(pd_sock_config, program_invocation_short_name, pd_vars.application_id, &q,
+		       decision);
+}
+
 uint64_t pd_sock_rule_ports(uint16_t protocol)
 {
 	struct pd_conf_decision decision;
@@ -44,8 +53,7 @@ uint64_t pd_sock_rule_ports(uint16_t protocol)
 
 	_Static_assert(PD_PORTS_MAX <= 64, "one bit per port");
 	for (unsigned i = 0; i < pd_port_count; i++) {
-		pd_conf_match_packet(pd_sock_config, program_invocation_short_name,
-				     pd_vars.application_id, pd_ports[i].name, protocol, &decision);
+		pd_sock_decide(pd_ports[i].name, protocol, &decision);
 		if (decision.use == PD_USE_PALLADIUM)
 			mask |= 1ull << i;
 		else if (decision.rule)

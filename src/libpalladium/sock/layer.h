@@ -44,6 +44,9 @@ struct pd_sock;
 /* In a forked child, for each epoll of ours. */
 void pd_multiplex_after_fork(struct pd_sock *sk);
 
+/* Who serves packet sockets of this program on a port, of this protocol (host order). Any thread. */
+void pd_sock_decide(const char *port_name, uint16_t protocol, struct pd_conf_decision *decision);
+
 /*
  * The ports that the rules let a packet socket of this program and this protocol (host order) have,
  * one bit each. Any thread.

@@ -4,6 +4,7 @@ libpd_la_SOURCES += \
 	src/libpalladium/sock/hooks.c src/libpalladium/sock/hooks.h \
 	src/libpalladium/sock/sock.c src/libpalladium/sock/sock.h
 libpd_la_SOURCES += \
+	src/libpalladium/sock/cli_rules.c \
 	src/libpalladium/sock/epoll.c \
 	src/libpalladium/sock/exception.c src/libpalladium/sock/exception.h \
 	src/libpalladium/sock/ifquery.c \

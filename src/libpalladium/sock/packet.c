@@ -177,8 +177,7 @@ static bool pd_packet_allowed(const struct pd_packet *s, const struct pd_port *p
 {
 	struct pd_conf_decision d;
 
-	pd_conf_match_packet(pd_sock_config, program_invocation_short_name, pd_vars.application_id,
-			     port->name, protocol, &d);
+	pd_sock_decide(port->name, protocol, &d);
 	if (d.use == PD_USE_PALLADIUM)
 		return true;
 	pd_info("packet",

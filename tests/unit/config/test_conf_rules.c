@@ -17,13 +17,17 @@ static struct pd_conf_endpoint endpoint(const char *addr, uint16_t port)
 static int decide_as(const char *program, const char *id, enum pd_conf_role role, const char *first,
 		     int first_port, const char *second, int second_port)
 {
-	struct pd_conf_endpoint a = endpoint(first, (uint16_t)first_port), b;
+	struct pd_conf_question q = {
+		.role = role,
+		.has_second = second,
+		.first = endpoint(first, (uint16_t)first_port),
+	};
 	struct pd_conf_decision d;
 	int line;
 
 	if (second)
-		b = endpoint(second, (uint16_t)second_port);
-	pd_conf_match(cfg, program, id, role, &a, second ? &b : NULL, &d);
+		q.second = endpoint(second, (uint16_t)second_port);
+	pd_conf_decide(cfg, program, id, &q, &d);
 	line = d.rule ? (int)d.rule->place.line : 0;
 	return d.use == PD_USE_OS ? -line : line;
 }
@@ -35,10 +39,12 @@ static int decide(enum pd_conf_role role, const char *first, int first_port)
 
 static int decide_packet(const char *port, uint16_t ethertype)
 {
+	struct pd_conf_question q = {.role = PD_ROLE_PACKET, .ethertype = ethertype};
 	struct pd_conf_decision d;
 	int line;
 
-	pd_conf_match_packet(cfg, "prog", "id", port, ethertype, &d);
+	strcpy(q.port_name, port);
+	pd_conf_decide(cfg, "prog", "id", &q, &d);
 	line = d.rule ? (int)d.rule->place.line : 0;
 	return d.use == PD_USE_OS ? -line : line;
 }
@@ -132,10 +138,11 @@ static void test_the_first_group_that_matches_decides(void **state)
 
 static void test_without_rules_everything_is_offloaded(void **state)
 {
+	struct pd_conf_question q = {PD_ROLE_PACKET, .port_name = "pd0", .ethertype = 3};
 	struct pd_conf_decision d;
 
 	file("");
-	pd_conf_match_packet(cfg, "p", "i", "pd0", 3, &d);
+	pd_conf_decide(cfg, "p", "i", &q, &d);
 	assert_int_equal(d.use, PD_USE_PALLADIUM);
 	assert_null(d.group);
 	assert_null(d.rule);
@@ -297,6 +304,121 @@ static void test_lines_end_as_they_like(void **state)
 	assert_int_equal(decide(PD_ROLE_TCP_SERVER, "1.1.1.1", 1), -5);
 }
 
+/* A rule is written as it would be read. */
+static void test_rules_are_written_as_they_are_read(void **state)
+{
+	static const char *const lines[] = {
+		"use os tcp_server *:5001",
+		"use palladium tcp_server 10.1.1.1:*",
+		"use os tcp_server 10.0.0.0/8:80-90",
+		"use os tcp_client 0.0.0.0/0:1:10.0.0.2:1000-2000",
+		"use palladium udp_receiver [fd00::]/16:7",
+		"use os udp_connect *:53:[fe80::1]:*",
+		"use os packet pd0:0x88f7",
+		"use os packet lab*",
+		"use os tcp_client [1111:2222:3333:4444:5555:6666:7777:8000]/120:10000-20000:"
+		"[1111:2222:3333:4444:5555:6666:7777:8000]/120:30000-40000",
+	};
+	char text[PD_CONF_RULE_BYTES];
+
+	for (unsigned i = 0; i < PD_ARRAY_SIZE(lines); i++) {
+		file(lines[i]);
+		assert_int_equal(cfg->error_count, 0);
+		pd_conf_rule_write(&cfg->groups[0].rules[0], text, sizeof(text));
+		assert_string_equal(text, lines[i]);
+	}
+}
+
+/* Ask in words. As decide_as. */
+static int decide_text(const char *text)
+{
+	struct pd_conf_question q;
+	struct pd_conf_decision d;
+	char error[256];
+	int line;
+
+	assert_int_equal(pd_conf_question_read(text, &q, error, sizeof(error)), 0);
+	assert_string_equal(error, "");
+	pd_conf_decide(cfg, "prog", "id", &q, &d);
+	line = d.rule ? (int)d.rule->place.line : 0;
+	return d.use == PD_USE_OS ? -line : line;
+}
+
+static void test_questions_are_asked_in_words(void **state)
+{
+	static const struct {
+		const char *text, *why;
+	} wrong[] = {
+		{"", "expected tcp_server, tcp_client, udp_sender, udp_receiver, udp_connect or "
+		     "packet, not the end of the line"},
+		{"tcp_server 1.1.1.1", "expected ':' or '/', not the end of the line"},
+		{"tcp_server 1.1.1.1.1:3",
+		 "expected an IPv4 address, an IPv6 address in brackets or *, not \"1.1.1.1.1\""},
+		{"tcp_server *:1",
+		 "a socket has one address and one port: no *, no network, no range"},
+		{"tcp_server 1.1.1.0/24:1",
+		 "a socket has one address and one port: no *, no network, no range"},
+		{"tcp_client 1.1.1.1:1-2",
+		 "a socket has one address and one port: no *, no network, no range"},
+		{"tcp_client 1.1.1.1:1:*:*",
+		 "a socket has one address and one port: no *, no network, no range"},
+		{"tcp_server 1.1.1.1:1:1.1.1.1:1",
+		 "tcp_server takes one ADDRESS:PORT (two are for tcp_client and udp_connect)"},
+		{"packet pd*", "a socket is asked about with one port's name, not with a pattern"},
+		{"packet pd0\nuse os packet pd1", "that is no socket"},
+	};
+	struct pd_conf_question q;
+	char error[256], large[600];
+
+	file("use os tcp_client 10.0.0.0/8:80\n"          /* 1 */
+	     "use palladium tcp_client *:*:1.1.1.1:5\n"   /* 2 */
+	     "use os tcp_client [fd00::]/8:1-9:*:*\n"     /* 3 */
+	     "use os packet pd0:arp\nuse os packet pd1\n" /* 4, 5 */
+	     "port pd0 loop peer=pd1\n");
+	assert_int_equal(decide_text("tcp_client 10.9.9.9:80"), -1);
+	assert_int_equal(decide_text("tcp_client 10.9.9.9:81"), 0);
+	assert_int_equal(decide_text("tcp_client 10.9.9.9:81:1.1.1.1:5"), 2);
+	assert_int_equal(decide_text("tcp_client [fd00::1]:9"), -3);
+	assert_int_equal(decide_text("packet pd0:0x0806"), -4);
+	assert_int_equal(decide_text("packet pd0"), 0);
+	assert_int_equal(decide_text("packet pd1:*"), -5);
+	for (unsigned i = 0; i < PD_ARRAY_SIZE(wrong); i++) {
+		assert_int_equal(pd_conf_question_read(wrong[i].text, &q, error, sizeof(error)),
+				 -EINVAL);
+		assert_string_equal(error, wrong[i].why);
+	}
+	memset(large, 'x', sizeof(large) - 1);
+	large[sizeof(large) - 1] = '\0';
+	assert_int_equal(pd_conf_question_read(large, &q, error, sizeof(error)), -EINVAL);
+	assert_string_equal(error, "that is too long for a socket");
+}
+
+static void test_what_a_rule_misses_by(void **state)
+{
+	struct pd_conf_question q;
+	char error[256];
+	static const char *const why[] = {"another role", "another port", "another address",
+					  "asks for the local end", NULL};
+
+	file("use os udp_sender 1.1.1.1:1\nuse os tcp_client 1.1.1.1:2\n"
+	     "use os tcp_client 1.1.1.2:1\nuse os tcp_client 1.1.1.1:1:2.2.2.2:*\n"
+	     "use os tcp_client 1.1.1.1:1\napplication-id a b\n");
+	assert_int_equal(pd_conf_question_read("tcp_client 1.1.1.1:1", &q, error, sizeof(error)),
+			 0);
+	for (unsigned i = 0; i < PD_ARRAY_SIZE(why); i++) {
+		const char *miss = pd_conf_rule_misses(&cfg->groups[0].rules[i], &q);
+
+		if (why[i])
+			assert_string_equal(miss, why[i]);
+		else
+			assert_null(miss);
+	}
+	assert_string_equal(pd_conf_group_misses(&cfg->groups[1], "x", "b"), "another program");
+	assert_string_equal(pd_conf_group_misses(&cfg->groups[1], "a", "x"),
+			    "another PALLADIUM_APPLICATION_ID");
+	assert_null(pd_conf_group_misses(&cfg->groups[1], "a", "b"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -308,6 +430,9 @@ int main(void)
 		cmocka_unit_test(test_what_nothing_reaches_is_warned_about),
 		cmocka_unit_test(test_log_lines),
 		cmocka_unit_test(test_lines_end_as_they_like),
+		cmocka_unit_test(test_rules_are_written_as_they_are_read),
+		cmocka_unit_test(test_questions_are_asked_in_words),
+		cmocka_unit_test(test_what_a_rule_misses_by),
 	};
 
 	return cmocka_run_group_tests_name("config", tests, NULL, conf_teardown);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 libpd_la_SOURCES += \
 	src/libpalladium/cli/cli.c src/libpalladium/cli/cli.h \
+	src/libpalladium/cli/connection.c src/libpalladium/cli/connection.h \
 	src/libpalladium/cli/generator.c \
 	src/libpalladium/cli/macro.c src/libpalladium/cli/macro.h \
 	src/libpalladium/cli/server.c src/libpalladium/cli/server.h \

@@ -9,7 +9,7 @@ build="gcc g++ make autoconf automake libtool pkg-config flex bison libjansson-d
 # What the tests need besides: unit tests, sanitizers, a second compiler, independent peers, real programs.
 test="libcmocka-dev clang libclang-rt-14-dev clang-format python3 python3-pytest python3-seccomp python3-fusepy libpython3.11-testsuite
 	spin groff man-db iproute2 tshark tcpdump dpdk-dev qemu-system-x86 qemu-system-common
-	busybox-static cpio xz-utils zstd procps strace valgrind libunbound8 libxdp1 libbpf1 gnuplot-nox"
+	busybox-static cpio xz-utils zstd procps strace valgrind inetutils-telnet libunbound8 libxdp1 libbpf1 gnuplot-nox"
 
 wanted=
 for job; do

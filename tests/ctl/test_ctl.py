@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """palladium_ctl and the debug CLI of a whole program, over the two ends of a loop: what the commands
 show is what was sent; clients that mean no good, other users, forks and the end of the program."""
+import contextlib
 import json
 import os
 import pathlib
@@ -410,6 +411,44 @@ def test_fork(prog):
     prog.do("os.write(w, b'g'); os.waitpid(child, 0)")
     assert prog.sockets()[prog.pid].exists()
     assert f"process {prog.pid}" in ask(prog, "show", "version")
+
+
+@contextlib.contextmanager
+def tcp_port():
+    """A port of the loopback interface that nobody else is given meanwhile, as one that does not listen is bound to it too."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+def test_telnet(sockdir):
+    with tcp_port() as port, Program(sockdir, PALLADIUM_CLI_PORT=port) as p:
+        with Proc(["telnet", "127.0.0.1", port]) as client:
+            client.expect(rf"^libpalladium \S+, process {p.pid} \(python3\S*\); help lists the commands, quit ends$")
+            p.do("[a.send(frame(i, 100, OTHER)) for i in range(3)]; say(attempt(b.recv, 2000, MSG_DONTWAIT))")
+            client.write("sh err\n")
+            client.expect(r"^python3\S*> +Count +Node +Reason$")
+            client.expect(r"^ *3 +packet-match +no socket wants it$")
+            client.write("nonsense\n")
+            client.expect('> error: there is no command "nonsense"')
+            client.write("define who telnet\necho this is $who\n")
+            client.expect("> this is telnet$")
+            assert "no macro" in ctl(sockdir, "-p", p.pid, "echo", "$who").stderr  # each has its own
+            client.write("quit\n")
+            client.expect("Connection closed by foreign host")
+        # A child that uses a port leaves this one to its parent without a word; another program is told.
+        p.do("import os; child = os.fork(); child or (packet(A).close(), os._exit(0)); os.waitpid(child, 0)")
+        assert "no debug CLI" not in p.text
+        with Program(sockdir, PALLADIUM_CLI_PORT=port) as q:
+            assert f"WARNING: cli: no debug CLI at port {port} of 127.0.0.1: Address already in use" in q.text
+            assert "libpalladium" in ctl(sockdir, "-p", q.pid, "show", "version").stdout
+        code = f"import socket; print(socket.create_connection(('127.0.0.1', {port})).recv(200).decode())"
+        for user, answer in ((0, "help lists the commands"), (65534, "runs as another user")):
+            out = subprocess.run(["/usr/bin/python3", "-c", code], capture_output=True, text=True, timeout=LIMIT, check=True, cwd="/",
+                                 user=user, group=user, extra_groups=[]).stdout
+            assert answer in out
+        p.expect(f"WARNING: cli: port {port}: a connection of user 65534 is refused")
 
 
 def test_a_stopped_program_is_not_waited_for(prog, sockdir):

@@ -25,6 +25,7 @@
 #include "base/sys.h"
 #include "cli/cli.h"
 #include "cli/server.h"
+#include "cli/telnet.h"
 #include "counters/counters.h"
 #include "vlib/progress.h"
 
@@ -33,6 +34,7 @@
 
 _Static_assert(PD_CLI_LINE_BYTES == 4096 && PD_CLI_CONNECTIONS_MAX == 8, "as the two say");
 #define LINE_TOO_LONG "a line has at most 4095 bytes"
+#define TELNET_PATIENCE 30 /* times as long: somebody may be typing */
 #define TOO_MANY "there are 8 connections already"
 
 struct connection {
@@ -42,15 +44,28 @@ struct connection {
 	struct pd_cli cli;
 	struct pd_cli_macros macros;
 	struct pd_cli_queue out;
+	struct pd_cli_sink *sink; /* out's, or that of telnet in front of it */
+	struct pd_telnet_in telnet_in;
+	struct pd_telnet_out telnet_out;
 	char in[PD_CLI_LINE_BYTES];
 	size_t in_n;
-	bool eof, closing;
+	bool telnet, eof, closing;
+	bool heard; /* a line has come */
 };
 
 uint64_t pd_cli_patience_ns = 10 * PD_NS_PER_SEC;
 
 /* Made when needed, and kept. Guarded by pd_control. */
 static struct connection *connections[PD_CLI_CONNECTIONS_MAX];
+
+/* Close a connection's socket; what is unread of TCP makes nobody wait. */
+static void close_socket(int fd, bool telnet, bool forked)
+{
+	if (telnet)
+		pd_sys_close(fd);
+	else
+		(forked ? pd_closer_copy : pd_closer_hang_up)(fd);
+}
 
 /* End a connection at once; `forked`: it is a forked child's copy. */
 static void connection_end(struct connection *c, bool forked)
@@ -59,7 +74,7 @@ static void connection_end(struct connection *c, bool forked)
 		return;
 	pd_progress_del(&c->entry);
 	pd_progress_timer_cancel(&c->timer);
-	(forked ? pd_closer_copy : pd_closer_hang_up)(c->entry.fd);
+	close_socket(c->entry.fd, c->telnet, forked);
 	c->entry.fd = -1;
 	pd_cli_abort(&c->cli);
 	pd_cli_macros_free(&c->macros);
@@ -109,24 +124,32 @@ static void connection_settle(struct connection *c, bool moved)
 	if (!waits && (!c->in_n || c->cli.command || line_waits(c)))
 		pd_progress_timer_cancel(&c->timer);
 	else if (moved || pd_list_empty(&c->timer.node))
-		pd_progress_timer_set(&c->timer, pd_cli_patience_ns);
+		pd_progress_timer_set(&c->timer,
+				      pd_cli_patience_ns *
+					      (c->telnet && !waits ? TELNET_PATIENCE : 1));
 }
 
 /* Put `text` into the queue, above its bound. */
 static void answer(struct connection *c, const char *text)
 {
 	c->out.memory.limit += ANSWER_BYTES;
-	c->out.memory.sink.take(&c->out.memory.sink, text, strlen(text));
+	c->sink->take(c->sink, text, strlen(text));
 	c->out.memory.limit -= ANSWER_BYTES;
 }
 
 /* End the answer to a line; `error` is NULL when it was done. */
 static void answer_end(struct connection *c, const char *error)
 {
-	char line[PD_CLI_ERROR_BYTES + 16];
+	char line[PD_CLI_ERROR_BYTES + 128], prompt[72] = "";
 
-	snprintf(line, sizeof(line), "\036 %d%s%s\n", error != NULL, error ? " " : "",
-		 error ? error : "");
+	if (!c->closing)
+		snprintf(prompt, sizeof(prompt), "%.63s> ", program_invocation_short_name);
+	if (c->telnet)
+		snprintf(line, sizeof(line), "%s%s%s%s", error ? "error: " : "", error ? error : "",
+			 error ? "\n" : "", prompt);
+	else
+		snprintf(line, sizeof(line), "\036 %d%s%s\n", error != NULL, error ? " " : "",
+			 error ? error : "");
 	answer(c, line);
 }
 
@@ -136,8 +159,8 @@ static void connection_refuse(struct connection *c, const char *why)
 	pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_CLI_REFUSED, 1);
 	pd_log_ratelimited(PD_LOG_DEBUG, "cli", "a connection is closed: %s", why);
 	pd_cli_abort(&c->cli);
-	answer_end(c, why);
 	c->closing = true;
+	answer_end(c, why);
 }
 
 /* A line, or a step of one, has been run with `ret`. */
@@ -145,9 +168,17 @@ static void line_ran(struct connection *c, int ret)
 {
 	if (ret == PD_CLI_MORE)
 		return;
+	c->closing |= c->cli.quit;
 	answer_end(c, ret ? c->cli.error : NULL);
-	if (c->cli.quit)
-		c->closing = true;
+}
+
+/*
+ * Whether the first line is that of a browser, which anybody's page can have send what looks like
+ * our commands behind it, as the user who looks at that page.
+ */
+static bool is_browser(const struct connection *c, const char *line)
+{
+	return c->telnet && !c->heard && strstr(line, " HTTP/");
 }
 
 /* Run the line at the head of the input, if there is a whole one. */
@@ -171,6 +202,11 @@ static void run_line(struct connection *c)
 	line[n] = '\0';
 	c->in_n -= n + 1;
 	memmove(c->in, end + 1, c->in_n);
+	if (is_browser(c, line)) {
+		connection_refuse(c, "this is no web server");
+		return;
+	}
+	c->heard = true;
 	pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_CLI_COMMANDS, 1);
 	line_ran(c, pd_cli_begin(&c->cli, line));
 }
@@ -227,6 +263,9 @@ static void connection_read(struct connection *c)
 	}
 	if (n == 0)
 		c->eof = true;
+	if (c->telnet)
+		n = (ssize_t)pd_telnet_filter(&c->telnet_in, c->in + c->in_n, (size_t)n,
+					      &c->out.memory.sink);
 	if (!is_text(c->in + c->in_n, (size_t)n)) {
 		connection_refuse(c, "this is no text");
 		return;
@@ -295,41 +334,60 @@ static struct connection *connection_find(void)
 	return NULL;
 }
 
-void pd_cli_turn_away(int fd, const char *why)
+void pd_cli_turn_away(int fd, bool telnet, const char *why)
 {
 	char line[160];
 	struct iovec iov = {line, 0};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
-	iov.iov_len = (size_t)snprintf(line, sizeof(line), "\036 1 %s\n", why);
+	iov.iov_len = (size_t)snprintf(line, sizeof(line), telnet ? "%s\r\n" : "\036 1 %s\n", why);
 	pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_CLI_REFUSED, 1);
 	pd_sys_sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-	pd_closer_hang_up(fd);
+	close_socket(fd, telnet, false);
 }
 
-void pd_cli_connection_begin(int fd)
+/* Say who this is. */
+static void greet(struct connection *c)
+{
+	char hello[256];
+
+	if (c->telnet)
+		snprintf(
+			hello, sizeof(hello),
+			"libpalladium %s, process %d (%.63s); help lists the commands, quit ends\n",
+			PACKAGE_VERSION, (int)pd_sys_getpid(), program_invocation_short_name);
+	else
+		snprintf(hello, sizeof(hello), "palladium-cli %d %d %s %.63s\n", PD_CLI_PROTOCOL,
+			 (int)pd_sys_getpid(), PACKAGE_VERSION, program_invocation_short_name);
+	answer(c, hello);
+	if (c->telnet)
+		answer_end(c, NULL);
+}
+
+void pd_cli_connection_begin(int fd, bool telnet)
 {
 	struct connection *c = connection_find();
-	char hello[192];
 
 	if (!c) {
-		pd_cli_turn_away(fd, TOO_MANY);
+		pd_cli_turn_away(fd, telnet, TOO_MANY);
 		return;
 	}
 	c->entry.fd = fd;
 	c->entry.events = EPOLLIN;
 	c->in_n = 0;
-	c->eof = c->closing = false;
+	c->telnet = telnet;
+	c->telnet_in = (struct pd_telnet_in){0};
+	c->eof = c->closing = c->heard = false;
 	pd_cli_queue_init(&c->out, fd, PD_CLI_QUEUE_MAX_BYTES);
-	pd_cli_init(&c->cli, &c->out.memory.sink, &c->macros);
+	pd_telnet_out_init(&c->telnet_out, &c->out.memory.sink);
+	c->sink = telnet ? &c->telnet_out.sink : &c->out.memory.sink;
+	pd_cli_init(&c->cli, c->sink, &c->macros);
 	if (pd_progress_add(&c->entry)) {
 		c->entry.fd = -1;
-		pd_cli_turn_away(fd, "there is no memory for the connection");
+		pd_cli_turn_away(fd, telnet, "there is no memory for the connection");
 		return;
 	}
-	snprintf(hello, sizeof(hello), "palladium-cli %d %d %s %.63s\n", PD_CLI_PROTOCOL,
-		 (int)pd_sys_getpid(), PACKAGE_VERSION, program_invocation_short_name);
-	answer(c, hello);
+	greet(c);
 	connection_flush(c);
 	if (c->entry.fd >= 0)
 		connection_settle(c, true);

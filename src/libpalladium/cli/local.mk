@@ -11,4 +11,5 @@ libpd_la_SOURCES += \
 	src/libpalladium/cli/show_process.c \
 	src/libpalladium/cli/sink.c src/libpalladium/cli/sink.h \
 	src/libpalladium/cli/table.c src/libpalladium/cli/table.h \
+	src/libpalladium/cli/telnet.c src/libpalladium/cli/telnet.h \
 	src/libpalladium/cli/trace.c

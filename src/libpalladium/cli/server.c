@@ -15,6 +15,7 @@
 #include "base/sys.h"
 #include "cli/cli.h"
 #include "cli/connection.h"
+#include "cli/telnet.h"
 #include "config/path.h"
 #include "config/vars.h"
 #include "counters/counters.h"
@@ -32,57 +33,91 @@ const char *const pd_cli_server_commands[] = {&pd_cli_has_engines, &pd_cli_has_g
 static void on_listener(struct pd_progress_fd *entry, uint32_t revents);
 static void on_accept_again(struct pd_progress_timer *timer);
 
+/* A socket that others connect to. */
+struct listener {
+	struct pd_progress_fd entry;    /* fd -1: none */
+	struct pd_progress_timer again; /* accept once more */
+};
+#define LISTENER(which)                                                                          \
+	{                                                                                        \
+		.entry = {.fd = -1, .events = EPOLLIN, .fn = on_listener},                       \
+		.again = {.node = PD_LIST_INIT(server.which.again.node), .fn = on_accept_again}, \
+	}
+
 /* Guarded by pd_control. */
 static struct {
-	struct pd_progress_fd listener;
-	struct pd_progress_timer again; /* accept once more */
-	char path[PD_PATH_BYTES];
+	struct listener local, telnet;
+	char path[PD_PATH_BYTES]; /* of `local` */
 	struct pd_path_id id;
 	struct pd_conf_access access;
 	bool tried;
+	bool forked; /* the parent has the telnet port */
 	pid_t owner; /* who made the file: a child that forked behind our back must not remove it */
 } server = {
-	.listener = {.fd = -1, .events = EPOLLIN, .fn = on_listener},
-	.again = {.node = PD_LIST_INIT(server.again.node), .fn = on_accept_again},
+	.local = LISTENER(local),
+	.telnet = LISTENER(telnet),
 	/* The program's user, and root. */
 	.access = {.peer_self = true, .peer_count = 1, .peers = {0}},
 };
 
-/* --- the listener -------------------------------------------------------------------------- */
+/* --- the listeners ------------------------------------------------------------------------- */
 
-/* Serve the new connection `fd` (taken), if it may be. */
-static void take(int fd)
+/* Whether who is on the telnet connection from `peer` may be served; *uid is who that is. */
+static bool telnet_admits(const struct sockaddr_in *peer, uid_t *uid)
 {
+	int err = pd_telnet_peer(peer, (uint16_t)pd_vars.cli_port, uid);
+
+	if (!err)
+		return !*uid || *uid == pd_sys_geteuid();
+	*uid = (uid_t)-1;
+	pd_log_ratelimited(PD_LOG_WARN, "cli", "port %d: who connects cannot be told: %s",
+			   pd_vars.cli_port, pd_strerror(err));
+	return false;
+}
+
+/* Serve the new connection `fd` (taken), if it may be. `peer` is its address, if it is telnet's. */
+static void take(int fd, const struct sockaddr_in *peer)
+{
+	char port[16];
 	uid_t uid;
 
-	if (pd_path_admits(&server.access, fd, &uid)) {
-		pd_cli_connection_begin(fd);
+	if (peer ? telnet_admits(peer, &uid) : pd_path_admits(&server.access, fd, &uid)) {
+		pd_cli_connection_begin(fd, peer);
 		return;
 	}
-	pd_log_ratelimited(PD_LOG_WARN, "cli",
-			   "%s: a connection of user %u is refused: the CLI is the program's own "
-			   "user's, and root's",
-			   server.path, uid);
-	pd_cli_turn_away(fd, "refused: this program runs as another user");
+	snprintf(port, sizeof(port), "port %d", pd_vars.cli_port);
+	if (uid != (uid_t)-1)
+		pd_log_ratelimited(PD_LOG_WARN, "cli",
+				   "%s: a connection of user %u is refused: the CLI is the "
+				   "program's own user's, and root's",
+				   peer ? port : server.path, uid);
+	pd_cli_turn_away(fd, peer,
+			 uid == (uid_t)-1 ? "refused: the kernel does not say who you are"
+					  : "refused: this program runs as another user");
 }
 
 /* Somebody connects. */
 static void on_listener(struct pd_progress_fd *entry, uint32_t revents)
 {
-	int fd;
+	struct listener *l = pd_container_of(entry, struct listener, entry);
+	bool telnet = l == &server.telnet;
 
 	(void)revents;
 	for (unsigned i = 0; i < PD_CLI_CONNECTIONS_MAX; i++) {
-		fd = pd_internal_fd(
-			pd_sys_accept4(entry->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
+		struct sockaddr_in peer = {0};
+		socklen_t n = sizeof(peer);
+		int fd = pd_internal_fd(pd_sys_accept4(entry->fd, telnet ? &peer : NULL,
+						       telnet ? &n : NULL,
+						       SOCK_NONBLOCK | SOCK_CLOEXEC));
+
 		if (fd >= 0) {
-			take(fd);
+			take(fd, telnet ? &peer : NULL);
 			continue;
 		}
 		if (fd != -EAGAIN && fd != -EINTR && fd != -ECONNABORTED) {
 			/* No descriptors or memory: it would go on being readable. */
 			pd_progress_mod(entry, 0);
-			pd_progress_timer_set(&server.again, ACCEPT_PAUSE_NS);
+			pd_progress_timer_set(&l->again, ACCEPT_PAUSE_NS);
 		}
 		return;
 	}
@@ -91,8 +126,7 @@ static void on_listener(struct pd_progress_fd *entry, uint32_t revents)
 /* Try to accept again. */
 static void on_accept_again(struct pd_progress_timer *timer)
 {
-	(void)timer;
-	pd_progress_mod(&server.listener, EPOLLIN);
+	pd_progress_mod(&pd_container_of(timer, struct listener, again)->entry, EPOLLIN);
 }
 
 /* --- start and end ------------------------------------------------------------------------- */
@@ -170,31 +204,75 @@ static int server_listen(void)
 	return pd_ctr_dir_each(dir, listen_in, NULL, server.path, sizeof(server.path));
 }
 
-void pd_cli_server_start(void)
+/* Begin to accept on `fd` (taken), or take the error. Returns 0 or that. */
+static int listener_begin(struct listener *l, int fd)
+{
+	int err;
+
+	if (fd < 0)
+		return fd;
+	l->entry.fd = fd;
+	l->entry.events = EPOLLIN;
+	err = pd_progress_add(&l->entry);
+	if (err) {
+		pd_sys_close(fd);
+		l->entry.fd = -1;
+	}
+	return err;
+}
+
+/* Have the socket that palladium_ctl talks to. */
+static void local_start(void)
 {
 	bool automatic = !strcmp(pd_vars.cli, "auto");
-	int fd, ret;
+	int fd = server_listen(), err;
 
-	if (server.tried || !strcmp(pd_vars.cli, "off") || !*pd_vars.cli || getauxval(AT_SECURE))
+	err = listener_begin(&server.local, fd);
+	if (fd >= 0 && err)
+		pd_path_remove(server.path, &server.id);
+	/* Who did not ask for it is not told without asking. */
+	if (err)
+		pd_log(automatic ? PD_LOG_DEBUG : PD_LOG_WARN, "cli", "no debug CLI%s%s: %s%s",
+		       automatic ? "" : " at ", automatic ? "" : pd_vars.cli, pd_path_strerror(err),
+		       err == -EPERM ? " (others can write its directory)" : "");
+}
+
+/* Have the port for telnet. */
+static void telnet_start(void)
+{
+	int err = listener_begin(&server.telnet, pd_telnet_listen((uint16_t)pd_vars.cli_port));
+
+	if (err)
+		pd_log(server.forked ? PD_LOG_DEBUG : PD_LOG_WARN, "cli",
+		       "no debug CLI at port %d of 127.0.0.1: %s", pd_vars.cli_port,
+		       pd_strerror(err));
+	else
+		pd_details("cli", "the debug CLI is at port %d of 127.0.0.1 too", pd_vars.cli_port);
+}
+
+void pd_cli_server_start(void)
+{
+	bool local = strcmp(pd_vars.cli, "off") && *pd_vars.cli;
+
+	if (server.tried || (!local && !pd_vars.cli_port) || getauxval(AT_SECURE))
 		return;
 	server.tried = true;
-	fd = server_listen();
-	if (fd < 0) {
-		/* Who did not ask for it is not told without asking. */
-		pd_log(automatic ? PD_LOG_DEBUG : PD_LOG_WARN, "cli", "no debug CLI%s%s: %s%s",
-		       automatic ? "" : " at ", automatic ? "" : pd_vars.cli, pd_path_strerror(fd),
-		       fd == -EPERM ? " (others can write its directory)" : "");
-		return;
-	}
 	server.owner = pd_sys_getpid();
-	server.listener.fd = fd;
-	server.listener.events = EPOLLIN;
-	ret = pd_progress_add(&server.listener);
-	if (ret) {
-		pd_debug("cli", "no debug CLI: %s", pd_strerror(ret));
-		pd_cli_server_stop();
-		server.tried = true;
-	}
+	if (local)
+		local_start();
+	if (pd_vars.cli_port)
+		telnet_start();
+}
+
+/* Close a listener's descriptor by `close`. */
+static void listener_end(struct listener *l, void (*close)(int fd))
+{
+	pd_progress_timer_cancel(&l->again);
+	if (l->entry.fd < 0)
+		return;
+	pd_progress_del(&l->entry);
+	close(l->entry.fd);
+	l->entry.fd = -1;
 }
 
 /* Close all descriptors. */
@@ -203,38 +281,35 @@ static void server_close(void)
 	bool forked = server.owner != pd_sys_getpid();
 
 	pd_cli_connections_end(forked);
-	pd_progress_timer_cancel(&server.again);
-	if (server.listener.fd < 0)
-		return;
-	pd_progress_del(&server.listener);
-	(forked ? pd_closer_copy : pd_closer_listener)(server.listener.fd);
-	server.listener.fd = -1;
+	listener_end(&server.local, forked ? pd_closer_copy : pd_closer_listener);
+	/* Nobody waits for what is in the backlog of TCP. */
+	listener_end(&server.telnet, pd_closer_copy);
+	server.tried = false;
 }
 
 void pd_cli_server_stop(void)
 {
-	bool there = server.listener.fd >= 0;
+	bool there = server.local.entry.fd >= 0;
 
 	server_close();
 	if (there && server.owner == pd_sys_getpid())
 		pd_path_remove(server.path, &server.id);
-	server.tried = false;
 }
 
 void pd_cli_server_after_fork(void)
 {
+	server.forked |= server.telnet.entry.fd >= 0;
 	server_close();
-	server.tried = false;
 }
 
 const char *pd_cli_server_path(void)
 {
-	return server.listener.fd >= 0 ? server.path : NULL;
+	return server.local.entry.fd >= 0 ? server.path : NULL;
 }
 
 /* A program that never ends its ports: its file goes all the same. */
 __attribute__((destructor)) static void server_at_exit(void)
 {
-	if (server.listener.fd >= 0 && server.owner == pd_sys_getpid())
+	if (server.local.entry.fd >= 0 && server.owner == pd_sys_getpid())
 		pd_path_remove(server.path, &server.id);
 }

@@ -14,6 +14,8 @@
  * so a client needs to know nothing of the commands, and a person can do with socat. Output holds
  * no other byte \036.
  *
+ * With PALLADIUM_CLI_PORT there is a TCP port beside it, for people: telnet.h.
+ *
  * All of it runs on the progress thread; each round of that does one command, or one step, of a
  * connection. Everything has a bound: connections, the length of a line, output that waits, the
  * time that half a line or unread output waits. Who oversteps one, or sends what is no text, is

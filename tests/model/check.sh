@@ -107,6 +107,7 @@ model=exclusive
 run "one frame or two, as many wake" holds -DQUIET=1
 run "after what others have read" holds -DQUIET=1 -DBEFORE=3
 run "with counts that began anew" holds -DQUIET=1 -DRENEWED=1
+run "two bursts, as many wake" holds -DQUIET=1 -DPUBLISH=2
 run "one leaves as a frame comes" holds -DWAITERS=2 -DLEAVERS=1 -DCALLS=2
 run "two bursts, one leaves" holds -DWAITERS=2 -DLEAVERS=1 -DPUBLISH=2
 run "who is chosen leaves" breaks -DWAITERS=2 -DLEAVERS=1 -DBREAK=1
@@ -116,6 +117,7 @@ run "a burst wakes one" breaks -DQUIET=1 -DBREAK=4
 run "turns for what was read before" breaks -DQUIET=1 -DBEFORE=3 -DBREAK=5
 run "who finds nothing takes turns" breaks -DWAITERS=2 -DBREAK=6
 run "counts only grow" breaks -DWAITERS=2 -DRENEWED=1 -DBREAK=7
+run "who was overtaken gives turns" breaks -DQUIET=1 -DPUBLISH=2 -DBREAK=8
 if [ "$full" = full ]; then
 	run "three, one leaves as a frame comes" holds -DLEAVERS=1
 	run "four, as many wake" holds -DQUIET=1 -DWAITERS=4 -DBEFORE=2

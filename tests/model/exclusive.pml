@@ -10,8 +10,8 @@
  *            and calls again, CALLS times in all. The first LEAVERS may end their waits whenever they like: by time, a signal,
  *            cancellation, or because the member or the epoll goes.
  *
- * With QUIET the source begins when all are asleep and publishes once, nobody reads and nobody leaves. Then there are as many returns
- * as came, or as there are waiters: no fewer, and no more. Otherwise: when nobody can move and somebody waits, then nothing is ready that
+ * With QUIET the source begins when all are asleep, nobody reads and nobody leaves. Then there are as many returns as came, or as there
+ * are waiters: no fewer, and no more. Otherwise: when nobody can move and somebody waits, then nothing is ready that
  * came since the last return.
  *
  * BEFORE: what came and was read while no epoll looked. RENEWED: the counts began anew since turns were last given. Counts are bytes:
@@ -47,6 +47,7 @@
 #define COUNTS_WHAT_WAS_READ   5 /* what came before the waiter found nothing gives turns */
 #define NOT_READY_TAKES	       6 /* who finds nothing takes the turns of what it counted */
 #define ONLY_FORWARD	       7 /* a count that fell gives no turn */
+#define OLD_LOOKS_COUNT	       8 /* a look that others have overtaken gives turns */
 #ifndef BREAK
 #define BREAK 0
 #endif
@@ -54,19 +55,24 @@
 byte edge = BEFORE;
 byte ready = 0;
 byte rings = 0;
-byte turns_edge = 100 * RENEWED, turns_left = 0; /* under the object's lock */
+byte turns_edge = 100 * RENEWED, turns_left = 0, turns_moves = 0; /* under the object's lock */
 byte asleep = 0;      /* waiters */
 byte returns = 0;     /* with the event */
 byte told = BEFORE;   /* the edge at the last of them, when it was the newest */
 byte came = 0;
 bool published_all = false;
 
-/* pd_turns_take: `turn` tells whether one was left. Under the object's lock. */
+/*
+ * pd_turns_take: `turn` tells whether one was left, `old` that others have given turns since the look began, so what it saw may be
+ * older than what they saw. Under the object's lock.
+ */
 inline turns_take()
 {
 	d_step {
+		old = (saw != turns_edge && moves != turns_moves && BREAK != OLD_LOOKS_COUNT);
 		if
-		:: saw != turns_edge && !(BREAK == ONLY_FORWARD && saw < turns_edge) ->
+		:: old
+		:: !old && saw != turns_edge && !(BREAK == ONLY_FORWARD && saw < turns_edge) ->
 			more = saw - turns_edge + turns_left;
 			since = saw - quiet;
 			turns_left = (more < since || BREAK == COUNTS_WHAT_WAS_READ -> more : since);
@@ -75,11 +81,12 @@ inline turns_take()
 			:: else
 			fi;
 			turns_edge = saw;
+			turns_moves++;
 			more = 0;
 			since = 0
 		:: else
 		fi;
-		turn = (turns_left > 0)
+		turn = (turns_left > 0 && !old)
 	};
 	if
 	:: turn -> turns_left--
@@ -117,18 +124,23 @@ inline read_some()
 
 proctype Waiter(byte me)
 {
-	byte calls = 0, saw, quiet = BEFORE, seen, more, since;
-	bool turn, found, waited = false, first, gone = false;
+	byte calls = 0, saw, quiet = BEFORE, seen, moves, more, since;
+	bool turn, old, found, waited = false, first, gone = false;
 
 	do
 	:: calls < CALLS && !gone ->
 		d_step { calls++; first = true };
 		do
 		:: seen = rings; /* noted before the look */
+again:		   moves = turns_moves;
 		   look();
 		   if
 		   :: found ->
 			take_locked();
+			if
+			:: old -> d_step { old = false; saw = 0; found = false }; goto again
+			:: else
+			fi;
 			if
 			:: turn || BREAK == NO_TURNS || first || !waited -> break
 			:: else
@@ -141,7 +153,7 @@ proctype Waiter(byte me)
 			fi
 		   fi;
 		   atomic {
-			d_step { first = false; saw = 0; found = false; turn = false };
+			d_step { first = false; saw = 0; moves = 0; found = false; turn = false };
 			asleep++;
 			if
 			:: gone = false
@@ -150,7 +162,7 @@ proctype Waiter(byte me)
 		   };
 end_asleep:	   atomic { rings != seen || gone -> asleep-- };
 		   if
-		   :: gone && BREAK == CHOSEN_BEFORE_IT_LOOKS -> saw = edge; take_locked(); break
+		   :: gone && BREAK == CHOSEN_BEFORE_IT_LOOKS -> saw = edge; moves = turns_moves; take_locked(); break
 		   :: gone && BREAK != CHOSEN_BEFORE_IT_LOOKS -> break
 		   :: else
 		   fi
@@ -167,7 +179,7 @@ end_asleep:	   atomic { rings != seen || gone -> asleep-- };
 			};
 			read_some()
 		fi;
-		d_step { saw = 0; seen = 0; turn = false; found = false; first = false }
+		d_step { saw = 0; seen = 0; moves = 0; turn = false; found = false; first = false }
 	:: else -> break
 	od
 }

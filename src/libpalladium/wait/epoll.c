@@ -31,7 +31,9 @@
  * (tests/model/exclusive.pml). There is a turn for each count that the object's edges moved since
  * turns were last given, but not for what came before the asking item last found nothing: that was
  * taken meanwhile. An edge count that merely differs gives one turn at least, since counts may
- * begin anew with a link: so one may be told too many, but none too few. Errors are for all.
+ * begin anew with a link: so one may be told too many then, but none too few. Whether a count is
+ * another one because it is older, others having looked later and taken their turns sooner, is told
+ * by how often turns were given meanwhile; who was overtaken looks again. Errors are for all.
  *
  * Locks: pd_epoll_links_lock (who is linked to whom) -> pd_control -> ep->lock (items) -> lanes ->
  * object->lock. Harvests of one epoll exclude each other, so two threads never get the same edge. A
@@ -198,6 +200,7 @@ void pd_pollable_init(struct pd_pollable *p, const struct pd_pollable_ops *ops)
 	pd_lock_init(&p->lock, PD_RANK_LINKS);
 	p->watched = 0;
 	p->turns_in = p->turns_out = (struct pd_turns){0, 0};
+	p->turns_moved = 0;
 }
 
 /* Unlink an item from both sides and free it. pd_epoll_links_lock held. */
@@ -516,16 +519,30 @@ static void pd_epoll_item_reported(struct pd_epoll_item *item, const struct pd_e
 }
 
 /*
+ * True when `edge`, of a look that began at `moved`, may be older than what others have seen. The
+ * object's lock is held.
+ */
+static bool pd_turns_overtook(const struct pd_pollable *object, const struct pd_turns *t,
+			      uint32_t edge, uint16_t moved)
+{
+	return edge != t->edge && moved != object->turns_moved;
+}
+
+/*
  * Take a turn, at the edge count `edge`, for an item that found nothing at `quiet`; false when none
  * is left. The object's lock is held.
  */
-static bool pd_turns_take(struct pd_turns *t, uint32_t edge, uint32_t quiet)
+static bool pd_turns_take(struct pd_pollable *object, struct pd_turns *t, uint32_t edge,
+			  uint32_t quiet)
 {
 	if (edge != t->edge) {
 		uint32_t came = edge - t->edge + t->left;
 
 		t->left = pd_max(pd_min(came, edge - quiet), 1u);
 		t->edge = edge;
+		/* Pairs with the acquire in pd_epoll_item_ask: who reads this number sees no older
+		 * edge than we did. */
+		pd_store_release(&object->turns_moved, (uint16_t)(object->turns_moved + 1));
 	}
 	if (!t->left)
 		return false;
@@ -533,31 +550,68 @@ static bool pd_turns_take(struct pd_turns *t, uint32_t edge, uint32_t quiet)
 	return true;
 }
 
+enum pd_epoll_turn {
+	PD_EPOLL_REPORTS,
+	PD_EPOLL_KEEPS_QUIET,
+	PD_EPOLL_LOOKS_AGAIN,
+};
+
 /*
- * Whether an exclusive item that is ready is to report it; a turn is taken in any case. `waiting`:
- * the call had nothing to report when it came. ep->lock held.
+ * Whether an exclusive item that is ready is to report it; a turn is taken in any case, unless it
+ * has to look again. `moved`: as it was before it looked; `waiting`: the call had nothing to report
+ * when it came. ep->lock held.
  */
-static bool pd_epoll_item_turn(struct pd_epoll_item *item, uint32_t ready,
-			       const struct pd_edge *edge, bool waiting)
+static enum pd_epoll_turn pd_epoll_item_turn(struct pd_epoll_item *item, uint32_t ready,
+					     const struct pd_edge *edge, uint16_t moved,
+					     bool waiting)
 {
 	struct pd_pollable *object = item->object;
-	bool turn = false;
+	bool in = ready & EPOLLIN, out = ready & EPOLLOUT, turn = false, old;
 
 	if (ready & (EPOLLERR | EPOLLHUP))
-		return true;
+		return PD_EPOLL_REPORTS;
 	pd_lock(&object->lock);
-	if (ready & EPOLLIN)
-		turn |= pd_turns_take(&object->turns_in, edge->in, item->quiet.in);
-	if (ready & EPOLLOUT)
-		turn |= pd_turns_take(&object->turns_out, edge->out, item->quiet.out);
+	old = (in && pd_turns_overtook(object, &object->turns_in, edge->in, moved)) ||
+	      (out && pd_turns_overtook(object, &object->turns_out, edge->out, moved));
+	if (in && !old)
+		turn |= pd_turns_take(object, &object->turns_in, edge->in, item->quiet.in);
+	if (out && !old)
+		turn |= pd_turns_take(object, &object->turns_out, edge->out, item->quiet.out);
 	pd_unlock(&object->lock);
+	if (old)
+		return PD_EPOLL_LOOKS_AGAIN;
 	if (turn || !waiting || !item->waited)
-		return true;
+		return PD_EPOLL_REPORTS;
 	/*
 	 * This epoll's threads are told like those of any epoll, one after the other, once one of
 	 * them was.
 	 */
-	return !item->fresh && item->reported.in == edge->in && item->reported.out == edge->out;
+	return !item->fresh && item->reported.in == edge->in && item->reported.out == edge->out
+		       ? PD_EPOLL_REPORTS
+		       : PD_EPOLL_KEEPS_QUIET;
+}
+
+/*
+ * What an item has to report, as pd_epoll_item_poll says; *turn tells whether it is to. ep->lock
+ * held.
+ */
+static uint32_t pd_epoll_item_ask(struct pd_epoll_item *item, struct pd_wait_set *ws,
+				  struct pd_edge *edge, bool waiting, enum pd_epoll_turn *turn)
+{
+	bool exclusive = item->event.events & EPOLLEXCLUSIVE;
+	uint16_t moved = 0;
+	uint32_t ready;
+
+	*turn = PD_EPOLL_REPORTS;
+	do {
+		if (exclusive)
+			moved = pd_load_acquire(&item->object->turns_moved);
+		*edge = (struct pd_edge){0, 0};
+		ready = pd_epoll_item_poll(item, ws, edge);
+		if (exclusive && ready)
+			*turn = pd_epoll_item_turn(item, ready, edge, moved, waiting);
+	} while (ready && *turn == PD_EPOLL_LOOKS_AGAIN);
+	return ready;
 }
 
 /* Let an item that has nothing to report rest, if whatever changes that marks it. ep->lock held. */
@@ -605,8 +659,9 @@ static int pd_epoll_ask(struct pd_epoll *ep, struct epoll_event *events, int max
 
 	pd_list_init(&done);
 	pd_list_for_each_safe (item, tmp, &ep->items, in_epoll) {
-		struct pd_edge edge = {0, 0};
-		uint32_t ready = pd_epoll_item_poll(item, ws, &edge);
+		enum pd_epoll_turn turn;
+		struct pd_edge edge;
+		uint32_t ready = pd_epoll_item_ask(item, ws, &edge, how & PD_EPOLL_WAITING, &turn);
 
 		if (!ready) {
 			item->waited = true;
@@ -618,8 +673,7 @@ static int pd_epoll_ask(struct pd_epoll *ep, struct epoll_event *events, int max
 		 * Others were told; it stays with those that are asked, for a call that comes may
 		 * be told too.
 		 */
-		if (item->event.events & EPOLLEXCLUSIVE &&
-		    !pd_epoll_item_turn(item, ready, &edge, how & PD_EPOLL_WAITING))
+		if (turn == PD_EPOLL_KEEPS_QUIET)
 			continue;
 		pd_epoll_item_reported(item, &edge);
 		events[n].events = ready;

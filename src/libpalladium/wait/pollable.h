@@ -76,7 +76,10 @@ struct pd_pollable {
 	uint32_t watched;                    /* how many items there are */
 	struct pd_turns turns_in, turns_out; /* of items with EPOLLEXCLUSIVE; under `lock` */
 	bool detached; /* it ended: nothing joins it any more; under the lock of the links */
-	bool moved;  /* its numbers are the kernel's by now; written under the lock of the links */
+	bool moved; /* its numbers are the kernel's by now; written under the lock of the links */
+	/* How often an edge of the two was set; written under `lock`. Goes round, and who asks after
+	 * that may be told too many. */
+	uint16_t turns_moved;
 	void *owner; /* what keeps the object alive (pd_wait_hold), or NULL */
 };
 

@@ -124,6 +124,52 @@ static void *wait_in_ours(void *arg)
 	return (void *)(intptr_t)got(true);
 }
 
+static uint32_t things; /* that came to the object below */
+static struct pd_epoll *overtaker;
+
+/* Ready once something came. Meanwhile something else comes, which another epoll is told of. */
+static uint32_t look_slowly(struct pd_pollable *p, uint32_t events, struct pd_wait_set *ws,
+			    struct pd_edge *edge)
+{
+	struct pd_epoll *other = overtaker;
+	struct epoll_event event;
+
+	edge->in = things;
+	overtaker = NULL;
+	if (other) {
+		things++;
+		must(pd_epoll_wait(other, &event, 1, PD_WAIT_NOT, NULL, &slept) == 1);
+	}
+	return edge->in ? EPOLLIN & events : 0;
+}
+
+static void prepare_nothing(struct pd_pollable *p)
+{
+}
+
+/* Who was overtaken does not give turns for what the others have taken theirs for. */
+static void test_exclusive_looks_that_are_overtaken(void **state)
+{
+	static const struct pd_pollable_ops ops = {.prepare = prepare_nothing, .poll = look_slowly};
+	struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.u32 = 7};
+	struct pd_pollable slow;
+	struct pd_epoll other;
+
+	pd_pollable_init(&slow, &ops);
+	pd_epoll_init(&other, epoll_create1(EPOLL_CLOEXEC));
+	assert_int_equal(pd_epoll_ctl(&other, EPOLL_CTL_ADD, 7, &slow, &event), 0);
+	assert_int_equal(pd_epoll_ctl(&ep, EPOLL_CTL_ADD, 7, &slow, &event), 0);
+	things = 1;
+	overtaker = &other;
+	assert_int_equal(got(false), 1);
+	/* Two came, and two were told. */
+	assert_int_equal(slow.turns_in.edge, 2);
+	assert_int_equal(slow.turns_in.left, 0);
+	assert_int_equal(pd_epoll_ctl(&ep, EPOLL_CTL_DEL, 7, &slow, NULL), 0);
+	pd_epoll_destroy(&other);
+	close(other.epfd);
+}
+
 /* Positions begin anew with a link: who waits is told, though higher counts were told of before. */
 static void test_exclusive_turns_outlive_a_link(void **state)
 {
@@ -275,6 +321,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_one_shot_is_armed_again_by_mod_alone, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_exclusive_is_only_added, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_exclusive_looks_that_are_overtaken, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(test_exclusive_turns_outlive_a_link, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_an_object_moves_to_the_kernel, setup,

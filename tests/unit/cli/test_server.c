@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * cli/server: the protocol, who is let in, what bad input gets, steps between other events. The
- * progress thread's rounds are turned by hand, so that what happens between two of them is known.
+ * cli/server: the protocol, who is let in, what bad input gets, steps between other events.
  */
 #include <errno.h>
 #include <poll.h>
@@ -25,10 +24,10 @@
 #include "cli/server.h"
 #include "config/vars.h"
 #include "counters/counters.h"
+#include "rig.h"
 #include "tests/unit/base/linger.h"
 #include "vlib/progress.h"
 
-static char dir[32];
 static int steps_made, steps_seen_by_event, stepped_ended;
 
 /* A command of many steps. */
@@ -76,14 +75,6 @@ static int huge(struct pd_cli *cli)
 	return 0;
 }
 PD_CLI_COMMAND(huge) = {.path = "test huge", .help = "Too much.", .fn = huge};
-
-/* Rounds until there is nothing more to do at once. */
-static void turn(void)
-{
-	for (int i = 0; i < 2000; i++)
-		if (pd_progress_run_once(0) <= 0)
-			break;
-}
 
 /* A connection to the server, and what it says; the caller closes it. */
 static int dial(void)
@@ -135,31 +126,14 @@ static uint64_t refused(void)
 
 static int setup(void **state)
 {
-	strcpy(dir, "/tmp/pdcli.XXXXXX");
-	assert_non_null(mkdtemp(dir));
 	pd_cli_patience_ns = 10 * PD_NS_PER_SEC;
-	pd_vars.stats_shmem_dir = dir;
-	pd_vars.cli = "auto";
-	/* As if the environment had given it. */
-	for (unsigned i = 0; i < pd_var_count; i++)
-		if (!strcmp(pd_var_descs[i].name, "PALLADIUM_STATS_SHMEM_DIR"))
-			pd_vars.set_bits[i / 64] |= 1ull << (i % 64);
-	pd_progress_set_manual(true);
-	pd_lock(&pd_control);
-	pd_cli_server_start();
-	pd_unlock(&pd_control);
+	cli_begin("auto");
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	char command[64];
-
-	pd_lock(&pd_control);
-	pd_cli_server_stop();
-	pd_unlock(&pd_control);
-	snprintf(command, sizeof(command), "rm -r %s", dir);
-	return system(command);
+	return cli_end();
 }
 
 /* --- tests --------------------------------------------------------------------------------- */

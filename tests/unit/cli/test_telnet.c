@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -24,6 +23,8 @@
 #include "cli/telnet.h"
 #include "config/vars.h"
 #include "counters/counters.h"
+#include "rig.h"
+#include "tests/unit/base/ahead.h"
 #include "vlib/progress.h"
 
 #define ME program_invocation_short_name
@@ -113,29 +114,9 @@ static void lines_end_as_telnet_ends_them(void **state)
 
 /* --- conversations ------------------------------------------------------------------------- */
 
-static char dir[32], heard[1 << 16];
+static char heard[1 << 16];
 /* Bound to the port as well, and does not listen: so it is given to nobody else. */
 static int holder;
-
-static void turn(void)
-{
-	for (int i = 0; i < 2000; i++)
-		if (pd_progress_run_once(0) <= 0)
-			break;
-}
-
-/* This process's clock is ahead by so much. */
-static uint64_t ahead_ns;
-
-int clock_gettime(clockid_t clock, struct timespec *ts)
-{
-	long ret = syscall(SYS_clock_gettime, clock, ts);
-	uint64_t ns = (uint64_t)ts->tv_nsec + ahead_ns;
-
-	ts->tv_sec += (time_t)(ns / PD_NS_PER_SEC);
-	ts->tv_nsec = (long)(ns % PD_NS_PER_SEC);
-	return (int)ret;
-}
 
 /* So much time passes at once. */
 static void later(uint64_t ns)
@@ -219,33 +200,22 @@ static int setup(void **state)
 	int on = 1;
 
 	alarm(BOUND);
-	strcpy(dir, "/tmp/pdcli.XXXXXX");
-	assert_non_null(mkdtemp(dir));
-	pd_vars.stats_shmem_dir = dir;
-	pd_vars.cli = "off";
 	holder = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	setsockopt(holder, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	assert_int_equal(bind(holder, (struct sockaddr *)&at, sizeof(at)), 0);
 	assert_int_equal(getsockname(holder, (struct sockaddr *)&at, &n), 0);
 	pd_vars.cli_port = ntohs(at.sin_port);
-	pd_progress_set_manual(true);
-	pd_lock(&pd_control);
-	pd_cli_server_start();
-	pd_unlock(&pd_control);
+	cli_begin("off");
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	char command[64];
+	int ret = cli_end();
 
-	pd_lock(&pd_control);
-	pd_cli_server_stop();
-	pd_unlock(&pd_control);
 	close(holder);
 	alarm(0);
-	snprintf(command, sizeof(command), "rm -r %s", dir);
-	return system(command);
+	return ret;
 }
 
 static void a_conversation(void **state)
@@ -390,9 +360,6 @@ static void a_port_that_is_taken_costs_nothing_else(void **state)
 	pd_cli_server_stop();
 	assert_int_equal(listen(holder, 1), 0);
 	pd_vars.cli = "auto";
-	for (unsigned i = 0; i < pd_var_count; i++)
-		if (!strcmp(pd_var_descs[i].name, "PALLADIUM_STATS_SHMEM_DIR"))
-			pd_vars.set_bits[i / 64] |= 1ull << (i % 64);
 	pd_cli_server_start();
 	assert_non_null(pd_cli_server_path());
 	pd_unlock(&pd_control);

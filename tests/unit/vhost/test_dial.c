@@ -11,21 +11,9 @@
 #include "config/vars.h"
 #include "counters/counters.h"
 #include "peer.h"
+#include "tests/unit/base/ahead.h"
 
 static int fds_before;
-
-/* The clock of everything here may be put forward. */
-static uint64_t ahead_ns;
-
-int clock_gettime(clockid_t clock, struct timespec *ts)
-{
-	long ret = syscall(SYS_clock_gettime, clock, ts);
-	uint64_t ns = (uint64_t)ts->tv_nsec + ahead_ns;
-
-	ts->tv_sec += (time_t)(ns / PD_NS_PER_SEC);
-	ts->tv_nsec = (long)(ns % PD_NS_PER_SEC);
-	return (int)ret;
-}
 
 /* So many milliseconds pass at once. */
 static void later(uint64_t ms)

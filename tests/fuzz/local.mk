@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # The fuzzers (doc/fuzzing.txt, fuzz.h). Each is a program that make check runs: its corpus and some seeds.
-FUZZERS = rings vnet vhost sidecar config readers
-FUZZ_TESTS = tests/fuzz/rings tests/fuzz/vnet tests/fuzz/vhost tests/fuzz/sidecar tests/fuzz/config tests/fuzz/readers
+FUZZERS = rings vnet vhost sidecar config readers cli
+FUZZ_TESTS = tests/fuzz/rings tests/fuzz/vnet tests/fuzz/vhost tests/fuzz/sidecar tests/fuzz/config tests/fuzz/readers tests/fuzz/cli
 check_PROGRAMS += $(FUZZ_TESTS)
 TESTS += $(FUZZ_TESTS) tests/fuzz/race.sh
 EXTRA_DIST += tests/fuzz/corpus tests/fuzz/race.sh tests/fuzz/guided.sh
@@ -23,6 +23,8 @@ tests_fuzz_config_LDADD = $(FUZZ_LIBS)
 tests_fuzz_readers_SOURCES = tests/fuzz/readers.c src/stats/reader.c src/stats/reader.h $(FUZZ_SHARED)
 tests_fuzz_readers_CFLAGS = $(AM_CFLAGS) $(PCAP_CFLAGS)
 tests_fuzz_readers_LDADD = $(FUZZ_LIBS) $(PCAP_LIBS) -lm
+tests_fuzz_cli_SOURCES = tests/fuzz/cli.c $(FUZZ_SHARED)
+tests_fuzz_cli_LDADD = $(FUZZ_LIBS)
 
 # Guided by coverage, in a build of clang's that guided.sh makes in guided/. make fuzz-smoke: so many executions of each. make fuzz:
 # each for FUZZ_SECONDS, FUZZ_JOBS at once, then rings and random peers of whole programs (best in a build with --enable-asan):

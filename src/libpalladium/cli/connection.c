@@ -2,9 +2,10 @@
 /*
  * One who talks to the debug CLI (contract in connection.h, protocol in server.h).
  *
- * A connection is in one of these states: it waits for a line (input is read); a command runs (its
- * steps are posted work, one a round, as long as the client takes the output); or it is closing:
- * what waits is sent, nothing is read. Work that was posted and comes when there is nothing to do
+ * A connection is in one of these states: it waits for a line (input is read, and the first line
+ * run in the same round); a command runs (its steps, and further lines, are posted work, one a
+ * round, as long as the client takes the output); or it is closing: what waits is sent, nothing is
+ * read. Work that was posted and comes when there is nothing to do
  * does nothing, so the structures stay when a connection ends and are used for the next.
  */
 #ifdef HAVE_CONFIG_H
@@ -221,19 +222,26 @@ static bool connection_flush(struct connection *c)
 	return ret > 0;
 }
 
-/* One line or one step; as posted work. */
-static void on_turn(struct pd_progress_work *work)
+/* One line or one step, if there is something to do. */
+static void connection_turn(struct connection *c)
 {
-	struct connection *c = pd_container_of(work, struct connection, turn);
-	bool moved;
-
 	if (c->entry.fd < 0 || !is_runnable(c))
 		return;
 	if (c->cli.command)
 		line_ran(c, pd_cli_continue(&c->cli));
 	else
 		run_line(c);
-	moved = connection_flush(c);
+}
+
+/* As posted work. */
+static void on_turn(struct pd_progress_work *work)
+{
+	struct connection *c = pd_container_of(work, struct connection, turn);
+	bool moved = false;
+
+	connection_turn(c);
+	if (c->entry.fd >= 0)
+		moved = connection_flush(c);
 	if (c->entry.fd >= 0)
 		connection_settle(c, moved);
 }
@@ -288,6 +296,7 @@ static void on_connection(struct pd_progress_fd *entry, uint32_t revents)
 	}
 	if (revents & EPOLLIN && !c->closing && !c->eof && c->in_n < sizeof(c->in))
 		connection_read(c);
+	connection_turn(c);
 	if (c->entry.fd >= 0)
 		moved = connection_flush(c);
 	if (c->entry.fd >= 0)

@@ -316,8 +316,7 @@ static void test_rules_are_written_as_they_are_read(void **state)
 		"use os udp_connect *:53:[fe80::1]:*",
 		"use os packet pd0:0x88f7",
 		"use os packet lab*",
-		"use os tcp_client [1111:2222:3333:4444:5555:6666:7777:8000]/120:10000-20000:"
-		"[1111:2222:3333:4444:5555:6666:7777:8000]/120:30000-40000",
+		"use os tcp_client [1:2:3:4:5:6:7:8000]/120:10000-20000:[fd00::1234:5678]:1-65534",
 	};
 	char text[PD_CONF_RULE_BYTES];
 

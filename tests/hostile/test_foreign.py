@@ -51,10 +51,16 @@ def inside_a_socket(fe, fd, request=Req.SET_VRING_KICK):
         fe.channel.send_raw(HEADER.pack(0, VERSION, 0))
 
 
+def urgent(fe, fd):
+    """With a byte that reads step over: urgent ones stand outside of the stream, unless that is asked for otherwise."""
+    fe.channel.sock.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))], socket.MSG_OOB)
+
+
 # The same for descriptors that the kernel itself would close, in a call of the program's that is no close of theirs.
 PLACES = {
     "the ninth": (beyond, "socket that is no Unix stream"),
     "never read": (unread, "unknown request"),
+    "urgent": (urgent, "socket that is no Unix stream"),
     "inside a kick": (inside_a_socket, ""),
     "inside a channel": (lambda fe, fd: inside_a_socket(fe, fd, Req.SET_BACKEND_REQ_FD), ""),
 }

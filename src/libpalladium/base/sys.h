@@ -298,6 +298,19 @@ static inline int pd_sys_setsockopt(int fd, int level, int name, const void *val
 	return (int)PD_SYS_FD_5(SYS_setsockopt, fd, level, name, val, len);
 }
 
+/*
+ * Have urgent bytes (MSG_OOB, which Unix stream sockets know since Linux 5.15) come in their order,
+ * as others do. Else a read steps over them: it frees the descriptors that are with them, which may
+ * wait (base/closer.h), or gives nothing though poll says that something is there, again and again.
+ * Before the first read.
+ */
+static inline void pd_sys_urgent_inline(int fd)
+{
+	int on = 1;
+
+	pd_sys_setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
+}
+
 static inline int pd_sys_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 {
 	return (int)PD_SYS_FD_5(SYS_getsockopt, fd, level, name, val, len);

@@ -381,6 +381,7 @@ void pd_cli_connection_begin(int fd, bool telnet)
 		pd_cli_turn_away(fd, telnet, TOO_MANY);
 		return;
 	}
+	pd_sys_urgent_inline(fd);
 	c->entry.fd = fd;
 	c->entry.events = EPOLLIN;
 	c->in_n = 0;

@@ -307,6 +307,63 @@ static void what_lingers(void **state)
 	alarm(0);
 }
 
+/* Urgent bytes are bytes like others: none is stepped over, nor what comes with it. */
+static void urgent_bytes(void **state)
+{
+	uint8_t bytes[52];
+
+	(void)state;
+	alarm(30);
+	make_addr(bytes);
+	if (send(peer, bytes, sizeof(bytes), MSG_OOB) < 0) {
+		assert_int_equal(errno, EOPNOTSUPP);
+		skip();
+	}
+	turn();
+	assert_int_equal(messages, 1);
+	for (unsigned i = 0; i < sizeof(bytes); i++)
+		assert_int_equal(send(peer, bytes + i, 1, MSG_OOB), 1);
+	turn();
+	assert_int_equal(messages, 2);
+	assert_memory_equal(last.payload.bytes, bytes + 12, 40);
+	assert_string_equal(ended, "");
+	alarm(0);
+}
+
+static void urgent_and_lingering(void **state)
+{
+	union {
+		struct cmsghdr head;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = {{0}};
+	struct iovec iov = {"x", 1};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
+			     .msg_controllen = sizeof(control.bytes)};
+	int fd, other;
+
+	(void)state;
+	alarm(30);
+	fd = lingering(&other);
+	control.head.cmsg_level = SOL_SOCKET;
+	control.head.cmsg_type = SCM_RIGHTS;
+	control.head.cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+	if (sendmsg(peer, &msg, MSG_OOB) < 0) {
+		assert_int_equal(errno, EOPNOTSUPP);
+		close(other);
+		close(fd);
+		skip();
+	}
+	close(fd);
+	turn();
+	assert_int_equal(messages, 0);
+	assert_string_equal(ended, "a socket that is no Unix stream socket");
+	close(other);
+	alarm(0);
+}
+
 /* Where no number is free, the kernel would close what it cannot give us. */
 static void what_lingers_and_finds_no_number(void **state)
 {
@@ -526,6 +583,8 @@ int main(void)
 		P(what_lingers, &how[2]),
 		P(what_lingers, &how[3]),
 		P(what_lingers, &how[4]),
+		T(urgent_bytes),
+		T(urgent_and_lingering),
 		T(what_lingers_and_finds_no_number),
 		T(a_shared_connection),
 		T(a_harmless_one_on_a_shared_connection),

@@ -84,6 +84,7 @@ int pd_vhost_conn_open(struct pd_vhost_conn *conn, int fd)
 		pd_vhost_conn_hang_up(conn, fd);
 		return -EBUSY;
 	}
+	pd_sys_urgent_inline(fd);
 	conn->in_bytes = 0;
 	conn->out_first = conn->out_count = conn->out_bytes = 0;
 	conn->io.fd = fd;

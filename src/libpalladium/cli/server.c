@@ -215,7 +215,7 @@ static int listener_begin(struct listener *l, int fd)
 	l->entry.events = EPOLLIN;
 	err = pd_progress_add(&l->entry);
 	if (err) {
-		pd_sys_close(fd);
+		(l == &server.telnet ? pd_closer_copy : pd_closer_listener)(fd);
 		l->entry.fd = -1;
 	}
 	return err;

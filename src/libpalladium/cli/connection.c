@@ -5,8 +5,8 @@
  * A connection is in one of these states: it waits for a line (input is read, and the first line
  * run in the same round); a command runs (its steps, and further lines, are posted work, one a
  * round, as long as the client takes the output); or it is closing: what waits is sent, nothing is
- * read. Work that was posted and comes when there is nothing to do
- * does nothing, so the structures stay when a connection ends and are used for the next.
+ * read. Work that was posted and comes when there is nothing to do does nothing, so the structures
+ * stay when a connection ends and are used for the next.
  */
 #ifdef HAVE_CONFIG_H
 #	include "config.h"

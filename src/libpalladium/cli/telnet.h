@@ -51,6 +51,7 @@ struct pd_telnet_out {
 	struct pd_cli_sink *to;
 };
 
+/* Put it in front of `to`. */
 void pd_telnet_out_init(struct pd_telnet_out *out, struct pd_cli_sink *to);
 
 #endif /* PD_CLI_TELNET_H */

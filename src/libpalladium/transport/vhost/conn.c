@@ -248,19 +248,21 @@ static const char *arrived_keep(struct pd_vhost_conn *conn, const struct arrived
 }
 
 /*
- * Look at up to `n` bytes, which are put to `to`, and take the next descriptors in the socket.
- * Returns as recvmsg; *reason is NULL or what is wrong with them.
+ * Receive up to `n` bytes to `to` with the next descriptors in the socket, which are looked at, and
+ * with MSG_PEEK kept. Returns as recvmsg; *reason is NULL or what is wrong with them.
  */
-static ssize_t conn_look(struct pd_vhost_conn *conn, void *to, size_t n, const char **reason)
+static ssize_t conn_recv_sifted(struct pd_vhost_conn *conn, void *to, size_t n, int flags,
+				const char **reason)
 {
 	struct arrived arrived;
 	bool lost;
 	ssize_t got;
 
 	pd_internal_fd_lock();
-	got = conn_recv_fds(conn, to, n, MSG_PEEK, &arrived, &lost);
+	got = conn_recv_fds(conn, to, n, flags, &arrived, &lost);
 	*reason = arrived_sift(conn, &arrived);
-	*reason = arrived_keep(conn, &arrived, *reason || !lost ? *reason : fds_lost);
+	if (flags & MSG_PEEK)
+		*reason = arrived_keep(conn, &arrived, *reason || !lost ? *reason : fds_lost);
 	pd_internal_fd_unlock();
 	return got;
 }
@@ -303,20 +305,6 @@ static ssize_t conn_take(struct pd_vhost_conn *conn, void *to, size_t n, const c
 	return got;
 }
 
-/* The same where the peer has our end too: it may have been quicker, and these be other bytes. */
-static ssize_t conn_take_shared(struct pd_vhost_conn *conn, void *to, size_t n, const char **reason)
-{
-	struct arrived arrived;
-	bool lost;
-	ssize_t got;
-
-	pd_internal_fd_lock();
-	got = conn_recv_fds(conn, to, n, 0, &arrived, &lost);
-	*reason = arrived_sift(conn, &arrived);
-	pd_internal_fd_unlock();
-	return got;
-}
-
 /*
  * Read up to `n` bytes of the current message to `to`. Returns how many came, 0 when none are there
  * yet, or -1 with *reason set.
@@ -327,9 +315,12 @@ static int conn_read(struct pd_vhost_conn *conn, void *to, size_t n, const char 
 
 	*reason = NULL;
 	if (!conn->n_ahead)
-		got = conn_look(conn, to, n, reason);
-	if (got > 0 && !*reason)
-		got = (conn->shared ? conn_take_shared : conn_take)(conn, to, (size_t)got, reason);
+		got = conn_recv_sifted(conn, to, n, MSG_PEEK, reason);
+	/* Where the peer has our end too, it may have been quicker, and these be other bytes. */
+	if (got > 0 && !*reason && conn->shared)
+		got = conn_recv_sifted(conn, to, (size_t)got, 0, reason);
+	else if (got > 0 && !*reason)
+		got = conn_take(conn, to, (size_t)got, reason);
 	if (got == -EAGAIN)
 		return 0;
 	if (got <= 0)

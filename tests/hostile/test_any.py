@@ -89,8 +89,7 @@ def test_descriptors_on_any_message(sock, count):
         fds = program.fds()
         for req in range(REQUESTS):
             with_descriptors(fe, req, count)
-        fe.drop()
-        fe.reset_rings()
+        fe.new_driver()
         serves(fe, 100)
         program.settled(fds)
 
@@ -169,8 +168,7 @@ def test_parts_that_overlap(sock, fmt, name):
             Victim(sock, mode="listen", format=fmt) as program:
         serves(fe)
         fds = program.fds()
-        fe.drop()
-        fe.reset_rings()
+        fe.new_driver()
         with contextlib.suppress(*ENDED):
             fe.timeout = 0.2
             fe.start_like_qemu()
@@ -181,8 +179,7 @@ def test_parts_that_overlap(sock, fmt, name):
             fe.recv()
         fe.timeout = 10.0
         assert program.running
-        fe.drop()
-        fe.reset_rings()
+        fe.new_driver()
         fe.start_like_qemu()
         fe.post_rx([2048] * 64)
         fe.send(numbered(99, 60), avip.distinct(99))

@@ -150,9 +150,8 @@ def test_random_front_ends(sock, dialect):
     hdr = 48 if dialect == "avip" else 12
     with FrontEnd(sock, listen=False, hdr=hdr) as fe, Victim(sock, mode="listen", dialect=dialect) as program:
         def served(first):
-            fe.drop()
+            fe.new_driver()
             fe.timeout = 10.0
-            fe.reset_rings()
             fe.start_like_qemu()
             fe.post_rx([2048] * 32)
             mark = b"\x02" * 12 + b"\x88\xb5" + struct.pack("!I", first) + b"here" * 20
@@ -164,8 +163,7 @@ def test_random_front_ends(sock, dialect):
         served(1)
         fds = program.fds()
         for seed in range(FIRST, FIRST + SEEDS):
-            fe.drop()
-            fe.reset_rings()
+            fe.new_driver()
             random_peer(seed, lambda rng: talk(rng, fe))
             assert program.running, f"seed {seed}: {program.tail()}"
             if seed % 20 == 19:

@@ -123,8 +123,7 @@ DROPPED = {
 
 def next_peer(fe, program):
     """A new driver is served, after what the program made of the last one's noise."""
-    fe.drop()
-    fe.reset_rings()
+    fe.new_driver()
     fe.start_like_qemu()
     fe.post_rx([2048] * 32)
     fe.send(numbered(1, 60))
@@ -345,8 +344,7 @@ def test_receive_buffer_on_the_ring(sock, size):
 def test_base_outside_the_ring(sock, base):
     """Refused by name, or lived with; then the next peer is served."""
     with up(sock) as (fe, program):
-        fe.drop()
-        fe.reset_rings()
+        fe.new_driver()
         send = fe.ring_message
 
         def lie(req, i, **kw):
@@ -364,8 +362,7 @@ def test_base_outside_the_ring(sock, base):
         if base & 0x7fff >= SIZE or base >> 16 & 0x7fff >= SIZE:
             assert fe.channel.closed_by_peer()
             program.refused("ring")
-        fe.drop()
-        fe.reset_rings()
+        fe.new_driver()
 
 
 def rewrite(fe):

@@ -38,8 +38,7 @@ def in_turn(program, attack, names, serve):
 
 def start(fe):
     """A new driver on a new connection; what the program owes has come, and what was said is done."""
-    fe.drop()
-    fe.reset_rings()
+    fe.new_driver()
     fe.start_like_qemu()
     fe.get_features()
     fe.post_rx([2048] * 32)
@@ -148,8 +147,7 @@ def test_broken_receive_buffers(sock, fmt):
     with FrontEnd(sock, listen=False, features=FORMATS[fmt], ring=size) as fe, Victim(sock, mode="listen", format=fmt) as program:
         def attack(name):
             start(fe)
-            fe.drop()
-            fe.reset_rings()
+            fe.new_driver()
             fe.start_like_qemu()
             rows = tests.RECEIVE[name]
             tests.chain(fe.rx, rows(fe) if callable(rows) else rows)
@@ -177,8 +175,7 @@ def test_wrong_messages_in_band(sock):
 def test_parts_that_overlap(sock, fmt):
     with FrontEnd(sock, listen=False, features=FORMATS[fmt]) as fe, Victim(sock, mode="listen", format=fmt) as program:
         def lie(name):
-            fe.drop()
-            fe.reset_rings()
+            fe.new_driver()
             fe.start_like_qemu()
             test_any.overlap(fe, name)
             fe.post_rx([2048] * 8)
@@ -251,8 +248,7 @@ def test_wrong_order(sock):
         }
 
         def attack(order):
-            fe.drop()
-            fe.reset_rings()
+            fe.new_driver()
             fe.connect()
             fe.protocol = 0
             fe.get_features()
@@ -365,8 +361,7 @@ def test_out_of_descriptors(sock):
             return tries(program) > seen + 1
 
         def attack(what):
-            fe.drop()
-            fe.reset_rings()
+            fe.new_driver()
             if what == "the connection":
                 with no_descriptors(program):
                     seen = tries(program)
@@ -433,8 +428,7 @@ def test_flood_of_kicks_in_band(sock):
 def test_more_translations_than_are_kept(sock):
     with FrontEnd(sock, features=BASIC | F.ACCESS_PLATFORM, listen=False) as fe, Victim(sock, mode="listen", iommu="on") as program:
         def serve(count=0):
-            fe.drop()
-            fe.reset_rings()
+            fe.new_driver()
             with Iommu(fe, PAGE) as iommu:
                 fe.start_like_qemu()
                 fe.post_rx([2048] * 32)

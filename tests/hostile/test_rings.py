@@ -204,11 +204,9 @@ def test_descriptors_rewritten_while_read(sock):
                     fe.channel.request(Req.GET_FEATURES)
                     if not fe.channel.closed_by_peer(0.01):
                         continue
-                fe.drop()
-                fe.reset_rings()
+                fe.new_driver()
                 fe.start_like_qemu()
-        fe.drop()
-        fe.reset_rings()
+        fe.new_driver()
         fe.start_like_qemu()
         fe.post_rx([2048] * 32)
         fe.send(numbered(1, 60))

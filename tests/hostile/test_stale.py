@@ -99,8 +99,7 @@ def test_base_of_an_earlier_stop(sock, before, since):
             assert program.running
             for gpa, n in kept:
                 assert bytes(fe.memory.view(gpa, n)) == b"\xc5" * n
-            fe.drop()
-            fe.reset_rings()
+            fe.new_driver()
             again(fe, program)
 
 
@@ -127,8 +126,7 @@ def test_it_sleeps_over_a_ring_that_is_elsewhere(sock):
             for n in range(20):
                 fe.tx.kick()
                 until(lambda a=arms + n: program.lane()["rx_arms"] > a, "another sleep")
-            fe.drop()
-            fe.reset_rings()
+            fe.new_driver()
             again(fe, program)
 
 
@@ -142,6 +140,5 @@ def test_base_ahead_of_the_ring(sock):
             start_at(fe, ahead)
             poke(fe, 50)
             assert program.running
-            fe.drop()
-            fe.reset_rings()
+            fe.new_driver()
             again(fe, program)

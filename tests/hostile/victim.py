@@ -134,8 +134,7 @@ def refuses_buffers(fe, program, post, reason="ring 0"):
     fe.send(numbered(1, 60), avip.distinct(1))
     assert fe.channel.closed_by_peer()
     program.refused(reason)
-    fe.drop()
-    fe.reset_rings()
+    fe.new_driver()
     fe.start_like_qemu()
     fe.post_rx([2048] * 32)
     assert check(fe.recv().frame) == 1
@@ -184,8 +183,7 @@ def next_is_served(be, program, fds):
 
 def next_driver_is_served(fe, program, fds):
     """The same of the program's peer in the other role."""
-    fe.drop()
-    fe.reset_rings()
+    fe.new_driver()
     fe.start_like_qemu()
     fe.post_rx([2048] * 32)
     caught_up(fe)

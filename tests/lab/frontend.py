@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The front-end of the scripted peers: it owns the memory and has the driver's end of the rings.
 See vhostpeer.py."""
+import contextlib
+import socket
 import struct
 
 from .driver import Driver
 from .peer import BASIC, DPDK_PROTOCOL, QEMU_PROTOCOL, Peer
 from .packedring import PackedDriverQueue
+from .proc import scale
 from .ring import DriverQueue, Memory
 from .wire import Channel, F, P, Req, mem_table, u64, vring_addr, vring_state
 
@@ -49,6 +52,16 @@ class FrontEnd(Driver, Peer):
         if self.backend:
             self.backend.close()
             self.backend = None
+
+    def new_driver(self):
+        """Drop the connection and reset_rings(), for a driver in the same memory. What was in flight is answered into the old rings until
+        the device has seen the end, so that is waited for: it has let the rings go when it hangs up."""
+        if self.channel:
+            with contextlib.suppress(OSError):
+                self.channel.sock.shutdown(socket.SHUT_WR)
+            assert self.channel.closed_by_peer(scale(10.0)), "the device does not hang up"
+        self.drop()
+        self.reset_rings()
 
     # --- messages ------------------------------------------------------------------------------
 

@@ -163,7 +163,8 @@ def test_random_front_ends(sock, dialect):
         served(1)
         fds = program.fds()
         for seed in range(FIRST, FIRST + SEEDS):
-            fe.new_driver()
+            fe.drop()
+            fe.reset_rings()
             random_peer(seed, lambda rng: talk(rng, fe))
             assert program.running, f"seed {seed}: {program.tail()}"
             if seed % 20 == 19:

@@ -55,6 +55,12 @@ static struct closer closers[CLOSERS_MAX];
 static uint32_t closers_now; /* threads that close something */
 static long closers_pid;     /* the process that has them; under that lock */
 
+/* Names of what there was no thread for; under that lock. */
+static int kept[CLOSERS_MAX];
+static unsigned n_kept;
+
+static __thread bool closer_copies;
+
 /* --- in a thread of its own ---------------------------------------------------------------- */
 
 /* The thread. `arg`: the closer. */
@@ -81,7 +87,7 @@ static int closer_start(struct closer *c)
 	if (ret)
 		return ret;
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	ret = pd_thread_start(&thread, &attr, closer_main, c);
+	ret = pd_thread_start_brief(&thread, &attr, closer_main, c);
 	pthread_attr_destroy(&attr);
 	return ret;
 }
@@ -124,32 +130,63 @@ static void closer_await(const struct closer *c)
 		nanosleep(&pause, NULL);
 }
 
-void pd_closer_number(int number)
+/* Have a thread close `number`. Returns 0 or -errno: it is open. Under pd_internal_fd_lock. */
+static int closer_try(int number)
 {
 	struct closer *c = closer_find();
-	int ret = c ? 0 : -EAGAIN;
+	int ret;
 
-	if (c) {
-		pd_store_relaxed(&c->fd, number);
-		pd_store_relaxed(&c->begun, 0);
-		pd_store_relaxed(&c->done, 0);
-		pd_store_relaxed(&c->users, 2);
-		pd_fetch_add(&closers_now, 1);
-		ret = closer_start(c);
-	}
+	if (!c)
+		return -EAGAIN;
+	pd_store_relaxed(&c->fd, number);
+	pd_store_relaxed(&c->begun, 0);
+	pd_store_relaxed(&c->done, 0);
+	pd_store_relaxed(&c->users, 2);
+	pd_fetch_add(&closers_now, 1);
+	ret = closer_start(c);
 	if (ret) {
-		pd_log_ratelimited(
-			PD_LOG_WARN, "closer",
-			"a descriptor of a peer's is left open: no thread to close it: %s",
-			pd_strerror(ret));
-		if (c) {
-			pd_fetch_sub(&closers_now, 1);
-			pd_store_relaxed(&c->users, 0);
-		}
-		return;
+		pd_fetch_sub(&closers_now, 1);
+		pd_store_relaxed(&c->users, 0);
+		return ret;
 	}
 	closer_await(c);
 	pd_fetch_sub(&c->users, 1);
+	return 0;
+}
+
+/* Keep `number`, that there was no thread for. False: it has no name. Under pd_internal_fd_lock. */
+static bool closer_keep(int number)
+{
+	int name = n_kept < CLOSERS_MAX ? pd_internal_fd_note(number) : -EMFILE;
+
+	if (name >= 0)
+		kept[n_kept++] = name;
+	return name >= 0;
+}
+
+/* Try again to close what was kept. Under pd_internal_fd_lock. */
+static void closer_retry(void)
+{
+	while (n_kept) {
+		int number = pd_internal_fd_forget(kept[--n_kept]);
+
+		if (number >= 0 && closer_try(number)) {
+			closer_keep(number);
+			return;
+		}
+	}
+}
+
+void pd_closer_number(int number)
+{
+	int ret = closer_try(number);
+	bool is_kept = ret && closer_keep(number);
+
+	if (ret)
+		pd_log_ratelimited(PD_LOG_WARN, "closer",
+				   "a descriptor of a peer's is left open%s: no thread to close "
+				   "it: %s",
+				   is_kept ? " for now" : "", pd_strerror(ret));
 }
 
 bool pd_closer_is_full(void)
@@ -158,9 +195,15 @@ bool pd_closer_is_full(void)
 
 	pd_internal_fd_lock();
 	closers_of_this_process();
-	full = pd_load_relaxed(&closers_now) >= CLOSERS_ENOUGH;
+	closer_retry();
+	full = n_kept || pd_load_relaxed(&closers_now) >= CLOSERS_ENOUGH;
 	pd_internal_fd_unlock();
 	return full;
+}
+
+void pd_closer_copies(bool on)
+{
+	closer_copies = on;
 }
 
 /* --- sockets ------------------------------------------------------------------------------- */
@@ -198,11 +241,13 @@ static void close_aside(int fd)
 	pd_internal_fd_unlock();
 }
 
-void pd_closer_received(int fd)
+/*
+ * In place only what can stand in no epoll: files of tmpfs, hugetlbfs and memfd_create, which alone
+ * have seals to be asked for.
+ */
+void pd_closer_shared(int fd)
 {
-	int unread = socket_unread(fd);
-
-	if (!unread || unread == -ENOTSOCK)
+	if (closer_copies || pd_sys_fcntl(fd, F_GET_SEALS, 0) >= 0)
 		pd_sys_close(fd);
 	else
 		close_aside(fd);
@@ -210,8 +255,13 @@ void pd_closer_received(int fd)
 
 void pd_closer_hang_up(int fd)
 {
-	int unread = socket_unread(fd);
+	int unread;
 
+	if (closer_copies) {
+		pd_sys_close(fd);
+		return;
+	}
+	unread = socket_unread(fd);
 	if (!unread || (unread > 0 && socket_is_plain(fd, unread))) {
 		pd_sys_close(fd);
 		return;
@@ -223,7 +273,7 @@ void pd_closer_hang_up(int fd)
 
 void pd_closer_listener(int fd)
 {
-	int ret = pd_sys_shutdown(fd, SHUT_RD);
+	int ret = closer_copies ? -EINVAL : pd_sys_shutdown(fd, SHUT_RD);
 
 	while (!ret) {
 		ret = pd_internal_fd(pd_sys_accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
@@ -237,9 +287,4 @@ void pd_closer_listener(int fd)
 		pd_sys_close(fd);
 	else
 		close_aside(fd);
-}
-
-void pd_closer_copy(int fd)
-{
-	pd_sys_close(fd);
 }

@@ -4,7 +4,11 @@
  *
  * What waits is the close of a file that somebody serves (FUSE, a network), of a TCP socket that
  * lingers (SO_LINGER), of a terminal with something to print. Of a Unix socket it is that of all
- * that: descriptors which wait in it to be received go with it, where nobody else has them.
+ * that: descriptors which wait in it to be received go with it, where nobody else has them. And of
+ * whatever can stand in an epoll (an eventfd, a socket, a file of proc): it is taken out of there,
+ * which waits for who looks into that epoll, and he can be held by the memory that he looks to.
+ * Such a close must be ours to make: a thread asleep on that descriptor would have the last part in
+ * it, so it is called out first (pd_internal_fd_call_out).
  *
  * So a thread that holds nothing closes, if it may take long. The number is free as soon as that
  * thread is in the kernel, which is waited for: the program may then have it for something else.
@@ -23,31 +27,36 @@
 
 /*
  * Close the new number `number`, which has no name yet, without waiting for it: when this returns
- * it is free. (Without a thread for that it is left open, and a warning says so.) Under
- * pd_internal_fd_lock.
+ * it is free. (Without a thread for that it is kept, a warning says so, and pd_closer_is_full tries
+ * again.) Under pd_internal_fd_lock.
  */
 void pd_closer_number(int number);
 
 /*
- * Close a descriptor that came from a peer and is no file that somebody serves. What is in it, if
- * it is a socket, is for nobody any more. Not in a forked child that shares it with its parent.
+ * Close a descriptor that a peer has, or had, too: one that came from it, or that we gave it. What
+ * is in it, if it is a socket, is for nobody any more.
  */
-void pd_closer_received(int fd);
+void pd_closer_shared(int fd);
 
 /*
  * Close a Unix stream socket that we connected or accepted, with all that its peer has sent and
- * nobody has read. Not in a forked child that shares it with its parent. The peer sees the end when
- * this returns.
+ * nobody has read. The peer sees the end when this returns.
  */
 void pd_closer_hang_up(int fd);
 
 /* Close a Unix stream socket that listens, and hang up on who waits there. As pd_closer_hang_up. */
 void pd_closer_listener(int fd);
 
-/* Close a forked child's copy of any of these, of which who has the others notices nothing. */
-void pd_closer_copy(int fd);
+/*
+ * Whether what the calling thread closes from here on are a forked child's copies, of which who has
+ * the others must notice nothing. They are not the last ones, so nothing waits for them.
+ */
+void pd_closer_copies(bool on);
 
-/* True when so many wait to be closed that nobody else's are to be taken. Any thread. */
+/*
+ * True when so many wait to be closed that nobody else's are to be taken, or some wait for a
+ * thread. Any thread.
+ */
 bool pd_closer_is_full(void);
 
 #endif /* PD_BASE_CLOSER_H */

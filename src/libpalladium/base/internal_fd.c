@@ -108,14 +108,20 @@ static void record_free(int name)
 
 /* --- making and closing ---------------------------------------------------------------------- */
 
-int pd_internal_fd_try(int fd)
+/* As pd_internal_fd_try; `stays`: at its own number. */
+static int name_make(int fd, bool stays)
 {
 	int name, number;
 
 	if (fd < 0 || !pd_internal_fd_layer)
 		return fd;
 	name = record_make();
-	number = name < 0 ? name : pd_internal_fd_layer->place(fd, name);
+	if (name < 0)
+		number = name;
+	else if (stays)
+		number = pd_internal_fd_layer->note(fd, name) ?: fd;
+	else
+		number = pd_internal_fd_layer->place(fd, name);
 	if (number < 0) {
 		if (name >= 0)
 			record_free(name);
@@ -123,6 +129,16 @@ int pd_internal_fd_try(int fd)
 	}
 	pd_store_seq(&record_of(name)->number, number);
 	return name;
+}
+
+int pd_internal_fd_try(int fd)
+{
+	return name_make(fd, false);
+}
+
+int pd_internal_fd_note(int fd)
+{
+	return name_make(fd, true);
 }
 
 int pd_internal_fd_take(int fd)
@@ -208,6 +224,14 @@ long pd_sys_internal(long nr, int fd, long b, long c, long d, long e, long f)
 
 	pd_internal_fd_release(fd, turn);
 	return ret;
+}
+
+void pd_internal_fd_call_out(void)
+{
+	if (!pd_internal_fd_layer)
+		return;
+	__atomic_fetch_add(&pd_internal_fd_moves, 2, __ATOMIC_SEQ_CST);
+	pd_internal_fd_layer->call_out();
 }
 
 int pd_internal_fd_ready(int fd, short events)

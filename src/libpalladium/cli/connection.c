@@ -60,22 +60,22 @@ uint64_t pd_cli_patience_ns = 10 * PD_NS_PER_SEC;
 static struct connection *connections[PD_CLI_CONNECTIONS_MAX];
 
 /* Close a connection's socket; what is unread of TCP makes nobody wait. */
-static void close_socket(int fd, bool telnet, bool forked)
+static void close_socket(int fd, bool telnet)
 {
 	if (telnet)
 		pd_sys_close(fd);
 	else
-		(forked ? pd_closer_copy : pd_closer_hang_up)(fd);
+		pd_closer_hang_up(fd);
 }
 
-/* End a connection at once; `forked`: it is a forked child's copy. */
-static void connection_end(struct connection *c, bool forked)
+/* End a connection at once. */
+static void connection_end(struct connection *c)
 {
 	if (c->entry.fd < 0)
 		return;
 	pd_progress_del(&c->entry);
 	pd_progress_timer_cancel(&c->timer);
-	close_socket(c->entry.fd, c->telnet, forked);
+	close_socket(c->entry.fd, c->telnet);
 	c->entry.fd = -1;
 	pd_cli_abort(&c->cli);
 	pd_cli_macros_free(&c->macros);
@@ -85,7 +85,7 @@ static void connection_end(struct connection *c, bool forked)
 /* The same for this process's own, whatever its client has sent. */
 static void connection_close(struct connection *c)
 {
-	connection_end(c, false);
+	connection_end(c);
 }
 
 /* Whether a whole line waits to be run. */
@@ -352,7 +352,7 @@ void pd_cli_turn_away(int fd, bool telnet, const char *why)
 	iov.iov_len = (size_t)snprintf(line, sizeof(line), telnet ? "%s\r\n" : "\036 1 %s\n", why);
 	pd_ctr_count(pd_ctr_process(), PD_CTR_PROCESS_CLI_REFUSED, 1);
 	pd_sys_sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-	close_socket(fd, telnet, false);
+	close_socket(fd, telnet);
 }
 
 /* Say who this is. */
@@ -403,9 +403,9 @@ void pd_cli_connection_begin(int fd, bool telnet)
 		connection_settle(c, true);
 }
 
-void pd_cli_connections_end(bool forked)
+void pd_cli_connections_end(void)
 {
 	for (unsigned i = 0; i < PD_CLI_CONNECTIONS_MAX; i++)
 		if (connections[i])
-			connection_end(connections[i], forked);
+			connection_end(connections[i]);
 }

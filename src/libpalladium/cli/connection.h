@@ -14,7 +14,7 @@ void pd_cli_connection_begin(int fd, bool telnet);
 /* Tell the new connection `fd` (taken) why it is not served, as far as it reads that at once. */
 void pd_cli_turn_away(int fd, bool telnet, const char *why);
 
-/* End all at once; `forked`: they are a forked child's copies, whose parent talks on. */
-void pd_cli_connections_end(bool forked);
+/* End all at once. */
+void pd_cli_connections_end(void);
 
 #endif /* PD_CLI_CONNECTION_H */

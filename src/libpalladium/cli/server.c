@@ -204,6 +204,12 @@ static int server_listen(void)
 	return pd_ctr_dir_each(dir, listen_in, NULL, server.path, sizeof(server.path));
 }
 
+/* Nobody waits for what is in the backlog of TCP. */
+static void close_plainly(int fd)
+{
+	pd_sys_close(fd);
+}
+
 /* Begin to accept on `fd` (taken), or take the error. Returns 0 or that. */
 static int listener_begin(struct listener *l, int fd)
 {
@@ -215,7 +221,7 @@ static int listener_begin(struct listener *l, int fd)
 	l->entry.events = EPOLLIN;
 	err = pd_progress_add(&l->entry);
 	if (err) {
-		(l == &server.telnet ? pd_closer_copy : pd_closer_listener)(fd);
+		(l == &server.telnet ? close_plainly : pd_closer_listener)(fd);
 		l->entry.fd = -1;
 	}
 	return err;
@@ -280,10 +286,11 @@ static void server_close(void)
 {
 	bool forked = server.owner != pd_sys_getpid();
 
-	pd_cli_connections_end(forked);
-	listener_end(&server.local, forked ? pd_closer_copy : pd_closer_listener);
-	/* Nobody waits for what is in the backlog of TCP. */
-	listener_end(&server.telnet, pd_closer_copy);
+	pd_closer_copies(forked);
+	pd_cli_connections_end();
+	listener_end(&server.local, pd_closer_listener);
+	listener_end(&server.telnet, close_plainly);
+	pd_closer_copies(false);
 	server.tried = false;
 }
 

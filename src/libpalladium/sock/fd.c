@@ -15,6 +15,7 @@
 #include "base/lock.h"
 #include "base/sys.h"
 #include "sock/fd.h"
+#include "wait/wait.h"
 
 /*
  * Our own descriptors go above this at most: a higher number makes the kernel grow its own table
@@ -309,7 +310,9 @@ void pd_fd_internal_start(void)
 {
 	static const struct pd_internal_fd_layer layer = {
 		.place = pd_fd_internal_place,
+		.note = pd_fd_internal_note,
 		.remove = pd_fd_internal_remove,
+		.call_out = pd_wait_call_out,
 	};
 
 	pd_internal_fd_layer = &layer;

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Getting rid of what comes from peers never waits, whatever they have put into it. */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -102,6 +107,89 @@ static void too_many(void **state)
 		usleep(1000);
 }
 
+/* Linux may not have it: how often to say so, before threads are made again. */
+static unsigned no_threads;
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg)
+{
+	int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+	if (no_threads) {
+		no_threads--;
+		return EAGAIN;
+	}
+	*(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+	return real(thread, attr, start, arg);
+}
+
+static void without_a_thread(void **state)
+{
+	int others[2], fds[2];
+
+	for (unsigned i = 0; i < 2; i++)
+		fds[i] = lingering(&others[i]);
+	no_threads = 3;
+	for (unsigned i = 0; i < 2; i++) {
+		discard(fds[i]);
+		assert_true(fcntl(fds[i], F_GETFD) >= 0);
+	}
+	assert_true(pd_closer_is_full()); /* tried again */
+	assert_int_equal(no_threads, 0);
+	assert_false(pd_closer_is_full());
+	for (unsigned i = 0; i < 2; i++) {
+		is_free(fds[i]);
+		close(others[i]);
+	}
+}
+
+static void in_an_epoll(void **state)
+{
+	struct epoll_event event = {0};
+	int epoll = epoll_create1(EPOLL_CLOEXEC), fd = eventfd(0, EFD_CLOEXEC);
+	bool made_one;
+
+	assert_int_equal(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event), 0);
+	no_threads = 1;
+	pd_closer_shared(fd); /* not by us */
+	made_one = !no_threads;
+	no_threads = 0;
+	assert_true(made_one);
+	assert_false(pd_closer_is_full());
+	is_free(fd);
+	close(epoll);
+
+	fd = memfd_create("peer", MFD_CLOEXEC);
+	no_threads = 1;
+	pd_closer_shared(fd); /* by us */
+	assert_int_equal(no_threads, 1);
+	no_threads = 0;
+	is_free(fd);
+}
+
+static void copies(void **state)
+{
+	int pair[2], fd, other;
+	char got;
+
+	fd = eventfd(0, EFD_CLOEXEC);
+	no_threads = 1;
+	pd_closer_copies(true);
+	pd_closer_shared(fd);
+	make_pair(pair);
+	other = dup(pair[0]);
+	pd_closer_hang_up(pair[0]);
+	pd_closer_copies(false);
+	assert_int_equal(no_threads, 1);
+	no_threads = 0;
+	is_free(fd);
+	is_free(pair[0]);
+	/* The other copy's connection goes on. */
+	assert_int_equal(write(pair[1], "x", 1), 1);
+	assert_int_equal(read(other, &got, 1), 1);
+	close(other);
+	close(pair[1]);
+}
+
 static void hang_up_on_one(void **state)
 {
 	static const char much[8192];
@@ -135,16 +223,16 @@ static void hang_up_on_what_lingers(void **state)
 	}
 }
 
-static void received(void **state)
+static void shared(void **state)
 {
 	int pair[2], fd, other;
 
 	fd = eventfd(0, EFD_CLOEXEC);
-	pd_closer_received(fd);
+	pd_closer_shared(fd);
 	is_free(fd);
 
 	make_pair(pair);
-	pd_closer_received(pair[0]);
+	pd_closer_shared(pair[0]);
 	is_free(pair[0]);
 	sees_the_end(pair[1]);
 	close(pair[1]);
@@ -157,7 +245,7 @@ static void received(void **state)
 		close(pair[1]);
 		fd = pair[0];
 	}
-	pd_closer_received(fd);
+	pd_closer_shared(fd);
 	is_free(fd);
 	close(other);
 }
@@ -182,7 +270,7 @@ static void a_listener(void **state)
 		fd = lingering(&other);
 		send_away(clients[1], "x", 1, &fd, 1);
 		if (late)
-			pd_closer_received(listener); /* one that a peer sent */
+			pd_closer_shared(listener); /* one that a peer sent */
 		else
 			pd_closer_listener(listener);
 		is_free(listener);
@@ -199,9 +287,12 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_number, setup, teardown),
 		cmocka_unit_test_setup_teardown(too_many, setup, teardown),
+		cmocka_unit_test_setup_teardown(without_a_thread, setup, teardown),
+		cmocka_unit_test_setup_teardown(in_an_epoll, setup, teardown),
+		cmocka_unit_test_setup_teardown(copies, setup, teardown),
 		cmocka_unit_test_setup_teardown(hang_up_on_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(hang_up_on_what_lingers, setup, teardown),
-		cmocka_unit_test_setup_teardown(received, setup, teardown),
+		cmocka_unit_test_setup_teardown(shared, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_listener, setup, teardown),
 	};
 

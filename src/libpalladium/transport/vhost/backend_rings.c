@@ -33,6 +33,7 @@
 
 #include <string.h>
 
+#include "base/internal_fd.h"
 #include "base/log.h"
 #include "transport/vhost/eventfd.h"
 #include "transport/vhost/iotlb.h"
@@ -300,10 +301,14 @@ bool pd_vhost_backend_ring_stays(struct pd_vhost_backend *be, unsigned i)
 
 void pd_vhost_backend_reset_rings(struct pd_vhost_backend *be)
 {
-	for (unsigned i = 0; i < pd_vhost_n_rings(&be->role); i++) {
+	unsigned n = pd_vhost_n_rings(&be->role);
+
+	for (unsigned i = 0; i < n; i++)
+		pd_vhost_backend_ring_down(be, i);
+	pd_internal_fd_call_out();
+	for (unsigned i = 0; i < n; i++) {
 		struct pd_vhost_ring *ring = &be->ring[i];
 
-		pd_vhost_backend_ring_down(be, i);
 		pd_vhost_eventfd_close(&ring->kick_fd);
 		pd_vhost_eventfd_close(&ring->call_fd);
 		pd_vhost_eventfd_close(&ring->err_fd);

@@ -69,7 +69,7 @@ void pd_vhost_conn_init(struct pd_vhost_conn *conn, const struct pd_vhost_conn_o
 void pd_vhost_conn_hang_up(const struct pd_vhost_conn *conn, int fd)
 {
 	if (fd >= 0)
-		(conn->shared ? pd_closer_received : pd_closer_hang_up)(fd);
+		(conn->shared ? pd_closer_shared : pd_closer_hang_up)(fd);
 }
 
 int pd_vhost_conn_open(struct pd_vhost_conn *conn, int fd)
@@ -101,7 +101,7 @@ int pd_vhost_conn_open(struct pd_vhost_conn *conn, int fd)
 static void out_drop_fds(struct pd_vhost_out *out)
 {
 	for (uint32_t i = 0; out->owned && i < out->n_fds; i++)
-		pd_sys_close(out->fds[i]);
+		pd_closer_shared(out->fds[i]);
 	out->owned = false;
 	out->n_fds = 0;
 }
@@ -115,7 +115,7 @@ static int conn_detach(struct pd_vhost_conn *conn)
 		out_drop_fds(&conn->out[(conn->out_first + i) % PD_VHOST_OUT_MAX]);
 	conn->out_count = 0;
 	while (conn->n_ahead)
-		pd_sys_close(conn->ahead[--conn->n_ahead]);
+		pd_closer_shared(conn->ahead[--conn->n_ahead]);
 	pd_progress_del(&conn->io);
 	conn->io.fd = -1;
 	return fd;
@@ -128,7 +128,7 @@ int pd_vhost_conn_stop(struct pd_vhost_conn *conn)
 	if (conn->io.fd < 0)
 		return -1;
 	fd = conn_detach(conn);
-	pd_vhost_msg_close_fds(&conn->in, pd_closer_received);
+	pd_vhost_msg_close_fds(&conn->in);
 	return fd;
 }
 
@@ -136,8 +136,8 @@ void pd_vhost_conn_abandon(struct pd_vhost_conn *conn)
 {
 	if (conn->io.fd < 0)
 		return;
-	pd_closer_copy(conn_detach(conn));
-	pd_vhost_msg_close_fds(&conn->in, pd_closer_copy);
+	pd_sys_close(conn_detach(conn));
+	pd_vhost_msg_close_fds(&conn->in);
 }
 
 void pd_vhost_conn_close(struct pd_vhost_conn *conn)
@@ -281,7 +281,7 @@ static const char *ahead_take(struct pd_vhost_conn *conn)
 
 	for (uint32_t i = 0; i < conn->n_ahead; i++) {
 		if (wrong)
-			pd_closer_received(conn->ahead[i]);
+			pd_closer_shared(conn->ahead[i]);
 		else
 			in->fds[in->n_fds++] = conn->ahead[i];
 	}
@@ -486,7 +486,7 @@ static void conn_io(struct pd_progress_fd *io, uint32_t revents)
 		if (!conn_fill(conn, &reason))
 			break;
 		reason = conn->ops->message(conn, &conn->in);
-		pd_vhost_msg_close_fds(&conn->in, pd_closer_received);
+		pd_vhost_msg_close_fds(&conn->in);
 		conn->in_bytes = 0;
 	}
 	if (reason)

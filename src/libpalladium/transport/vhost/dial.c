@@ -458,12 +458,12 @@ static void listener_put(struct pd_vhost_listener *l, bool abandon)
 		return;
 	pd_progress_timer_cancel(&l->timer);
 	while (l->n_early)
-		(abandon ? pd_closer_copy : pd_closer_hang_up)(l->early[--l->n_early].fd);
+		pd_closer_hang_up(l->early[--l->n_early].fd);
 	if (l->io.fd >= 0) {
 		pd_progress_del(&l->io);
 		if (!abandon)
 			pd_path_remove(l->path, &l->id);
-		(abandon ? pd_closer_copy : pd_closer_listener)(l->io.fd);
+		pd_closer_listener(l->io.fd);
 	}
 	pd_list_del(&l->node);
 	free(l);

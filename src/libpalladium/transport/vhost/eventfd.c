@@ -56,6 +56,7 @@
 #include <linux/aio_abi.h>
 
 #include "base/atomic.h"
+#include "base/closer.h"
 #include "base/compiler.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
@@ -121,7 +122,7 @@ int pd_vhost_eventfd_adopt(int fd)
 void pd_vhost_eventfd_close(int *fd)
 {
 	if (*fd >= 0)
-		pd_sys_close(*fd);
+		pd_closer_shared(*fd);
 	*fd = -1;
 }
 
@@ -253,7 +254,7 @@ static PD_NOINLINE PD_COLD void signal_by_thread(int fd)
 	static const struct timespec pause = {.tv_nsec = 50000};
 	struct writer writer = {.fd = fd};
 	pthread_t thread;
-	int ret = pd_thread_start(&thread, NULL, writer_main, &writer);
+	int ret = pd_thread_start_brief(&thread, NULL, writer_main, &writer);
 
 	if (ret) {
 		pd_log_ratelimited(PD_LOG_WARN, "vhost",

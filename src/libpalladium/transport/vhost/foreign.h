@@ -6,7 +6,7 @@
 #include <stdbool.h>
 
 /*
- * NULL when `fd`, a number that has just come, is let in: pd_closer_received closes such a one.
+ * NULL when `fd`, a number that has just come, is let in: pd_closer_shared closes such a one.
  * Else what it is, in words that stand until the next call, and it is for pd_closer_number. Never
  * waits. Under pd_internal_fd_lock and pd_control.
  */

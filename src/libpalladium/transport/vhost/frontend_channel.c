@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <linux/virtio_config.h>
 
+#include "base/closer.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
@@ -205,7 +206,7 @@ int pd_vhost_frontend_channel_open(struct pd_vhost_frontend *fe)
 void pd_vhost_frontend_channel_sent(struct pd_vhost_frontend *fe)
 {
 	if (fe->channel_fd >= 0)
-		pd_sys_close(fe->channel_fd);
+		pd_closer_shared(fe->channel_fd);
 	fe->channel_fd = -1;
 }
 

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
 #include "transport/vhost/eventfd.h"
@@ -258,6 +259,7 @@ void pd_vhost_frontend_ring_shape(struct pd_vhost_frontend *fe, unsigned i)
 
 void pd_vhost_frontend_eventfds_close(struct pd_vhost_frontend *fe)
 {
+	pd_internal_fd_call_out();
 	for (unsigned i = 0; i < PD_ARRAY_SIZE(fe->ring); i++) {
 		pd_vhost_eventfd_close(&fe->ring[i].kick_fd);
 		pd_vhost_eventfd_close(&fe->ring[i].call_fd);

@@ -33,6 +33,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/closer.h"
 #include "base/log.h"
 #include "config/path.h"
 #include "counters/counters.h"
@@ -388,8 +389,10 @@ static void port_end(struct pd_port *port, bool abandon)
 	for (unsigned q = 0; abandon && q < port->n_lanes; q++)
 		pd_vhost_lane_abandon(&vp->lanes[q]);
 	pd_progress_timer_cancel(&vp->watch);
+	pd_closer_copies(abandon);
 	pd_vhost_dial_stop(&vp->dial, abandon);
 	vp->role->ops->fini(vp->role, abandon);
+	pd_closer_copies(false);
 	port_free(vp);
 }
 

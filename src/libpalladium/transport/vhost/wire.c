@@ -8,6 +8,8 @@
  */
 #include "transport/vhost/wire.h"
 
+#include "base/closer.h"
+
 #define KIND(name_, size_, fds_, answer_, feature_)                               \
 	[PD_VHOST_##name_] = {#name_, PD_VHOST_SIZE_##size_, PD_VHOST_FDS_##fds_, \
 			      PD_VHOST_ANSWER_##answer_, feature_}
@@ -203,11 +205,11 @@ const char *pd_vhost_check_reply(const struct pd_vhost_msg *msg, uint32_t reques
 	return NULL;
 }
 
-void pd_vhost_msg_close_fds(struct pd_vhost_msg *msg, void (*close)(int fd))
+void pd_vhost_msg_close_fds(struct pd_vhost_msg *msg)
 {
 	for (uint32_t i = 0; i < PD_VHOST_FDS_MAX; i++) {
 		if (msg->fds[i] >= 0)
-			close(msg->fds[i]);
+			pd_closer_shared(msg->fds[i]);
 		msg->fds[i] = -1;
 	}
 	msg->n_fds = 0;

@@ -292,8 +292,8 @@ const char *pd_vhost_check_backend_request(const struct pd_vhost_msg *msg);
  */
 const char *pd_vhost_check_reply(const struct pd_vhost_msg *msg, uint32_t request);
 
-/* Close the descriptors that `msg` still holds: by pd_closer_received, or pd_closer_copy. */
-void pd_vhost_msg_close_fds(struct pd_vhost_msg *msg, void (*close)(int fd));
+/* Close the descriptors that `msg` still holds. */
+void pd_vhost_msg_close_fds(struct pd_vhost_msg *msg);
 
 /* Take the first descriptor out of `msg`, or -1: the caller owns it. */
 int pd_vhost_msg_take_fd(struct pd_vhost_msg *msg);

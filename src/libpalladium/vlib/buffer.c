@@ -293,10 +293,15 @@ unsigned pd_buffer_alloc(struct pd_buffer_pool *pool, uint32_t *out, unsigned n)
 	return n;
 }
 
+/* Whoever holds a buffer of the pool keeps the pool alive: no lock for the table. */
+struct pd_buffer_pool *pd_buffer_pool_of(const struct pd_buffer *b)
+{
+	return pd_load_acquire(&pd_buffer_pools[b->pool]);
+}
+
 /* Put `n` free buffers back on the stack of the pool `id`. */
 static void pd_buffer_give_back(uint16_t id, const uint32_t *indices, unsigned n)
 {
-	/* Whoever holds a buffer of the pool keeps the pool alive: no lock for the table. */
 	struct pd_buffer_pool *pool = pd_load_acquire(&pd_buffer_pools[id]);
 
 	pd_assert(pool);

@@ -111,6 +111,9 @@ static inline struct pd_buffer *pd_buffer_get(uint32_t index)
 struct pd_buffer_pool *pd_buffer_pool_create(const char *name, uint32_t count, uint32_t data_bytes,
 					     int *err);
 
+/* The pool of a buffer that the caller holds. Any thread. */
+struct pd_buffer_pool *pd_buffer_pool_of(const struct pd_buffer *b);
+
 /* Give a pool back; every one of its buffers must be free. */
 void pd_buffer_pool_destroy(struct pd_buffer_pool *pool);
 

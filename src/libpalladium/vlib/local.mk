@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 libpd_la_SOURCES += \
 	src/libpalladium/vlib/buffer.c src/libpalladium/vlib/buffer.h \
+	src/libpalladium/vlib/chain.c src/libpalladium/vlib/chain.h \
 	src/libpalladium/vlib/lane.c src/libpalladium/vlib/lane.h \
 	src/libpalladium/vlib/lane_plugins.c src/libpalladium/vlib/lane_plugins.h \
 	src/libpalladium/vlib/plugin.c src/libpalladium/vlib/plugin.h \

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-pd_vlib_tests = tests/unit/vlib/test_buffer tests/unit/vlib/test_progress tests/unit/vlib/test_init \
+pd_vlib_tests = tests/unit/vlib/test_buffer tests/unit/vlib/test_chain tests/unit/vlib/test_progress tests/unit/vlib/test_init \
 	tests/unit/vlib/test_graph tests/unit/vlib/test_process tests/unit/vlib/test_lane_stress \
 	tests/unit/vlib/test_moderation tests/unit/vlib/test_handoff tests/unit/vlib/test_trace \
 	tests/unit/vlib/test_generator tests/unit/vlib/test_handoffdemo \
@@ -12,6 +12,9 @@ endif
 tests_unit_vlib_test_buffer_SOURCES = tests/unit/vlib/test_buffer.c
 tests_unit_vlib_test_buffer_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vlib_test_buffer_LDADD = $(PD_UNIT_LIBS)
+tests_unit_vlib_test_chain_SOURCES = tests/unit/vlib/test_chain.c
+tests_unit_vlib_test_chain_CFLAGS = $(PD_UNIT_CFLAGS)
+tests_unit_vlib_test_chain_LDADD = $(PD_UNIT_LIBS)
 tests_unit_vlib_test_progress_SOURCES = tests/unit/vlib/test_progress.c
 tests_unit_vlib_test_progress_CFLAGS = $(PD_UNIT_CFLAGS)
 tests_unit_vlib_test_progress_LDADD = $(PD_UNIT_LIBS)

@@ -36,7 +36,7 @@ extern "C" {
 #endif
 
 #define PALLADIUM_PLUGIN_MAGIC 0x6e676c70u
-#define PALLADIUM_PLUGIN_VERSION 1u
+#define PALLADIUM_PLUGIN_VERSION 2u
 
 /* --- frames ----------------------------------------------------------------------------------- */
 
@@ -205,6 +205,10 @@ struct palladium_host {
 	uint32_t (*read)(const struct palladium_frame *f, uint32_t at, void *out, uint32_t n);
 	uint32_t (*write)(const struct palladium_frame *f, uint32_t at, const void *from,
 			  uint32_t n);
+	uint8_t *(*push)(struct palladium_frame *f, uint32_t n);
+	int (*pull)(struct palladium_frame *f, uint32_t n);
+	int (*append)(struct palladium_frame *f, const void *bytes, uint32_t n);
+	int (*trim)(struct palladium_frame *f, uint32_t len);
 };
 
 struct palladium_plugin {
@@ -260,6 +264,47 @@ static inline uint32_t palladium_frame_write(const struct palladium_frame *f, ui
 					     const void *from, uint32_t n)
 {
 	return palladium_host->write(f, at, from, n);
+}
+
+/*
+ * Frames that become longer or shorter. None becomes shorter than an Ethernet header
+ * (PALLADIUM_FRAME_MIN_BYTES), nor longer than PALLADIUM_FRAME_MAX_BYTES if it was not; control
+ * messages have no bytes. What a pointer from palladium_frame_head stood for is there no more: ask
+ * again. A checksum or segmentation that the sender has left to be done stays right.
+ */
+#define PALLADIUM_FRAME_MIN_BYTES 14u
+#define PALLADIUM_FRAME_MAX_BYTES 12240u
+/* Bytes that there is always room for in front of a frame, as it comes to the first node. */
+#define PALLADIUM_FRAME_HEADROOM 128u
+
+/*
+ * Put `n` bytes in front, which are to be written. Returns the first of them, the frame's head;
+ * NULL: there is no room, and nothing was done.
+ */
+static inline uint8_t *palladium_frame_push(struct palladium_frame *f, uint32_t n)
+{
+	return palladium_host->push(f, n);
+}
+
+/*
+ * Take the first `n` bytes away. Returns 0; or -EINVAL: the frame is not that long, or what is left
+ * to be done with it begins within them; -ENOBUFS: what follows cannot be made a head.
+ */
+static inline int palladium_frame_pull(struct palladium_frame *f, uint32_t n)
+{
+	return palladium_host->pull(f, n);
+}
+
+/* Put `n` bytes behind the last. Returns 0; or -EINVAL, -EMSGSIZE, -ENOBUFS: nothing was done. */
+static inline int palladium_frame_append(struct palladium_frame *f, const void *bytes, uint32_t n)
+{
+	return palladium_host->append(f, bytes, n);
+}
+
+/* Have the frame end after `len` bytes. Returns 0, or -EINVAL as palladium_frame_pull. */
+static inline int palladium_frame_trim(struct palladium_frame *f, uint32_t len)
+{
+	return palladium_host->trim(f, len);
 }
 
 /* Write a line, up to 500 characters, to the library's log. */

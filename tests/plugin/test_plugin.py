@@ -13,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "sock"))
 from lab.proc import Proc, build, build_dir, scale, source  # noqa: E402  pylint: disable=wrong-import-position
+import test_sidecar  # noqa: E402  pylint: disable=wrong-import-position
 from sockutil import environment, finish, program  # noqa: E402  pylint: disable=wrong-import-position
 
 LIMIT = scale(20)
@@ -285,9 +286,73 @@ def test_mistakes_of_a_node_cost_the_frame(folder):
     assert out == "[0, 4, 5]\n"
 
 
+LENGTHS = {
+    # frame of 100 bytes in, what is sent, and what comes of it
+    "a tag": ("uint8_t *h = palladium_frame_push(f, 4); memmove(h, h + 4, 12); memcpy(h + 12, \"\\x81\\0\\0\\7\", 4);",
+              "f[:12] + bytes([0x81, 0, 0, 7]) + f[12:]"),
+    "a tag less": ("uint8_t m[12]; memcpy(m, palladium_frame_head(f), 12); if (palladium_frame_pull(f, 4)) abort();"
+                   "memcpy(palladium_frame_head(f), m, 12);", "f[:12] + f[16:]"),
+    "behind": ('if (palladium_frame_append(f, "behind", 6)) abort();', "f + b'behind'"),
+    "sooner": ("if (palladium_frame_trim(f, 60)) abort();", "f[:60]"),
+    "all the room": ("memset(palladium_frame_push(f, 128), 7, 128); if (palladium_frame_push(f, 1)) abort();", "bytes([7]) * 128 + f"),
+    "all at once": ("static uint8_t much[12240]; if (palladium_frame_append(f, much, 12240 - 100) ||"
+                    "palladium_frame_append(f, much, 1) != -EMSGSIZE || palladium_frame_len(f) != 12240 ||"
+                    "palladium_frame_head_len(f) != 12240 || palladium_frame_push(f, 1) || palladium_frame_trim(f, 64) ||"
+                    "palladium_frame_pull(f, 40) || !palladium_frame_push(f, 2)) abort();"
+                    'memcpy(palladium_frame_head(f), "!!", 2);', "b'!!' + f[40:64]"),
+    "not too short": ("if (palladium_frame_trim(f, 13) != -EINVAL || palladium_frame_pull(f, 87) != -EINVAL ||"
+                      "palladium_frame_trim(f, 101) != -EINVAL || palladium_frame_pull(f, 0xffffffff) != -EINVAL ||"
+                      "palladium_frame_append(f, 0, 0xffffffff) != -EMSGSIZE || palladium_frame_push(f, 0xffffffff)) abort();"
+                      "if (palladium_frame_pull(f, 86) || palladium_frame_trim(f, 14)) abort();", "f[86:]"),
+}
+
+
+@pytest.mark.parametrize("case", LENGTHS)
+def test_frames_of_another_length(folder, case):
+    """Two nodes, one behind the other: what the first made is what the second has."""
+    work, expected = LENGTHS[case]
+    folder.compile("a_length", plugin("length", "for (unsigned i = 0; i < n; i++) { struct palladium_frame *f = frames[i]; %s }" % work,
+                                      state="#include <string.h>"))
+    folder.compile("b_mark", plugin("mark", "for (unsigned i = 0; i < n; i++) { uint32_t k = palladium_frame_len(frames[i]); uint8_t b;"
+                                    "if (!k || palladium_frame_read(frames[i], k - 1, &b, 1) != 1) abort(); next[i] = PALLADIUM_NEXT_ON; }"))
+    out, log = folder.run(f"""
+sent = [frame(i, 100) for i in range(300)]
+received = []
+for i in range(0, 300, 20):
+    for f in sent[i:i + 20]:
+        a.send(f)
+    received += [b.recv(20000) for _ in range(20)]
+say(received == [{expected} for f in sent])
+say(at_once(b))
+""")
+    assert out == "True\nEAGAIN\n", (out, log)
+
+
+def test_control_messages_have_no_length(folder):
+    folder.compile("length", plugin("length", """
+	for (unsigned i = 0; i < n; i++)
+		if (palladium_frame_is_control(frames[i]) &&
+		    (palladium_frame_push(frames[i], 20) || !palladium_frame_append(frames[i], "x", 1) || !palladium_frame_trim(frames[i], 0) ||
+		     !palladium_frame_pull(frames[i], 0)))
+			abort();
+		else
+			palladium_node_count(node, palladium_frame_is_control(frames[i]), 1);
+"""))
+    with folder.start(test_sidecar.body("""
+opt(b, RECV_CONTROL, 1)
+put(a, b"", sidecar(1, True))
+a.send(frame(1))
+say("control", b.recv(2000), got(1) == [frame(1)])
+""")) as p:
+        assert "control b'' True" in p.text
+        assert re.search(r"^ +1 +length +too odd$", folder.ask("show", "errors"), re.M)
+        p.close_stdin()
+        assert p.wait() == 0
+
+
 REFUSED = {
     "version": (plugin("old").replace("#include <palladium_plugin.h>", "#include <palladium_plugin.h>\n"
-                                      "#undef PALLADIUM_PLUGIN_VERSION\n#define PALLADIUM_PLUGIN_VERSION 2u"),
+                                      "#undef PALLADIUM_PLUGIN_VERSION\n#define PALLADIUM_PLUGIN_VERSION 1u"),
                 "another version of palladium_plugin.h"),
     "magic": (plugin("odd").replace("#include <palladium_plugin.h>", "#include <palladium_plugin.h>\n"
                                     "#undef PALLADIUM_PLUGIN_MAGIC\n#define PALLADIUM_PLUGIN_MAGIC 7u"), "is not what PALLADIUM_PLUGIN"),

@@ -152,8 +152,20 @@ static void pd_buffer_pool_fill(struct pd_buffer_pool *pool)
 			(uint32_t)((pool->start + i * pool->stride) >> PD_BUFFER_SHIFT);
 }
 
+/* Where the data of a fresh buffer start. */
+static uint8_t *pd_buffer_data(const struct pd_buffer_pool *pool, struct pd_buffer *b)
+{
+	return pool->data_bytes ? (uint8_t *)(b + 1) + pool->headroom : NULL;
+}
+
 struct pd_buffer_pool *pd_buffer_pool_create(const char *name, uint32_t count, uint32_t data_bytes,
 					     int *err)
+{
+	return pd_buffer_pool_create_with(name, count, 0, data_bytes, err);
+}
+
+struct pd_buffer_pool *pd_buffer_pool_create_with(const char *name, uint32_t count,
+						  uint32_t headroom, uint32_t data_bytes, int *err)
 {
 	struct pd_buffer_pool *pool;
 
@@ -167,9 +179,11 @@ struct pd_buffer_pool *pd_buffer_pool_create(const char *name, uint32_t count, u
 	pd_lock_init(&pool->lock, PD_RANK_LEAF);
 	pool->name = name;
 	pool->data_bytes = data_bytes;
+	pool->headroom = headroom;
 	pool->count = count;
-	pool->stride = sizeof(struct pd_buffer) + (((uint64_t)data_bytes + PD_CACHE_LINE - 1) &
-						   ~(uint64_t)(PD_CACHE_LINE - 1));
+	pool->stride =
+		sizeof(struct pd_buffer) + (((uint64_t)headroom + data_bytes + PD_CACHE_LINE - 1) &
+					    ~(uint64_t)(PD_CACHE_LINE - 1));
 	pool->bytes = pool->stride * pd_max(count, 1u);
 	*err = pd_buffer_pool_place(pool);
 	if (*err)
@@ -238,7 +252,7 @@ static void pd_buffer_pool_refill(struct pd_buffer_pool *pool)
 		b->index = index;
 		b->pool = pool->id;
 		b->next = PD_BUFFER_NONE;
-		b->data = pool->data_bytes ? (uint8_t *)(b + 1) : NULL;
+		b->data = pd_buffer_data(pool, b);
 		b->refs = 1;
 	}
 }
@@ -280,7 +294,7 @@ unsigned pd_buffer_alloc(struct pd_buffer_pool *pool, uint32_t *out, unsigned n)
 		pd_assert(b->refs == 0);
 		b->index = out[i]; /* the first use of a buffer is the first touch of its memory */
 		b->pool = pool->id;
-		b->data = pool->data_bytes ? (uint8_t *)(b + 1) : NULL;
+		b->data = pd_buffer_data(pool, b);
 		b->len = 0;
 		b->total_len = 0;
 		b->next = PD_BUFFER_NONE;

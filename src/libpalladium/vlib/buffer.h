@@ -36,6 +36,8 @@
 #define PD_FRAME_LARGE_BYTES (65535 + 40 + 14 + 8)
 /* The sidecar's size, as metadata/sidecar.h has it. */
 #define PD_BUFFER_SIDECAR_BYTES 48
+/* In front of the first byte of a frame that nodes may put headers in front of (vlib/chain.h). */
+#define PD_BUFFER_HEADROOM 128
 /* No such buffer. */
 #define PD_BUFFER_NONE UINT32_MAX
 /* In place of a port's index: the frame came in by none; the tools call it local0. */
@@ -81,6 +83,7 @@ struct pd_buffer_pool {
 	struct pd_lock lock; /* rank PD_RANK_LEAF */
 	uint16_t id;
 	uint32_t data_bytes; /* own data of each buffer; 0 for headers of external buffers */
+	uint32_t headroom;   /* bytes in front of them, which a fresh buffer has free */
 	uint32_t count;      /* buffers in the pool */
 	uint64_t start;      /* its memory, from pd_buffer_base */
 	uint64_t bytes;
@@ -110,6 +113,10 @@ static inline struct pd_buffer *pd_buffer_get(uint32_t index)
  */
 struct pd_buffer_pool *pd_buffer_pool_create(const char *name, uint32_t count, uint32_t data_bytes,
 					     int *err);
+
+/* The same with `headroom` bytes in front of each buffer's data (vlib/chain.h). */
+struct pd_buffer_pool *pd_buffer_pool_create_with(const char *name, uint32_t count,
+						  uint32_t headroom, uint32_t data_bytes, int *err);
 
 /* The pool of a buffer that the caller holds. Any thread. */
 struct pd_buffer_pool *pd_buffer_pool_of(const struct pd_buffer *b);

@@ -10,9 +10,10 @@
 /* Where its own memory starts, and with *end where that ends; NULL: its data stand elsewhere. */
 static uint8_t *own_area(const struct pd_buffer *b, uint8_t **end)
 {
+	const struct pd_buffer_pool *pool = pd_buffer_pool_of(b);
 	uint8_t *start = (uint8_t *)(uintptr_t)(b + 1);
 
-	*end = start + pd_buffer_pool_of(b)->data_bytes;
+	*end = start + (pool->data_bytes ? pool->headroom + pool->data_bytes : 0);
 	return !(b->flags & PD_BUFFER_EXTERNAL) && b->data >= start && b->data <= *end ? start
 										       : NULL;
 }

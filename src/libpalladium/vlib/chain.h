@@ -4,7 +4,7 @@
  *
  *        headroom        bytes            tailroom
  *     |            |===============|................|       each buffer of the chain
- *     b+1          data            data+len         b+1 + the pool's data_bytes
+ *     b+1          data            data+len         b+1 + the pool's headroom and data_bytes
  *
  * All of it changes buffers in place, so the caller is the only holder (refs 1), and the memory is
  * the buffers' own: one whose data stand elsewhere has no room, and nothing is written to it. What

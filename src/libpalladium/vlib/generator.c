@@ -344,8 +344,8 @@ static int pd_stream_make_pool(void)
 
 	if (pd_stream_pool)
 		return 0;
-	pool = pd_buffer_pool_create("generator", PD_GENERATOR_BUFFERS, PD_GENERATOR_BUFFER_BYTES,
-				     &err);
+	pool = pd_buffer_pool_create_with("generator", PD_GENERATOR_BUFFERS, PD_BUFFER_HEADROOM,
+					  PD_GENERATOR_BUFFER_BYTES, &err);
 	if (pool)
 		pd_store_release(&pd_stream_pool, pool);
 	return pool ? 0 : err;

@@ -276,7 +276,8 @@ static struct pd_lane_plugins *pd_lane_plugins_new(const struct pd_lane *lane, c
 	*err = pd_engine_punt_to(p->engine, output);
 	if (*err || p->input->next[0] == output->index)
 		goto err_plugins;
-	p->pool = pd_buffer_pool_create(p->name, PD_VECTOR_MAX, PD_FRAME_MAX_BYTES, err);
+	p->pool = pd_buffer_pool_create_with(p->name, PD_VECTOR_MAX, PD_BUFFER_HEADROOM,
+					     PD_FRAME_MAX_BYTES, err);
 	if (!p->pool)
 		goto err_plugins;
 	p->next = pd_lanes_plugins;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "vlib/chain.h"
 #include "vlib/lane_plugins.h"
 #include "vlib/plugin.h"
 #include "vlib/trace.h"
@@ -30,14 +31,14 @@ _Static_assert((int)PALLADIUM_LOG_ERROR == (int)PD_LOG_ERROR &&
 		       (int)PALLADIUM_LOG_DEBUG == (int)PD_LOG_DEBUG,
 	       "levels are the library's");
 /* What compiled plug-ins rely on: PALLADIUM_PLUGIN_VERSION goes up with any of it. */
-_Static_assert(PALLADIUM_PLUGIN_VERSION == 1 &&
+_Static_assert(PALLADIUM_PLUGIN_VERSION == 2 &&
 		       (sizeof(void *) != 8 || (sizeof(struct palladium_frame) == 40 &&
 						sizeof(struct palladium_node) == 56 &&
 						sizeof(struct palladium_init) == 32 &&
 						sizeof(struct palladium_plugin) == 64 &&
 						sizeof(struct palladium_node_state) == 24 &&
-						sizeof(struct palladium_host) == 32)),
-	       "version 1");
+						sizeof(struct palladium_host) == 64)),
+	       "version 2");
 
 struct pd_plugin *pd_plugins;
 
@@ -78,12 +79,87 @@ static uint32_t pd_plugin_write(const struct palladium_frame *f, uint32_t at, co
 	}
 }
 
+/* What is to be seen of a frame whose bytes were moved. */
+static void pd_plugin_show_bytes(struct palladium_frame *f, const struct pd_buffer *b)
+{
+	f->head = b->data;
+	f->head_len = b->len;
+	f->len = b->total_len;
+}
+
+/*
+ * 0 if a frame may have `len` bytes in place of those it has: one that is no larger than the
+ * network takes stays so. Else -errno.
+ */
+static int pd_plugin_length(const struct pd_buffer *b, uint64_t len)
+{
+	if (b->flags & PD_BUFFER_CONTROL || len < PD_FRAME_MIN_BYTES)
+		return -EINVAL;
+	return len <= (b->total_len > PD_FRAME_MAX_BYTES ? PD_FRAME_LARGE_BYTES
+							 : PD_FRAME_MAX_BYTES)
+		       ? 0
+		       : -EMSGSIZE;
+}
+
+static uint8_t *pd_plugin_push(struct palladium_frame *f, uint32_t n)
+{
+	struct pd_buffer *b = f->buffer;
+	uint8_t *head =
+		pd_plugin_length(b, (uint64_t)b->total_len + n) ? NULL : pd_chain_push(b, n);
+
+	pd_plugin_show_bytes(f, b);
+	return head;
+}
+
+/* The head stays an Ethernet header at least; where it has to be gathered for that, it can be. */
+static int pd_plugin_pull(struct palladium_frame *f, uint32_t n)
+{
+	struct pd_buffer *b = f->buffer;
+	int ret = n <= b->total_len ? pd_plugin_length(b, b->total_len - n) : -EINVAL;
+	uint32_t size = pd_chain_headroom(b) + b->len + pd_chain_tailroom(b);
+
+	if (!ret && size < PD_FRAME_MIN_BYTES && b->len < n + PD_FRAME_MIN_BYTES)
+		ret = -ENOBUFS;
+	if (!ret && !pd_chain_pull(b, n))
+		ret = -EINVAL;
+	if (!ret)
+		pd_chain_gather(b, PD_FRAME_MIN_BYTES);
+	pd_plugin_show_bytes(f, b);
+	return ret;
+}
+
+static int pd_plugin_append(struct palladium_frame *f, const void *bytes, uint32_t n)
+{
+	struct pd_buffer *b = f->buffer;
+	int ret = pd_plugin_length(b, (uint64_t)b->total_len + n);
+
+	if (!ret)
+		ret = pd_chain_append(b, pd_buffer_pool_of(b), bytes, n);
+	pd_plugin_show_bytes(f, b);
+	return ret;
+}
+
+static int pd_plugin_trim(struct palladium_frame *f, uint32_t len)
+{
+	struct pd_buffer *b = f->buffer;
+	int ret = len <= b->total_len ? pd_plugin_length(b, len) : -EINVAL;
+
+	if (!ret && !pd_chain_trim(b, len))
+		ret = -EINVAL;
+	pd_plugin_show_bytes(f, b);
+	return ret;
+}
+
 static const struct palladium_host pd_plugin_host = {
 	.version = PALLADIUM_PLUGIN_VERSION,
 	.size = sizeof(struct palladium_host),
 	.log = pd_plugin_log,
 	.read = pd_plugin_read,
 	.write = pd_plugin_write,
+	.push = pd_plugin_push,
+	.pull = pd_plugin_pull,
+	.append = pd_plugin_append,
+	.trim = pd_plugin_trim,
 };
 
 /* --- the node -------------------------------------------------------------------------------- */

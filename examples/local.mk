@@ -17,4 +17,4 @@ noinst_PROGRAMS += examples/responder
 examples_responder_SOURCES = examples/responder.c examples/example.h
 
 # The sample plug-in is compiled by its test, outside of the tree, as a user does it.
-EXTRA_DIST += examples/mac_swap.c
+EXTRA_DIST += examples/mac_swap.c examples/vlan_access.c

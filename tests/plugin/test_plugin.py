@@ -328,6 +328,27 @@ say(at_once(b))
     assert out == "True\nEAGAIN\n", (out, log)
 
 
+def test_the_sample_that_takes_tags_off(folder):
+    folder.compile("vlan_access", source() / "examples" / "vlan_access.c")
+    with folder.start("""
+def tagged(f, vid):
+    return f[:12] + b"\\x81\\0" + (0xe000 | vid).to_bytes(2, "big") + f[12:]
+for i in range(30):
+    a.send([frame(i), tagged(frame(i), 100), tagged(frame(i), 101)][i % 3])
+say(got(20) == [frame(i) for i in range(30) if i % 3 != 2])
+a.send(tagged(tagged(frame(1), 7), 100))
+say(got(1) == [tagged(frame(1), 7)])
+""", VLAN_ACCESS="100") as p:
+        assert p.text.count("True\n") == 2, p.text
+        errors = folder.ask("show", "errors")
+        for n, text in ((11, "of the VLAN"), (10, "without a tag"), (10, "of another VLAN")):
+            assert re.search(rf"^ +{n} +vlan-access +{text}", errors, re.M), errors
+        p.close_stdin()
+        assert p.wait() == 0
+    for wrong in ("0", "4095", "x", "7x", ""):
+        assert f"VLAN_ACCESS is a VLAN, 1 to 4094, not {wrong}" in plain(folder, VLAN_ACCESS=wrong)
+
+
 def test_control_messages_have_no_length(folder):
     folder.compile("length", plugin("length", """
 	for (unsigned i = 0; i < n; i++)

@@ -269,8 +269,9 @@ static inline uint32_t palladium_frame_write(const struct palladium_frame *f, ui
 /*
  * Frames that become longer or shorter. None becomes shorter than an Ethernet header
  * (PALLADIUM_FRAME_MIN_BYTES), nor longer than PALLADIUM_FRAME_MAX_BYTES if it was not; control
- * messages have no bytes. What a pointer from palladium_frame_head stood for is there no more: ask
- * again. A checksum or segmentation that the sender has left to be done stays right.
+ * messages have no bytes, and in palladium_eval frames keep their length. What a pointer from
+ * palladium_frame_head stood for is there no more: ask again. A checksum or segmentation that the
+ * sender has left to be done stays right.
  */
 #define PALLADIUM_FRAME_MIN_BYTES 14u
 #define PALLADIUM_FRAME_MAX_BYTES 12240u

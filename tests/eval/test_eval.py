@@ -84,6 +84,7 @@ def test_stripped_options(extra):
 
 # Nodes for --nf plugin:, each with WORK done to every frame i, `h` its first bytes; d counts in the place.
 NODES = """
+#include <errno.h>
 #include <palladium_plugin.h>
 static unsigned in_all;
 #define NODE(name, work) \\
@@ -100,13 +101,15 @@ NODE(other, h[40] = (uint8_t)in_all++)
 NODE(drops, if (*d % 100 == 7) next[i] = *d % 200 == 7 ? PALLADIUM_NEXT_DROP : 99)
 NODE(ways, next[i] = (uint16_t)(PALLADIUM_NEXT_OWN + *d % 3))
 NODE(writes, palladium_frame_write(frames[i], palladium_frame_len(frames[i]) - 1, "x", 1))
+NODE(lengths, if (palladium_frame_push(frames[i], 1) || palladium_frame_pull(frames[i], 1) != -ENOBUFS ||
+	palladium_frame_append(frames[i], "x", 1) != -ENOBUFS || palladium_frame_trim(frames[i], 20) != -ENOBUFS) next[i] = PALLADIUM_NEXT_DROP)
 NODE(circle, next[i] = PALLADIUM_NEXT_OWN)
 static const char *const to[] = {"writes", "counts", "plugin-output"}, *const self[] = {"circle"}, *const away[] = {"plugin-input"};
 static const struct palladium_node nodes[] = {{.name = "counts", .work = counts}, {.name = "other", .work = other},
 	{.name = "drops", .work = drops}, {.name = "ways", .work = ways, .nexts = to, .next_count = 3},
 	{.name = "writes", .work = writes}, {.name = "circle", .work = circle, .nexts = self, .next_count = 1},
-	{.name = "away", .work = circle, .nexts = away, .next_count = 1}};
-PALLADIUM_PLUGIN("nodes", nodes, 7, NULL, 0);
+	{.name = "away", .work = circle, .nexts = away, .next_count = 1}, {.name = "lengths", .work = lengths}};
+PALLADIUM_PLUGIN("nodes", nodes, 8, NULL, 0);
 """
 
 
@@ -130,7 +133,7 @@ def plugins_fixture(tmp_path_factory):
     ["-m", "split", "--dialect", "avip", "--mergeable", "on", "--size", 3000], ["-m", "stripped", "--batch", 1024, "--ring", 1024]],
     ids=lambda a: "-".join(str(x).strip("-") for x in a))
 def test_a_node_of_a_plug_in_is_the_network_function(args):
-    for node in ("mac-swap", "mac-swap-arp", "counts", "ways"):
+    for node in ("mac-swap", "mac-swap-arp", "counts", "ways", "lengths"):
         report = evaluate("--nf", f"plugin:{node}", *args)
         right(report)
         assert report["options"]["nf"] == f"plugin:{node}"

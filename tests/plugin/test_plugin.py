@@ -313,8 +313,13 @@ def test_frames_of_another_length(folder, case):
     work, expected = LENGTHS[case]
     folder.compile("a_length", plugin("length", "for (unsigned i = 0; i < n; i++) { struct palladium_frame *f = frames[i]; %s }" % work,
                                       state="#include <string.h>"))
-    folder.compile("b_mark", plugin("mark", "for (unsigned i = 0; i < n; i++) { uint32_t k = palladium_frame_len(frames[i]); uint8_t b;"
-                                    "if (!k || palladium_frame_read(frames[i], k - 1, &b, 1) != 1) abort(); next[i] = PALLADIUM_NEXT_ON; }"))
+    folder.compile("b_mark", plugin("mark", """for (unsigned i = 0; i < n; i++) {
+		uint32_t k = palladium_frame_len(frames[i]);
+		uint8_t b;
+
+		if (!k || palladium_frame_read(frames[i], k - 1, &b, 1) != 1)
+			abort();
+	}"""))
     out, log = folder.run(f"""
 sent = [frame(i, 100) for i in range(300)]
 received = []

@@ -10,12 +10,16 @@
 /* Where its own memory starts, and with *end where that ends; NULL: its data stand elsewhere. */
 static uint8_t *own_area(const struct pd_buffer *b, uint8_t **end)
 {
-	const struct pd_buffer_pool *pool = pd_buffer_pool_of(b);
 	uint8_t *start = (uint8_t *)(uintptr_t)(b + 1);
+	const struct pd_buffer_pool *pool;
 
-	*end = start + (pool->data_bytes ? pool->headroom + pool->data_bytes : 0);
-	return !(b->flags & PD_BUFFER_EXTERNAL) && b->data >= start && b->data <= *end ? start
-										       : NULL;
+	*end = start;
+	if (b->flags & PD_BUFFER_EXTERNAL) /* it may be in no pool */
+		return NULL;
+	pool = pd_buffer_pool_of(b);
+	if (pool->data_bytes)
+		*end = start + pool->headroom + pool->data_bytes;
+	return b->data >= start && b->data <= *end ? start : NULL;
 }
 
 uint32_t pd_chain_headroom(const struct pd_buffer *b)

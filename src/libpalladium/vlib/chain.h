@@ -6,9 +6,9 @@
  *     |            |===============|................|       each buffer of the chain
  *     b+1          data            data+len         b+1 + the pool's headroom and data_bytes
  *
- * All of it changes buffers in place, so the caller is the only holder (refs 1), and the memory is
- * the buffers' own: one whose data stand elsewhere has no room, and nothing is written to it. What
- * a frame no longer needs goes back to its pool at once. total_len and, with PD_BUFFER_VNET, what
+ * All of it changes buffers in place, so the caller is the only holder of the chain (refs 1; not of
+ * what a lane shows). Of a buffer whose data stand elsewhere nothing is written to, and there is no
+ * room beside it. What a frame no longer needs goes back to its pool at once. total_len and, with PD_BUFFER_VNET, what
  * stands at a distance from the first byte stay right.
  *
  * Data path, any thread.

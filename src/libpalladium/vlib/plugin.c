@@ -89,10 +89,13 @@ static void pd_plugin_show_bytes(struct palladium_frame *f, const struct pd_buff
 
 /*
  * 0 if a frame may have `len` bytes in place of those it has: one that is no larger than the
- * network takes stays so. Else -errno.
+ * network takes stays so, and one that is only looked at (palladium_eval) stays what it is. Else
+ * -errno.
  */
 static int pd_plugin_length(const struct pd_buffer *b, uint64_t len)
 {
+	if (b->flags & PD_BUFFER_EXTERNAL)
+		return -ENOBUFS;
 	if (b->flags & PD_BUFFER_CONTROL || len < PD_FRAME_MIN_BYTES)
 		return -EINVAL;
 	return len <= (b->total_len > PD_FRAME_MAX_BYTES ? PD_FRAME_LARGE_BYTES

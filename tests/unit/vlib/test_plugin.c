@@ -283,7 +283,8 @@ static void test_tables_with_mistakes_are_refused(void **state)
 		what = kept;                                        \
 	} while (0)
 	REFUSED(t, magic, 0, "not what PALLADIUM_PLUGIN makes");
-	REFUSED(t, version, 2, "another version");
+	REFUSED(t, version, PALLADIUM_PLUGIN_VERSION + 1, "another version");
+	REFUSED(t, version, PALLADIUM_PLUGIN_VERSION - 1, "another version");
 	REFUSED(t, version, 0, "another version");
 	REFUSED(t, size, 63, "another version");
 	REFUSED(t, node_size, 100, "another version");

@@ -122,6 +122,7 @@ def serves(fe, first=0, count=20):
     if not fe.channel:
         fe.reset_rings()
         fe.start_like_qemu()
+        fe.get_features()  # what was said is done
         fe.post_rx([2048] * 32)
     echoes(fe, first, count)
 

@@ -30,20 +30,24 @@
 #define CLOSERS_ENOUGH 64
 /* and those that come together with the last of them. */
 #define CLOSERS_MAX 1024
-/* How long a closing thread may take to begin, on a machine that has other things to do; */
+/* How long a closing thread may take to come to a number, on a machine that has other work; */
 #define BEGIN_NS PD_NS_PER_SEC
-/* and then to have the number free: after that it was, and is taken anew. */
+/* and to be through with it when it is free, before another thread closes the others. */
 #define FREE_NS (20 * PD_NS_PER_MS)
+/* What one thread closes. */
+#define CLOSER_FDS 16
 /* What is looked through for descriptors, in bytes. More is not looked through, but suspected. */
 #define LOOK_BYTES 4096
 
 /*
- * One that is being closed. In use by who asked and by the thread, while they are. Atomic, as a
- * forked child begins anew with those of threads that it has not.
+ * What one thread closes, one number after the other. A number is whose who counts `next` up past
+ * it: the thread's, or who asked for it takes back what the thread has not come to. In use by both,
+ * while they are. Atomic, as a forked child begins anew with those of threads that it has not.
  */
 struct closer {
-	int fd;
-	uint32_t begun, done;
+	int fd[CLOSER_FDS];
+	uint32_t n, next;
+	uint32_t closed; /* how many are */
 	uint32_t users;
 };
 
@@ -67,11 +71,13 @@ static __thread bool closer_copies;
 static void *closer_main(void *arg)
 {
 	struct closer *c = arg;
+	uint32_t i;
 
 	prctl(PR_SET_NAME, "palladium close", 0, 0, 0);
-	pd_store_release(&c->begun, 1);
-	pd_sys_close(pd_load_relaxed(&c->fd));
-	pd_store_release(&c->done, 1);
+	while ((i = pd_fetch_add(&c->next, 1)) < pd_load_relaxed(&c->n)) {
+		pd_sys_close(pd_load_relaxed(&c->fd[i]));
+		pd_store_release(&c->closed, i + 1);
+	}
 	pd_fetch_sub(&closers_now, 1);
 	pd_fetch_sub(&c->users, 1);
 	return NULL;
@@ -116,31 +122,60 @@ static struct closer *closer_find(void)
 	return NULL;
 }
 
-/* Wait until the number of `c` is free. The loads pair with closer_main. */
-static void closer_await(const struct closer *c)
+/* Whether `number` is nobody's. */
+static bool is_free(int number)
 {
-	static const struct timespec pause = {.tv_nsec = 20000};
-	uint64_t until = pd_clock_ns() + BEGIN_NS;
-
-	while (!pd_load_acquire(&c->begun) && pd_clock_ns() < until)
-		nanosleep(&pause, NULL);
-	until = pd_clock_ns() + FREE_NS;
-	while (!pd_load_acquire(&c->done) && PD_SYS_2(SYS_fcntl, c->fd, F_GETFD) >= 0 &&
-	       pd_clock_ns() < until)
-		nanosleep(&pause, NULL);
+	return PD_SYS_2(SYS_fcntl, number, F_GETFD) < 0;
 }
 
-/* Have a thread close `number`. Returns 0 or -errno: it is open. Under pd_internal_fd_lock. */
-static int closer_try(int number)
+/*
+ * Wait until all numbers of `c` are closed, or one is free and its close takes long, or the thread
+ * does not come to it. What it has not come to is taken back: returns how many these are, the last
+ * ones. The load of `closed` pairs with closer_main.
+ */
+static uint32_t closer_await(struct closer *c, uint32_t n)
+{
+	static const struct timespec pause = {.tv_nsec = 20000};
+	uint64_t since = pd_clock_ns();
+	uint32_t closed, before = 0, next;
+	bool was_free = false, now_free;
+
+	while ((closed = pd_load_acquire(&c->closed)) < n) {
+		uint64_t now = pd_clock_ns();
+
+		/* It is free as soon as the thread is in the kernel. */
+		now_free = is_free(c->fd[closed]);
+		if (now_free && closed == n - 1)
+			break;
+		if (closed != before || now_free != was_free)
+			since = now;
+		before = closed;
+		was_free = now_free;
+		if (now - since >= (now_free ? FREE_NS : BEGIN_NS))
+			break;
+		nanosleep(&pause, NULL);
+	}
+	next = __atomic_exchange_n(&c->next, n, __ATOMIC_ACQ_REL);
+	return next < n ? n - next : 0;
+}
+
+/*
+ * Have a thread close `n` numbers. Returns how many of them it has not come to, the last ones, or
+ * -errno: all are open. Under pd_internal_fd_lock.
+ */
+static int closer_try(const int *numbers, uint32_t n)
 {
 	struct closer *c = closer_find();
+	uint32_t left;
 	int ret;
 
 	if (!c)
 		return -EAGAIN;
-	pd_store_relaxed(&c->fd, number);
-	pd_store_relaxed(&c->begun, 0);
-	pd_store_relaxed(&c->done, 0);
+	for (uint32_t i = 0; i < n; i++)
+		pd_store_relaxed(&c->fd[i], numbers[i]);
+	pd_store_relaxed(&c->n, n);
+	pd_store_relaxed(&c->next, 0);
+	pd_store_relaxed(&c->closed, 0);
 	pd_store_relaxed(&c->users, 2);
 	pd_fetch_add(&closers_now, 1);
 	ret = closer_start(c);
@@ -149,9 +184,9 @@ static int closer_try(int number)
 		pd_store_relaxed(&c->users, 0);
 		return ret;
 	}
-	closer_await(c);
+	left = closer_await(c, n);
 	pd_fetch_sub(&c->users, 1);
-	return 0;
+	return (int)left;
 }
 
 /* Keep `number`, that there was no thread for. False: it has no name. Under pd_internal_fd_lock. */
@@ -164,29 +199,60 @@ static bool closer_keep(int number)
 	return name >= 0;
 }
 
+/*
+ * Have threads close `n` numbers, as many threads as of them take long. Returns how many are left,
+ * the last ones; *ret says why. Under pd_internal_fd_lock.
+ */
+static uint32_t close_numbers(const int *numbers, uint32_t n, int *ret)
+{
+	while (n) {
+		*ret = closer_try(numbers, n);
+		if (*ret < 0)
+			break;
+		if (*ret == (int)n) {
+			*ret = -EAGAIN; /* it has not begun */
+			break;
+		}
+		numbers += n - (uint32_t)*ret;
+		n = (uint32_t)*ret;
+	}
+	return n;
+}
+
 /* Try again to close what was kept. Under pd_internal_fd_lock. */
 static void closer_retry(void)
 {
+	int ret;
+
 	while (n_kept) {
 		int number = pd_internal_fd_forget(kept[--n_kept]);
 
-		if (number >= 0 && closer_try(number)) {
+		if (number >= 0 && close_numbers(&number, 1, &ret)) {
 			closer_keep(number);
 			return;
 		}
 	}
 }
 
-void pd_closer_number(int number)
+/* Have threads close `n` numbers; what there is none for is kept. Under pd_internal_fd_lock. */
+static void close_or_keep(const int *numbers, uint32_t n)
 {
-	int ret = closer_try(number);
-	bool is_kept = ret && closer_keep(number);
+	int ret = 0;
+	uint32_t left = close_numbers(numbers, n, &ret);
+	bool all_kept = true;
 
-	if (ret)
+	for (uint32_t i = n - left; i < n; i++)
+		all_kept &= closer_keep(numbers[i]);
+	if (left)
 		pd_log_ratelimited(PD_LOG_WARN, "closer",
 				   "a descriptor of a peer's is left open%s: no thread to close "
 				   "it: %s",
-				   is_kept ? " for now" : "", pd_strerror(ret));
+				   all_kept ? " for now" : "", pd_strerror(ret));
+}
+
+void pd_closer_number(int number)
+{
+	close_or_keep(&number, 1);
 }
 
 bool pd_closer_is_full(void)
@@ -229,15 +295,20 @@ static bool socket_is_plain(int fd, int n)
 	       !(msg.msg_flags & MSG_CTRUNC);
 }
 
-/* Have a thread close `fd`. */
-static void close_aside(int fd)
+/* Have a thread close `n` descriptors, at most CLOSER_FDS. */
+static void close_aside(const int *fds, unsigned n)
 {
-	int number;
+	int numbers[CLOSER_FDS];
+	uint32_t count = 0;
 
 	pd_internal_fd_lock();
-	number = pd_internal_fd_forget(fd);
-	if (number >= 0)
-		pd_closer_number(number);
+	for (unsigned i = 0; i < n; i++) {
+		int number = pd_internal_fd_forget(fds[i]);
+
+		if (number >= 0)
+			numbers[count++] = number;
+	}
+	close_or_keep(numbers, count);
 	pd_internal_fd_unlock();
 }
 
@@ -245,12 +316,30 @@ static void close_aside(int fd)
  * In place only what can stand in no epoll: files of tmpfs, hugetlbfs and memfd_create, which alone
  * have seals to be asked for.
  */
+void pd_closer_shared_all(const int *fds, unsigned n)
+{
+	int aside[CLOSER_FDS];
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (fds[i] < 0)
+			continue;
+		if (closer_copies || pd_sys_fcntl(fds[i], F_GET_SEALS, 0) >= 0)
+			pd_sys_close(fds[i]);
+		else
+			aside[count++] = fds[i];
+		if (count == CLOSER_FDS) {
+			close_aside(aside, count);
+			count = 0;
+		}
+	}
+	if (count)
+		close_aside(aside, count);
+}
+
 void pd_closer_shared(int fd)
 {
-	if (closer_copies || pd_sys_fcntl(fd, F_GET_SEALS, 0) >= 0)
-		pd_sys_close(fd);
-	else
-		close_aside(fd);
+	pd_closer_shared_all(&fd, 1);
 }
 
 void pd_closer_hang_up(int fd)
@@ -268,7 +357,7 @@ void pd_closer_hang_up(int fd)
 	}
 	/* It may not begin at once. */
 	pd_sys_shutdown(fd, SHUT_RDWR);
-	close_aside(fd);
+	close_aside(&fd, 1);
 }
 
 void pd_closer_listener(int fd)
@@ -286,5 +375,5 @@ void pd_closer_listener(int fd)
 	if (ret == -EINVAL)
 		pd_sys_close(fd);
 	else
-		close_aside(fd);
+		close_aside(&fd, 1);
 }

@@ -38,6 +38,9 @@ void pd_closer_number(int number);
  */
 void pd_closer_shared(int fd);
 
+/* The same for `n`, one after the other; -1 is none. It costs as one, as long as nothing waits. */
+void pd_closer_shared_all(const int *fds, unsigned n);
+
 /*
  * Close a Unix stream socket that we connected or accepted, with all that its peer has sent and
  * nobody has read. The peer sees the end when this returns.

@@ -107,8 +107,8 @@ static void too_many(void **state)
 		usleep(1000);
 }
 
-/* Linux may not have it: how often to say so, before threads are made again. */
-static unsigned no_threads;
+/* Linux may not have it: how often to say so, before threads are made again; and how many were. */
+static unsigned no_threads, threads_made;
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg)
 {
@@ -118,6 +118,7 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)
 		no_threads--;
 		return EAGAIN;
 	}
+	threads_made++;
 	*(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
 	return real(thread, attr, start, arg);
 }
@@ -140,6 +141,50 @@ static void without_a_thread(void **state)
 		is_free(fds[i]);
 		close(others[i]);
 	}
+}
+
+/* One thread for all that do not wait, and one more for each that does. */
+static void several(void **state)
+{
+	int fds[20], others[20], n = 20;
+
+	for (int waits = 0; waits <= 3; waits++) {
+		for (int i = 0; i < n; i++)
+			others[i] = -1;
+		for (int i = 0; i < n; i++)
+			fds[i] = i % 4 == 1 && i / 4 < waits ? lingering(&others[i])
+							     : eventfd(0, EFD_CLOEXEC);
+		fds[7] = -1;
+		threads_made = 0;
+		pd_closer_shared_all(fds, (unsigned)n);
+		for (int i = 0; i < n; i++)
+			if (fds[i] >= 0)
+				is_free(fds[i]);
+		/* Nineteen numbers are more than one thread takes. */
+		assert_in_range(threads_made, 2, 2 + (unsigned)waits);
+		assert_false(pd_closer_is_full());
+		for (int i = 0; i < n; i++)
+			if (others[i] >= 0)
+				close(others[i]);
+	}
+}
+
+/* Of several, those that there is no thread for are kept. */
+static void several_without_threads(void **state)
+{
+	int fds[3], other;
+
+	fds[0] = lingering(&other);
+	fds[1] = eventfd(0, EFD_CLOEXEC);
+	fds[2] = eventfd(0, EFD_CLOEXEC);
+	no_threads = 1;
+	pd_closer_shared_all(fds, 3);
+	for (int i = 0; i < 3; i++)
+		assert_true(fcntl(fds[i], F_GETFD) >= 0);
+	assert_false(pd_closer_is_full());
+	for (int i = 0; i < 3; i++)
+		is_free(fds[i]);
+	close(other);
 }
 
 static void in_an_epoll(void **state)
@@ -288,6 +333,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_number, setup, teardown),
 		cmocka_unit_test_setup_teardown(too_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(without_a_thread, setup, teardown),
+		cmocka_unit_test_setup_teardown(several, setup, teardown),
+		cmocka_unit_test_setup_teardown(several_without_threads, setup, teardown),
 		cmocka_unit_test_setup_teardown(in_an_epoll, setup, teardown),
 		cmocka_unit_test_setup_teardown(copies, setup, teardown),
 		cmocka_unit_test_setup_teardown(hang_up_on_one, setup, teardown),

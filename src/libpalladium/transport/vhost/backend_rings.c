@@ -33,6 +33,7 @@
 
 #include <string.h>
 
+#include "base/closer.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "transport/vhost/eventfd.h"
@@ -301,7 +302,8 @@ bool pd_vhost_backend_ring_stays(struct pd_vhost_backend *be, unsigned i)
 
 void pd_vhost_backend_reset_rings(struct pd_vhost_backend *be)
 {
-	unsigned n = pd_vhost_n_rings(&be->role);
+	unsigned n = pd_vhost_n_rings(&be->role), n_fds = 0;
+	int fds[3 * PD_ARRAY_SIZE(be->ring)];
 
 	for (unsigned i = 0; i < n; i++)
 		pd_vhost_backend_ring_down(be, i);
@@ -309,12 +311,13 @@ void pd_vhost_backend_reset_rings(struct pd_vhost_backend *be)
 	for (unsigned i = 0; i < n; i++) {
 		struct pd_vhost_ring *ring = &be->ring[i];
 
-		pd_vhost_eventfd_close(&ring->kick_fd);
-		pd_vhost_eventfd_close(&ring->call_fd);
-		pd_vhost_eventfd_close(&ring->err_fd);
+		fds[n_fds++] = ring->kick_fd;
+		fds[n_fds++] = ring->call_fd;
+		fds[n_fds++] = ring->err_fd;
 		memset(ring, 0, sizeof(*ring));
 		ring->kick_fd = ring->call_fd = ring->err_fd = -1;
 	}
+	pd_closer_shared_all(fds, n_fds);
 }
 
 /* The same where addresses are translated: rings stay where nothing of theirs has moved. */

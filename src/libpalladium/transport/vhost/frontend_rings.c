@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/closer.h"
 #include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
@@ -259,11 +260,15 @@ void pd_vhost_frontend_ring_shape(struct pd_vhost_frontend *fe, unsigned i)
 
 void pd_vhost_frontend_eventfds_close(struct pd_vhost_frontend *fe)
 {
+	int fds[2 * PD_ARRAY_SIZE(fe->ring)];
+
 	pd_internal_fd_call_out();
 	for (unsigned i = 0; i < PD_ARRAY_SIZE(fe->ring); i++) {
-		pd_vhost_eventfd_close(&fe->ring[i].kick_fd);
-		pd_vhost_eventfd_close(&fe->ring[i].call_fd);
+		fds[2 * i] = fe->ring[i].kick_fd;
+		fds[2 * i + 1] = fe->ring[i].call_fd;
+		fe->ring[i].kick_fd = fe->ring[i].call_fd = -1;
 	}
+	pd_closer_shared_all(fds, PD_ARRAY_SIZE(fds));
 }
 
 int pd_vhost_frontend_eventfds_renew(struct pd_vhost_frontend *fe)

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "base/closer.h"
 #include "base/internal_fd.h"
 #include "transport/vhost/eventfd.h"
 
@@ -113,13 +114,18 @@ int pd_vhost_inband_open(struct pd_vhost_inband *inband, unsigned n_rings)
 
 void pd_vhost_inband_close(struct pd_vhost_inband *inband)
 {
+	int fds[2 * PD_ARRAY_SIZE(inband->bell)];
+	unsigned n = 0;
+
 	while (inband->n_rings) {
 		struct pd_vhost_bell *bell = &inband->bell[--inband->n_rings];
 
 		pd_progress_del(&bell->out);
-		pd_vhost_eventfd_close(&bell->out.fd);
-		pd_vhost_eventfd_close(&bell->in);
+		fds[n++] = bell->out.fd;
+		fds[n++] = bell->in;
+		bell->out.fd = bell->in = -1;
 	}
+	pd_closer_shared_all(fds, n);
 	inband->due = 0;
 	inband->awaited = false;
 }

@@ -4,7 +4,7 @@ HOSTILE_TESTS = tests/hostile/test_messages.py tests/hostile/test_rings.py tests
 	tests/hostile/test_changes.py tests/hostile/test_peers.py tests/hostile/test_shares.py tests/hostile/test_sleepers.py \
 	tests/hostile/test_fuzz.py tests/hostile/test_packed.py tests/hostile/test_stale.py tests/hostile/test_access.py \
 	tests/hostile/test_iotlb.py tests/hostile/test_state.py
-HOSTILE_TESTS += tests/hostile/test_dirty.py tests/hostile/test_held.py
+HOSTILE_TESTS += tests/hostile/test_dirty.py
 HOSTILE_TESTS += tests/hostile/test_inflight.py tests/hostile/test_kept.py tests/hostile/test_killed.py
 HOSTILE_TESTS += tests/hostile/test_sigbus.py tests/hostile/test_old_device.py
 HOSTILE_TESTS += tests/hostile/test_translations.py

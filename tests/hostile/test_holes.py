@@ -258,6 +258,7 @@ def test_memory_truncated(sock, how):
         memory = Memory((8 << 20,), seals=0)
         fe = FrontEnd(sock, memory=memory)
         fe.start_like_qemu()
+        fe.get_features()  # what was said is done
         fe.post_rx([2048] * 32)
         echoes(fe)
         fds = program.fds()

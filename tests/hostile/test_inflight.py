@@ -297,6 +297,7 @@ def gone(fe):
 def before(fe, p):
     """A good front-end first; returns how many descriptors the program has with one."""
     fe.start_like_qemu()
+    fe.get_features()  # what was said is done
     fe.post_rx([2048] * 8)
     serves(fe, count=2)
     fds = p.fds()

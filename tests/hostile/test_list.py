@@ -57,8 +57,6 @@ ITEMS = {
     "one that the kernel closes, as there is no room for it or nobody reads it": [
         "test_foreign.test_one_that_nobody_closes", "test_foreign.test_one_in_the_crowd",
         "test_repeated.test_descriptors_that_nobody_closes", "test_repeated.test_descriptors_in_the_crowd"],
-    "an eventfd in an epoll that the peer holds": [
-        "test_held.test_eventfd", "test_held.test_eventfds_of_a_front_end", "test_repeated.test_eventfds_that_are_held"],
     "0, 9, 2^32-1 regions": [(MESSAGE, "0 regions"), (MESSAGE, "9 regions"), (MESSAGE, "2^32-1 regions")],
     "zero size": [(MESSAGE, "a region of size 0")],
     "gpa, uva or offset + size that wraps": [(MESSAGE, "gpa that wraps"), (MESSAGE, "uva that wraps"), (MESSAGE, "offset that wraps")],

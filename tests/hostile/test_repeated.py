@@ -10,14 +10,13 @@ import socket
 
 import pytest
 
-from lab import held
 from lab.frames import numbered
 from lab.inband import InbandBackEnd, InbandFrontEnd
 from lab.iommu import Iommu
 from lab.ring import PAGE
 from lab.vhostpeer import BASIC, BackEnd, F, FrontEnd, Memory, Req
 from lab.wire import HEADER, REPLY, VERSION, Msg, mem_table, vring_state
-from hostile import (test_any, test_completions, test_foreign, test_held, test_holes, test_inband, test_iotlb, test_old_device, test_packed,
+from hostile import (test_any, test_completions, test_foreign, test_holes, test_inband, test_iotlb, test_old_device, test_packed,
                      test_peers, test_reconnect, test_replies, test_rings, test_shares, test_sigbus)
 from hostile.cycles import Cycles
 from hostile.test_again import ENDED, again
@@ -331,20 +330,6 @@ def test_descriptors_in_the_crowd(sock):
                 leave(fe)  # and who waits is the next
             return 1
         in_turn(program, attack, [""], serving(fe))
-
-
-@pytest.mark.skipif(held.missing() is not None, reason=str(held.missing()))
-def test_eventfds_that_are_held(sock):
-    with FrontEnd(sock, listen=False) as fe, Victim(sock, mode="listen") as program:
-        def attack(req):
-            start(fe)
-            with held.Held() as epoll:
-                test_held.alone_with_one(epoll, fe, req)
-                leave(fe)
-                start(fe)
-                echoes(fe)
-            return 0
-        in_turn(program, attack, test_held.EVENTFDS, serving_next(fe))
 
 
 def test_storm_of_kicks(sock):

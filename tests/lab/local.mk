@@ -19,7 +19,7 @@ EXTRA_DIST += contrib/vlm-vm/startvm contrib/vlm-vm/README.txt \
 	tests/contrib/test_startvm.py tests/contrib/startvm.txt tests/conftest.py tests/lab/pytap tests/lab/cmockatap tests/lab/__init__.py tests/lab/tap.py \
 	tests/lab/wire.py tests/lab/pour.py tests/lab/ring.py tests/lab/peer.py tests/lab/driver.py tests/lab/frontend.py tests/lab/backend.py tests/lab/vhostpeer.py tests/lab/avip.py \
 	tests/lab/frames.py tests/lab/proc.py tests/lab/ns.py tests/lab/testpmd.py tests/lab/guest.py tests/lab/qtest.py tests/lab/vtd.py tests/lab/ovs.py tests/lab/hugepages.py tests/lab/iommu.py tests/lab/inband.py \
-	tests/lab/inflight.py tests/lab/dirtylog.py tests/lab/packedring.py tests/lab/test_packed.py tests/lab/suites.py tests/lab/served.py tests/lab/held.py tests/lab/relay.py \
+	tests/lab/inflight.py tests/lab/dirtylog.py tests/lab/packedring.py tests/lab/test_packed.py tests/lab/suites.py tests/lab/served.py tests/lab/relay.py \
 	tests/lab/test_peer.py tests/lab/test_testpmd.py tests/lab/test_guest.py tests/lab/test_ns.py
 
 # QEMU and DPDK of other Debian releases, which are downloaded once (tests/lab/suites.py): about ten minutes a release.

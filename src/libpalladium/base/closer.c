@@ -313,9 +313,18 @@ static void close_aside(const int *fds, unsigned n)
 }
 
 /*
- * In place only what can stand in no epoll: files of tmpfs, hugetlbfs and memfd_create, which alone
- * have seals to be asked for.
+ * Whether what is no file that somebody serves can be closed here: a socket may have anything in
+ * it, all else is the kernel's alone. (But for what stands in an epoll that somebody holds, see
+ * closer.h.)
  */
+static bool closes_at_once(int fd)
+{
+	int type;
+	socklen_t bytes = sizeof(type);
+
+	return closer_copies || pd_sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes);
+}
+
 void pd_closer_shared_all(const int *fds, unsigned n)
 {
 	int aside[CLOSER_FDS];
@@ -324,7 +333,7 @@ void pd_closer_shared_all(const int *fds, unsigned n)
 	for (unsigned i = 0; i < n; i++) {
 		if (fds[i] < 0)
 			continue;
-		if (closer_copies || pd_sys_fcntl(fds[i], F_GET_SEALS, 0) >= 0)
+		if (closes_at_once(fds[i]))
 			pd_sys_close(fds[i]);
 		else
 			aside[count++] = fds[i];

@@ -4,11 +4,11 @@
  *
  * What waits is the close of a file that somebody serves (FUSE, a network), of a TCP socket that
  * lingers (SO_LINGER), of a terminal with something to print. Of a Unix socket it is that of all
- * that: descriptors which wait in it to be received go with it, where nobody else has them. And of
- * whatever can stand in an epoll (an eventfd, a socket, a file of proc): it is taken out of there,
- * which waits for who looks into that epoll, and he can be held by the memory that he looks to.
- * Such a close must be ours to make: a thread asleep on that descriptor would have the last part in
- * it, so it is called out first (pd_internal_fd_call_out).
+ * that: descriptors which wait in it to be received go with it, where nobody else has them.
+ *
+ * What stands in an epoll is taken out of there, which waits for who looks into that epoll, and he
+ * can be held by the memory that he looks to (userfaultfd). A peer that has that right can hold us
+ * up so with an eventfd: those are closed in place.
  *
  * So a thread that holds nothing closes, if it may take long. The number is free as soon as that
  * thread is in the kernel, which is waited for: the program may then have it for something else.

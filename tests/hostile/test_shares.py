@@ -27,9 +27,8 @@ while True:
 
 
 def start(fe):
-    """A new driver on a new connection."""
-    fe.drop()
-    fe.reset_rings()
+    """A new driver on a new connection, when the last one's port is free: it gets that one again."""
+    fe.new_driver()
     fe.start_like_qemu()
     fe.post_rx([2048] * 8)
 

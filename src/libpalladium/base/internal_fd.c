@@ -226,14 +226,6 @@ long pd_sys_internal(long nr, int fd, long b, long c, long d, long e, long f)
 	return ret;
 }
 
-void pd_internal_fd_call_out(void)
-{
-	if (!pd_internal_fd_layer)
-		return;
-	__atomic_fetch_add(&pd_internal_fd_moves, 2, __ATOMIC_SEQ_CST);
-	pd_internal_fd_layer->call_out();
-}
-
 int pd_internal_fd_ready(int fd, short events)
 {
 	static const struct timespec now = {0, 0};

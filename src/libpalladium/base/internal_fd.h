@@ -125,12 +125,6 @@ int pd_internal_fd_number(int fd);
 int pd_internal_fd_hold(int fd, uint32_t *turn);
 void pd_internal_fd_release(int fd, uint32_t turn);
 
-/*
- * Have every thread that sleeps on numbers look them up anew, so that none has a part in what is
- * closed next. No lock of a lane's held, nor that of the names.
- */
-void pd_internal_fd_call_out(void);
-
 /* What of `events` is ready on `fd`, without waiting: as revents of poll, or -errno. */
 int pd_internal_fd_ready(int fd, short events);
 
@@ -145,15 +139,13 @@ extern uint32_t pd_internal_fd_moves;
  * What that layer does, with the lock held. `place`: find a good number for the new descriptor
  * `fd`, whose name is to be `name`, and note it there; returns the number (fd is closed if it is
  * another) or -errno (fd is open as before). `note`: only note it, at its own number: 0 or -errno.
- * `remove`: note no longer that `number` is one of ours; it is closed next. `call_out`: wake all
- * who sleep on numbers that they looked up before the last move, and wait until they have left;
- * without the lock. NULL: names are numbers.
+ * `remove`: note no longer that `number` is one of ours; it is closed next. NULL: names are
+ * numbers.
  */
 struct pd_internal_fd_layer {
 	int (*place)(int fd, int name);
 	int (*note)(int fd, int name);
 	void (*remove)(int number);
-	void (*call_out)(void);
 };
 extern const struct pd_internal_fd_layer *pd_internal_fd_layer;
 

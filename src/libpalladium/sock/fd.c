@@ -15,7 +15,6 @@
 #include "base/lock.h"
 #include "base/sys.h"
 #include "sock/fd.h"
-#include "wait/wait.h"
 
 /*
  * Our own descriptors go above this at most: a higher number makes the kernel grow its own table
@@ -312,7 +311,6 @@ void pd_fd_internal_start(void)
 		.place = pd_fd_internal_place,
 		.note = pd_fd_internal_note,
 		.remove = pd_fd_internal_remove,
-		.call_out = pd_wait_call_out,
 	};
 
 	pd_internal_fd_layer = &layer;

@@ -34,9 +34,6 @@ struct pd_wait_thread {
 	struct pd_lib_thread *thread; /* whose `numbers` tells what it sleeps on */
 };
 
-/* So often a thread is called out before whoever calls sleeps in between. */
-#define PD_WAIT_CALLS 100
-
 static __thread struct pd_wait_thread pd_wait_self = {.wake_fd = -1};
 /* Threads that have waited, to be called out. */
 static struct pd_lock pd_wait_threads_lock = PD_LOCK_INIT(PD_RANK_WAITER);
@@ -163,7 +160,6 @@ static void pd_wait_numbers_end(void)
 void pd_wait_call_out(void)
 {
 	uint32_t now = pd_load_seq(&pd_internal_fd_moves);
-	static const struct timespec pause = {.tv_nsec = PD_NS_PER_MS};
 	static const uint64_t one = 1;
 	struct pd_wait_thread *t;
 
@@ -171,14 +167,10 @@ void pd_wait_call_out(void)
 	pd_lock(&pd_wait_threads_lock);
 	pd_list_for_each (t, &pd_wait_threads, node) {
 		uint32_t numbers;
-		unsigned calls = 0;
 
 		while ((numbers = pd_load_acquire(&t->thread->numbers)) && numbers != now) {
 			pd_sys_write(pd_load_relaxed(&t->wake_fd), &one, sizeof(one));
-			if (calls++ < PD_WAIT_CALLS)
-				sched_yield();
-			else
-				nanosleep(&pause, NULL); /* a debugger has it */
+			sched_yield();
 		}
 	}
 	pd_unlock(&pd_wait_threads_lock);

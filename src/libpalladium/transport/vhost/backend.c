@@ -27,7 +27,6 @@
 #include <linux/virtio_ring.h>
 
 #include "base/clock.h"
-#include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
 #include "transport/vhost/backend_channel.h"
@@ -308,7 +307,6 @@ static const char *on_get_vring_base(struct pd_vhost_backend *be, struct pd_vhos
 {
 	pd_vhost_backend_ring_down(be, (unsigned)(ring - be->ring));
 	ring->kick_set = false;
-	pd_internal_fd_call_out();
 	pd_vhost_eventfd_close(&ring->kick_fd);
 	msg->payload.state.num = ring->base;
 	return reply(be, msg, sizeof(msg->payload.state));
@@ -364,8 +362,6 @@ static const char *set_eventfd(struct pd_vhost_backend *be, struct pd_vhost_msg 
 		hand_over(lane, dir, fd >= 0 ? fd : instead);
 		pd_vhost_lane_unlock(lane, dir);
 	}
-	if (*held >= 0)
-		pd_internal_fd_call_out();
 	pd_vhost_eventfd_close(held);
 	*held = fd;
 	return NULL;

@@ -34,7 +34,6 @@
 #include <string.h>
 
 #include "base/closer.h"
-#include "base/internal_fd.h"
 #include "base/log.h"
 #include "transport/vhost/eventfd.h"
 #include "transport/vhost/iotlb.h"
@@ -305,12 +304,10 @@ void pd_vhost_backend_reset_rings(struct pd_vhost_backend *be)
 	unsigned n = pd_vhost_n_rings(&be->role), n_fds = 0;
 	int fds[3 * PD_ARRAY_SIZE(be->ring)];
 
-	for (unsigned i = 0; i < n; i++)
-		pd_vhost_backend_ring_down(be, i);
-	pd_internal_fd_call_out();
 	for (unsigned i = 0; i < n; i++) {
 		struct pd_vhost_ring *ring = &be->ring[i];
 
+		pd_vhost_backend_ring_down(be, i);
 		fds[n_fds++] = ring->kick_fd;
 		fds[n_fds++] = ring->call_fd;
 		fds[n_fds++] = ring->err_fd;

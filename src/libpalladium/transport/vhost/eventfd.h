@@ -26,10 +26,7 @@ int pd_vhost_eventfd_make(void);
  */
 int pd_vhost_eventfd_adopt(int fd);
 
-/*
- * Close *fd if there is one, which the peer has, or had, too; it is -1 then. Where threads of the
- * program's may sleep on it, they are called out first (pd_internal_fd_call_out).
- */
+/* Close *fd if there is one; it is -1 then. */
 void pd_vhost_eventfd_close(int *fd);
 
 /* Empty an eventfd. Never waits, whatever the peer has made of its flags. Any thread. */

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "base/closer.h"
-#include "base/internal_fd.h"
 #include "base/log.h"
 #include "base/sys.h"
 #include "transport/vhost/eventfd.h"
@@ -262,7 +261,6 @@ void pd_vhost_frontend_eventfds_close(struct pd_vhost_frontend *fe)
 {
 	int fds[2 * PD_ARRAY_SIZE(fe->ring)];
 
-	pd_internal_fd_call_out();
 	for (unsigned i = 0; i < PD_ARRAY_SIZE(fe->ring); i++) {
 		fds[2 * i] = fe->ring[i].kick_fd;
 		fds[2 * i + 1] = fe->ring[i].call_fd;

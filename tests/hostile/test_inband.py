@@ -511,8 +511,7 @@ def test_peers_die_with_messages_on_their_way(sock):
     """Again and again, whether an answer is due or not."""
     with served(sock) as (fe, program):
         for n in range(20):
-            fe.drop()
-            fe.reset_rings()
+            fe.new_driver()
             fe.answering = n % 2
             fe.start_like_qemu()
             fe.post_rx([2048] * 32)

@@ -154,8 +154,10 @@ static void syslog_says(int fd, int priority, const char *text)
 	assert_string_equal(program, program_invocation_short_name);
 	snprintf(rest, sizeof(rest), "%s", got + at);
 	assert_string_equal(rest, text);
-	/* It was written now, or at most a minute ago, by libc's own calendar. The clock is the
-	   log's own: time() is up to a tick of the kernel's behind it. */
+	/*
+	 * It was written now, or at most a minute ago, by libc's own calendar. The clock is the
+	 * log's own: time() is up to a tick of the kernel's behind it.
+	 */
 	clock_gettime(CLOCK_REALTIME, &clock);
 	now = clock.tv_sec;
 	for (int ago = 0;; ago++, now--) {
